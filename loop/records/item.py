@@ -1,0 +1,52 @@
+"""Items: what is explained and answered."""
+
+from enum import StrEnum
+
+from sqlmodel import JSON, Field, SQLModel
+
+from loop.answer import Answer
+
+
+class Split(StrEnum):
+    """What an item may be used for."""
+
+    POOL = "pool"
+    HOLDOUT = "holdout"
+    SEED = "seed"
+
+
+class Part(StrEnum):
+    """Which half of the holdout: `dev` gates, stops and saves; `test` is only reported."""
+
+    DEV = "dev"
+    TEST = "test"
+
+
+class Item(SQLModel, table=True):
+    """One thing to be explained and answered.
+
+    `answer` (canonical JSON) and `steps` are gold; they are set for holdout and seed items only.
+    `text_hash` is a hash of the normalised question, context and choices.
+    """
+
+    key: str = Field(primary_key=True)
+    question: str
+    context: str = ""
+    choices: list[str] = Field(default_factory=list, sa_type=JSON)
+    domain: str = "default"
+    split: Split = Field(index=True)
+    part: Part | None = None
+    answer: str | None = None
+    steps: list[str] = Field(default_factory=list, sa_type=JSON)
+    text_hash: str = Field(index=True)
+    source: str = ""
+
+    @property
+    def gold(self) -> Answer | None:
+        """The trusted answer."""
+        return None if self.answer is None else Answer.from_canonical(self.answer)
+
+    @property
+    def text(self) -> str:
+        """Everything the item says."""
+        return "\n".join(part for part in (self.context, self.question, *self.choices) if part)

@@ -1,0 +1,85 @@
+"""Rationales, the doubts about them, and what was decided. All append-only."""
+
+from datetime import datetime
+from enum import StrEnum
+
+from sqlmodel import JSON, Field, SQLModel
+
+from loop.answer import Answer
+
+
+class Author(StrEnum):
+    """Who wrote a rationale."""
+
+    STUDENT = "student"
+    TEACHER = "teacher"
+    HUMAN = "human"
+
+
+class Rationale(SQLModel, table=True):
+    """Numbered steps and an answer. A correction is a new row that supersedes the old one."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    item_key: str = Field(foreign_key="item.key", index=True)
+    round_id: int = Field(foreign_key="round.id", index=True)
+    author: Author
+    sample: int = 0
+    """Which of the teacher's samples; 0 is the one that is reviewed and trained on."""
+    steps: list[str] = Field(sa_type=JSON)
+    answer: str | None = None
+    """Canonical JSON; None where the stated answer is not an allowed one."""
+    stated: str = ""
+    """The answer as it was written."""
+    confidence: float | None = None
+    version: int = 1
+    supersedes: int | None = Field(default=None, foreign_key="rationale.id")
+    reply_id: int | None = Field(default=None, foreign_key="reply.id")
+
+    @property
+    def parsed(self) -> Answer | None:
+        """The answer as a value."""
+        return None if self.answer is None else Answer.from_canonical(self.answer)
+
+
+class Flag(SQLModel, table=True):
+    """A doubt about a rationale. `step` is 0-based, None where it concerns the whole; `weight` in (0, 1]."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    rationale_id: int = Field(foreign_key="rationale.id", index=True)
+    check_name: str
+    step: int | None = None
+    evidence: str
+    weight: float
+
+
+class Risk(SQLModel, table=True):
+    """Probability in [0, 1] that the rationale is wrong, by which set of checks. Its presence says "checked"."""
+
+    rationale_id: int = Field(foreign_key="rationale.id", primary_key=True)
+    value: float
+    check_set: str
+
+
+class DecisionKind(StrEnum):
+    """What became of an item."""
+
+    GOLD = "gold"
+    SILVER = "silver"
+    REJECTED = "rejected"
+    UNDECIDED = "undecided"
+
+
+class Decision(SQLModel, table=True):
+    """What was decided about an item in a round. The newest row of an item counts."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    run: str = Field(index=True)
+    item_key: str = Field(foreign_key="item.key", index=True)
+    round_id: int = Field(foreign_key="round.id", index=True)
+    rationale_id: int | None = Field(default=None, foreign_key="rationale.id")
+    kind: DecisionKind
+    certified: bool = False
+    reason: str
+    version: int = 1
+    supersedes: int | None = Field(default=None, foreign_key="decision.id")
+    decided_at: datetime

@@ -1,0 +1,57 @@
+"""What was shown to reviewers and what they said."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from sqlmodel import JSON, Field, SQLModel
+
+
+class VerdictKind(StrEnum):
+    """A reviewer's judgement on one rationale."""
+
+    ACCEPT = "accept"
+    EDIT = "edit"
+    REJECT = "reject"
+
+
+class ReviewTask(SQLModel, table=True):
+    """A rationale that stands (or is about to stand) on a board. `uid` is our own key in the board's task data."""
+
+    rationale_id: int = Field(foreign_key="rationale.id", primary_key=True)
+    round_id: int = Field(foreign_key="round.id", index=True)
+    uid: str = Field(unique=True)
+    reason: str
+    """`audit` or `risk`."""
+    charge_id: int | None = Field(default=None, foreign_key="charge.id")
+    board: str = ""
+    project: str = ""
+    task: str = ""
+    """The board's own ids, empty until pushed."""
+    pushed_at: datetime | None = None
+
+
+class Verdict(SQLModel, table=True):
+    """A verdict, stored raw as it came and then interpreted. A changed annotation is a new row.
+
+    `marks` maps 0-based step numbers (as text) to `ok`, `wrong`, `unsupported`, `hallucinated` or `redundant`.
+    """
+
+    board: str = Field(primary_key=True)
+    project: str = Field(primary_key=True)
+    annotation: str = Field(primary_key=True)
+    updated_at: str = Field(primary_key=True)
+    rationale_id: int | None = Field(default=None, foreign_key="rationale.id", index=True)
+    reviewer: str
+    kind: VerdictKind | None = None
+    """None where the raw result cannot be interpreted; it is kept all the same."""
+    marks: dict[str, str] = Field(default_factory=dict, sa_type=JSON)
+    steps: list[str] = Field(default_factory=list, sa_type=JSON)
+    """The corrected steps of an `edit`."""
+    answer: str | None = None
+    """The corrected answer of an `edit`, canonical."""
+    reasons: list[str] = Field(default_factory=list, sa_type=JSON)
+    seconds: float = 0.0
+    simulated: bool = False
+    raw: dict[str, Any] = Field(sa_type=JSON)
+    pulled_at: datetime

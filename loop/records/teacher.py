@@ -1,0 +1,43 @@
+"""What was sent to the teacher and what came back."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from sqlmodel import JSON, Field, SQLModel, UniqueConstraint
+
+
+class ReplyState(StrEnum):
+    """Whether a reply could be read."""
+
+    READABLE = "readable"
+    UNREADABLE = "unreadable"
+
+
+class Prompt(SQLModel, table=True):
+    """Everything that shaped a request, by its hash."""
+
+    hash: str = Field(primary_key=True)
+    body: dict[str, Any] = Field(sa_type=JSON)
+
+
+class Reply(SQLModel, table=True):
+    """A raw reply of the teacher, stored together with its settlement."""
+
+    __table_args__ = (UniqueConstraint("round_id", "item_key", "sample"),)
+
+    id: int | None = Field(default=None, primary_key=True)
+    round_id: int = Field(foreign_key="round.id", index=True)
+    item_key: str = Field(foreign_key="item.key", index=True)
+    sample: int = 0
+    prompt_hash: str = Field(foreign_key="prompt.hash")
+    charge_id: int | None = Field(default=None, foreign_key="charge.id")
+    model: str
+    """Model name as the endpoint gave it back."""
+    text: str
+    finish_reason: str
+    input_tokens: int
+    output_tokens: int
+    state: ReplyState = ReplyState.READABLE
+    problem: str | None = None
+    created_at: datetime

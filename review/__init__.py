@@ -1,0 +1,1 @@
+"""Human judgement: what is shown to reviewers and what their verdicts mean."""

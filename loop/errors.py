@@ -4,6 +4,7 @@ PreceptorError
 ├── BadConfig            the config file is missing, unreadable or wrong
 ├── BadRow               a row of an input file cannot be used
 ├── StageMoved           another process carried the round on meanwhile
+├── PoolEmpty            no item may be asked any more
 ├── AlreadyWorking       another process holds the run
 ├── BudgetSpent          the next request does not fit under the limit
 ├── UnknownPrice         the teacher's price is not known, so nothing can be reserved
@@ -31,6 +32,10 @@ class BadRow(PreceptorError):
 
 class StageMoved(PreceptorError):
     """Another process carried the round on meanwhile."""
+
+
+class PoolEmpty(PreceptorError):
+    """No item may be asked any more."""
 
 
 class AlreadyWorking(PreceptorError):

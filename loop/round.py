@@ -1,0 +1,458 @@
+"""One round, top to bottom: the only place that knows the order of the stages."""
+
+import asyncio
+import json
+import math
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from loop import acceptance, evaluation
+from loop.answer import Answer
+from loop.checks.flag import Doubtful, check_set, doubts
+from loop.checks.risk import risk
+from loop.config import Config
+from loop.errors import BadConfig, PoolEmpty
+from loop.ledger import to_micro
+from loop.ports import Example, Progress, Reviewers, Student, Teacher, Trained, Trainer
+from loop.query import select
+from loop.records import (
+    Author,
+    Checkpoint,
+    Decision,
+    DecisionKind,
+    Flag,
+    Item,
+    Part,
+    Prediction,
+    Query,
+    Rationale,
+    Risk,
+    Round,
+    Split,
+    Stage,
+)
+from loop.store import asking, checkpoints, decisions, items, rationales, reviews, rounds
+from loop.store.database import Store
+from loop.store.money import Purse
+from loop.teacher.ask import ask
+from loop.teacher.demonstrations import nearest
+
+PIECE = 64
+"""Rationales checked, or holdout items predicted, between two commits."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What stands behind the ports in this process. `folder` takes the checkpoints."""
+
+    trainer: Trainer
+    teacher: Teacher
+    reviewers: Reviewers
+    progress: Progress
+    folder: Path
+
+
+def advance(current: Round, store: Store, parts: Parts, config: Config) -> Round:
+    """Carry a round on until it closes or waits for people; call it again to go on.
+
+    Long stages store each piece of their work as it is made; the last piece and the move to the next stage share a
+    transaction. A round that was cut off does only what the store lacks.
+
+    Raises:
+        StageMoved: another process carried the round on meanwhile.
+    """
+    if current.stage is Stage.SELECT:
+        current = _select(current, store, parts, config)
+
+    if current.stage is Stage.ASK:
+        current = _ask(current, store, parts, config)
+
+    if current.stage is Stage.CHECK:
+        current = _check(current, store, parts, config)
+
+    if current.stage is Stage.REVIEW:
+        if not _reviewed(current, store, parts, config):
+            return current
+        reviews.release_open(store, id_of(current))
+        current = rounds.enter(store, current, Stage.ACCEPT)
+
+    if current.stage is Stage.ACCEPT:
+        current = _accept(current, store, config)
+
+    if current.stage is Stage.TRAIN:
+        current = _train(current, store, parts, config)
+
+    if current.stage is Stage.EVALUATE:
+        current = _evaluate(current, store, parts, config)
+
+    return current
+
+
+def open_next(store: Store, config: Config) -> tuple[Round, list[str]]:
+    """Open the next round; also the settings that changed since the last one, as `table.key: old -> new`.
+
+    Raises:
+        BadConfig: task, split or seed changed in mid-campaign.
+        PoolEmpty: no item may be asked any more.
+    """
+    if not items.eligible(store, config.run.name, config.query.max_asks):
+        raise PoolEmpty("no pool item is left to ask; ingest more items or raise query.max_asks")
+    body = config.model_dump(mode="json")
+    last = rounds.current(store, config.run.name)
+    changed = _changes(rounds.config_of(store, last), body) if last else []
+    frozen = [line for line in changed if line.startswith(("task.", "pool.", "run.seed"))]
+    if frozen:
+        raise BadConfig(
+            "task, split and seed cannot change within a run; change them back or start a new run.name:\n"
+            + "\n".join(frozen)
+        )
+    return rounds.open_round(store, config.run.name, body), changed
+
+
+def in_force(store: Store, run: str) -> Checkpoint | None:
+    """The checkpoint that answers for the run, if it has trained one."""
+    past = [each.student_id for each in rounds.all_rounds(store, run) if each.student_id is not None]
+    return checkpoints.get(store, past[-1]) if past else None
+
+
+def id_of(current: Round) -> int:
+    """The id of a stored round."""
+    assert current.id is not None
+    return current.id
+
+
+# --- SELECT ---------------------------------------------------------------------------------------------------------
+
+
+def _select(current: Round, store: Store, parts: Parts, config: Config) -> Round:
+    pool = items.eligible(store, current.run, config.query.max_asks)
+    seed = _seed(config, current.number)
+    student = _trained_student(current, store, parts, config)
+    if config.query.acquisition == "random" or student is None:
+        cold = "cold start: the student is untrained, so its explanations mean nothing; the batch is random"
+        chosen = select.random_batch(
+            id_of(current),
+            pool,
+            config.query,
+            seed=seed,
+            audit_share=config.review.audit_share,
+            arm="random" if config.query.acquisition == "random" else "cold start",
+        )
+        said = "random batch" if config.query.acquisition == "random" else cold
+    else:
+        _score(current, pool, student, store, parts, config)
+        scores = rounds.scores(store, id_of(current))
+        chosen = select.select_batch(
+            id_of(current), scores, pool, config.query, seed=seed, audit_share=config.review.audit_share
+        )
+        said = f"explanation divergence of {len(scores)} candidates"
+    parts.progress.say(f"round {current.number}: {said}; {len(chosen)} items picked")
+    return rounds.enter(store, current, Stage.ASK, chosen, selection=said)
+
+
+def _trained_student(current: Round, store: Store, parts: Parts, config: Config) -> Student | None:
+    """The student whose explanations are worth looking at: in force, or trained on the seed items."""
+    incumbent = in_force(store, current.run)
+    if incumbent is not None:
+        return parts.trainer.student(parts.folder / incumbent.folder)
+    seeds = [
+        Example(item=item, steps=tuple(item.steps), answer=item.gold)
+        for item in items.of_split(store, Split.SEED)
+        if item.gold is not None and item.steps
+    ]
+    if not seeds or config.query.acquisition == "random":
+        return None
+    parts.progress.say(f"round {current.number}: the student starts from {len(seeds)} seed items")
+    trained = _train_into("seed", seeds, parts, _seed(config, 0))
+    return parts.trainer.student(trained.folder)
+
+
+def _score(
+    current: Round, pool: Sequence[Item], student: Student, store: Store, parts: Parts, config: Config
+) -> None:
+    """Score the candidates chunk by chunk; chunks that are stored already are left alone."""
+    seed = _seed(config, current.number)
+    size = config.query.candidates * config.query.batch_size
+    chunks = select.chunks(select.candidates(pool, size=size, seed=seed), config.query.chunk_size)
+    done = rounds.scored_chunks(store, id_of(current))
+    with parts.progress.bar("student explains the candidates", len(chunks)) as bar:
+        for number, chunk in enumerate(chunks):
+            if number not in done:
+                scored = select.score_chunk(id_of(current), number, chunk, student, config.query, seed=seed)
+                rounds.keep_scores(store, scored)
+            bar.advance()
+
+
+# --- ASK ------------------------------------------------------------------------------------------------------------
+
+
+def _ask(current: Round, store: Store, parts: Parts, config: Config) -> Round:
+    Purse(store, current.run).close_dead_holds()
+    decided = [
+        (item, tuple(rationale.steps), rationale.parsed)
+        for item, rationale, decision in decisions.decided(store, current.run)
+        if decision.kind is DecisionKind.GOLD and rationale.parsed is not None
+    ]
+
+    def demonstrations(item: Item) -> Sequence[tuple[Item, tuple[str, ...], Answer]]:
+        return nearest(item, decided, config.teacher.demonstrations)
+
+    outcome = asyncio.run(
+        ask(
+            asking.missing(store, id_of(current), config.teacher.samples),
+            parts.teacher,
+            asking.RoundAskBook(store, current.run, id_of(current)),
+            config.task,
+            config.teacher,
+            round_id=id_of(current),
+            demonstrations=demonstrations,
+            progress=parts.progress,
+        )
+    )
+    if outcome.budget_spent:
+        parts.progress.say("the dollar budget is spent: the round goes on with the replies it has")
+    return rounds.enter(store, current, Stage.CHECK)
+
+
+# --- CHECK ----------------------------------------------------------------------------------------------------------
+
+
+def _check(current: Round, store: Store, parts: Parts, config: Config) -> Round:
+    todo = rationales.unchecked(store, id_of(current))
+    scored = {score.item_key: score.parts for score in rounds.scores(store, id_of(current))}
+    version = check_set(config.checks)
+    with parts.progress.bar("rationales are checked", len(todo)) as bar:
+        for start in range(0, len(todo), PIECE):
+            piece = todo[start : start + PIECE]
+            wanted = items.existing(store, [rationale.item_key for rationale in piece])
+            flags: list[Flag] = []
+            risks: list[Risk] = []
+            for rationale in piece:
+                assert rationale.id is not None
+                found = doubts(
+                    Doubtful(
+                        item=wanted[rationale.item_key],
+                        rationale=rationale,
+                        task=config.task,
+                        siblings=tuple(rationales.siblings(store, rationale)),
+                        student=scored.get(rationale.item_key),
+                    ),
+                    config.checks,
+                )
+                flags += [
+                    Flag(
+                        rationale_id=rationale.id,
+                        check_name=doubt.check,
+                        step=doubt.step,
+                        evidence=doubt.evidence,
+                        weight=doubt.weight,
+                    )
+                    for doubt in found
+                ]
+                risks.append(Risk(rationale_id=rationale.id, value=risk(found), check_set=version))
+            rationales.keep_checked(store, risks, flags)
+            bar.advance(len(piece))
+    return rounds.enter(store, current, Stage.REVIEW, review_opened_at=datetime.now(UTC))
+
+
+# --- REVIEW ---------------------------------------------------------------------------------------------------------
+
+
+def _reviewed(current: Round, store: Store, parts: Parts, config: Config) -> bool:
+    """Push what is to be reviewed, pull what was; whether the stage may close."""
+    wanted = _wanted(current, store, config)
+    minutes = to_micro(config.review.minutes_per_review)
+    reviews.open_tasks(store, current.run, id_of(current), wanted, minutes)
+    pending = reviews.pending(store, id_of(current))
+    if pending:
+        parts.reviewers.push(pending)
+        parts.reviewers.pull()
+    total = len(reviews.tasks(store, id_of(current)))
+    waiting = len(reviews.pending(store, id_of(current)))
+    assert current.review_opened_at is not None
+    deadline = _aware(current.review_opened_at) + timedelta(hours=config.review.deadline_hours)
+    return total - waiting >= math.ceil(config.review.quorum * total) or datetime.now(UTC) >= deadline
+
+
+def _wanted(current: Round, store: Store, config: Config) -> list[tuple[Rationale, str, str]]:
+    """Rationales for reviewers with reason and uid: audits first, then the riskiest."""
+    audited = {query.item_key for query in rounds.queries(store, id_of(current)) if query.audit}
+    asked = [each for each in rationales.of_round(store, id_of(current)) if _is_reply(each)]
+    risks = rationales.risks(store, [each.id for each in asked if each.id is not None])
+    ranked = sorted(asked, key=lambda each: (each.item_key not in audited, -risks[each.id or 0], each.item_key))
+    threshold = 0.0 if config.acceptance.require_certificate else config.review.risk_threshold
+    return [
+        (each, "audit" if each.item_key in audited else "risk", f"{current.run}/{current.number}/{each.item_key}")
+        for each in ranked
+        if each.item_key in audited or risks[each.id or 0] >= threshold
+    ]
+
+
+def _is_reply(rationale: Rationale) -> bool:
+    return rationale.author is Author.TEACHER and rationale.sample == 0
+
+
+def _aware(moment: datetime) -> datetime:
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+# --- ACCEPT ---------------------------------------------------------------------------------------------------------
+
+
+def _accept(current: Round, store: Store, config: Config) -> Round:
+    asked = {each.item_key: each for each in rationales.of_round(store, id_of(current)) if _is_reply(each)}
+    tasks = {task.rationale_id: task for task in reviews.tasks(store, id_of(current))}
+    ids = [each.id for each in asked.values() if each.id is not None]
+    verdicts = reviews.verdicts(store, ids)
+    risks = rationales.risks(store, ids)
+    rows: list[Decision] = []
+    for query in rounds.queries(store, id_of(current)):
+        rationale = asked.get(query.item_key)
+        number = -1 if rationale is None or rationale.id is None else rationale.id
+        decided = acceptance.decide(
+            query,
+            rationale,
+            tasks.get(number),
+            verdicts.get(number, []),
+            risks.get(number),
+            config.acceptance,
+        )
+        if decided.corrected is not None and rationale is not None:
+            steps, answer = decided.corrected
+            rationale = rationales.keep_correction(store, rationale, steps=list(steps), answer=answer)
+        rows.append(_decision(current, query, rationale, decided))
+    decisions.keep(store, rows)
+    return rounds.enter(store, current, Stage.TRAIN)
+
+
+def _decision(
+    current: Round, query: Query, rationale: Rationale | None, decided: acceptance.Decided
+) -> Decision:
+    return Decision(
+        run=current.run,
+        item_key=query.item_key,
+        round_id=id_of(current),
+        rationale_id=None if rationale is None else rationale.id,
+        kind=decided.kind,
+        certified=decided.certified,
+        reason=decided.reason,
+        decided_at=datetime.now(UTC),
+    )
+
+
+# --- TRAIN, EVALUATE ------------------------------------------------------------------------------------------------
+
+
+def _train(current: Round, store: Store, parts: Parts, config: Config) -> Round:
+    seeds = [(item, item.steps, item.gold) for item in items.of_split(store, Split.SEED) if item.steps]
+    decided = [(item, rationale.steps, rationale.parsed) for item, rationale, _ in decisions.decided(store, current.run)]
+    examples = [
+        Example(item=item, steps=tuple(steps), answer=answer)
+        for item, steps, answer in [*seeds, *decided]
+        if answer is not None
+    ]
+    if not examples:
+        parts.progress.say("nothing was accepted yet: the student stays as it is")
+        return rounds.enter(store, current, Stage.EVALUATE)
+    trained = _train_into(f"round-{current.number}", examples, parts, _seed(config, current.number))
+    kept = checkpoints.keep(
+        store,
+        Checkpoint(
+            run=current.run,
+            round_id=id_of(current),
+            folder=trained.folder.name,
+            examples=len(examples),
+            card=json.loads(json.dumps(dict(trained.card), default=str)),
+            created_at=datetime.now(UTC),
+        ),
+    )
+    return rounds.enter(store, current, Stage.EVALUATE, candidate_id=kept.id)
+
+
+def _train_into(name: str, examples: Sequence[Example], parts: Parts, seed: int) -> Trained:
+    """Train into a folder of that name; one left by a run that was cut off is made again."""
+    folder = parts.folder / name
+    if folder.exists():
+        shutil.rmtree(folder)
+    return parts.trainer.train(examples, seed=seed, folder=folder, progress=parts.progress)
+
+
+def _evaluate(current: Round, store: Store, parts: Parts, config: Config) -> Round:
+    incumbent = in_force(store, current.run)
+    if current.candidate_id is None:
+        return rounds.enter(
+            store,
+            current,
+            Stage.CLOSED,
+            closed_at=datetime.now(UTC),
+            student_id=None if incumbent is None else incumbent.id,
+        )
+    candidate = checkpoints.get(store, current.candidate_id)
+    _predict(candidate, store, parts)
+    student_id = candidate.id
+    if incumbent is not None:
+        before, after = (_on_dev(store, each) for each in (incumbent, candidate))
+        passed, interval = evaluation.passes_gate(before, after, config.evaluation.gate_level)
+        if not passed:
+            parts.progress.say(f"the new student is worse on dev (difference within {interval}): the old one stays")
+            student_id = incumbent.id
+    return rounds.enter(store, current, Stage.CLOSED, closed_at=datetime.now(UTC), student_id=student_id)
+
+
+def _predict(candidate: Checkpoint, store: Store, parts: Parts) -> None:
+    """Answer the holdout piece by piece; pieces that are stored already are left alone."""
+    assert candidate.id is not None
+    done = {row.item_key for row in checkpoints.predictions(store, candidate.id)}
+    todo = [item for item in items.of_split(store, Split.HOLDOUT) if item.key not in done]
+    if not todo:
+        return
+    student = parts.trainer.student(parts.folder / candidate.folder)
+    with parts.progress.bar("student answers the holdout", len(todo)) as bar:
+        for start in range(0, len(todo), PIECE):
+            piece = todo[start : start + PIECE]
+            answers = student.predict(piece)
+            graded = evaluation.grade(piece, answers)
+            checkpoints.keep_predictions(
+                store,
+                [
+                    Prediction(
+                        checkpoint_id=candidate.id,
+                        item_key=item.key,
+                        part=item.part or Part.DEV,
+                        answer=None if given.answer is None else given.answer.canonical,
+                        correct=correct,
+                    )
+                    for item, given, correct in zip(piece, answers, graded, strict=True)
+                ],
+            )
+            bar.advance(len(piece))
+
+
+def _on_dev(store: Store, checkpoint: Checkpoint) -> list[bool]:
+    """Right or wrong on `dev`, in the order of the keys."""
+    assert checkpoint.id is not None
+    rows = checkpoints.predictions(store, checkpoint.id, Part.DEV)
+    return [row.correct for row in sorted(rows, key=lambda row: row.item_key)]
+
+
+# --- settings -------------------------------------------------------------------------------------------------------
+
+
+def _seed(config: Config, number: int) -> int:
+    """The seed of a round."""
+    return config.run.seed * 100_003 + number
+
+
+def _changes(before: Mapping[str, object], after: Mapping[str, object], prefix: str = "") -> list[str]:
+    """Settings that differ, as `table.key: old -> new`."""
+    lines: list[str] = []
+    for key in sorted({*before, *after}):
+        old, new = before.get(key), after.get(key)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            lines += _changes(old, new, f"{prefix}{key}.")
+        elif old != new:
+            lines.append(f"{prefix}{key}: {old} -> {new}")
+    return lines

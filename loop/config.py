@@ -121,6 +121,8 @@ class TeacherConfig(Table):
 
     base_url: str | None = None
     """Address of the endpoint; without it, the one the `openai` package uses."""
+    recorded: Path | None = Field(default=None, strict=False)
+    """JSONL file of recorded replies, served on loopback while the run lasts; takes the place of `base_url`."""
     model: str = "gpt-4o-mini"
     """Model name as the endpoint knows it."""
     api_key_env: str = "OPENAI_API_KEY"

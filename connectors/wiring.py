@@ -1,0 +1,178 @@
+"""Puts the parts together: which class stands behind each port for a given config."""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+from sqlalchemy.engine import make_url
+
+from connectors.progress import RichProgress
+from loop.config import Config, load
+from loop.errors import BadConfig
+from loop.ledger import to_micro
+from loop.ports import Teacher
+from loop.records import Item, Rationale, Round
+from loop.round import Parts
+from loop.store import items, rationales, reviews, rounds
+from loop.store.database import Store
+from review.board import Board
+from review.desk import Desk, Details
+from review.fake_board import FakeBoard
+from review.simulated import SimulatedReviewer, read_truth
+
+
+def cache_folder() -> Path:
+    """Where converted models and the Label Studio environment are kept, shared by all projects of a user."""
+    return platformdirs.user_cache_path("preceptor")
+
+
+class Project:
+    """A config file and everything that hangs on it, made when first needed."""
+
+    def __init__(self, path: Path, progress: RichProgress, *, run: str | None = None) -> None:
+        self.path = path.resolve()
+        self.progress = progress
+        config = load(path)
+        self.config: Config = (
+            config if run is None else config.model_copy(update={"run": config.run.model_copy(update={"name": run})})
+        )
+
+    @property
+    def home(self) -> Path:
+        """The folder of the config file; relative paths in it start here."""
+        return self.path.parent
+
+    @property
+    def folder(self) -> Path:
+        """Where the run's checkpoints, reports and exports go."""
+        return self.home / self.config.run.folder / self.config.run.name
+
+    @cached_property
+    def store(self) -> Store:
+        """The store, migrated."""
+        url = make_url(self.config.run.database)
+        if url.drivername.startswith("sqlite") and url.database and not Path(url.database).is_absolute():
+            url = url.set(database=str(self.home / url.database))
+        store = Store(url.render_as_string(hide_password=False))
+        store.migrate()
+        return store
+
+    @property
+    def usd_limit(self) -> int:
+        """The dollar limit in micro-dollars."""
+        return to_micro(self.config.budget.usd)
+
+    @property
+    def minutes_limit(self) -> int:
+        """The reviewers' limit in micro-minutes."""
+        return to_micro(self.config.budget.minutes)
+
+    def config_of(self, current: Round) -> Config:
+        """The config a round was opened with, paths and secrets' names from today's file."""
+        return Config.model_validate(rounds.config_of(self.store, current), strict=False)
+
+    @contextmanager
+    def parts(self) -> Iterator[Parts]:
+        """Everything a round needs; the recorded teacher, where there is one, runs while the block lasts."""
+        from loop.student.trainer import DecoderTrainer  # noqa: PLC0415 - torch takes seconds to load
+
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with self.teacher() as teacher:
+            yield Parts(
+                trainer=DecoderTrainer(self.student_config(), self.config.task, cache_folder()),
+                teacher=teacher,
+                reviewers=self.desk(),
+                progress=self.progress,
+                folder=self.folder / "checkpoints",
+            )
+
+    def student_config(self) -> Any:
+        """The student's settings, a local model directory taken from the config file's folder."""
+        student = self.config.student
+        local = self.home / student.model
+        return student.model_copy(update={"model": str(local)}) if local.is_dir() else student
+
+    @contextmanager
+    def teacher(self) -> Iterator[Teacher]:
+        """The teacher: a paid endpoint, or the recorded one on loopback."""
+        from connectors.openai_teacher import OpenAITeacher  # noqa: PLC0415 - loads the openai package
+        from connectors.recorded_teacher import serving  # noqa: PLC0415 - loads the web server
+
+        config = self.config.teacher
+        if config.recorded is None:
+            yield OpenAITeacher(config)
+            return
+        file = self.home / config.recorded
+        if not file.is_file():
+            raise BadConfig(f"{self.path}: teacher.recorded: {file} does not exist")
+        with serving(file) as address:
+            yield OpenAITeacher(config.model_copy(update={"base_url": address}))
+
+    @cached_property
+    def board(self) -> Board:
+        """Where reviewers work."""
+        review = self.config.review
+        if review.board == "fake":
+            return FakeBoard(self.folder / "fake-board.json", title=self._title)
+        from connectors.label_studio import LabelStudioBoard  # noqa: PLC0415 - the SDK is an extra
+        from connectors.studio_server import running  # noqa: PLC0415
+
+        token = os.environ.get(review.token_env)
+        url = review.url
+        if token is None:
+            studio = running(self.studio_folder)
+            if studio is None:
+                raise BadConfig(
+                    f"{review.token_env} is not set and no local Label Studio runs; "
+                    "set the variable to the token of your server, or start one with `preceptor review up`"
+                )
+            token, url = studio.token, studio.url
+        return LabelStudioBoard(url, token, title=self._title)
+
+    @property
+    def _title(self) -> str:
+        return f"{self.config.review.project} {self.config.run.name}"[:50]
+
+    @property
+    def studio_folder(self) -> Path:
+        """Where the local Label Studio of this project keeps its data."""
+        return self.home / self.config.run.folder / "label-studio"
+
+    def desk(self) -> Desk:
+        """The reviewers' desk on the board."""
+        book = reviews.RunReviewBook(self.store, self.config.run.name)
+        return Desk(lambda: self.board, book, self._details, self.config.task)
+
+    def _details(self, rationale: Rationale, item: Item) -> Details:
+        """What a reviewer sees beside the rationale."""
+        assert rationale.id is not None
+        scores = {score.item_key: score.parts for score in rounds.scores(self.store, rationale.round_id)}
+        student: Mapping[str, Any] = scores.get(item.key, {})
+        return Details(
+            flags=tuple(rationales.flags(self.store, [rationale.id]).get(rationale.id, [])),
+            risk=rationales.risks(self.store, [rationale.id]).get(rationale.id, 0.0),
+            student_steps=tuple(student.get("steps", ())),
+            student_answer=student.get("answer"),
+        )
+
+    def simulated_reviewer(self) -> SimulatedReviewer | None:
+        """The stand-in for reviewers, where the config asks for one."""
+        settings = self.config.simulated_reviewer
+        if settings.truth is None:
+            return None
+        return SimulatedReviewer(
+            self.board,
+            read_truth(self.home / settings.truth),
+            self.config.task,
+            error_rate=settings.error_rate,
+            seconds=settings.seconds,
+            seed=self.config.run.seed,
+        )
+
+    def holdout_item(self, key: str) -> Item | None:
+        """An item by key."""
+        return items.get(self.store, key)

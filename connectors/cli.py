@@ -1,0 +1,289 @@
+"""The command `preceptor`."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from connectors.progress import RichProgress
+from connectors.wiring import Project, cache_folder
+from loop.errors import PreceptorError
+from loop.records import Split
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Distil a large language model into a small one while people keep the large one honest.",
+    epilog="A campaign: init, ingest, doctor, run, review, run, export.",
+)
+review_app = typer.Typer(no_args_is_help=True, help="The Label Studio side by hand.")
+teacher_app = typer.Typer(no_args_is_help=True, help="The recorded teacher.")
+holdout_app = typer.Typer(no_args_is_help=True, help="Make a holdout where no gold answers exist.")
+app.add_typer(review_app, name="review")
+app.add_typer(teacher_app, name="teacher")
+app.add_typer(holdout_app, name="holdout")
+
+ConfigPath = Annotated[Path, typer.Option("--config", help="The project's config file.")]
+RunName = Annotated[str | None, typer.Option("--run", help="Name of the run, where there are several.")]
+CONFIG = Path("config.toml")
+
+console = Console(highlight=False, soft_wrap=True)
+stderr = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def main() -> None:
+    """Run the command; what a user can mend is told in a sentence, without a traceback."""
+    try:
+        app()
+    except PreceptorError as error:
+        stderr.print(f"error: {error}", markup=False)
+        raise SystemExit(1) from error
+    except KeyboardInterrupt:
+        stderr.print("stopped; `preceptor run` goes on where this ended")
+        raise SystemExit(1) from None
+
+
+def _project(config: Path, run: str | None) -> Project:
+    return Project(config, RichProgress(console), run=run)
+
+
+@app.command()
+def init(folder: Annotated[Path, typer.Argument(help="Folder of the new project.")] = Path()) -> None:
+    """Write a commented config.toml for a new project."""
+    from connectors.template import write_template  # noqa: PLC0415
+
+    console.print(f"wrote {write_template(folder)}; next: preceptor ingest YOUR.jsonl", markup=False)
+
+
+@app.command()
+def doctor(
+    config: ConfigPath = CONFIG,
+    run: RunName = None,
+) -> None:
+    """Check config, database, student, teacher, Label Studio and budget; one line each with the cure."""
+    from connectors.doctor import diagnose  # noqa: PLC0415
+
+    findings = diagnose(config, lambda: _project(config, run))
+    for finding in findings:
+        console.print(f"{'ok  ' if finding.fine else 'FAIL'} {finding.part}: {finding.text}", markup=False)
+    raise typer.Exit(0 if all(finding.fine for finding in findings) else 1)
+
+
+@app.command()
+def ingest(  # noqa: PLR0913 - each is an option of the command
+    paths: Annotated[list[Path], typer.Argument(help="JSONL, CSV, Parquet files or Hugging Face dataset folders.")],
+    split: Annotated[Split | None, typer.Option(help="Where all rows go; without it, a hash of the key decides.")] = None,
+    rationales: Annotated[bool, typer.Option("--rationales", help="The files hold existing replies.")] = False,
+    config: ConfigPath = CONFIG,
+    run: RunName = None,
+) -> None:
+    """Take items in; bad rows are named by line and skipped, nothing is taken twice."""
+    from connectors import sources  # noqa: PLC0415
+
+    project = _project(config, run)
+    if rationales:
+        report = sources.ingest_rationales(paths, project.store, task=project.config.task, folder=project.folder)
+    else:
+        report = sources.ingest(
+            paths,
+            project.store,
+            split=split,
+            pool=project.config.pool,
+            task=project.config.task,
+            progress=project.progress,
+        )
+    for line in report.bad:
+        stderr.print(line, markup=False)
+    console.print(report.summary(), markup=False)
+    raise typer.Exit(1 if report.bad else 0)
+
+
+@app.command(name="run")
+def run_command(  # noqa: PLR0913 - each is an option of the command
+    rounds: Annotated[int | None, typer.Option(min=1, help="Rounds in all; default: run.rounds.")] = None,
+    pilot: Annotated[
+        int | None, typer.Option(min=1, help="First try this many random items through all stages, then forecast.")
+    ] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for reviewers and go on by itself.")] = False,
+    config: ConfigPath = CONFIG,
+    run: RunName = None,
+) -> None:
+    """Run or resume the campaign.
+
+    Exit codes: 0 finished, 3 waits for reviewers, 4 budget spent, 1 error, 2 wrong usage.
+    """
+    from connectors import campaign  # noqa: PLC0415
+
+    project = _project(config, run)
+    wanted = rounds or (1 if pilot else project.config.run.rounds)
+    ended = campaign.run(project, rounds_wanted=wanted, wait=wait, pilot=pilot)
+    if pilot and ended.outcome is campaign.Outcome.FINISHED:
+        console.print(campaign.forecast(project), markup=False)
+    console.print(ended.text, markup=False)
+    raise typer.Exit(ended.outcome.value)
+
+
+@app.command()
+def status(
+    as_json: Annotated[bool, typer.Option("--json", help="The contract for programs.")] = False,
+    config: ConfigPath = CONFIG,
+    run: RunName = None,
+) -> None:
+    """Where the run stands."""
+    from connectors.status import status as state  # noqa: PLC0415
+    from connectors.status import status_text  # noqa: PLC0415
+
+    project = _project(config, run)
+    found = state(project.store, project.config.run.name, project.config)
+    if as_json:
+        typer.echo(json.dumps(found, indent=1))
+    else:
+        console.print(status_text(found))
+
+
+@app.command()
+def history(
+    key: str,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    config: ConfigPath = CONFIG,
+    run: RunName = None,
+) -> None:
+    """Everything about one item: scores, prompts, replies, flags, verdicts, decision, rounds trained in."""
+    from connectors.history import history as past  # noqa: PLC0415
+    from connectors.history import history_text  # noqa: PLC0415
+
+    project = _project(config, run)
+    found = past(project.store, project.config.run.name, key)
+    if as_json:
+        typer.echo(json.dumps(found, indent=1, ensure_ascii=False, default=str))
+    else:
+        console.print(history_text(found), markup=False)
+
+
+@app.command()
+def prompt(key: str, config: ConfigPath = CONFIG, run: RunName = None) -> None:
+    """Show the exact request for one item and its worst-case price; nothing is spent."""
+    from connectors.campaign import show_prompt  # noqa: PLC0415
+
+    typer.echo(json.dumps(show_prompt(_project(config, run), key), indent=1, ensure_ascii=False))
+
+
+@app.command()
+def export(
+    folder: Path,
+    form: Annotated[str, typer.Option("--format", help="jsonl")] = "jsonl",
+    config: ConfigPath = CONFIG,
+    run: RunName = None,
+) -> None:
+    """Write the cleaned dataset with provenance and a card."""
+    from connectors import exports  # noqa: PLC0415
+
+    if form != "jsonl":
+        raise typer.BadParameter(f"{form}: this version writes jsonl", param_hint="--format")
+    project = _project(config, run)
+    exported = exports.export(project.store, project.config.run.name, folder)
+    console.print(exported.summary(), markup=False)
+
+
+@app.command()
+def report(
+    out: Annotated[Path | None, typer.Option(help="File to write; default: report.html in the run's folder.")] = None,
+    config: ConfigPath = CONFIG,
+    run: RunName = None,
+) -> None:
+    """Write one self-contained HTML page about the run."""
+    from connectors.report_page import write_report  # noqa: PLC0415
+
+    project = _project(config, run)
+    path = out or project.folder / "report.html"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_report(project.store, project.config.run.name, project.config, path)
+    console.print(f"wrote {path}", markup=False)
+
+
+@app.command()
+def answer(question: str, config: ConfigPath = CONFIG, run: RunName = None) -> None:
+    """Let the last student answer a question, with its rationale."""
+    from connectors.campaign import answer_question  # noqa: PLC0415
+
+    console.print(answer_question(_project(config, run), question), markup=False)
+
+
+@holdout_app.command("label")
+def holdout_label(
+    count: Annotated[int, typer.Argument(min=1, help="How many random pool items people should answer.")],
+    config: ConfigPath = CONFIG,
+    run: RunName = None,
+) -> None:
+    """Send random pool items, question only, to reviewers; call it again to take their answers as the holdout."""
+    from connectors.holdout import label  # noqa: PLC0415
+
+    console.print(label(_project(config, run), count), markup=False)
+
+
+@review_app.command("up")
+def review_up(
+    port: Annotated[int, typer.Option(help="Port on loopback; 0 picks a free one.")] = 8099,
+    config: ConfigPath = CONFIG,
+) -> None:
+    """Install (once) and start a local Label Studio on loopback, in an environment of its own."""
+    from connectors import studio_server  # noqa: PLC0415
+
+    project = _project(config, None)
+    studio_server.install(cache_folder(), project.progress.say)
+    studio = studio_server.start(project.studio_folder, cache=cache_folder(), port=port, say=project.progress.say)
+    console.print(
+        f"Label Studio runs at {studio.url} (user {studio.user}, password {studio.password}); "
+        "`preceptor review down` ends it",
+        markup=False,
+    )
+
+
+@review_app.command("down")
+def review_down(config: ConfigPath = CONFIG) -> None:
+    """End the local Label Studio; its data stays."""
+    from connectors import studio_server  # noqa: PLC0415
+
+    studio = studio_server.running(_project(config, None).studio_folder)
+    if studio is not None:
+        studio_server.stop(studio)
+    console.print("Label Studio is down", markup=False)
+
+
+@review_app.command("push")
+def review_push(config: ConfigPath = CONFIG, run: RunName = None) -> None:
+    """Put the round's open reviews on the board; what stands there is left alone."""
+    from connectors.campaign import push_reviews  # noqa: PLC0415
+
+    console.print(push_reviews(_project(config, run)), markup=False)
+
+
+@review_app.command("pull")
+def review_pull(config: ConfigPath = CONFIG, run: RunName = None) -> None:
+    """Store the verdicts that reviewers gave since the last time."""
+    project = _project(config, run)
+    console.print(f"{project.desk().pull()} new verdicts", markup=False)
+
+
+@review_app.command("status")
+def review_status(config: ConfigPath = CONFIG, run: RunName = None) -> None:
+    """How many reviews are open and done."""
+    from connectors.campaign import review_state  # noqa: PLC0415
+
+    console.print(review_state(_project(config, run)), markup=False)
+
+
+@teacher_app.command("serve")
+def teacher_serve(
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="JSONL of recorded completions.")],
+    port: Annotated[int, typer.Option(help="Port on loopback.")] = 8098,
+    faults: Annotated[Path | None, typer.Option(exists=True, help="JSON of faults to show, for tests.")] = None,
+) -> None:
+    """Answer the OpenAI chat protocol on loopback from a file of recorded completions."""
+    from connectors.recorded_teacher import serve  # noqa: PLC0415
+
+    console.print(f"recorded teacher: http://127.0.0.1:{port}/v1 (Ctrl-C ends it)", markup=False)
+    serve(file, port=port, faults=faults)

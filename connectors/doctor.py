@@ -1,0 +1,91 @@
+"""Checks everything a campaign needs and says the cure where something is missing."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from connectors.wiring import Project, cache_folder
+from loop.config import load
+from loop.errors import PreceptorError
+from loop.records import Split
+from loop.store import items
+from loop.teacher.prompt import request_for, worst_case
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One part that was looked at."""
+
+    part: str
+    fine: bool
+    text: str
+
+
+def diagnose(path: Path, open_project: Callable[[], Project]) -> list[Finding]:
+    """Look at each part; later parts are left out where the config cannot be read."""
+    config = _try("config", lambda: _config(path))
+    if not config.fine:
+        return [config]
+    project = open_project()
+    looks: dict[str, Callable[[], str]] = {
+        "database": lambda: _database(project),
+        "student": lambda: _student(project),
+        "teacher": lambda: _teacher(project),
+        "reviewers": lambda: _reviewers(project),
+        "budget": lambda: _budget(project),
+    }
+    return [config, *(_try(part, look) for part, look in looks.items())]
+
+
+def _try(part: str, look: Callable[[], str]) -> Finding:
+    try:
+        return Finding(part, True, look())
+    except PreceptorError as error:
+        return Finding(part, False, str(error))
+
+
+def _config(path: Path) -> str:
+    load(path)
+    return f"{path} is right"
+
+
+def _database(project: Project) -> str:
+    counts = items.count(project.store)
+    pool, holdout = counts.get(Split.POOL, 0), counts.get(Split.HOLDOUT, 0)
+    if not pool:
+        raise PreceptorError("the pool is empty; `preceptor ingest FILE` fills it")
+    if not holdout:
+        raise PreceptorError(
+            f"{pool} pool items but no holdout; `preceptor ingest FILE --split holdout` or `preceptor holdout label N`"
+        )
+    return f"{pool} pool items, {holdout} holdout items"
+
+
+def _student(project: Project) -> str:
+    from loop.student.trainer import DecoderTrainer  # noqa: PLC0415 - torch takes seconds to load
+
+    DecoderTrainer(project.student_config(), project.config.task, cache_folder()).student(None)
+    return f"{project.config.student.model} loads"
+
+
+def _teacher(project: Project) -> str:
+    config = project.config
+    pool = items.of_split(project.store, Split.POOL)
+    if not pool:
+        raise PreceptorError("no item to price a request for; ingest first")
+    with project.teacher() as teacher:
+        request = request_for(pool[0], config.task, config.teacher, (), 0)
+        price = worst_case(request, teacher.price)
+    return f"{config.teacher.model}: one request costs at most ${price / 1e6:.6f} (nothing was asked)"
+
+
+def _reviewers(project: Project) -> str:
+    address = project.board.address()
+    return f"reviewers work at {address}"
+
+
+def _budget(project: Project) -> str:
+    budget = project.config.budget
+    if budget.usd <= 0:
+        raise PreceptorError("budget.usd is 0: nothing can be asked; set it to what the campaign may cost")
+    return f"${budget.usd:.2f} for the teacher, {budget.minutes:.0f} minutes for reviewers"

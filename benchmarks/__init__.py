@@ -1,0 +1,1 @@
+"""Measurements of Preceptor against plain baselines and on real data."""

@@ -115,13 +115,13 @@ def run_command(  # noqa: PLR0913 - each is an option of the command
 
     Exit codes: 0 finished, 3 waits for reviewers, 4 budget spent, 1 error, 2 wrong usage.
     """
-    from connectors import campaign  # noqa: PLC0415
+    from connectors import campaign, inspection  # noqa: PLC0415
 
     project = _project(config, run)
     wanted = rounds or (1 if pilot else project.config.run.rounds)
     ended = campaign.run(project, rounds_wanted=wanted, wait=wait, pilot=pilot)
     if pilot and ended.outcome is campaign.Outcome.FINISHED:
-        console.print(campaign.forecast(project), markup=False)
+        console.print(inspection.forecast(project), markup=False)
     console.print(ended.text, markup=False)
     raise typer.Exit(ended.outcome.value)
 
@@ -166,7 +166,7 @@ def history(
 @app.command()
 def prompt(key: str, config: ConfigPath = CONFIG, run: RunName = None) -> None:
     """Show the exact request for one item and its worst-case price; nothing is spent."""
-    from connectors.campaign import show_prompt  # noqa: PLC0415
+    from connectors.inspection import show_prompt  # noqa: PLC0415
 
     typer.echo(json.dumps(show_prompt(_project(config, run), key), indent=1, ensure_ascii=False))
 
@@ -207,7 +207,7 @@ def report(
 @app.command()
 def answer(question: str, config: ConfigPath = CONFIG, run: RunName = None) -> None:
     """Let the last student answer a question, with its rationale."""
-    from connectors.campaign import answer_question  # noqa: PLC0415
+    from connectors.inspection import answer_question  # noqa: PLC0415
 
     console.print(answer_question(_project(config, run), question), markup=False)
 
@@ -256,7 +256,7 @@ def review_down(config: ConfigPath = CONFIG) -> None:
 @review_app.command("push")
 def review_push(config: ConfigPath = CONFIG, run: RunName = None) -> None:
     """Put the round's open reviews on the board; what stands there is left alone."""
-    from connectors.campaign import push_reviews  # noqa: PLC0415
+    from connectors.inspection import push_reviews  # noqa: PLC0415
 
     console.print(push_reviews(_project(config, run)), markup=False)
 
@@ -271,7 +271,7 @@ def review_pull(config: ConfigPath = CONFIG, run: RunName = None) -> None:
 @review_app.command("status")
 def review_status(config: ConfigPath = CONFIG, run: RunName = None) -> None:
     """How many reviews are open and done."""
-    from connectors.campaign import review_state  # noqa: PLC0415
+    from connectors.inspection import review_state  # noqa: PLC0415
 
     console.print(review_state(_project(config, run)), markup=False)
 

@@ -11,6 +11,7 @@ PreceptorError
 ├── TeacherError
 │   ├── TeacherBusy      429, 5xx, time-out or no connection: worth another attempt
 │   └── TeacherRefused   wrong key, unknown model, bad request: not worth another attempt
+│       └── ItemRefused  this one request is refused (too long, content filter); others may pass
 ├── BoardError
 │   ├── BoardDown        the review server does not answer
 │   └── BoardRefused     the review server refuses the token or the request
@@ -68,6 +69,10 @@ class TeacherBusy(TeacherError):
 
 class TeacherRefused(TeacherError):
     """The endpoint refuses this request; trying again will not help."""
+
+
+class ItemRefused(TeacherRefused):
+    """The endpoint refuses this one request, by its length or its content; requests for other items may pass."""
 
 
 class BoardError(PreceptorError):

@@ -1,0 +1,248 @@
+"""The teacher behind any endpoint that speaks the OpenAI chat protocol."""
+
+import asyncio
+import ipaddress
+import math
+import os
+from collections.abc import Mapping
+from decimal import Decimal
+from email.utils import parsedate_to_datetime
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import quote, urlsplit
+
+import genai_prices
+import httpx2
+from openai import (
+    APIConnectionError,
+    APIError,
+    APIResponseValidationError,
+    APIStatusError,
+    AsyncOpenAI,
+    DefaultAsyncHttpxClient,
+)
+from openai.types.chat import ChatCompletion
+
+from loop.config import TeacherConfig
+from loop.errors import BadConfig, ItemRefused, TeacherBusy, TeacherError, TeacherRefused, UnknownPrice
+from loop.ports import Completion, Request
+
+PUBLIC_ADDRESS = "https://api.openai.com/v1"
+NO_KEY = "no-key-needed"
+"""Sent to an endpoint on loopback where no key is set."""
+NOT_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
+"""What went wrong before a byte of the request left."""
+PASSING = frozenset({408, 409, 425, 429})
+"""Statuses under 500 after which another attempt may succeed."""
+NO_CREDIT = frozenset({"insufficient_quota", "billing_hard_limit_reached"})
+ABOUT_THE_ITEM = (
+    "context_length",
+    "context length",
+    "context size",
+    "context window",
+    "too long",
+    "content_filter",
+    "content_policy",
+    "content management policy",
+)
+"""Found in refusals that concern one request by its length or content."""
+
+
+class OpenAITeacher:
+    """A teacher behind an OpenAI-compatible endpoint.
+
+    Used as an async context it keeps one client with its connections; outside, each request opens and closes its own.
+    """
+
+    def __init__(self, config: TeacherConfig) -> None:
+        """Find the key.
+
+        Raises:
+            BadConfig: the environment variable that should hold the key is empty.
+        """
+        self._config = config
+        self._address = config.base_url or os.environ.get("OPENAI_BASE_URL") or PUBLIC_ADDRESS
+        self._key = os.environ.get(config.api_key_env) or (NO_KEY if is_loopback(self._address) else "")
+        self._client: AsyncOpenAI | None = None
+        if not self._key:
+            raise BadConfig(
+                f"the environment variable {config.api_key_env} is empty; put the key for {self._address} there, "
+                "or name another variable in teacher.api_key_env"
+            )
+
+    async def __aenter__(self) -> Self:
+        """Open the client that the requests of this block share."""
+        self._client = self._open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the client with its connections."""
+        client, self._client = self._client, None
+        if client is not None:
+            await client.close()
+
+    async def complete(self, request: Request) -> Completion:
+        """Send the request once, for one choice.
+
+        Raises:
+            TeacherBusy: another attempt may succeed.
+            TeacherRefused: it will not.
+        """
+        if self._client is not None:
+            return await self._send(self._client, request)
+        async with self._open() as client:
+            return await self._send(client, request)
+
+    def price(self, request: Request, *, input_tokens: int, output_tokens: int) -> int:
+        """Micro-dollars for that many tokens, rounded up: by the config's prices, else by `genai-prices`.
+
+        Raises:
+            UnknownPrice: neither knows the model's price.
+        """
+        prices = self._config.input_price, self._config.output_price
+        if prices[0] is not None and prices[1] is not None:
+            # A dollar per million tokens is a micro-dollar per token.
+            return math.ceil(Decimal(str(prices[0])) * input_tokens + Decimal(str(prices[1])) * output_tokens)
+        if prices != (None, None):
+            raise UnknownPrice("set both teacher.input_price and teacher.output_price, or neither")
+        usage = genai_prices.Usage(input_tokens=input_tokens, output_tokens=output_tokens)
+        try:
+            found = genai_prices.calc_price(usage, request.model, provider_api_url=self._address)
+        except LookupError as error:
+            raise UnknownPrice(
+                f"the price of {request.model} at {self._address} is not known; set teacher.input_price and "
+                "teacher.output_price (US dollars per million tokens; 0 for a model of your own)"
+            ) from error
+        return math.ceil(found.total_price * 1_000_000)
+
+    def _open(self) -> AsyncOpenAI:
+        timeout = httpx2.Timeout(self._config.timeout, connect=min(10.0, self._config.timeout))
+        return AsyncOpenAI(
+            api_key=self._key,
+            base_url=self._address,
+            max_retries=0,
+            timeout=timeout,
+            # Requests to this machine must not go through a proxy that the environment names.
+            http_client=DefaultAsyncHttpxClient(
+                base_url=self._address, timeout=timeout, trust_env=not is_loopback(self._address)
+            ),
+        )
+
+    async def _send(self, client: AsyncOpenAI, request: Request) -> Completion:
+        """The completion, or what went wrong in the loop's words."""
+        try:
+            async with asyncio.timeout(self._config.timeout):
+                answer = await client.chat.completions.create(**_body(request))
+        except APIStatusError as error:
+            raise self._refusal(error) from error
+        except (APIConnectionError, TimeoutError) as error:
+            raise self._lost(error) from error
+        except (APIResponseValidationError, ValueError) as error:
+            raise TeacherBusy(f"{self._address} sent an answer that is not JSON") from error
+        except APIError as error:
+            raise TeacherBusy(f"{self._address}: {error.message}") from error
+        return self._completion(answer, request)
+
+    def _completion(self, answer: object, request: Request) -> Completion:
+        """The first choice; a choice or usage that is missing is not made up."""
+        if not isinstance(answer, ChatCompletion):
+            raise TeacherRefused(f"{self._address} does not answer as a chat endpoint; check teacher.base_url")
+        choice = answer.choices[0] if answer.choices else None
+        message = choice.message if choice else None
+        usage = answer.usage
+        return Completion(
+            text=str((message.content or message.refusal or "") if message else ""),
+            model=str(answer.model or request.model),
+            finish_reason=str((choice.finish_reason or "") if choice else "missing"),
+            input_tokens=_count(usage.prompt_tokens if usage else None),
+            output_tokens=_count(usage.completion_tokens if usage else None),
+        )
+
+    def _lost(self, error: Exception) -> TeacherBusy:
+        """No answer came: by a refused connection nothing was sent, by anything else it may have been."""
+        cause = error.__cause__
+        if isinstance(cause, NOT_SENT):
+            return TeacherBusy(f"{self._address} cannot be reached: {cause}; is the teacher running?", sent=False)
+        if isinstance(error, TimeoutError) or isinstance(cause, httpx2.TimeoutException):
+            return TeacherBusy(f"{self._address} did not answer within {self._config.timeout:g} s (teacher.timeout)")
+        return TeacherBusy(f"the connection to {self._address} was lost: {cause or error}")
+
+    def _refusal(self, error: APIStatusError) -> TeacherError:
+        """An HTTP error status in the loop's words, with the cure where it is known."""
+        status, code = error.status_code, str(error.code or "")
+        said = f"{self._address} answered {status}: {_said(error)}"
+        if code in NO_CREDIT:
+            return TeacherRefused(f"{said}; the account has no credit left")
+        if status in PASSING or status >= 500:
+            return TeacherBusy(said, retry_after=_retry_after(error.response.headers), sent=status != 429)
+        if status in {400, 413, 422} and any(mark in f"{code} {said}".lower() for mark in ABOUT_THE_ITEM):
+            return ItemRefused(said)
+        return TeacherRefused(f"{said}; {self._cure(status, said)}")
+
+    def _cure(self, status: int, said: str) -> str:
+        """What the user can do about a refusal."""
+        if status in {401, 403}:
+            return f"check the key in the environment variable {self._config.api_key_env} (teacher.api_key_env)"
+        if status == 404:
+            return f'check teacher.model = "{self._config.model}" and teacher.base_url'
+        if "response_format" in said or "json_schema" in said:
+            return 'the endpoint has no structured output: set teacher.format = "plain"'
+        return "check the settings in [teacher]"
+
+
+def is_loopback(address: str) -> bool:
+    """Whether the address is on this machine."""
+    host = urlsplit(address).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _body(request: Request) -> dict[str, Any]:
+    """The request as the SDK takes it. The item's key goes along as a request id only."""
+    body: dict[str, Any] = {
+        "model": request.model,
+        "messages": [dict(message) for message in request.messages],
+        "temperature": request.temperature,
+        "max_completion_tokens": request.max_completion_tokens,
+        "extra_headers": {"X-Client-Request-Id": quote(f"{request.item_key}/{request.sample}")[:500]},
+    }
+    if request.seed is not None:
+        body["seed"] = request.seed
+    if request.schema is not None:
+        form = {"name": "rationale", "strict": True, "schema": dict(request.schema)}
+        body["response_format"] = {"type": "json_schema", "json_schema": form}
+    return body
+
+
+def _said(error: APIStatusError) -> str:
+    """What the endpoint said, in one short line."""
+    body = error.body
+    message = body.get("message") if isinstance(body, Mapping) else None
+    return " ".join(str(message or error.message).split())[:300]
+
+
+def _count(reported: object) -> int | None:
+    """A number of tokens, if it is one; servers send all kinds of things."""
+    return reported if isinstance(reported, int) and not isinstance(reported, bool) and reported >= 0 else None
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds that the endpoint asks us to wait, given as a number or as a date."""
+    value = headers.get("retry-after", "")
+    try:
+        seconds = float(value)
+    except ValueError:
+        return _seconds_until(value, headers.get("date", ""))
+    return seconds if 0 <= seconds < math.inf else None
+
+
+def _seconds_until(date: str, now: str) -> float | None:
+    """Seconds between two HTTP dates of the same server."""
+    try:
+        return max(0.0, (parsedate_to_datetime(date) - parsedate_to_datetime(now)).total_seconds())
+    except (TypeError, ValueError):
+        return None

@@ -1,0 +1,1 @@
+"""The teacher: what is asked, how the answer is read, and what it may cost."""

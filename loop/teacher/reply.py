@@ -1,0 +1,125 @@
+"""What the teacher's raw reply says: steps and an answer, or why it cannot be used.
+
+The text is untrusted. Structured and plain replies are both understood whatever was asked for, because endpoints drop
+parameters silently.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from loop.answer import STEP_MARK, Answer, parse_answer, split_rationale
+from loop.config import TaskConfig
+from loop.ports import Completion
+from loop.records import Item
+
+LONGEST_REPLY = 200_000
+"""Longer replies, in characters, are not read."""
+LONGEST_ANSWER = 2_000
+"""Longer answers, in characters, state none that is allowed."""
+FENCED = re.compile(r"```[\w-]*\n(.*?)```", re.DOTALL)
+THOUGHTS_END = "</think>"
+"""Some endpoints leave the model's private thoughts in the text, before this mark."""
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A readable reply. `answer` is None where the stated answer is not an allowed one."""
+
+    steps: tuple[str, ...]
+    answer: Answer | None
+    stated: str
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A reply that cannot be used, and why."""
+
+    problem: str
+
+
+def read(completion: Completion, item: Item, task: TaskConfig) -> Draft | Unreadable:
+    """The rationale in a reply; never raises, whatever the text."""
+    problem = _incomplete(completion)
+    if problem:
+        return Unreadable(problem)
+    text = storable(completion.text).rpartition(THOUGHTS_END)[2].strip()
+    body = _json_object(text)
+    stated = _from_plain(text) if body is None else _from_json(body)
+    if isinstance(stated, Unreadable):
+        return stated
+    steps = _steps(stated[0], task.max_steps)
+    if not steps:
+        return Unreadable("the reply has no steps")
+    return Draft(steps=steps, answer=_parsed(stated[1], item, task), stated=stated[1])
+
+
+def storable(text: str) -> str:
+    """The text without what no database stores: zero bytes and halves of characters."""
+    return text.encode("utf-8", "replace").decode().replace("\x00", "")
+
+
+def _incomplete(completion: Completion) -> str | None:
+    """Why the text is not worth reading, if so."""
+    if len(completion.text) > LONGEST_REPLY:
+        return f"the reply is longer than {LONGEST_REPLY} characters"
+    if completion.finish_reason == "length":
+        return "the reply was cut off; raise teacher.max_completion_tokens"
+    if completion.finish_reason == "content_filter":
+        return "the endpoint's content filter stopped the reply"
+    return None if completion.text.strip() else "the reply is empty"
+
+
+def _json_object(text: str) -> dict[str, object] | None:
+    """The JSON object that the text is, or that stands in a code fence or between prose."""
+    fenced = FENCED.search(text)
+    candidates = [text, fenced[1] if fenced else "", text[text.find("{") : text.rfind("}") + 1]]
+    for candidate in candidates:
+        if not candidate.strip().startswith("{"):
+            continue
+        try:
+            value = json.loads(candidate)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(value, dict) and (candidate is text or value.keys() & {"steps", "answer"}):
+            return value
+    return None
+
+
+def _from_json(body: dict[str, object]) -> tuple[list[str], str] | Unreadable:
+    """Steps and stated answer of a structured reply."""
+    steps, answer = body.get("steps"), body.get("answer")
+    if not isinstance(steps, list) or not all(isinstance(step, str) for step in steps):
+        return Unreadable("`steps` of the reply is not a list of strings")
+    if isinstance(answer, bool) or not isinstance(answer, str | int | float):
+        return Unreadable("`answer` of the reply is missing or not a string")
+    return [storable(step) for step in steps], _line(storable(str(answer)))
+
+
+def _from_plain(text: str) -> tuple[list[str], str] | Unreadable:
+    """Steps and stated answer of a plain reply."""
+    if text.startswith(("{", "[", "```")):
+        return Unreadable("the reply is not valid JSON")
+    steps, answer = split_rationale(text)
+    if answer is None:
+        return Unreadable("the reply states no answer")
+    return steps, _line(answer)
+
+
+def _steps(raw: Sequence[str], most: int) -> tuple[str, ...]:
+    """One line a step, without numbers and empty ones; what is too many stands in the last."""
+    lines = [STEP_MARK.sub("", _line(step)) for step in raw]
+    steps = [line for line in lines if any(character.isalnum() for character in line)]
+    return tuple(steps) if len(steps) <= most else (*steps[: most - 1], " ".join(steps[most - 1 :]))
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _parsed(stated: str, item: Item, task: TaskConfig) -> Answer | None:
+    """The stated answer as a value, if it is an allowed one."""
+    if len(stated) > LONGEST_ANSWER:
+        return None
+    return parse_answer(stated, task.answer, choices=item.choices, labels=task.labels)

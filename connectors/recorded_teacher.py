@@ -27,7 +27,7 @@ from typing import Any, Literal
 import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from loop.errors import BadConfig, BadRow
 from loop.teacher.prompt import presented_parts, written
@@ -74,6 +74,30 @@ class Fault(BaseModel):
     every: int = 1
     times: int = 1
     seconds: float = 0.0
+
+
+class _Message(BaseModel):
+    """One message of a chat request."""
+
+    role: str
+    content: str | list[Any] | None = None
+
+    @property
+    def text(self) -> str:
+        return self.content if isinstance(self.content, str) else json.dumps(self.content)
+
+
+class _ChatRequest(BaseModel):
+    """What is read of a chat request; everything else is accepted and ignored."""
+
+    model: str
+    messages: list[_Message] = Field(min_length=1)
+    seed: int | None = None
+    response_format: dict[str, Any] | None = None
+
+    @property
+    def last_user_message(self) -> str:
+        return next((message.text for message in reversed(self.messages) if message.role == "user"), "")
 
 
 class RecordedTeacher:
@@ -249,36 +273,38 @@ def _wait_until(done: Callable[[], bool]) -> None:
 async def _complete(teacher: RecordedTeacher, raw: bytes) -> JSONResponse:
     """The answer to a chat request, or the misbehaviour that is due."""
     try:
-        body = json.loads(raw)
-        model, message = body["model"], _last_user_message(body["messages"])
-        seed = int(body.get("seed") or 0)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        asked = _ChatRequest.model_validate_json(raw)
+    except ValidationError:
         return _error(400, "the body is not a chat request", "invalid_request_error")
+    model, seed = asked.model, asked.seed or 0
     if model not in teacher.models:
         known = ", ".join(teacher.models)
         return _error(404, f"The model `{model}` does not exist; recorded models: {known}", "model_not_found")
-    key = teacher.key_of(message)
+    key = teacher.key_of(asked.last_user_message)
     recording = teacher.recording(key, model, seed)
     fault = teacher.fault(key)
     failure = await _failed(fault)
     if failure is not None:
         return failure
     teacher.served.append((key or "", model, seed))
-    return _faulty(_answer(recording, body), fault)
+    return _faulty(_answer(recording, asked), fault)
 
 
-def _answer(recording: Recording | None, body: Mapping[str, Any]) -> dict[str, Any]:
+def _answer(recording: Recording | None, asked: _ChatRequest) -> dict[str, Any]:
     """A chat completion as the protocol has it."""
-    structured = (body.get("response_format") or {}).get("type") in {"json_schema", "json_object"}
+    structured = (asked.response_format or {}).get("type") in {"json_schema", "json_object"}
     text = _reply_text(recording, structured)
-    asked = "".join(str(message.get("content")) for message in body["messages"])
-    used = recording.input_tokens if recording and recording.input_tokens is not None else _tokens(asked)
+    used = (
+        recording.input_tokens
+        if recording and recording.input_tokens is not None
+        else _tokens("".join(message.text for message in asked.messages))
+    )
     made = recording.output_tokens if recording and recording.output_tokens is not None else _tokens(text)
     return {
         "id": f"recorded-{recording.key if recording else 'unknown'}",
         "object": "chat.completion",
         "created": 0,
-        "model": body["model"],
+        "model": asked.model,
         "choices": [{"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}],
         "usage": {"prompt_tokens": used, "completion_tokens": made, "total_tokens": used + made},
     }
@@ -343,10 +369,6 @@ def _wrong_key(request: Request, teacher: RecordedTeacher) -> JSONResponse | Non
     if teacher.api_key is None or given == f"Bearer {teacher.api_key}":
         return None
     return _error(401, "Incorrect API key provided", "invalid_api_key")
-
-
-def _last_user_message(messages: Sequence[Mapping[str, Any]]) -> str:
-    return next(str(message["content"]) for message in reversed(messages) if message["role"] == "user")
 
 
 def _folded(text: str) -> str:

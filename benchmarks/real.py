@@ -170,7 +170,12 @@ def campaign(name: str, world: dict[str, list[Row]], settings: dict[str, str], r
     status = json.loads(_command(config, "status", "--json"))
     (runs / name / "status.json").write_text(json.dumps(status, indent=1), encoding="utf-8")
     wrong = {row["key"] for row in world["truth"] if row["wrong"]}
-    return {"name": name, "seconds": time.monotonic() - started, "status": status, **_fate(config, wrong, world["pool"])}
+    return {
+        "name": name,
+        "seconds": time.monotonic() - started,
+        "status": status,
+        **_fate(config, wrong, world["pool"]),
+    }
 
 
 def _fate(config: Path, wrong: set[str], pool: Sequence[Row]) -> Row:

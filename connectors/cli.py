@@ -73,9 +73,11 @@ def doctor(
 
 
 @app.command()
-def ingest(  # noqa: PLR0913 - each is an option of the command
+def ingest(
     paths: Annotated[list[Path], typer.Argument(help="JSONL, CSV, Parquet files or Hugging Face dataset folders.")],
-    split: Annotated[Split | None, typer.Option(help="Where all rows go; without it, a hash of the key decides.")] = None,
+    split: Annotated[
+        Split | None, typer.Option(help="Where all rows go; without it, a hash of the key decides.")
+    ] = None,
     rationales: Annotated[bool, typer.Option("--rationales", help="The files hold existing replies.")] = False,
     config: ConfigPath = CONFIG,
     run: RunName = None,
@@ -102,7 +104,7 @@ def ingest(  # noqa: PLR0913 - each is an option of the command
 
 
 @app.command(name="run")
-def run_command(  # noqa: PLR0913 - each is an option of the command
+def run_command(
     rounds: Annotated[int | None, typer.Option(min=1, help="Rounds in all; default: run.rounds.")] = None,
     pilot: Annotated[
         int | None, typer.Option(min=1, help="First try this many random items through all stages, then forecast.")

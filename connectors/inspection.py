@@ -2,11 +2,12 @@
 
 import hashlib
 
+from loop.interval import wilson
+
 from connectors.wiring import Project, cache_folder
 from loop import round as rounds_of
 from loop.answer import number_steps, shown
 from loop.errors import PreceptorError
-from loop.interval import wilson
 from loop.records import DecisionKind, Item, Split, Stage, VerdictKind
 from loop.store import decisions, items, rationales, reviews, rounds
 from loop.store.money import Purse
@@ -29,9 +30,7 @@ def show_prompt(project: Project, key: str) -> dict[str, object]:
         for each, rationale, decision in decisions.decided(project.store, config.run.name)
         if decision.kind is DecisionKind.GOLD and rationale.parsed is not None
     ]
-    request = request_for(
-        item, config.task, config.teacher, nearest(item, decided, config.teacher.demonstrations), 0
-    )
+    request = request_for(item, config.task, config.teacher, nearest(item, decided, config.teacher.demonstrations), 0)
     with project.teacher() as teacher:
         price = worst_case(request, teacher.price)
     prompt = prompt_of(request)

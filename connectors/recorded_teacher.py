@@ -69,7 +69,7 @@ class Fault(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    kind: Literal["429", "500", "slow", "cut_off", "malformed", "wrong_schema", "no_usage", "not_json"]
+    kind: Literal["429", "500", "too_long", "slow", "cut_off", "malformed", "wrong_schema", "no_usage", "not_json"]
     key: str | None = None
     every: int = 1
     times: int = 1
@@ -327,6 +327,8 @@ async def _failed(fault: Fault | None) -> JSONResponse | None:
         return _error(429, "Rate limit reached", "rate_limit_exceeded", headers)
     if fault.kind == "500":
         return _error(500, "The server had an error", "server_error")
+    if fault.kind == "too_long":
+        return _error(400, "This model's maximum context length is 8 tokens", "context_length_exceeded")
     if fault.kind == "slow":
         await asyncio.sleep(fault.seconds)
     return None

@@ -8,6 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import platformdirs
+from review.board import Board
+from review.desk import Desk, Details
+from review.fake_board import FakeBoard
+from review.simulated import SimulatedReviewer, read_truth
 from sqlalchemy.engine import make_url
 
 from connectors.progress import RichProgress
@@ -19,10 +23,6 @@ from loop.records import Item, Rationale, Round
 from loop.round import Parts
 from loop.store import items, rationales, reviews, rounds
 from loop.store.database import Store
-from review.board import Board
-from review.desk import Desk, Details
-from review.fake_board import FakeBoard
-from review.simulated import SimulatedReviewer, read_truth
 
 
 def cache_folder() -> Path:

@@ -3,6 +3,7 @@
 PreceptorError
 ├── BadConfig            the config file is missing, unreadable or wrong
 ├── BadRow               a row of an input file cannot be used
+├── StoreUnusable        the database cannot be opened or written
 ├── StageMoved           another process carried the round on meanwhile
 ├── PoolEmpty            no item may be asked any more
 ├── AlreadyWorking       another process holds the run
@@ -29,6 +30,10 @@ class BadConfig(PreceptorError):
 
 class BadRow(PreceptorError):
     """A row of an input file cannot be used."""
+
+
+class StoreUnusable(PreceptorError):
+    """The database cannot be opened or written."""
 
 
 class StageMoved(PreceptorError):

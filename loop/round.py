@@ -170,9 +170,7 @@ def _trained_student(current: Round, store: Store, parts: Parts, config: Config)
     return parts.trainer.student(trained.folder)
 
 
-def _score(
-    current: Round, pool: Sequence[Item], student: Student, store: Store, parts: Parts, config: Config
-) -> None:
+def _score(current: Round, pool: Sequence[Item], student: Student, store: Store, parts: Parts, config: Config) -> None:
     """Score the candidates chunk by chunk; chunks that are stored already are left alone."""
     seed = _seed(config, current.number)
     size = config.query.candidates * config.query.batch_size
@@ -328,9 +326,7 @@ def _accept(current: Round, store: Store, config: Config) -> Round:
     return rounds.enter(store, current, Stage.TRAIN)
 
 
-def _decision(
-    current: Round, query: Query, rationale: Rationale | None, decided: acceptance.Decided
-) -> Decision:
+def _decision(current: Round, query: Query, rationale: Rationale | None, decided: acceptance.Decided) -> Decision:
     return Decision(
         run=current.run,
         item_key=query.item_key,
@@ -348,7 +344,9 @@ def _decision(
 
 def _train(current: Round, store: Store, parts: Parts, config: Config) -> Round:
     seeds = [(item, item.steps, item.gold) for item in items.of_split(store, Split.SEED) if item.steps]
-    decided = [(item, rationale.steps, rationale.parsed) for item, rationale, _ in decisions.decided(store, current.run)]
+    decided = [
+        (item, rationale.steps, rationale.parsed) for item, rationale, _ in decisions.decided(store, current.run)
+    ]
     examples = [
         Example(item=item, steps=tuple(steps), answer=answer)
         for item, steps, answer in [*seeds, *decided]

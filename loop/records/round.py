@@ -41,8 +41,9 @@ class Round(SQLModel, table=True):
     opened_at: datetime
     review_opened_at: datetime | None = None
     closed_at: datetime | None = None
-    candidate_id: int | None = Field(default=None, foreign_key="checkpoint.id")
-    student_id: int | None = Field(default=None, foreign_key="checkpoint.id")
+    candidate_id: int | None = None
+    """The checkpoint trained in the round (no foreign key: checkpoints point back to rounds)."""
+    student_id: int | None = None
     """The checkpoint in force after the round."""
 
 
@@ -86,5 +87,6 @@ class Claim(SQLModel, table=True):
     host: str
     pid: int
     process_started: float
+    lease_seconds: float = 0.0
     lease_until: datetime
     fence: int

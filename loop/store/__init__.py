@@ -1,0 +1,1 @@
+"""The record of a campaign: a module a noun. The only place that opens a session."""

@@ -1,0 +1,120 @@
+"""The database behind the store: connections, transactions and migrations."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config as AlembicConfig
+from sqlalchemy import Connection, Engine, event, update
+from sqlmodel import Session, create_engine, select
+
+from loop.errors import AlreadyWorking, StoreUnusable
+from loop.records import Claim
+
+MIGRATIONS = Path(__file__).resolve().parents[1] / "migrations"
+BUSY_SECONDS = 60
+
+
+class Store:
+    """Reading and writing transactions on one database.
+
+    While the store holds a claim, every writing transaction first checks that the claim is still ours.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.claim: Claim | None = None
+        self._engine = _engine(url)
+        self._writer = self._engine.execution_options(begin="BEGIN IMMEDIATE")
+
+    def migrate(self) -> None:
+        """Bring the database to the newest revision.
+
+        Raises:
+            StoreUnusable: the database cannot be opened or written.
+        """
+        settings = AlembicConfig()
+        settings.set_main_option("script_location", str(MIGRATIONS))
+        try:
+            with self._writer.begin() as connection:
+                settings.attributes["connection"] = connection
+                command.upgrade(settings, "head")
+        except OSError as error:
+            raise StoreUnusable(f"{self.url}: {error}") from error
+
+    @contextmanager
+    def reading(self) -> Iterator[Session]:
+        """A session for reading."""
+        with Session(self._engine, expire_on_commit=False) as session:
+            yield session
+
+    @contextmanager
+    def writing(self) -> Iterator[Session]:
+        """One writing transaction: committed whole at the end of the block, or not at all.
+
+        Raises:
+            AlreadyWorking: another process has taken the run over.
+        """
+        with Session(self._writer, expire_on_commit=False) as session, session.begin():
+            if self.claim is not None:
+                _check_fence(session, self.claim)
+            yield session
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._engine.dispose()
+
+
+def now() -> datetime:
+    """The time as it is stored: in UTC."""
+    return datetime.now(UTC)
+
+
+def _check_fence(session: Session, ours: Claim) -> None:
+    """Refuse to write where the claim was taken over; prolong its lease when half of it is gone."""
+    row = session.exec(
+        select(Claim).where(Claim.run == ours.run, Claim.kind == ours.kind, Claim.key == ours.key)
+    ).one_or_none()
+    if row is None or row.fence != ours.fence:
+        owner = "nobody" if row is None else f"{row.host}, process {row.pid}"
+        raise AlreadyWorking(f"run {ours.run} was taken over by {owner} meanwhile; nothing more is written here")
+    lease = timedelta(seconds=ours.lease_seconds)
+    if row.lease_until < now() + lease / 2:
+        row.lease_until = now() + lease
+        session.add(row)
+
+
+def rows_changed(session: Session, statement: Any) -> int:
+    """How many rows an UPDATE changed."""
+    return int(session.execute(statement).rowcount)  # type: ignore[attr-defined]
+
+
+def values(model: Any, *conditions: Any) -> Any:
+    """An UPDATE on a model's table, to be completed with `.values(...)`."""
+    return update(model).where(*conditions)
+
+
+def _engine(url: str) -> Engine:
+    if not url.startswith("sqlite"):
+        return create_engine(url, pool_pre_ping=True)
+    engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS})
+    event.listen(engine, "connect", _prepare_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _prepare_sqlite(connection: Any, _record: Any) -> None:
+    """Hand transactions over to us; write-ahead log, and every commit reaches the disk."""
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    """Writers take the lock at once, so that none has to give up in mid-transaction."""
+    connection.exec_driver_sql(connection.get_execution_options().get("begin", "BEGIN"))

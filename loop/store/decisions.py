@@ -1,0 +1,48 @@
+"""Decisions in the store: append-only, the newest of an item counts."""
+
+from collections.abc import Sequence
+
+from sqlmodel import Session, col, select
+
+from loop.records import Decision, DecisionKind, Item, Rationale
+from loop.store.database import Store
+
+
+def keep(store: Store, decisions: Sequence[Decision]) -> None:
+    """Append decisions, each superseding its item's newest one; a round decides an item once."""
+    with store.writing() as session:
+        for decision in decisions:
+            last = _newest_of(session, decision.run, decision.item_key)
+            if last is not None and last.round_id == decision.round_id:
+                continue
+            if last is not None:
+                decision.version, decision.supersedes = last.version + 1, last.id
+            session.add(decision)
+            session.flush()
+
+
+def newest(store: Store, run: str) -> dict[str, Decision]:
+    """The decision in force by item key."""
+    with store.reading() as session:
+        rows = session.exec(select(Decision).where(Decision.run == run).order_by(col(Decision.id)))
+        return {row.item_key: row for row in rows}
+
+
+def decided(store: Store, run: str) -> list[tuple[Item, Rationale, Decision]]:
+    """Gold and silver in force with item and rationale, by item key."""
+    ids = [row.id for row in newest(store, run).values() if row.kind in (DecisionKind.GOLD, DecisionKind.SILVER)]
+    query = (
+        select(Item, Rationale, Decision)
+        .join(Decision, col(Decision.item_key) == Item.key)
+        .join(Rationale, col(Rationale.id) == Decision.rationale_id)
+        .where(Decision.run == run)
+        .order_by(col(Item.key))
+    )
+    wanted = set(ids)
+    with store.reading() as session:
+        return [(item, rationale, row) for item, rationale, row in session.exec(query) if row.id in wanted]
+
+
+def _newest_of(session: Session, run: str, key: str) -> Decision | None:
+    query = select(Decision).where(Decision.run == run, Decision.item_key == key)
+    return session.exec(query.order_by(col(Decision.id).desc())).first()

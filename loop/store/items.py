@@ -1,0 +1,78 @@
+"""Items in the store."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from sqlmodel import col, func, select
+
+from loop.records import Decision, DecisionKind, Item, Part, Query, Round, Split
+from loop.store.database import Store
+
+MANY = 500
+"""Keys in one IN list."""
+
+
+def add(store: Store, items: Sequence[Item]) -> int:
+    """Add items whose key is new; how many."""
+    known = existing(store, [item.key for item in items])
+    new = [item for item in items if item.key not in known]
+    with store.writing() as session:
+        session.add_all(new)
+    return len(new)
+
+
+def get(store: Store, key: str) -> Item | None:
+    """An item by key."""
+    with store.reading() as session:
+        return session.get(Item, key)
+
+
+def existing(store: Store, keys: Iterable[str]) -> dict[str, Item]:
+    """Those of the keys that are there."""
+    wanted = sorted(set(keys))
+    found: dict[str, Item] = {}
+    with store.reading() as session:
+        for start in range(0, len(wanted), MANY):
+            part = wanted[start : start + MANY]
+            found |= {item.key: item for item in session.exec(select(Item).where(col(Item.key).in_(part)))}
+    return found
+
+
+def by_hash(store: Store, hashes: Iterable[str]) -> dict[str, Item]:
+    """Items by the hash of their normalised text."""
+    wanted = sorted(set(hashes))
+    found: dict[str, Item] = {}
+    with store.reading() as session:
+        for start in range(0, len(wanted), MANY):
+            part = wanted[start : start + MANY]
+            found |= {item.text_hash: item for item in session.exec(select(Item).where(col(Item.text_hash).in_(part)))}
+    return found
+
+
+def of_split(store: Store, split: Split, part: Part | None = None) -> list[Item]:
+    """All items of a split, or of one part of the holdout, by key."""
+    query = select(Item).where(Item.split == split).order_by(col(Item.key))
+    with store.reading() as session:
+        return list(session.exec(query if part is None else query.where(Item.part == part)))
+
+
+def count(store: Store) -> dict[Split, int]:
+    """How many items each split has."""
+    with store.reading() as session:
+        return dict(session.exec(select(Item.split, func.count()).group_by(col(Item.split))).all())
+
+
+def eligible(store: Store, run: str, max_asks: int) -> list[Item]:
+    """Pool items that the run may still query, by key: not settled, and asked fewer than `max_asks` times."""
+    with store.reading() as session:
+        asked = Counter(
+            session.exec(select(Query.item_key).join(Round, col(Round.id) == Query.round_id).where(Round.run == run))
+        )
+        newest: dict[str, DecisionKind] = dict(
+            session.exec(
+                select(Decision.item_key, Decision.kind).where(Decision.run == run).order_by(col(Decision.id))
+            ).all()
+        )
+        pool = session.exec(select(Item).where(Item.split == Split.POOL).order_by(col(Item.key)))
+        settled = (DecisionKind.GOLD, DecisionKind.SILVER)
+        return [item for item in pool if asked[item.key] < max_asks and newest.get(item.key) not in settled]

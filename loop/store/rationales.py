@@ -1,0 +1,91 @@
+"""Rationales, flags and risks in the store."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from sqlmodel import col, select
+
+from loop.answer import Answer
+from loop.records import Author, Flag, Rationale, Risk
+from loop.store.database import Store
+
+
+def of_round(store: Store, round_id: int) -> list[Rationale]:
+    """All rationales of a round in the order they were stored."""
+    with store.reading() as session:
+        return list(session.exec(select(Rationale).where(Rationale.round_id == round_id).order_by(col(Rationale.id))))
+
+
+def unchecked(store: Store, round_id: int) -> list[Rationale]:
+    """The teacher's first rationales of a round that no check has looked at, by item key."""
+    query = (
+        select(Rationale)
+        .join(Risk, col(Risk.rationale_id) == Rationale.id, isouter=True)
+        .where(
+            Rationale.round_id == round_id,
+            Rationale.author == Author.TEACHER,
+            Rationale.sample == 0,
+            col(Risk.rationale_id).is_(None),
+        )
+        .order_by(col(Rationale.item_key))
+    )
+    with store.reading() as session:
+        return list(session.exec(query))
+
+
+def siblings(store: Store, rationale: Rationale) -> list[Rationale]:
+    """The teacher's other samples on the same item in the same round."""
+    query = (
+        select(Rationale)
+        .where(
+            Rationale.round_id == rationale.round_id,
+            Rationale.item_key == rationale.item_key,
+            Rationale.author == Author.TEACHER,
+            Rationale.sample != rationale.sample,
+        )
+        .order_by(col(Rationale.sample))
+    )
+    with store.reading() as session:
+        return list(session.exec(query))
+
+
+def keep_checked(store: Store, risks: Sequence[Risk], flags: Sequence[Flag]) -> None:
+    """Store what the checks found on one piece."""
+    with store.writing() as session:
+        session.add_all([*risks, *flags])
+
+
+def keep_correction(store: Store, original: Rationale, *, steps: list[str], answer: Answer) -> Rationale:
+    """Store a reviewer's corrected version; the one stored already where this was done before."""
+    with store.writing() as session:
+        known = session.exec(select(Rationale).where(Rationale.supersedes == original.id)).first()
+        if known is not None:
+            return known
+        corrected = Rationale(
+            item_key=original.item_key,
+            round_id=original.round_id,
+            author=Author.HUMAN,
+            steps=steps,
+            answer=answer.canonical,
+            stated=answer.value,
+            version=original.version + 1,
+            supersedes=original.id,
+        )
+        session.add(corrected)
+    return corrected
+
+
+def flags(store: Store, ids: Sequence[int]) -> dict[int, list[Flag]]:
+    """Flags by rationale."""
+    found: defaultdict[int, list[Flag]] = defaultdict(list)
+    with store.reading() as session:
+        for flag in session.exec(select(Flag).where(col(Flag.rationale_id).in_(ids)).order_by(col(Flag.id))):
+            found[flag.rationale_id].append(flag)
+    return dict(found)
+
+
+def risks(store: Store, ids: Sequence[int]) -> dict[int, float]:
+    """Risk by rationale."""
+    with store.reading() as session:
+        rows = session.exec(select(Risk).where(col(Risk.rationale_id).in_(ids)))
+        return {row.rationale_id: row.value for row in rows}

@@ -1,0 +1,134 @@
+"""Review tasks and verdicts in the store."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from sqlalchemy import tuple_
+from sqlmodel import Session, col, func, select
+
+from loop.errors import BudgetSpent
+from loop.ledger import MICRO
+from loop.records import Charge, ChargeState, Currency, Item, Rationale, ReviewTask, Verdict
+from loop.store.database import Store, now
+from loop.store.money import Purse
+
+
+def open_tasks(
+    store: Store, run: str, round_id: int, wanted: Sequence[tuple[Rationale, str, str]], minutes_each: int
+) -> list[ReviewTask]:
+    """Open review tasks (rationale, reason, uid), each with its minutes reserved, until the minutes are spent.
+
+    Tasks that are open already are left alone. Returns the tasks that were opened now.
+    """
+    known = {task.rationale_id for task in tasks(store, round_id)}
+    purse = Purse(store, run)
+    opened: list[ReviewTask] = []
+    for rationale, reason, uid in wanted:
+        if rationale.id is None or rationale.id in known:
+            continue
+        task = ReviewTask(rationale_id=rationale.id, round_id=round_id, uid=uid, reason=reason)
+        try:
+            with store.writing() as session:
+                task.charge_id = purse.reserve_in(session, Currency.MINUTES, f"review/{uid}", minutes_each)
+                session.add(task)
+        except BudgetSpent:
+            break
+        opened.append(task)
+    return opened
+
+
+def tasks(store: Store, round_id: int) -> list[ReviewTask]:
+    """The review tasks of a round by rationale."""
+    with store.reading() as session:
+        query = select(ReviewTask).where(ReviewTask.round_id == round_id)
+        return list(session.exec(query.order_by(col(ReviewTask.rationale_id))))
+
+
+def pending(store: Store, round_id: int) -> list[tuple[ReviewTask, Rationale, Item]]:
+    """Tasks that no interpreted verdict has come for, with rationale and item."""
+    judged = (col(Verdict.kind).is_not(None), col(Verdict.rationale_id).is_not(None))
+    answered = select(Verdict.rationale_id).where(*judged)
+    query = (
+        select(ReviewTask, Rationale, Item)
+        .join(Rationale, col(Rationale.id) == ReviewTask.rationale_id)
+        .join(Item, col(Item.key) == Rationale.item_key)
+        .where(ReviewTask.round_id == round_id, col(ReviewTask.rationale_id).not_in(answered))
+        .order_by(col(ReviewTask.rationale_id))
+    )
+    with store.reading() as session:
+        return [(task, rationale, item) for task, rationale, item in session.exec(query)]
+
+
+def verdicts(store: Store, rationale_ids: Sequence[int]) -> dict[int, list[Verdict]]:
+    """The newest version of each annotation, by rationale."""
+    newest = select(Verdict.board, Verdict.project, Verdict.annotation, func.max(Verdict.updated_at)).group_by(
+        col(Verdict.board), col(Verdict.project), col(Verdict.annotation)
+    )
+    version = tuple_(col(Verdict.board), col(Verdict.project), col(Verdict.annotation), col(Verdict.updated_at))
+    query = select(Verdict).where(col(Verdict.rationale_id).in_(rationale_ids), version.in_(newest))
+    found: defaultdict[int, list[Verdict]] = defaultdict(list)
+    with store.reading() as session:
+        for verdict in session.exec(query.order_by(col(Verdict.annotation))):
+            assert verdict.rationale_id is not None
+            found[verdict.rationale_id].append(verdict)
+    return dict(found)
+
+
+def release_open(store: Store, round_id: int) -> None:
+    """Give back the minutes of tasks that got no verdict."""
+    waiting = [task.charge_id for task, _, _ in pending(store, round_id)]
+    with store.writing() as session:
+        for charge_id in waiting:
+            charge = session.get(Charge, charge_id)
+            if charge is not None and charge.state is ChargeState.RESERVED and charge.id is not None:
+                Purse(store, charge.run).release_in(session, charge.id)
+
+
+class RunReviewBook:
+    """The desk's book (`loop.ports.ReviewBook`)."""
+
+    def __init__(self, store: Store, run: str) -> None:
+        self._store = store
+        self._purse = Purse(store, run)
+
+    def mark_pushed(self, uid: str, *, board: str, project: str, task: str) -> None:
+        """Note under which ids a task stands on the board."""
+        with self._store.writing() as session:
+            row = session.exec(select(ReviewTask).where(ReviewTask.uid == uid)).one()
+            row.board, row.project, row.task, row.pushed_at = board, project, task, now()
+            session.add(row)
+
+    def watermark(self, board: str, project: str) -> str | None:
+        """The newest `updated_at` stored for this project."""
+        with self._store.reading() as session:
+            query = select(func.max(Verdict.updated_at)).where(Verdict.board == board, Verdict.project == project)
+            return session.exec(query).one()
+
+    def reviewed(self, uid: str) -> tuple[Rationale, Item] | None:
+        """The rationale and the item behind a task's uid."""
+        query = (
+            select(Rationale, Item)
+            .join(ReviewTask, col(ReviewTask.rationale_id) == Rationale.id)
+            .join(Item, col(Item.key) == Rationale.item_key)
+            .where(ReviewTask.uid == uid)
+        )
+        with self._store.reading() as session:
+            found = session.exec(query).first()
+        return None if found is None else (found[0], found[1])
+
+    def keep_verdict(self, verdict: Verdict) -> bool:
+        """Store a verdict and settle its task's minutes; False where this version is stored already."""
+        key = (verdict.board, verdict.project, verdict.annotation, verdict.updated_at)
+        with self._store.writing() as session:
+            if session.get(Verdict, key) is not None:
+                return False
+            session.add(verdict)
+            self._settle(session, verdict)
+        return True
+
+    def _settle(self, session: Session, verdict: Verdict) -> None:
+        """Settle the minutes of the task with its first verdict; later versions change nothing."""
+        task = None if verdict.rationale_id is None else session.get(ReviewTask, verdict.rationale_id)
+        charge = None if task is None or task.charge_id is None else session.get(Charge, task.charge_id)
+        if charge is not None and charge.id is not None and charge.state is ChargeState.RESERVED:
+            self._purse.settle_in(session, charge.id, round(verdict.seconds / 60 * MICRO))

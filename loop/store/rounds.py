@@ -1,0 +1,83 @@
+"""Rounds, their configs, scores and queries in the store."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlmodel import SQLModel, col, select
+
+from loop.errors import StageMoved
+from loop.records import ConfigRow, Query, Round, Score, Stage
+from loop.store.database import Store, now, rows_changed, values
+
+
+def current(store: Store, run: str) -> Round | None:
+    """The newest round of a run."""
+    with store.reading() as session:
+        return session.exec(select(Round).where(Round.run == run).order_by(col(Round.number).desc())).first()
+
+
+def all_rounds(store: Store, run: str) -> list[Round]:
+    """All rounds of a run by number."""
+    with store.reading() as session:
+        return list(session.exec(select(Round).where(Round.run == run).order_by(col(Round.number))))
+
+
+def open_round(store: Store, run: str, config: Mapping[str, Any]) -> Round:
+    """Open the next round with its resolved config."""
+    body = json.dumps(config, sort_keys=True)
+    digest = hashlib.sha256(body.encode()).hexdigest()
+    last = current(store, run)
+    with store.writing() as session:
+        if session.get(ConfigRow, digest) is None:
+            session.add(ConfigRow(hash=digest, body=dict(config)))
+            session.flush()
+        opened = Round(run=run, number=last.number + 1 if last else 1, config_hash=digest, opened_at=now())
+        session.add(opened)
+    return opened
+
+
+def config_of(store: Store, opened: Round) -> dict[str, Any]:
+    """The resolved config that a round was opened with."""
+    with store.reading() as session:
+        return session.exec(select(ConfigRow).where(ConfigRow.hash == opened.config_hash)).one().body
+
+
+def enter(store: Store, opened: Round, stage: Stage, rows: Sequence[SQLModel] = (), **changes: object) -> Round:
+    """Store the last rows of a stage and move the round on, in one transaction; the moved round.
+
+    Raises:
+        StageMoved: the round is no longer where the caller believes it is.
+    """
+    with store.writing() as session:
+        move = values(Round, col(Round.id) == opened.id, col(Round.stage) == opened.stage)
+        if rows_changed(session, move.values(stage=stage, **changes)) != 1:
+            raise StageMoved(f"round {opened.number} has left the stage {opened.stage} meanwhile")
+        session.add_all(rows)
+    with store.reading() as session:
+        return session.exec(select(Round).where(Round.id == opened.id)).one()
+
+
+def keep_scores(store: Store, scores: Sequence[Score]) -> None:
+    """Store one scored chunk."""
+    with store.writing() as session:
+        session.add_all(scores)
+
+
+def scored_chunks(store: Store, round_id: int) -> set[int]:
+    """Numbers of the chunks that are stored."""
+    with store.reading() as session:
+        return set(session.exec(select(Score.chunk).where(Score.round_id == round_id).distinct()))
+
+
+def scores(store: Store, round_id: int) -> list[Score]:
+    """The scores of a round by item key."""
+    with store.reading() as session:
+        return list(session.exec(select(Score).where(Score.round_id == round_id).order_by(col(Score.item_key))))
+
+
+def queries(store: Store, round_id: int) -> list[Query]:
+    """The batch of a round in its order."""
+    with store.reading() as session:
+        return list(session.exec(select(Query).where(Query.round_id == round_id).order_by(col(Query.position))))

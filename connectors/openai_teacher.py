@@ -16,12 +16,10 @@ import httpx2
 from openai import (
     APIConnectionError,
     APIError,
-    APIResponseValidationError,
     APIStatusError,
     AsyncOpenAI,
     DefaultAsyncHttpxClient,
 )
-from openai.types.chat import ChatCompletion
 
 from loop.config import TeacherConfig
 from loop.errors import BadConfig, ItemRefused, TeacherBusy, TeacherError, TeacherRefused, UnknownPrice
@@ -134,30 +132,34 @@ class OpenAITeacher:
         """The completion, or what went wrong in the loop's words."""
         try:
             async with asyncio.timeout(self._config.timeout):
-                answer = await client.chat.completions.create(**_body(request))
+                raw = await client.chat.completions.with_raw_response.create(**_body(request))
         except APIStatusError as error:
             raise self._refusal(error) from error
         except (APIConnectionError, TimeoutError) as error:
             raise self._lost(error) from error
-        except (APIResponseValidationError, ValueError) as error:
-            raise TeacherBusy(f"{self._address} sent an answer that is not JSON") from error
         except APIError as error:
             raise TeacherBusy(f"{self._address}: {error.message}") from error
-        return self._completion(answer, request)
+        return self._completion(raw.http_response, request)
 
-    def _completion(self, answer: object, request: Request) -> Completion:
-        """The first choice; a choice or usage that is missing is not made up."""
-        if not isinstance(answer, ChatCompletion):
+    def _completion(self, response: httpx2.Response, request: Request) -> Completion:
+        """The first choice; a part that is missing or of another type is empty, never made up.
+
+        The SDK does not validate what it parses, so the body is read by hand.
+        """
+        is_json = "json" in response.headers.get("content-type", "")
+        try:
+            body = response.json() if is_json else None
+        except (ValueError, RecursionError) as error:
+            raise TeacherBusy(f"{self._address} sent an answer that is not JSON") from error
+        if not isinstance(body, Mapping):
             raise TeacherRefused(f"{self._address} does not answer as a chat endpoint; check teacher.base_url")
-        choice = answer.choices[0] if answer.choices else None
-        message = choice.message if choice else None
-        usage = answer.usage
+        message = _at(body, "choices", 0, "message")
         return Completion(
-            text=str((message.content or message.refusal or "") if message else ""),
-            model=str(answer.model or request.model),
-            finish_reason=str((choice.finish_reason or "") if choice else "missing"),
-            input_tokens=_count(usage.prompt_tokens if usage else None),
-            output_tokens=_count(usage.completion_tokens if usage else None),
+            text=_text(_at(message, "content")) or _text(_at(message, "refusal")),
+            model=_text(body.get("model")) or request.model,
+            finish_reason=_text(_at(body, "choices", 0, "finish_reason")),
+            input_tokens=_count(_at(body, "usage", "prompt_tokens")),
+            output_tokens=_count(_at(body, "usage", "completion_tokens")),
         )
 
     def _lost(self, error: Exception) -> TeacherBusy:
@@ -223,6 +225,22 @@ def _said(error: APIStatusError) -> str:
     body = error.body
     message = body.get("message") if isinstance(body, Mapping) else None
     return " ".join(str(message or error.message).split())[:300]
+
+
+def _at(value: object, *path: str | int) -> object:
+    """What stands at the path, if anything does."""
+    for step in path:
+        if isinstance(value, Mapping):
+            value = value.get(step)
+        elif isinstance(value, list) and isinstance(step, int) and step < len(value):
+            value = value[step]
+        else:
+            return None
+    return value
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
 
 
 def _count(reported: object) -> int | None:

@@ -355,7 +355,7 @@ def _faulty(answer: dict[str, Any], fault: Fault | None) -> JSONResponse:
 class _Broken(JSONResponse):
     """A body that claims to be JSON and is not."""
 
-    def render(self, content: Any) -> bytes:  # noqa: ANN401 - the framework's signature
+    def render(self, content: Any) -> bytes:
         """The content as it is."""
         return str(content).encode()
 

@@ -148,7 +148,8 @@ class _Asking:
                 break
             if self.stopped.is_set():
                 return
-        self._give_up(item, problem)
+        self.outcome.gave_up += 1
+        self._note(item, sample, problem)
 
     async def _attempt(self, request: Request, item: Item, attempt: int) -> bool:
         """One request, from hold to settlement; False where nothing may be sent any more."""
@@ -224,6 +225,8 @@ class _Asking:
         self.book.keep(charge, cost, prompt, reply, rationale)
         self.outcome.replies += rationale is not None
         self.outcome.unreadable += rationale is None
+        if reply.problem is not None:
+            self._note(item, request.sample, reply.problem)
 
     def _rationale(self, item: Item, sample: int, draft: Draft) -> Rationale:
         return Rationale(
@@ -236,9 +239,10 @@ class _Asking:
             stated=draft.stated,
         )
 
-    def _give_up(self, item: Item, problem: str) -> None:
-        self.book.give_up(item.key, problem)
-        self.outcome.gave_up += 1
+    def _note(self, item: Item, sample: int, problem: str) -> None:
+        """Why the item gets no rationale to review; further samples are only compared with, so it gets one without."""
+        if sample == 0:
+            self.book.give_up(item.key, problem)
 
     async def _pause(self, request: Request, attempt: int, retry_after: float | None) -> None:
         """Wait before the next attempt: longer each time, apart from others, as long as asked; less if stopped."""

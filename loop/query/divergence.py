@@ -1,0 +1,87 @@
+"""Explanation divergence: how far a student's explanations of one item disagree (after ELAD, arXiv 2402.13098).
+
+Within one explanation: the answer flips as steps are added. Between explanations: sampled ones end in other answers.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+
+from loop.answer import Answer
+from loop.config import QueryConfig
+from loop.ports import Student
+from loop.records import Item
+
+
+def flip_rate(answers: Sequence[Answer | None]) -> float:
+    """Share of the steps at which the answer changes; 1 where there are no steps.
+
+    `answers` are those after 0..m steps. An unreadable answer differs from every other.
+    """
+    steps = len(answers) - 1
+    return 1.0 if steps < 1 else sum(_flips(answers)) / steps
+
+
+def late_weighted_flips(answers: Sequence[Answer | None]) -> float:
+    """`flip_rate` with step k of m weighing 2k / (m (m + 1)): late flips are the symptom, early ones are normal."""
+    steps = len(answers) - 1
+    if steps < 1:
+        return 1.0
+    return sum(2 * step / (steps * (steps + 1)) for step, flip in enumerate(_flips(answers), start=1) if flip)
+
+
+def vote_entropy(answers: Sequence[Answer | None]) -> float:
+    """Entropy of the answers of K explanations, divided by log K; each unreadable answer is a class of its own."""
+    if len(answers) < 2:
+        return 0.0
+    counts = [*Counter(answer.canonical for answer in answers if answer is not None).values()]
+    counts += [1] * sum(answer is None for answer in answers)
+    total = len(answers)
+    entropy = -sum(count / total * math.log(count / total) for count in counts)
+    return entropy / math.log(total)
+
+
+def divergences(items: Sequence[Item], student: Student, config: QueryConfig, *, seed: int) -> list[dict[str, Any]]:
+    """For each item the parts of its divergence, as `Score.parts` holds them."""
+    explained = student.explain(
+        items, samples=config.samples, temperature=config.temperature, top_p=config.top_p, seed=seed
+    )
+    greedy = [explanations[0] for explanations in explained]
+    parts = []
+    for first, explanations, prefixes in zip(greedy, explained, student.prefix_answers(items, greedy), strict=True):
+        sampled = [each.answer for each in explanations[1:]]
+        parts.append(
+            {
+                "intra": late_weighted_flips(prefixes),
+                "inter": vote_entropy(sampled),
+                "steps": list(first.steps),
+                "answer": _canonical(first.answer),
+                "prefix_answers": [_canonical(answer) for answer in prefixes],
+                "sampled_answers": [_canonical(answer) for answer in sampled],
+            }
+        )
+    return parts
+
+
+def rank_average(intra: Sequence[float], inter: Sequence[float], weight: float) -> NDArray[np.float64]:
+    """Weighted mean of both parts' ranks, each scaled to [0, 1]; ranks because the parts' scales differ."""
+    return weight * _ranks(intra) + (1 - weight) * _ranks(inter)
+
+
+def _ranks(values: Sequence[float]) -> NDArray[np.float64]:
+    ranks = np.asarray(rankdata(values), dtype=np.float64)
+    return (ranks - 1) / max(1, len(values) - 1)
+
+
+def _flips(answers: Sequence[Answer | None]) -> list[bool]:
+    return [later is None or later != earlier for earlier, later in pairwise(answers)]
+
+
+def _canonical(answer: Answer | None) -> str | None:
+    return None if answer is None else answer.canonical

@@ -1,0 +1,1 @@
+"""The student: how it is prompted, how it explains and answers, how it is trained."""

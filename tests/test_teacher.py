@@ -365,7 +365,7 @@ def test_prompt_hash_is_of_what_is_sent_not_of_whom_it_is_for() -> None:
 
 @given(question=st.text(min_size=1))
 def test_input_bound_counts_every_byte(question: str) -> None:
-    request = a_request(TeacherConfig(), question=question)
+    request = a_request(TeacherConfig(), question=question * 500)
     sent = "".join(message["content"] for message in request.messages) + json.dumps(request.schema)
     assert most_input_tokens(request) >= len(sent.encode())
 

@@ -161,9 +161,9 @@ class BudgetConfig(Table):
 class ChecksConfig(Table):
     """What doubts a rationale."""
 
-    enabled: tuple[
-        Literal["arithmetic", "answer", "conclusion", "quantities", "dissent", "agreement"], ...
-    ] = Field(default=("arithmetic", "answer", "conclusion", "quantities", "dissent", "agreement"), strict=False)
+    enabled: tuple[Literal["arithmetic", "answer", "conclusion", "quantities", "dissent", "agreement"], ...] = Field(
+        default=("arithmetic", "answer", "conclusion", "quantities", "dissent", "agreement"), strict=False
+    )
     """Checks that are run on every rationale."""
     dissent_confidence: float = Field(default=0.75, gt=0, le=1)
     """Share of the student's explanations that must agree on another answer to count as dissent."""

@@ -1,0 +1,1 @@
+"""What doubts a rationale: one file a check, and one risk from all doubts."""

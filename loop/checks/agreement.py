@@ -1,0 +1,25 @@
+"""Do the teacher's other samples end in the same answer?"""
+
+from collections import Counter
+
+from loop.answer import shown
+from loop.checks.doubt import Doubt, Doubtful, excerpt
+from loop.config import ChecksConfig
+
+WEIGHT = 0.75
+"""Where every other sample disagrees; less in proportion below."""
+
+
+def disagreement(doubtful: Doubtful, config: ChecksConfig) -> list[Doubt]:  # noqa: ARG001 - the checks' signature
+    """A doubt as heavy as the share of the other samples with a readable answer that end in another one."""
+    given = doubtful.rationale.parsed
+    answers = [answer for sibling in doubtful.siblings if (answer := sibling.parsed) is not None]
+    others = [answer for answer in answers if answer != given]
+    if given is None or not others:
+        return []
+    favourite = Counter(others).most_common(1)[0][0]
+    evidence = (
+        f"{len(others)} of {len(answers)} other samples of the teacher end in another answer, "
+        f"most often “{excerpt(shown(favourite, doubtful.item.choices))}”"
+    )
+    return [Doubt("agreement", None, evidence, WEIGHT * len(others) / len(answers))]

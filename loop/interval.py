@@ -1,0 +1,79 @@
+"""Intervals around measured shares, so that no figure stands without its uncertainty."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from scipy.stats import beta, binomtest
+
+
+class Interval(NamedTuple):
+    """From `low` to `high`, both included."""
+
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.low:.3f} to {self.high:.3f}"
+
+
+def wilson(successes: int, n: int, level: float = 0.95) -> Interval:
+    """Wilson's score interval of a share; everything is possible where nothing was counted."""
+    if n == 0:
+        return Interval(0.0, 1.0)
+    found = binomtest(successes, n).proportion_ci(confidence_level=level, method="wilson")
+    return Interval(float(found.low), float(found.high))
+
+
+def clopper_pearson_upper(successes: int, n: int, level: float = 0.95) -> float:
+    """The exact one-sided upper bound of a share."""
+    return 1.0 if successes >= n else float(beta.ppf(level, successes + 1, n - successes))
+
+
+def paired_difference(before: Sequence[bool], after: Sequence[bool], level: float = 0.9) -> Interval:
+    """Interval of the share right after minus the share right before, on the same items in the same order.
+
+    Newcombe's square-and-add interval for paired proportions (Statistics in Medicine 17, 1998, 2635-2650, method 10):
+    the Wilson limits of both shares, joined with the correlation of the pairs.
+
+    Raises:
+        ValueError: the lists differ in length.
+    """
+    n = len(before)
+    both, gained, lost, neither = _table(before, after)
+    if n == 0:
+        return Interval(-1.0, 1.0)
+    share_after, share_before = (both + gained) / n, (both + lost) / n
+    low_after, high_after = wilson(both + gained, n, level)
+    low_before, high_before = wilson(both + lost, n, level)
+    phi = _correlation(both, gained, lost, neither)
+    down = _joined(share_after - low_after, high_before - share_before, phi)
+    up = _joined(high_after - share_after, share_before - low_before, phi)
+    difference = share_after - share_before
+    return Interval(max(-1.0, difference - down), min(1.0, difference + up))
+
+
+def _table(before: Sequence[bool], after: Sequence[bool]) -> tuple[int, int, int, int]:
+    """How many were right both times, only after, only before, never."""
+    pairs = list(zip(before, after, strict=True))
+    return (
+        sum(old and new for old, new in pairs),
+        sum(new and not old for old, new in pairs),
+        sum(old and not new for old, new in pairs),
+        sum(not old and not new for old, new in pairs),
+    )
+
+
+def _correlation(both: int, gained: int, lost: int, neither: int) -> float:
+    """Newcombe's correlation of the pairs, towards zero where it is positive; zero where a margin is empty."""
+    margins = (both + gained) * (lost + neither) * (both + lost) * (gained + neither)
+    if margins == 0:
+        return 0.0
+    cross = float(both * neither - gained * lost)
+    if cross > 0:
+        cross = max(cross - (both + gained + lost + neither) / 2, 0)
+    return cross / math.sqrt(margins)
+
+
+def _joined(first: float, second: float, phi: float) -> float:
+    return math.sqrt(max(0.0, first**2 - 2 * phi * first * second + second**2))

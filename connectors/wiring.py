@@ -8,10 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import platformdirs
-from review.board import Board
-from review.desk import Desk, Details
-from review.fake_board import FakeBoard
-from review.simulated import SimulatedReviewer, read_truth
 from sqlalchemy.engine import make_url
 
 from connectors.progress import RichProgress
@@ -23,6 +19,11 @@ from loop.records import Item, Rationale, Round
 from loop.round import Parts
 from loop.store import items, rationales, reviews, rounds
 from loop.store.database import Store
+from review.board import Board
+from review.desk import Desk
+from review.fake_board import FakeBoard
+from review.simulated import SimulatedReviewer, read_truth
+from review.task import Details
 
 
 def cache_folder() -> Path:

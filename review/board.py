@@ -1,0 +1,75 @@
+"""Where reviewers work: what a board must do, whichever stands behind it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+Result = list[dict[str, Any]]
+"""Regions of an annotation in Label Studio's form."""
+
+
+@dataclass(frozen=True)
+class BoardTask:
+    """What stands on the board for one rationale. `uid` is ours and names the task for good."""
+
+    uid: str
+    data: Mapping[str, str]
+    prediction: Result = field(default_factory=list)
+    score: float = 0.0
+
+
+@dataclass(frozen=True)
+class OpenTask:
+    """A task without a verdict, as a reviewer finds it."""
+
+    uid: str
+    task: str
+    data: Mapping[str, str]
+    prediction: Result
+
+
+@dataclass(frozen=True)
+class RawVerdict:
+    """One version of an annotation as it came. `updated_at` is UTC, ISO 8601 with microseconds and `Z`."""
+
+    uid: str
+    project: str
+    annotation: str
+    updated_at: str
+    reviewer: str
+    seconds: float
+    result: Result
+    raw: dict[str, Any]
+
+
+class Board(Protocol):
+    """A place where rationales are put and verdicts come back."""
+
+    @property
+    def name(self) -> str:
+        """Which kind of board; a fake one says so."""
+        ...
+
+    def put(self, tasks: Sequence[BoardTask]) -> Mapping[str, str]:
+        """Make sure that each task stands on the board once; the board's task ids by uid."""
+        ...
+
+    def project(self) -> str:
+        """The board's id of the project that holds the tasks; made where it does not exist."""
+        ...
+
+    def changed(self, since: str | None) -> list[RawVerdict]:
+        """Annotations of tasks touched since a little before that time; skipped ones are left out."""
+        ...
+
+    def address(self) -> str:
+        """Where reviewers find the tasks."""
+        ...
+
+    def open_tasks(self) -> list[OpenTask]:
+        """Tasks that nobody has judged."""
+        ...
+
+    def annotate(self, task: str, result: Result, *, seconds: float, unique_id: str) -> None:
+        """Judge a task as a program, the way the page does; the same `unique_id` twice is one annotation."""
+        ...

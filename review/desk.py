@@ -1,0 +1,50 @@
+"""The reviewers' desk: puts rationales on the board and takes verdicts back."""
+
+from collections.abc import Callable, Sequence
+
+from loop.config import TaskConfig
+from loop.ports import ReviewBook
+from loop.records import Item, Rationale, ReviewTask
+from review.board import Board
+from review.task import Details, board_task, interpret
+
+
+class Desk:
+    """Joins a board and the book (`loop.ports.Reviewers`). The board is opened when first needed."""
+
+    def __init__(
+        self,
+        board: Callable[[], Board],
+        book: ReviewBook,
+        details: Callable[[Rationale, Item], Details],
+        task: TaskConfig,
+    ) -> None:
+        self._board = board
+        self._book = book
+        self._details = details
+        self._task = task
+
+    def push(self, tasks: Sequence[tuple[ReviewTask, Rationale, Item]]) -> None:
+        """Put what is not yet there on the board and note where it stands."""
+        board = self._board()
+        placed = board.put(
+            [board_task(task, rationale, item, self._details(rationale, item)) for task, rationale, item in tasks]
+        )
+        project = board.project()
+        for task, _, _ in tasks:
+            if (task.board, task.project, task.task) != (board.name, project, placed[task.uid]):
+                self._book.mark_pushed(task.uid, board=board.name, project=project, task=placed[task.uid])
+
+    def pull(self) -> int:
+        """Store all new verdicts, raw and interpreted; how many there were."""
+        board = self._board()
+        since = self._book.watermark(board.name, board.project())
+        new = 0
+        for raw in board.changed(since):
+            rationale, item = self._book.reviewed(raw.uid) or (None, None)
+            new += self._book.keep_verdict(interpret(raw, board.name, rationale, item, self._task))
+        return new
+
+    def address(self) -> str:
+        """Where reviewers find the work."""
+        return self._board().address()

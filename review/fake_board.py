@@ -1,0 +1,126 @@
+"""A stand-in for Label Studio in one JSON file, for tests and quick trials. It is a fake and says so."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from review.board import BoardTask, OpenTask, RawVerdict, Result
+
+OVERLAP = timedelta(seconds=5)
+
+
+class FakeBoard:
+    """Keeps tasks and annotations in a file, so that another process sees them (`review.board.Board`)."""
+
+    def __init__(self, file: Path, *, title: str) -> None:
+        self._file = file
+        self._title = title
+
+    @property
+    def name(self) -> str:
+        """Says that it is a fake."""
+        return "fake"
+
+    def project(self) -> str:
+        """The project's title stands for its id."""
+        return self._title
+
+    def address(self) -> str:
+        """The file."""
+        return f"the fake board {self._file}"
+
+    def put(self, tasks: Sequence[BoardTask]) -> Mapping[str, str]:
+        """Add the tasks whose uid is not there."""
+        state = self._read()
+        for task in tasks:
+            if task.uid not in state["tasks"]:
+                state["tasks"][task.uid] = {
+                    "id": str(len(state["tasks"]) + 1),
+                    "data": dict(task.data),
+                    "prediction": task.prediction,
+                }
+        self._write(state)
+        return {task.uid: state["tasks"][task.uid]["id"] for task in tasks}
+
+    def changed(self, since: str | None) -> list[RawVerdict]:
+        """Annotations since a little before that time, skipped ones left out."""
+        start = "" if since is None else _text(datetime.fromisoformat(since) - OVERLAP)
+        return [
+            RawVerdict(
+                uid=each["uid"],
+                project=self._title,
+                annotation=each["id"],
+                updated_at=each["updated_at"],
+                reviewer=each["reviewer"],
+                seconds=each["seconds"],
+                result=each["result"],
+                raw=each,
+            )
+            for each in self._read()["annotations"]
+            if each["updated_at"] >= start and not each["was_cancelled"]
+        ]
+
+    def open_tasks(self) -> list[OpenTask]:
+        """Tasks that nobody has judged."""
+        state = self._read()
+        judged = {each["uid"] for each in state["annotations"] if not each["was_cancelled"]}
+        return [
+            OpenTask(uid=uid, task=task["id"], data=task["data"], prediction=task["prediction"])
+            for uid, task in state["tasks"].items()
+            if uid not in judged
+        ]
+
+    def annotate(self, task: str, result: Result, *, seconds: float, unique_id: str) -> None:
+        """Add an annotation once."""
+        self._annotate(task, result, seconds=seconds, unique_id=unique_id, skipped=False)
+
+    def skip(self, task: str, *, unique_id: str) -> None:
+        """Skip a task as the page does: what was prefilled is stored, but it is no verdict."""
+        state = self._read()
+        found = next(each for each in state["tasks"].values() if each["id"] == task)
+        self._annotate(task, found["prediction"], seconds=1.0, unique_id=unique_id, skipped=True)
+
+    def change(self, annotation: str, result: Result) -> None:
+        """Change an annotation; it becomes a new version."""
+        state = self._read()
+        found = next(each for each in state["annotations"] if each["id"] == annotation)
+        found["result"], found["updated_at"] = result, _text(datetime.now(UTC))
+        self._write(state)
+
+    def _annotate(self, task: str, result: Result, *, seconds: float, unique_id: str, skipped: bool) -> None:
+        state = self._read()
+        if any(each["unique_id"] == unique_id for each in state["annotations"]):
+            return
+        uid = next(uid for uid, each in state["tasks"].items() if each["id"] == task)
+        state["annotations"].append(
+            {
+                "id": str(len(state["annotations"]) + 1),
+                "uid": uid,
+                "result": result,
+                "seconds": seconds,
+                "unique_id": unique_id,
+                "reviewer": "1",
+                "was_cancelled": skipped,
+                "updated_at": _text(datetime.now(UTC)),
+            }
+        )
+        self._write(state)
+
+    def _read(self) -> dict[str, Any]:
+        if not self._file.exists():
+            return {"tasks": {}, "annotations": []}
+        state: dict[str, Any] = json.loads(self._file.read_text(encoding="utf-8"))
+        return state
+
+    def _write(self, state: Mapping[str, Any]) -> None:
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        partial = self._file.with_suffix(f".{os.getpid()}.partial")
+        partial.write_text(json.dumps(state, ensure_ascii=False), encoding="utf-8")
+        partial.replace(self._file)
+
+
+def _text(moment: datetime) -> str:
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -1,0 +1,109 @@
+"""A simulated reviewer: works through the board like a person, with a known error rate. Its numbers are named so."""
+
+import hashlib
+import json
+import random
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from loop.answer import parse_answer
+from loop.config import TaskConfig
+from loop.errors import BadRow
+from loop.records import VerdictKind
+from review.board import Board, OpenTask
+from review.task import SIMULATED, STEPS, result
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What is right about an item: an answer, steps that lead there, and the steps known to be wrong."""
+
+    answer: str
+    steps: tuple[str, ...]
+    wrong: tuple[str, ...] = ()
+
+
+def read_truth(file: Path) -> dict[str, Truth]:
+    """The truth by item key, from a JSONL file that only the simulated reviewer opens.
+
+    Raises:
+        BadRow: a line is not a truth; file and line are named.
+    """
+    found: dict[str, Truth] = {}
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise BadRow(f"simulated_reviewer.truth: {file}: {error.strerror}") from error
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line)
+            found[row["key"]] = Truth(str(row["answer"]), tuple(row["steps"]), tuple(row.get("wrong") or ()))
+        except (ValueError, KeyError, TypeError) as error:
+            raise BadRow(f"{file}:{number}: expected key, answer and steps ({error})") from error
+    return found
+
+
+class SimulatedReviewer:
+    """Judges open tasks against the truth; the same task always gets the same verdict."""
+
+    def __init__(
+        self,
+        board: Board,
+        truth: Mapping[str, Truth],
+        task: TaskConfig,
+        *,
+        error_rate: float,
+        seconds: float,
+        seed: int,
+    ) -> None:
+        self._board = board
+        self._truth = truth
+        self._task = task
+        self._error_rate = error_rate
+        self._seconds = seconds
+        self._seed = seed
+
+    def work(self) -> int:
+        """Judge all open tasks; how many."""
+        done = 0
+        for task in self._board.open_tasks():
+            truth = self._truth.get(task.data.get("item_key", ""))
+            if truth is not None:
+                self._judge(task, truth)
+                done += 1
+        return done
+
+    def _judge(self, task: OpenTask, truth: Truth) -> None:
+        chance = random.Random(f"{self._seed}/{task.uid}")
+        right = self._is_right(task, truth)
+        errs = chance.random() < self._error_rate
+        if right != errs:
+            verdict = result(VerdictKind.ACCEPT, note=SIMULATED)
+        elif right:
+            verdict = result(VerdictKind.REJECT, note=SIMULATED, reasons=["other"])
+        else:
+            verdict = result(VerdictKind.EDIT, steps=truth.steps, answer=truth.answer, note=SIMULATED)
+        digest = hashlib.sha256(f"{self._seed}/{task.uid}/{task.task}".encode()).digest()
+        seconds = self._seconds * chance.uniform(0.5, 1.5)
+        self._board.annotate(task.task, verdict, seconds=seconds, unique_id=str(uuid.UUID(bytes=digest[:16])))
+
+    def _is_right(self, task: OpenTask, truth: Truth) -> bool:
+        """The answer is the true one and no step is known to be wrong."""
+        choices = _choices(task.data["question"])
+        given, true = (
+            parse_answer(text, self._task.answer, choices=choices, labels=tuple(self._task.labels))
+            for text in (task.data["teacher_answer"], truth.answer)
+        )
+        wrong = {_plain(step) for step in truth.wrong}
+        steps = {_plain(task.data[f"steptext_{place}"]) for place in range(STEPS)}
+        return given is not None and given == true and not wrong & steps
+
+
+def _choices(question: str) -> list[str]:
+    return [line[4:] for line in question.splitlines()[1:] if line[:1] == "(" and line[2:4] == ") "]
+
+
+def _plain(text: str) -> str:
+    return " ".join(text.split())

@@ -3,6 +3,7 @@
 from datetime import datetime
 from enum import StrEnum
 
+from sqlalchemy import BigInteger
 from sqlmodel import Field, SQLModel
 
 
@@ -29,8 +30,8 @@ class Charge(SQLModel, table=True):
     currency: Currency
     purpose: str
     """What it pays for, e.g. `ask/3/item-17/0`."""
-    reserved: int
-    settled: int = 0
+    reserved: int = Field(sa_type=BigInteger)
+    settled: int = Field(default=0, sa_type=BigInteger)
     state: ChargeState = Field(default=ChargeState.RESERVED, index=True)
     assumed: bool = False
     """Charged at worst case because the reply never arrived."""
@@ -45,6 +46,6 @@ class Balance(SQLModel, table=True):
 
     run: str = Field(primary_key=True)
     currency: Currency = Field(primary_key=True)
-    limit: int
-    spent: int = 0
-    reserved: int = 0
+    limit: int = Field(sa_type=BigInteger)
+    spent: int = Field(default=0, sa_type=BigInteger)
+    reserved: int = Field(default=0, sa_type=BigInteger)

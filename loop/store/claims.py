@@ -2,13 +2,14 @@
 
 import os
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import psutil
 
-from loop.errors import AlreadyWorking
+from loop.errors import AlreadyWorking, StoreUnusable
 from loop.records import Claim
 from loop.store.database import Store, now
 
@@ -34,20 +35,27 @@ def is_alive(host: str, pid: int, started: float) -> bool | None:
         return abs(process.create_time() - started) < 1.0 and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+    except psutil.AccessDenied:
+        return True
 
 
 @contextmanager
 def holding(store: Store, run: str, kind: str, key: str, *, lease_seconds: float) -> Iterator[Claim]:
-    """Hold a claim for the duration of the block; all writes of the store are guarded by it.
+    """Hold a claim for the duration of the block; all writes of the store are guarded by it and prolong its lease.
 
     Raises:
         AlreadyWorking: a live owner holds it.
     """
     claim = take(store, run, kind, key, lease_seconds=lease_seconds)
     store.claim = claim
+    done = threading.Event()
+    heart = threading.Thread(target=_beat, args=(store, lease_seconds / 3, done), daemon=True)
+    heart.start()
     try:
         yield claim
     finally:
+        done.set()
+        heart.join()
         store.claim = None
         give_back(store, claim)
 
@@ -60,19 +68,22 @@ def take(store: Store, run: str, kind: str, key: str, *, lease_seconds: float) -
     """
     host, pid, started = this_process()
     with store.writing() as session:
-        row = session.get(Claim, (run, kind, key))
+        row = session.get(Claim, (run, kind, key), with_for_update=True)
         if row is not None and row.owner and _holds(row):
-            raise AlreadyWorking(
-                f"run {run} is being worked on by process {row.pid} on {row.host}; wait for it, or end that process"
-            )
-        row = row or Claim(run=run, kind=kind, key=key, owner="", host="", pid=0, process_started=0.0, fence=0)
-        row.owner, row.host, row.pid, row.process_started = owner_name(), host, pid, started
-        row.lease_seconds = lease_seconds
-        row.lease_until = now() + timedelta(seconds=lease_seconds)
-        row.fence += 1
-        session.add(row)
-        session.flush()
-        return Claim.model_validate(row.model_dump())
+            raise AlreadyWorking(f"run {run} is being worked on by {_described(row)}; wait for it, or end that process")
+        taken = Claim(
+            run=run,
+            kind=kind,
+            key=key,
+            owner=owner_name(),
+            host=host,
+            pid=pid,
+            process_started=started,
+            lease_seconds=lease_seconds,
+            lease_until=now() + timedelta(seconds=lease_seconds),
+            fence=1 if row is None else row.fence + 1,
+        )
+        return session.merge(taken)
 
 
 def give_back(store: Store, claim: Claim) -> None:
@@ -84,6 +95,24 @@ def give_back(store: Store, claim: Claim) -> None:
             session.add(row)
 
 
+def _beat(store: Store, seconds: float, done: threading.Event) -> None:
+    """Keep the lease alive while long work writes nothing; the next write of the work says what went wrong."""
+    while not done.wait(seconds):
+        try:
+            with store.writing():
+                pass
+        except AlreadyWorking:
+            return
+        except StoreUnusable:
+            continue
+
+
+def _described(row: Claim) -> str:
+    started = datetime.fromtimestamp(row.process_started, UTC)
+    return f"process {row.pid} on {row.host}, started {started:%Y-%m-%d %H:%M:%S} UTC"
+
+
 def _holds(row: Claim) -> bool:
+    """Whether the owner still works: as its process tells, or its lease where that cannot be looked at."""
     alive = is_alive(row.host, row.pid, row.process_started)
     return row.lease_until > now() if alive is None else alive

@@ -8,7 +8,9 @@ from typing import Any
 
 from alembic import command
 from alembic.config import Config as AlembicConfig
-from sqlalchemy import Connection, Engine, event, update
+from alembic.util import CommandError
+from sqlalchemy import Connection, Engine, event, make_url, update
+from sqlalchemy.exc import DatabaseError, DataError, IntegrityError, ProgrammingError
 from sqlmodel import Session, create_engine, select
 
 from loop.errors import AlreadyWorking, StoreUnusable
@@ -37,18 +39,24 @@ class Store:
             StoreUnusable: the database cannot be opened or written.
         """
         settings = AlembicConfig()
-        settings.set_main_option("script_location", str(MIGRATIONS))
+        settings.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
         try:
-            with self._writer.begin() as connection:
+            with self._explained(), self._writer.begin() as connection:
                 settings.attributes["connection"] = connection
                 command.upgrade(settings, "head")
-        except OSError as error:
-            raise StoreUnusable(f"{self.url}: {error}") from error
+        except CommandError as error:
+            raise StoreUnusable(
+                f"{self._shown}: {error}; a newer version of preceptor wrote it: upgrade, or name another run.database"
+            ) from error
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
-        """A session for reading."""
-        with Session(self._engine, expire_on_commit=False) as session:
+        """A session for reading.
+
+        Raises:
+            StoreUnusable: the database cannot be opened or read.
+        """
+        with self._explained(), Session(self._engine, expire_on_commit=False) as session:
             yield session
 
     @contextmanager
@@ -57,8 +65,9 @@ class Store:
 
         Raises:
             AlreadyWorking: another process has taken the run over.
+            StoreUnusable: the database cannot be opened or written.
         """
-        with Session(self._writer, expire_on_commit=False) as session, session.begin():
+        with self._explained(), Session(self._writer, expire_on_commit=False) as session, session.begin():
             if self.claim is not None:
                 _check_fence(session, self.claim)
             yield session
@@ -66,6 +75,24 @@ class Store:
     def close(self) -> None:
         """Close all connections."""
         self._engine.dispose()
+
+    @property
+    def _shown(self) -> str:
+        """The address without its password."""
+        return make_url(self.url).render_as_string(hide_password=True)
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Turn what befalls the database itself into the user's words; what a statement did wrong passes."""
+        try:
+            yield
+        except (DataError, IntegrityError, ProgrammingError):
+            raise
+        except DatabaseError as error:
+            raise StoreUnusable(
+                f"{self._shown}: {error.orig}; see that run.database names a database, "
+                "that its folder exists and may be written, and that the disk has room"
+            ) from error
 
 
 def now() -> datetime:
@@ -76,7 +103,7 @@ def now() -> datetime:
 def _check_fence(session: Session, ours: Claim) -> None:
     """Refuse to write where the claim was taken over; prolong its lease when half of it is gone."""
     row = session.exec(
-        select(Claim).where(Claim.run == ours.run, Claim.kind == ours.kind, Claim.key == ours.key)
+        select(Claim).where(Claim.run == ours.run, Claim.kind == ours.kind, Claim.key == ours.key).with_for_update()
     ).one_or_none()
     if row is None or row.fence != ours.fence:
         owner = "nobody" if row is None else f"{row.host}, process {row.pid}"

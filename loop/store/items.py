@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from sqlmodel import col, func, select
+from sqlmodel import Session, col, func, select
 
 from loop.records import Decision, DecisionKind, Item, Part, Query, Round, Split
 from loop.store.database import Store
@@ -13,10 +13,11 @@ MANY = 500
 
 
 def add(store: Store, items: Sequence[Item]) -> int:
-    """Add items whose key is new; how many."""
-    known = existing(store, [item.key for item in items])
-    new = [item for item in items if item.key not in known]
+    """Add items whose key is new, the first of several with one key; how many."""
+    first = {item.key: item for item in reversed(items)}
     with store.writing() as session:
+        known = _existing(session, first)
+        new = [first[key] for key in sorted(first) if key not in known]
         session.add_all(new)
     return len(new)
 
@@ -29,13 +30,8 @@ def get(store: Store, key: str) -> Item | None:
 
 def existing(store: Store, keys: Iterable[str]) -> dict[str, Item]:
     """Those of the keys that are there."""
-    wanted = sorted(set(keys))
-    found: dict[str, Item] = {}
     with store.reading() as session:
-        for start in range(0, len(wanted), MANY):
-            part = wanted[start : start + MANY]
-            found |= {item.key: item for item in session.exec(select(Item).where(col(Item.key).in_(part)))}
-    return found
+        return _existing(session, keys)
 
 
 def by_hash(store: Store, hashes: Iterable[str]) -> dict[str, Item]:
@@ -59,7 +55,8 @@ def of_split(store: Store, split: Split, part: Part | None = None) -> list[Item]
 def count(store: Store) -> dict[Split, int]:
     """How many items each split has."""
     with store.reading() as session:
-        return dict(session.exec(select(Item.split, func.count()).group_by(col(Item.split))).all())
+        rows = session.exec(select(Item.split, func.count()).group_by(col(Item.split)))
+        return {Split(split): number for split, number in rows}
 
 
 def eligible(store: Store, run: str, max_asks: int) -> list[Item]:
@@ -68,11 +65,19 @@ def eligible(store: Store, run: str, max_asks: int) -> list[Item]:
         asked = Counter(
             session.exec(select(Query.item_key).join(Round, col(Round.id) == Query.round_id).where(Round.run == run))
         )
-        newest: dict[str, DecisionKind] = dict(
-            session.exec(
-                select(Decision.item_key, Decision.kind).where(Decision.run == run).order_by(col(Decision.id))
-            ).all()
+        rows = session.exec(
+            select(Decision.item_key, Decision.kind).where(Decision.run == run).order_by(col(Decision.id))
         )
+        newest = {key: DecisionKind(kind) for key, kind in rows}
         pool = session.exec(select(Item).where(Item.split == Split.POOL).order_by(col(Item.key)))
         settled = (DecisionKind.GOLD, DecisionKind.SILVER)
         return [item for item in pool if asked[item.key] < max_asks and newest.get(item.key) not in settled]
+
+
+def _existing(session: Session, keys: Iterable[str]) -> dict[str, Item]:
+    wanted = sorted(set(keys))
+    found: dict[str, Item] = {}
+    for start in range(0, len(wanted), MANY):
+        part = wanted[start : start + MANY]
+        found |= {item.key: item for item in session.exec(select(Item).where(col(Item.key).in_(part)))}
+    return found

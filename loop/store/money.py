@@ -55,9 +55,7 @@ class Purse:
             col(Balance.spent) + col(Balance.reserved) + amount <= col(Balance.limit),
         )
         if rows_changed(session, fits.values(reserved=col(Balance.reserved) + amount)) != 1:
-            raise BudgetSpent(
-                f"{amount / MICRO:.6f} {currency} do not fit under the limit; raise {CURE[currency]} to go on"
-            )
+            raise BudgetSpent(self._refusal(session, currency, purpose, amount))
         charge = Charge(
             run=self._run, currency=currency, purpose=purpose, reserved=amount, owner=self._owner, created_at=now()
         )
@@ -67,7 +65,10 @@ class Purse:
         return charge.id
 
     def settle(self, charge_id: int, amount: int) -> None:
-        """Close a hold with what it really cost."""
+        """Close a hold with what it really cost.
+
+        A cost above the hold is booked as it is: the balance tells the truth, and further reservations are refused.
+        """
         with self._store.writing() as session:
             self.settle_in(session, charge_id, amount)
 
@@ -90,7 +91,10 @@ class Purse:
             self._assume(session, charge_id)
 
     def close_dead_holds(self) -> int:
-        """Charge the dollar holds of processes that died at worst case; how many there were."""
+        """Charge the dollar holds of processes that died at worst case; how many there were.
+
+        A process on another host cannot be looked at; it counts as dead once this store holds the run's claim.
+        """
         with self._store.writing() as session:
             held = session.exec(
                 select(Charge).where(
@@ -100,7 +104,7 @@ class Purse:
                     Charge.owner != self._owner,
                 )
             ).all()
-            dead = [charge.id for charge in held if charge.id is not None and _is_dead(charge.owner)]
+            dead = [charge.id for charge in held if charge.id is not None and self._is_dead(charge.owner)]
             for charge_id in dead:
                 self._assume(session, charge_id)
         return len(dead)
@@ -112,6 +116,8 @@ class Purse:
     def _close(
         self, session: Session, charge_id: int, state: ChargeState, amount: int, *, assumed: bool = False
     ) -> None:
+        if amount < 0:
+            raise ValueError(f"a charge cannot be negative: {amount}")
         charge = session.exec(select(Charge).where(Charge.id == charge_id)).one()
         held = values(Charge, col(Charge.id) == charge_id, col(Charge.state) == ChargeState.RESERVED)
         closed = held.values(state=state, settled=amount, assumed=assumed, closed_at=now())
@@ -125,8 +131,17 @@ class Purse:
             )
         )
 
+    def _is_dead(self, owner: str) -> bool:
+        host, pid, started = owner.rsplit(":", 2)
+        alive = is_alive(host, int(pid), float(started))
+        claim = self._store.claim
+        return not alive if alive is not None else claim is not None and claim.run == self._run
 
-def _is_dead(owner: str) -> bool:
-    """Whether the process of that name is gone; one on another host counts as alive."""
-    host, pid, started = owner.rsplit(":", 2)
-    return is_alive(host, int(pid), float(started)) is False
+    def _refusal(self, session: Session, currency: Currency, purpose: str, amount: int) -> str:
+        row = session.get(Balance, (self._run, currency)) or Balance(run=self._run, currency=currency, limit=0)
+        limit, spent, held = (f"{each / MICRO:.6f}" for each in (row.limit, row.spent, row.reserved))
+        left = max(0, row.limit - row.spent - row.reserved) / MICRO
+        return (
+            f"{purpose} may cost {amount / MICRO:.6f} {currency}, but only {left:.6f} of {limit} are left "
+            f"({spent} spent, {held} reserved); raise {CURE[currency]} to go on"
+        )

@@ -131,4 +131,4 @@ class RunReviewBook:
         task = None if verdict.rationale_id is None else session.get(ReviewTask, verdict.rationale_id)
         charge = None if task is None or task.charge_id is None else session.get(Charge, task.charge_id)
         if charge is not None and charge.id is not None and charge.state is ChargeState.RESERVED:
-            self._purse.settle_in(session, charge.id, round(verdict.seconds / 60 * MICRO))
+            self._purse.settle_in(session, charge.id, round(max(0.0, verdict.seconds) / 60 * MICRO))

@@ -28,8 +28,8 @@ def open_round(store: Store, run: str, config: Mapping[str, Any]) -> Round:
     """Open the next round with its resolved config."""
     body = json.dumps(config, sort_keys=True)
     digest = hashlib.sha256(body.encode()).hexdigest()
-    last = current(store, run)
     with store.writing() as session:
+        last = session.exec(select(Round).where(Round.run == run).order_by(col(Round.number).desc())).first()
         if session.get(ConfigRow, digest) is None:
             session.add(ConfigRow(hash=digest, body=dict(config)))
             session.flush()
@@ -55,7 +55,7 @@ def enter(store: Store, opened: Round, stage: Stage, rows: Sequence[SQLModel] = 
         if rows_changed(session, move.values(stage=stage, **changes)) != 1:
             raise StageMoved(f"round {opened.number} has left the stage {opened.stage} meanwhile")
         session.add_all(rows)
-    with store.reading() as session:
+        session.flush()
         return session.exec(select(Round).where(Round.id == opened.id)).one()
 
 

@@ -3,90 +3,38 @@
 import re
 from fractions import Fraction
 
-DIGITS = re.compile(r"(?<![\w.])\$?(\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\.\d+)(%?)")
+from loop.checks.expression import Token, cleaned, tokens
+from loop.checks.words import values
+
 LONGEST_TEXT = 20_000
-LONGEST_NUMBER = 18
-WORDS = {
-    **{
-        word: (Fraction(value),)
-        for value, word in enumerate(
-            [
-                "zero",
-                "one",
-                "two",
-                "three",
-                "four",
-                "five",
-                "six",
-                "seven",
-                "eight",
-                "nine",
-                "ten",
-                "eleven",
-                "twelve",
-                "thirteen",
-                "fourteen",
-                "fifteen",
-                "sixteen",
-                "seventeen",
-                "eighteen",
-                "nineteen",
-                "twenty",
-            ]
-        )
-    },
-    **{
-        word: (Fraction(value),)
-        for word, value in (
-            ("thirty", 30),
-            ("forty", 40),
-            ("fifty", 50),
-            ("sixty", 60),
-            ("seventy", 70),
-            ("eighty", 80),
-            ("ninety", 90),
-            ("hundred", 100),
-            ("thousand", 1000),
-            ("dozen", 12),
-            ("couple", 2),
-            ("pair", 2),
-            ("once", 1),
-            ("twice", 2),
-            ("double", 2),
-            ("triple", 3),
-            ("thrice", 3),
-            ("a", 1),
-            ("an", 1),
-            ("week", 7),
-            ("day", 24),
-            ("hour", 60),
-            ("minute", 60),
-            ("year", 12),
-            ("score", 20),
-        )
-    },
-    "half": (Fraction(1, 2), Fraction(2), Fraction(50)),
-    "third": (Fraction(1, 3), Fraction(3)),
-    "thirds": (Fraction(1, 3), Fraction(3)),
-    "quarter": (Fraction(1, 4), Fraction(4), Fraction(25)),
-    "quarters": (Fraction(1, 4), Fraction(4), Fraction(25)),
-}
-"""What a word may stand for; time words bring their usual factor."""
+"""Characters of an item that are read."""
+COMPOUND = re.compile(r"\b(twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety)[ -]([a-z]+)\b")
+WORD = re.compile(r"[a-z]+")
+PORTION = re.compile(r"\b([a-z]+)[ -](halves|thirds|quarters|[a-z]{3,5}ths)\b")
 
 
-def digits(text: str) -> list[tuple[Fraction, str]]:
-    """Numbers written in digits with how they were written; far too long ones are left out."""
-    found = []
-    for match in DIGITS.finditer(text[:LONGEST_TEXT]):
-        plain = match[1].replace(",", "")
-        if len(plain) <= LONGEST_NUMBER and plain.isascii():
-            found.append((Fraction(plain if not plain.startswith(".") else f"0{plain}"), match[0]))
-    return found
+def numerals(text: str) -> list[Token]:
+    """The numbers that a step writes in digits, with a percent sign left aside."""
+    return [token for token in tokens(cleaned(text)) if token.kind == "number"]
+
+
+def written(text: str) -> set[Fraction]:
+    """All numbers that an item may mean, in digits and in words; `half` is 1/2, 2 and 50 at once."""
+    found = {
+        token.value
+        for start in range(0, min(len(text), LONGEST_TEXT), 4_000)
+        for token in tokens(text[start : start + 4_000])
+        if token.kind == "number"
+    }
+    return found | spoken(text)
 
 
 def spoken(text: str) -> set[Fraction]:
-    """Numbers that the words of a text may stand for, plurals included."""
-    found: set[Fraction] = set()
-    for word in re.findall(r"[a-z]+", text[:LONGEST_TEXT].casefold()):
-        found.update(WORDS.get(word, WORDS.get(word.removesuffix("s"), ())))
+    """Numbers that the words of a text may stand for."""
+    folded = text[:LONGEST_TEXT].casefold()
+    found = {value for word in set(WORD.findall(folded)) for value in values(word)}
+    for tens, ones in COMPOUND.findall(folded):
+        found.update(values(tens)[0] + value for value in values(ones)[:1] if 0 < value < 10)
+    for count, part in PORTION.findall(folded):
+        found.update(a * b for a in values(count)[:1] for b in values(part) if b < 1)
     return found

@@ -1,0 +1,93 @@
+"""Words that matter when arithmetic stands in prose."""
+
+from collections.abc import Mapping
+from fractions import Fraction
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+CLAUSES = _words("and so then if but or because which while when than mod is are was gives makes leaves x")
+"""Words that end a unit: what follows belongs to another clause."""
+DETERMINERS = _words("the these those his her their its all a")
+UNIT_LETTERS = _words("g m l h s a")
+"""Single letters that may stand behind a number; all others are variables."""
+ABOUT = _words("≈ about approximately approx roughly around nearly almost rounded ~")
+LEADING = ABOUT | _words("a total of the exactly just only")
+"""Words between a relation and the right side."""
+COMPARED = _words(
+    "more less fewer times greater larger smaller percent away out short over under than too older younger"
+)
+"""Words after which a right side is no result, as in `5 - 3 is 2 less than 4`."""
+SHADOWS = _words(
+    "twice double triple thrice half third quarter root sqrt log sin cos tan mod modulo average mean dozen dozens "
+    "hundred thousand thousands million millions billion k score scores remainder r squared cubed max min gcd lcm"
+)
+"""Words that change a value beside the signs; a failing equation with one of them is not judged."""
+FAMILIES: Mapping[str, frozenset[str]] = {
+    "time": _words("second minute hour day week month year"),
+    "length": _words("mm cm m meter metre km inch inches foot feet yard mile"),
+    "weight": _words("mg g gram kg kilogram ounce pound ton"),
+    "volume": _words("ml l liter litre cup pint quart gallon"),
+    "money": _words("cent ¢ $ dollar penny pennies nickel dime quarter"),
+}
+"""Units by what they measure; a failing equation between two units of a family is a conversion, not a mistake."""
+
+_SMALL = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    "eighteen nineteen twenty"
+)
+_TENS = "thirty forty fifty sixty seventy eighty ninety"
+_ORDINALS = "fourth fifth sixth seventh eighth ninth tenth"
+_OTHERS: Mapping[str, tuple[Fraction | int, ...]] = {
+    "hundred": (100,),
+    "thousand": (1000,),
+    "million": (10**6,),
+    "dozen": (12,),
+    "score": (20,),
+    "couple": (2,),
+    "pair": (2,),
+    "both": (2,),
+    "once": (1,),
+    "twice": (2,),
+    "double": (2,),
+    "thrice": (3,),
+    "triple": (3,),
+    "twin": (2,),
+    "half": (Fraction(1, 2), 2, 50),
+    "halves": (Fraction(1, 2), 2),
+    "third": (Fraction(1, 3), 3),
+    "quarter": (Fraction(1, 4), 4, 25),
+    "nickel": (5,),
+    "dime": (10,),
+    "cent": (100,),
+    "minute": (60,),
+    "hour": (60, 24),
+    "day": (24, 7, 30, 365),
+    "weekend": (2,),
+    "week": (7, 52, 4),
+    "month": (12, 30, 4),
+    "year": (12, 365, 52),
+    "foot": (12,),
+    "feet": (12, 3),
+    "inch": (12,),
+    "yard": (3,),
+}
+"""What else brings a number into a text: shares, multiples, and units with their usual factors."""
+
+
+def values(word: str) -> tuple[Fraction, ...]:
+    """The numbers that a word, or its plural, may stand for."""
+    for form in (word, word.removesuffix("s"), word.removesuffix("ly")):
+        if form in VALUES:
+            return VALUES[form]
+    return ()
+
+
+VALUES: Mapping[str, tuple[Fraction, ...]] = {
+    **{word: (Fraction(number),) for number, word in enumerate(_SMALL.split())},
+    **{word: (Fraction(number),) for number, word in zip(range(30, 100, 10), _TENS.split(), strict=True)},
+    **{word: (Fraction(1, number), Fraction(number)) for number, word in enumerate(_ORDINALS.split(), start=4)},
+    **{word: tuple(Fraction(number) for number in numbers) for word, numbers in _OTHERS.items()},
+}

@@ -2,12 +2,15 @@
 
 import re
 from fractions import Fraction
+from itertools import chain, pairwise
 
-from loop.checks.expression import Token, cleaned, tokens
+from loop.checks.expression import NOTHING, Token, cleaned, tokens
 from loop.checks.words import values
 
 LONGEST_TEXT = 20_000
 """Characters of an item that are read."""
+PIECE = 4_000
+"""Characters read at once."""
 COMPOUND = re.compile(r"\b(twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety)[ -]([a-z]+)\b")
 WORD = re.compile(r"[a-z]+")
 PORTION = re.compile(r"\b([a-z]+)[ -](halves|thirds|quarters|[a-z]{3,5}ths)\b")
@@ -20,13 +23,20 @@ def numerals(text: str) -> list[Token]:
 
 def written(text: str) -> set[Fraction]:
     """All numbers that an item may mean, in digits and in words; `half` is 1/2, 2 and 50 at once."""
-    found = {
-        token.value
-        for start in range(0, min(len(text), LONGEST_TEXT), 4_000)
-        for token in tokens(text[start : start + 4_000])
-        if token.kind == "number"
-    }
-    return found | spoken(text)
+    found = spoken(text)
+    for start in range(0, min(len(text), LONGEST_TEXT), PIECE):
+        for token, following in pairwise(chain(tokens(text[start : start + PIECE]), [NOTHING])):
+            if token.kind == "number":
+                found.update(forms(token, following))
+    return found
+
+
+def forms(token: Token, following: Token) -> tuple[Fraction, ...]:
+    """A number as it may be used further on: 25 % also as 1/4, 3/4, 5/4, 75 and 125."""
+    if following.kind != "percent":
+        return (token.value,)
+    share = token.value / 100
+    return (token.value, share, 1 - share, 1 + share, 100 - token.value, 100 + token.value)
 
 
 def spoken(text: str) -> set[Fraction]:

@@ -1,0 +1,182 @@
+"""Where a run stands: a contract for programs, and the same for people."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, Literal
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from loop.config import Config
+from loop.ledger import MICRO, to_micro
+from loop.records import Currency, Decision, DecisionKind, Part, Query, Rationale, Round, Split, Stage, Verdict
+from loop.report import accuracy, asked
+from loop.store import checkpoints, decisions, items, reading, reviews, rounds
+from loop.store.database import Store
+from loop.store.money import Purse
+
+WaitingFor = Literal["reviewers", "nothing", "budget"]
+
+
+def status(store: Store, run: str, config: Config, waiting_for: WaitingFor | None = None) -> dict[str, Any]:
+    """Where the run stands, as JSON-ready values. Without `waiting_for` it is read off the store.
+
+    Fields may be added to it, never renamed or removed.
+    """
+    current = rounds.current(store, run)
+    figures = round_figures(store, run)
+    budget = _budget(store, run, config)
+    return {
+        "run": run,
+        "round": 0 if current is None else current.number,
+        "stage": "new" if current is None else current.stage.value,
+        "waiting_for": waiting_for or _waiting_for(store, run, current, config),
+        "budget": budget,
+        "items": _items(store, run, config),
+        "rounds": figures,
+        "simulated_verdicts": sum(each["simulated"] for each in figures),
+    }
+
+
+def round_figures(store: Store, run: str) -> list[dict[str, Any]]:
+    """What happened in each round of a run."""
+    spent = reading.spent_by_round(store, run)
+    by_round = _Rounds(
+        queries=reading.queries_of(store, run),
+        rationales=asked(reading.rationales_of(store, run)),
+        flagged={flag.rationale_id for _, flag in reading.flags_of(store, run)},
+        verdicts=reading.verdicts_of(store, run),
+        decisions=reading.decisions_of(store, run),
+    )
+    return [
+        by_round.figures(each)
+        | {
+            "usd": spent.get(each.id or 0, {}).get(Currency.USD, 0) / MICRO,
+            "minutes": spent.get(each.id or 0, {}).get(Currency.MINUTES, 0) / MICRO,
+            "student": _on_test(store, each.student_id),
+            "candidate": _on_test(store, each.candidate_id),
+        }
+        for each in rounds.all_rounds(store, run)
+    ]
+
+
+def status_text(found: Mapping[str, Any]) -> Group:
+    """The status for people."""
+    usd, minutes = found["budget"]["usd"], found["budget"]["minutes"]
+    counts = found["items"]
+    head = Text.assemble(
+        ("run ", "dim"), (found["run"], "bold"), f"  round {found['round']}, stage {found['stage']}",
+        f"; waits for {found['waiting_for']}\n",
+        ("spent ", "dim"), f"${usd['spent']:.4f} of ${usd['limit']:.2f}", f" (${usd['reserved']:.4f} reserved), ",
+        f"{minutes['spent']:.1f} of {minutes['limit']:.0f} review minutes\n",
+        ("items ", "dim"), ", ".join(f"{number} {name}" for name, number in counts.items()),
+    )  # fmt: skip
+    parts: list[Any] = [head]
+    if found["rounds"]:
+        parts.append(_table(found["rounds"]))
+    if found["simulated_verdicts"]:
+        said = f"{found['simulated_verdicts']} verdicts are by a simulated reviewer; their minutes are simulated too."
+        parts.append(Text(said, style="yellow"))
+    return Group(*parts)
+
+
+class _Rounds:
+    """The rows of a run, counted round by round."""
+
+    def __init__(
+        self,
+        queries: Sequence[Query],
+        rationales: Sequence[Rationale],
+        flagged: set[int],
+        verdicts: Sequence[tuple[int, Verdict]],
+        decisions: Sequence[Decision],
+    ) -> None:
+        self._queried = Counter(each.round_id for each in queries)
+        self._audited = Counter(each.round_id for each in queries if each.audit)
+        self._flagged = Counter(each.round_id for each in rationales if each.id in flagged)
+        read = [(round_id, verdict) for round_id, verdict in verdicts if verdict.kind is not None]
+        self._simulated = Counter(round_id for round_id, verdict in read if verdict.simulated)
+        self._reviewed = Counter(round_id for round_id, _ in {(each, verdict.rationale_id) for each, verdict in read})
+        self._decided = Counter((each.round_id, each.kind) for each in decisions)
+
+    def figures(self, of: Round) -> dict[str, Any]:
+        """The counts of one round."""
+        number = of.id or 0
+        decided = {kind.value: self._decided[number, kind] for kind in DecisionKind}
+        return {
+            "round": of.number,
+            "stage": of.stage.value,
+            "selection": of.selection,
+            "queried": self._queried[number],
+            "flagged": self._flagged[number],
+            "audited": self._audited[number],
+            "reviewed": self._reviewed[number],
+            "accepted": decided["gold"] + decided["silver"],
+            **decided,
+            "simulated": self._simulated[number],
+        }
+
+
+def _on_test(store: Store, checkpoint_id: int | None) -> dict[str, Any] | None:
+    """Accuracy of a checkpoint on `test`."""
+    if checkpoint_id is None:
+        return None
+    found = accuracy(checkpoints.predictions(store, checkpoint_id, Part.TEST))
+    return None if found is None else asdict(found)
+
+
+def _budget(store: Store, run: str, config: Config) -> dict[str, dict[str, float]]:
+    """Limits and what is spent; before the first round the limits are the config's."""
+    limits = {Currency.USD: config.budget.usd, Currency.MINUTES: config.budget.minutes}
+    found: dict[str, dict[str, float]] = {}
+    for currency, row in Purse(store, run).balances().items():
+        untouched = row.limit == row.spent == row.reserved == 0
+        found[currency.value] = {
+            "limit": limits[currency] if untouched else row.limit / MICRO,
+            "spent": row.spent / MICRO,
+            "reserved": row.reserved / MICRO,
+        }
+    return found
+
+
+def _items(store: Store, run: str, config: Config) -> dict[str, int]:
+    counts = items.count(store)
+    decided = Counter(each.kind for each in decisions.newest(store, run).values())
+    return {
+        "pool": len(items.eligible(store, run, config.query.max_asks)),
+        "holdout": counts.get(Split.HOLDOUT, 0),
+        "seed": counts.get(Split.SEED, 0),
+        "queried": len({query.item_key for query in reading.queries_of(store, run)}),
+        **{kind.value: decided[kind] for kind in DecisionKind},
+    }
+
+
+def _waiting_for(store: Store, run: str, current: Round | None, config: Config) -> WaitingFor:
+    """Reviewers while reviews are open; budget where a further round could not ask a single item."""
+    if current is not None and current.stage is Stage.REVIEW and reviews.pending(store, current.id or 0):
+        return "reviewers"
+    more = current is None or (current.stage is Stage.CLOSED and current.number < config.run.rounds)
+    return "budget" if more and _left(store, run, config) < max(1, reading.dearest_request(store, run)) else "nothing"
+
+
+def _left(store: Store, run: str, config: Config) -> int:
+    """Micro-dollars that are neither spent nor reserved, under the limit that the next round gets."""
+    balance = Purse(store, run).balances()[Currency.USD]
+    return to_micro(config.budget.usd) - balance.spent - balance.reserved
+
+
+def _table(figures: Sequence[Mapping[str, Any]]) -> Table:
+    columns = ("round", "stage", "queried", "flagged", "audited", "reviewed", "gold", "silver", "rejected", "undecided")
+    table = Table(*columns, "usd", "minutes", "test accuracy", box=None, header_style="dim", pad_edge=False)
+    for each in figures:
+        money = (f"{each['usd']:.4f}", f"{each['minutes']:.1f}")
+        table.add_row(*(str(each[name]) for name in columns), *money, _accuracy_text(each["student"]))
+    return table
+
+
+def _accuracy_text(student: Mapping[str, Any] | None) -> str:
+    if student is None:
+        return "-"
+    return f"{student['accuracy']:.3f} ({student['low']:.3f} to {student['high']:.3f}, n={student['n']})"

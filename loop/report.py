@@ -1,0 +1,103 @@
+"""The figures of a run, each with the number of things it was counted over. Pure; nothing here knows the store."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from loop.interval import wilson
+from loop.records import Author, Prediction, Rationale, Verdict, VerdictKind
+
+RISK_BINS = 5
+"""Equal parts of the unit interval in which risk is set against what reviewers found."""
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """A share of right answers with its 95 % interval."""
+
+    accuracy: float
+    low: float
+    high: float
+    n: int
+
+
+@dataclass(frozen=True)
+class RiskBin:
+    """Reviewed rationales whose risk lies from `low` to `high`, and how many of them reviewers did not accept."""
+
+    low: float
+    high: float
+    reviewed: int
+    wrong: int
+    expected: float
+    """Mean risk of the reviewed ones."""
+
+
+@dataclass(frozen=True)
+class ReviewerFigures:
+    """What one reviewer did, under a pseudonym."""
+
+    name: str
+    verdicts: Mapping[VerdictKind, int]
+    minutes: float
+    simulated: bool
+
+
+def accuracy(predictions: Sequence[Prediction]) -> Accuracy | None:
+    """Accuracy over predictions; None without any."""
+    n = len(predictions)
+    if n == 0:
+        return None
+    right = sum(prediction.correct for prediction in predictions)
+    low, high = wilson(right, n)
+    return Accuracy(right / n, low, high, n)
+
+
+def asked(rationales: Sequence[Rationale]) -> list[Rationale]:
+    """The teacher's first rationales: those that are checked, reviewed and trained on."""
+    return [each for each in rationales if each.author is Author.TEACHER and each.sample == 0]
+
+
+def pseudonyms(verdicts: Sequence[Verdict]) -> dict[str, str]:
+    """A name for each reviewer that says nothing about the person, in the order of their first verdicts."""
+    first = sorted(verdicts, key=lambda each: (each.updated_at, each.reviewer))
+    names = dict.fromkeys(each.reviewer for each in first)
+    return {reviewer: f"reviewer-{number}" for number, reviewer in enumerate(names, start=1)}
+
+
+def reviewers(verdicts: Sequence[Verdict]) -> list[ReviewerFigures]:
+    """What each reviewer did; people and simulated ones are never counted together."""
+    names = pseudonyms(verdicts)
+    groups = sorted({(names[each.reviewer], each.simulated) for each in verdicts}, key=lambda pair: _by_number(*pair))
+    found = []
+    for name, simulated in groups:
+        own = [each for each in verdicts if names[each.reviewer] == name and each.simulated == simulated]
+        kinds = Counter(each.kind for each in own if each.kind is not None)
+        minutes = sum(each.seconds for each in own) / 60
+        found.append(ReviewerFigures(name, kinds, minutes, simulated))
+    return found
+
+
+def risk_bins(risks: Mapping[int, float], verdicts: Sequence[Verdict]) -> list[RiskBin]:
+    """Risk against what reviewers found: a rationale counts as wrong unless most of its verdicts accept it."""
+    accepts: dict[int, list[bool]] = {}
+    for verdict in verdicts:
+        if verdict.rationale_id in risks and verdict.kind is not None:
+            accepts.setdefault(verdict.rationale_id, []).append(verdict.kind is VerdictKind.ACCEPT)
+    bins: list[list[int]] = [[] for _ in range(RISK_BINS)]
+    for rationale in accepts:
+        bins[min(int(risks[rationale] * RISK_BINS), RISK_BINS - 1)].append(rationale)
+    return [
+        RiskBin(
+            low=number / RISK_BINS,
+            high=(number + 1) / RISK_BINS,
+            reviewed=len(members),
+            wrong=sum(2 * sum(accepts[each]) <= len(accepts[each]) for each in members),
+            expected=sum(risks[each] for each in members) / max(1, len(members)),
+        )
+        for number, members in enumerate(bins)
+    ]
+
+
+def _by_number(name: str, simulated: bool) -> tuple[int, bool]:
+    return int(name.rpartition("-")[2]), simulated

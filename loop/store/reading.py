@@ -1,0 +1,201 @@
+"""What status, history, export and report read across a whole run."""
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from sqlalchemy import inspect, tuple_
+from sqlmodel import Session, SQLModel, col, func, select
+
+from loop.records import (
+    Charge,
+    Checkpoint,
+    Currency,
+    Decision,
+    Flag,
+    Item,
+    Prompt,
+    Query,
+    Rationale,
+    Reply,
+    ReviewTask,
+    Risk,
+    Round,
+    Score,
+    Verdict,
+)
+from loop.store.database import Store
+
+Noun = TypeVar("Noun", bound=SQLModel)
+
+
+@dataclass(frozen=True)
+class Past:
+    """Everything that a run stored about one item, each list in the order in which it came to be."""
+
+    item: Item
+    scores: list[Score]
+    queries: list[Query]
+    prompts: list[Prompt]
+    replies: list[Reply]
+    charges: list[Charge]
+    rationales: list[Rationale]
+    flags: list[Flag]
+    risks: list[Risk]
+    tasks: list[ReviewTask]
+    verdicts: list[Verdict]
+    decisions: list[Decision]
+
+
+def decisions_of(store: Store, run: str) -> list[Decision]:
+    """All decisions of a run, the superseded ones too."""
+    with store.reading() as session:
+        return list(session.exec(select(Decision).where(Decision.run == run).order_by(col(Decision.id))))
+
+
+def rationales_of(store: Store, run: str) -> list[Rationale]:
+    """All rationales of a run."""
+    query = select(Rationale).join(Round, col(Round.id) == Rationale.round_id).where(Round.run == run)
+    with store.reading() as session:
+        return list(session.exec(query.order_by(col(Rationale.id))))
+
+
+def replies_of(store: Store, run: str) -> dict[int, tuple[str, str]]:
+    """Model and prompt hash of every reply of a run, by the reply's id."""
+    query = select(Reply.id, Reply.model, Reply.prompt_hash).join(Round, col(Round.id) == Reply.round_id)
+    with store.reading() as session:
+        rows = session.exec(query.where(Round.run == run))
+        return {number: (model, prompt) for number, model, prompt in rows if number is not None}
+
+
+def flags_of(store: Store, run: str) -> list[tuple[int, Flag]]:
+    """The flags of a run, each with the id of its round."""
+    query = (
+        select(Rationale.round_id, Flag)
+        .join(Rationale, col(Rationale.id) == Flag.rationale_id)
+        .join(Round, col(Round.id) == Rationale.round_id)
+        .where(Round.run == run)
+    )
+    with store.reading() as session:
+        return [(round_id, flag) for round_id, flag in session.exec(query.order_by(col(Flag.id)))]
+
+
+def risks_of(store: Store, run: str) -> dict[int, float]:
+    """The risk of every checked rationale of a run."""
+    query = (
+        select(Risk.rationale_id, Risk.value)
+        .join(Rationale, col(Rationale.id) == Risk.rationale_id)
+        .join(Round, col(Round.id) == Rationale.round_id)
+        .where(Round.run == run)
+    )
+    with store.reading() as session:
+        return dict(session.exec(query).all())
+
+
+def verdicts_of(store: Store, run: str) -> list[tuple[int, Verdict]]:
+    """The newest version of every annotation of a run, each with the id of its round, oldest first."""
+    newest = select(Verdict.board, Verdict.project, Verdict.annotation, func.max(Verdict.updated_at)).group_by(
+        col(Verdict.board), col(Verdict.project), col(Verdict.annotation)
+    )
+    version = tuple_(col(Verdict.board), col(Verdict.project), col(Verdict.annotation), col(Verdict.updated_at))
+    query = (
+        select(Rationale.round_id, Verdict)
+        .join(Rationale, col(Rationale.id) == Verdict.rationale_id)
+        .join(Round, col(Round.id) == Rationale.round_id)
+        .where(Round.run == run, version.in_(newest))
+        .order_by(col(Verdict.updated_at), col(Verdict.annotation))
+    )
+    with store.reading() as session:
+        return [(round_id, verdict) for round_id, verdict in session.exec(query)]
+
+
+def tasks_of(store: Store, run: str) -> list[ReviewTask]:
+    """The review tasks of a run by rationale."""
+    query = select(ReviewTask).join(Round, col(Round.id) == ReviewTask.round_id).where(Round.run == run)
+    with store.reading() as session:
+        return list(session.exec(query.order_by(col(ReviewTask.rationale_id))))
+
+
+def queries_of(store: Store, run: str) -> list[Query]:
+    """All queries of a run, round by round."""
+    query = select(Query).join(Round, col(Round.id) == Query.round_id).where(Round.run == run)
+    with store.reading() as session:
+        return list(session.exec(query.order_by(col(Query.round_id), col(Query.position))))
+
+
+def checkpoints_of(store: Store, run: str) -> dict[int, Checkpoint]:
+    """The checkpoints of a run by id."""
+    with store.reading() as session:
+        rows = session.exec(select(Checkpoint).where(Checkpoint.run == run))
+        return {row.id: row for row in rows if row.id is not None}
+
+
+def domains(store: Store) -> dict[str, str]:
+    """The domain of every item by key."""
+    with store.reading() as session:
+        return dict(session.exec(select(Item.key, Item.domain)).all())
+
+
+def all_keys(store: Store) -> list[str]:
+    """The keys of all items."""
+    with store.reading() as session:
+        return list(session.exec(select(Item.key).order_by(col(Item.key))))
+
+
+def spent_by_round(store: Store, run: str) -> dict[int, dict[Currency, int]]:
+    """Settled millionths by round and currency: dollars by what they were charged for, minutes by review task."""
+    found: defaultdict[int, dict[Currency, int]] = defaultdict(lambda: dict.fromkeys(Currency, 0))
+    asked = select(Charge.purpose, Charge.settled).where(Charge.run == run, Charge.currency == Currency.USD)
+    reviewed = (
+        select(ReviewTask.round_id, Charge.settled)
+        .join(Charge, col(Charge.id) == ReviewTask.charge_id)
+        .where(Charge.run == run)
+    )
+    with store.reading() as session:
+        for purpose, settled in session.exec(asked):
+            kind, _, rest = purpose.partition("/")
+            number = rest.partition("/")[0]
+            if kind == "ask" and number.isdigit():
+                found[int(number)][Currency.USD] += settled
+        for round_id, settled in session.exec(reviewed):
+            found[round_id][Currency.MINUTES] += settled
+    return dict(found)
+
+
+def dearest_request(store: Store, run: str) -> int:
+    """The largest hold that a request of the run ever needed, in micro-dollars."""
+    query = select(func.max(Charge.reserved)).where(Charge.run == run, Charge.currency == Currency.USD)
+    with store.reading() as session:
+        return session.exec(query).one() or 0
+
+
+def past_of(store: Store, run: str, item: Item) -> Past:
+    """Everything that a run stored about an item."""
+    key = item.key
+    rounds = select(Round.id).where(Round.run == run)
+    with store.reading() as session:
+        rationales = _rows(session, Rationale, Rationale.item_key == key, col(Rationale.round_id).in_(rounds))
+        ids = [each.id for each in rationales]
+        replies = _rows(session, Reply, Reply.item_key == key, col(Reply.round_id).in_(rounds))
+        tasks = _rows(session, ReviewTask, col(ReviewTask.rationale_id).in_(ids))
+        paid = [each.charge_id for each in replies] + [each.charge_id for each in tasks]
+        return Past(
+            item=item,
+            scores=_rows(session, Score, Score.item_key == key, col(Score.round_id).in_(rounds)),
+            queries=_rows(session, Query, Query.item_key == key, col(Query.round_id).in_(rounds)),
+            prompts=_rows(session, Prompt, col(Prompt.hash).in_([each.prompt_hash for each in replies])),
+            replies=replies,
+            charges=_rows(session, Charge, Charge.run == run, col(Charge.id).in_(paid)),
+            rationales=rationales,
+            flags=_rows(session, Flag, col(Flag.rationale_id).in_(ids)),
+            risks=_rows(session, Risk, col(Risk.rationale_id).in_(ids)),
+            tasks=tasks,
+            verdicts=_rows(session, Verdict, col(Verdict.rationale_id).in_(ids)),
+            decisions=_rows(session, Decision, Decision.item_key == key, Decision.run == run),
+        )
+
+
+def _rows(session: Session, model: type[Noun], *conditions: Any) -> list[Noun]:
+    """The rows of a table that meet the conditions, in the order of their primary key."""
+    order = inspect(model).primary_key
+    return list(session.exec(select(model).where(*conditions).order_by(*order)))

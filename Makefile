@@ -18,7 +18,14 @@ $(READY): pyproject.toml constraints.txt
 	touch $(READY)
 
 demo: $(READY)  ## a whole campaign on data the project makes itself
-	$(BIN)/python -m connectors.demo
+	$(BIN)/python -m connectors.demo runs/demo/world
+	$(BIN)/preceptor ingest runs/demo/world/holdout.jsonl --split holdout
+	$(BIN)/preceptor ingest runs/demo/world/pool.jsonl --split pool
+	$(BIN)/preceptor review up --port 0
+	$(BIN)/preceptor run --wait; code=$$?; $(BIN)/preceptor review down; exit $$code
+	$(BIN)/preceptor export runs/demo/export
+	$(BIN)/preceptor report
+	$(BIN)/preceptor status
 
 test: $(READY) check
 	$(BIN)/python -m pytest -m "not slow"

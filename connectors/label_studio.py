@@ -24,8 +24,9 @@ MODEL_VERSION = "teacher"
 class LabelStudioBoard:
     """One project per title and page version (`review.board.Board`); tasks are known by the uid in their data."""
 
-    def __init__(self, url: str, token: str, *, title: str) -> None:
+    def __init__(self, url: str, token: str, *, title: str, name: str | None = None) -> None:
         self._url = url.rstrip("/")
+        self._name = name or f"label-studio {self._url}"
         self._title = f"{title[:36]} {page_version()}"
         self._client = LabelStudio(
             base_url=self._url, api_key=token, httpx_client=httpx.Client(trust_env=False, timeout=60.0)
@@ -34,8 +35,8 @@ class LabelStudioBoard:
 
     @property
     def name(self) -> str:
-        """The server's address stands for the board."""
-        return f"label-studio {self._url}"
+        """The server's address stands for the board; a local one keeps its name when its port changes."""
+        return self._name
 
     def project(self) -> str:
         """The project's id; made where the server has none of this title."""

@@ -123,7 +123,6 @@ class Project:
         from connectors.studio_server import running  # noqa: PLC0415
 
         token = os.environ.get(review.token_env)
-        url = review.url
         if token is None:
             studio = running(self.studio_folder)
             if studio is None:
@@ -131,8 +130,8 @@ class Project:
                     f"{review.token_env} is not set and no local Label Studio runs; "
                     "set the variable to the token of your server, or start one with `preceptor review up`"
                 )
-            token, url = studio.token, studio.url
-        return LabelStudioBoard(url, token, title=self._title)
+            return LabelStudioBoard(studio.url, studio.token, title=self._title, name="label-studio (local)")
+        return LabelStudioBoard(review.url, token, title=self._title)
 
     @property
     def _title(self) -> str:

@@ -70,6 +70,7 @@ board = "{board}"
 audit_share = 0.2
 [simulated_reviewer]
 truth = "truth.jsonl"
+error_rate = 0.0
 """
 
 

@@ -1,0 +1,163 @@
+"""A whole campaign through the command, on the tiny project."""
+
+import json
+import sqlite3
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.tiny import tiny_project
+
+PRECEPTOR = str(Path(sys.executable).parent / "preceptor")
+
+
+def preceptor(*words: str, config: Path) -> subprocess.CompletedProcess[str]:
+    """Run the command as a user would."""
+    return subprocess.run(
+        [PRECEPTOR, *words, "--config", str(config)], check=False, capture_output=True, text=True, timeout=120
+    )
+
+
+def ingested(config: Path) -> Path:
+    """The project with its items taken in."""
+    for split in ("holdout", "pool"):
+        assert preceptor("ingest", str(config.parent / f"{split}.jsonl"), "--split", split, config=config).returncode == 0
+    return config
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project whose campaign is over."""
+    config = ingested(tiny_project(tmp_path_factory.mktemp("campaign")))
+    done = preceptor("run", config=config)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return config
+
+
+def rows(config: Path, query: str) -> list[tuple[object, ...]]:
+    """What the database holds, read from outside."""
+    with sqlite3.connect(config.parent / "preceptor.db") as connection:
+        return connection.execute(query).fetchall()
+
+
+def test_all_twelve_items_are_decided_and_paid_once(finished: Path) -> None:
+    assert len(rows(finished, "select * from decision")) == 12
+    assert len(rows(finished, "select * from reply")) == 12
+    assert rows(finished, "select count(*) from charge where currency='USD' and state='SETTLED'") == [(12,)]
+    spent, reserved = rows(finished, "select spent, reserved from balance where currency='USD'")[0]
+    assert spent == rows(finished, "select sum(settled) from charge where currency='USD'")[0][0]
+    assert reserved == 0
+
+
+def test_wrong_sums_do_not_become_gold_or_silver(finished: Path) -> None:
+    query = "select r.steps from decision d join rationale r on r.id = d.rationale_id where d.kind in ('GOLD', 'SILVER')"
+    for (steps,) in rows(finished, query):
+        left, right = json.loads(str(steps))[0].split("=")
+        assert sum(int(part) for part in left.split("+")) == int(right.strip(" ."))
+
+
+def test_a_finished_run_says_so_again(finished: Path) -> None:
+    again = preceptor("run", config=finished)
+    assert again.returncode == 0
+    assert "finished" in again.stdout
+
+
+def test_status_keeps_its_contract(finished: Path) -> None:
+    status = json.loads(preceptor("status", "--json", config=finished).stdout)
+    assert {"run", "round", "stage", "waiting_for", "budget", "items", "rounds"} <= set(status)
+    assert status["items"]["queried"] == 12
+    assert [each["round"] for each in status["rounds"]] == [1, 2]
+    assert {"accuracy", "low", "high", "n"} <= set(status["rounds"][1]["student"])
+
+
+def test_same_seed_same_decisions(finished: Path, tmp_path: Path) -> None:
+    config = ingested(tiny_project(tmp_path / "again"))
+    assert preceptor("run", config=config).returncode == 0
+    query = "select item_key, kind, reason, round_id from decision order by id"
+    assert rows(config, query) == rows(finished, query)
+    query = "select item_key, answer from prediction order by checkpoint_id, item_key"
+    assert rows(config, query) == rows(finished, query)
+
+
+def test_a_run_without_reviewers_waits_with_its_own_exit_code(tmp_path: Path) -> None:
+    config = ingested(tiny_project(tmp_path))
+    config.write_text(config.read_text().split("[simulated_reviewer]")[0])
+    waiting = preceptor("run", config=config)
+    assert waiting.returncode == 3
+    assert "waits for reviewers" in waiting.stdout
+
+
+def test_a_spent_budget_has_its_own_exit_code(tmp_path: Path) -> None:
+    config = ingested(tiny_project(tmp_path, usd=0.0))
+    done = preceptor("run", config=config)
+    assert done.returncode == 4
+    assert "budget.usd" in done.stdout
+    assert rows(config, "select count(*) from charge") == [(0,)]
+
+
+def test_an_unknown_key_is_named_with_the_nearest_known_one(tmp_path: Path) -> None:
+    config = tiny_project(tmp_path)
+    config.write_text(config.read_text().replace("batch_size = 6", "batch_sise = 6"))
+    done = preceptor("run", config=config)
+    assert done.returncode == 1
+    assert "query.batch_sise: unknown key; did you mean `batch_size`?" in done.stderr
+
+
+def test_a_missing_model_is_named_with_the_cure(tmp_path: Path) -> None:
+    config = ingested(tiny_project(tmp_path))
+    config.write_text(config.read_text().replace('model = "model"', 'model = "no-such-model"'))
+    done = preceptor("run", config=config)
+    assert done.returncode == 1
+    assert "student.model" in done.stderr
+
+
+STAGES = {
+    # stage: the statement whose commit is the last thing the process does
+    "SELECT": "insert into score",
+    "ASK": "insert into reply",
+    "CHECK": "insert into risk",
+    "REVIEW": "insert into verdict",
+    "ACCEPT": "insert into decision",
+    "TRAIN": "insert into checkpoint",
+    "EVALUATE": "insert into prediction",
+}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_killed_run_goes_on_with_the_same_decisions(stage: str, finished: Path, tmp_path: Path) -> None:
+    config = ingested(tiny_project(tmp_path))
+    script = Path(__file__).with_name("killed_run.py")
+    killed = subprocess.run(
+        [sys.executable, str(script), str(config), stage, STAGES[stage]],
+        check=False, capture_output=True, text=True, timeout=120,
+    )
+    assert killed.returncode == -9, f"the kill point in {stage} was not reached\n{killed.stdout}{killed.stderr}"
+    resumed = preceptor("run", config=config)
+    assert resumed.returncode == 0, resumed.stderr
+    query = "select item_key, kind, reason, round_id from decision order by id"
+    assert rows(config, query) == rows(finished, query)
+    asked = Counter(rows(config, "select item_key, sample from reply"))
+    assert set(asked.values()) == {1}
+    paid = rows(config, "select purpose, count(*) from charge where currency='USD' and state='SETTLED' and not assumed group by purpose")
+    assert len(paid) == 12
+    assert all(count == 1 for _, count in paid)
+    assert rows(config, "select reserved from balance where currency='USD'") == [(0,)]
+
+
+def test_the_second_of_two_runs_says_who_works_and_leaves(tmp_path: Path) -> None:
+    config = ingested(tiny_project(tmp_path))
+    script = Path(__file__).with_name("killed_run.py")
+    holder = subprocess.Popen(
+        [sys.executable, str(script), str(config), "hold", ""], stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline().strip() == "holding"
+    second = preceptor("run", config=config)
+    holder.kill()
+    holder.wait()
+    holder.stdout.close()
+    assert second.returncode == 1
+    assert f"process {holder.pid}" in second.stderr

@@ -58,23 +58,20 @@ def asked(rationales: Sequence[Rationale]) -> list[Rationale]:
     return [each for each in rationales if each.author is Author.TEACHER and each.sample == 0]
 
 
-def pseudonyms(verdicts: Sequence[Verdict]) -> dict[str, str]:
-    """A name for each reviewer that says nothing about the person, in the order of their first verdicts."""
-    first = sorted(verdicts, key=lambda each: (each.updated_at, each.reviewer))
-    names = dict.fromkeys(each.reviewer for each in first)
-    return {reviewer: f"reviewer-{number}" for number, reviewer in enumerate(names, start=1)}
+def pseudonyms(reviewers: Sequence[str]) -> dict[str, str]:
+    """A name for each reviewer that says nothing about the person."""
+    return {reviewer: f"reviewer-{number}" for number, reviewer in enumerate(reviewers, start=1)}
 
 
-def reviewers(verdicts: Sequence[Verdict]) -> list[ReviewerFigures]:
+def reviewer_figures(verdicts: Sequence[Verdict], names: Mapping[str, str]) -> list[ReviewerFigures]:
     """What each reviewer did; people and simulated ones are never counted together."""
-    names = pseudonyms(verdicts)
-    groups = sorted({(names[each.reviewer], each.simulated) for each in verdicts}, key=lambda pair: _by_number(*pair))
     found = []
-    for name, simulated in groups:
-        own = [each for each in verdicts if names[each.reviewer] == name and each.simulated == simulated]
-        kinds = Counter(each.kind for each in own if each.kind is not None)
-        minutes = sum(each.seconds for each in own) / 60
-        found.append(ReviewerFigures(name, kinds, minutes, simulated))
+    for reviewer, name in names.items():
+        for simulated in (False, True):
+            own = [each for each in verdicts if each.reviewer == reviewer and each.simulated == simulated]
+            kinds = Counter(each.kind for each in own if each.kind is not None)
+            if own:
+                found.append(ReviewerFigures(name, kinds, sum(each.seconds for each in own) / 60, simulated))
     return found
 
 
@@ -82,11 +79,12 @@ def risk_bins(risks: Mapping[int, float], verdicts: Sequence[Verdict]) -> list[R
     """Risk against what reviewers found: a rationale counts as wrong unless most of its verdicts accept it."""
     accepts: dict[int, list[bool]] = {}
     for verdict in verdicts:
-        if verdict.rationale_id in risks and verdict.kind is not None:
-            accepts.setdefault(verdict.rationale_id, []).append(verdict.kind is VerdictKind.ACCEPT)
+        rationale = verdict.rationale_id
+        if rationale is not None and rationale in risks and verdict.kind is not None:
+            accepts.setdefault(rationale, []).append(verdict.kind is VerdictKind.ACCEPT)
     bins: list[list[int]] = [[] for _ in range(RISK_BINS)]
-    for rationale in accepts:
-        bins[min(int(risks[rationale] * RISK_BINS), RISK_BINS - 1)].append(rationale)
+    for reviewed in accepts:
+        bins[min(int(risks[reviewed] * RISK_BINS), RISK_BINS - 1)].append(reviewed)
     return [
         RiskBin(
             low=number / RISK_BINS,
@@ -97,7 +95,3 @@ def risk_bins(risks: Mapping[int, float], verdicts: Sequence[Verdict]) -> list[R
         )
         for number, members in enumerate(bins)
     ]
-
-
-def _by_number(name: str, simulated: bool) -> tuple[int, bool]:
-    return int(name.rpartition("-")[2]), simulated

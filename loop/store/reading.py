@@ -109,6 +109,21 @@ def verdicts_of(store: Store, run: str) -> list[tuple[int, Verdict]]:
         return [(round_id, verdict) for round_id, verdict in session.exec(query)]
 
 
+def reviewers_of(store: Store, run: str) -> list[str]:
+    """Who gave verdicts in a run, in the order of their first one; later verdicts change nothing in it."""
+    first = func.min(Verdict.pulled_at)
+    query = (
+        select(Verdict.reviewer, first)
+        .join(Rationale, col(Rationale.id) == Verdict.rationale_id)
+        .join(Round, col(Round.id) == Rationale.round_id)
+        .where(Round.run == run)
+        .group_by(col(Verdict.reviewer))
+        .order_by(first, col(Verdict.reviewer))
+    )
+    with store.reading() as session:
+        return [reviewer for reviewer, _ in session.exec(query)]
+
+
 def tasks_of(store: Store, run: str) -> list[ReviewTask]:
     """The review tasks of a run by rationale."""
     query = select(ReviewTask).join(Round, col(Round.id) == ReviewTask.round_id).where(Round.run == run)

@@ -6,12 +6,12 @@ from loop.answer import shown
 from loop.checks.doubt import Doubt, Doubtful, excerpt
 from loop.config import ChecksConfig
 
-WEIGHT = 0.75
-"""Where every other sample disagrees; less in proportion below."""
+WEIGHT = 0.78
+"""Where every other sample disagrees; it falls with the square of their share, as was measured."""
 
 
 def disagreement(doubtful: Doubtful, config: ChecksConfig) -> list[Doubt]:  # noqa: ARG001 - the checks' signature
-    """A doubt as heavy as the share of the other samples with a readable answer that end in another one."""
+    """A doubt where some of the other samples with a readable answer end in another one, heavier the more they are."""
     given = doubtful.rationale.parsed
     answers = [answer for sibling in doubtful.siblings if (answer := sibling.parsed) is not None]
     others = [answer for answer in answers if answer != given]
@@ -22,4 +22,4 @@ def disagreement(doubtful: Doubtful, config: ChecksConfig) -> list[Doubt]:  # no
         f"{len(others)} of {len(answers)} other samples of the teacher end in another answer, "
         f"most often “{excerpt(shown(favourite, doubtful.item.choices))}”"
     )
-    return [Doubt("agreement", None, evidence, WEIGHT * len(others) / len(answers))]
+    return [Doubt("agreement", None, evidence, WEIGHT * (len(others) / len(answers)) ** 2)]

@@ -5,14 +5,16 @@ from fractions import Fraction
 
 from loop.checks.doubt import Doubt, Doubtful, excerpt
 from loop.checks.expression import NOTHING, Reading, Token, Unreadable, cleaned, read, tokens
-from loop.checks.words import ABOUT, COMPARED, FAMILIES, LEADING, SHADOWS
+from loop.checks.words import ABOUT, CLAUSES, COMPARED, FAMILIES, LEADING, SHADOWS
 from loop.config import ChecksConfig
 
-WEIGHT = 0.7
+WEIGHT = 0.85
 MOST_DOUBTS = 10
 MOST_STARTS = 40
 """Tokens before a relation at which the left side may begin."""
 RELATIONS = frozenset({"=", "≈", "is", "gives", "makes"})
+MEASURES = frozenset().union(*FAMILIES.values())
+"""Units that may stick to a number, as in `5km`."""
 MOST_LEADING = 3
 """Words that may stand between a relation and the right side."""
 
@@ -47,8 +49,13 @@ def equations(found: Sequence[Token]) -> Iterator[tuple[Reading, Reading]]:
         left = None if right is None else _left_side(found, at)
         if left is None or right is None or left.operators + right.operators == 0:
             continue
-        if token.kind == "relation" or (left.operators and not right.operators and not _is_fraction(found, left)):
+        if token.kind == "relation" or _is_plain(found, left, right):
             yield left, right
+
+
+def _is_plain(found: Sequence[Token], left: Reading, right: Reading) -> bool:
+    """Whether a word such as `is` equates the sides: a computation and then a number."""
+    return left.operators > 0 and not right.operators and left.value > 0 and not _is_fraction(found, left)
 
 
 def _right_side(found: Sequence[Token], start: int) -> Reading | None:
@@ -74,26 +81,33 @@ def _goes_on(found: Sequence[Token], side: Reading) -> bool:
 
 
 def _left_side(found: Sequence[Token], end: int) -> Reading | None:
-    """The longest expression that ends right before a relation."""
+    """The longest expression that ends right before a relation; a bare number only where it begins the clause."""
     for start in range(max(_segment(found, end), end - MOST_STARTS), end):
-        if found[start].kind not in ("number", "open", "money") and found[start].text != "-":
-            continue
-        if _is_joined(_at(found, start - 1), found[start]):
+        before = _at(found, start - 1)
+        begins = before.kind in ("stop", "relation") or before.text in CLAUSES
+        if not (_may_begin(before, found[start]) or (begins and _is_signed(found, start))):
             continue
         try:
             side = read(found, start)
         except Unreadable:
             continue
         if side.end == end:
-            return side
+            return side if side.operators or begins else None
     return None
 
 
-def _is_joined(before: Token, start: Token) -> bool:
-    """Whether what stands before belongs to the expression, so that it cannot begin here."""
+def _may_begin(before: Token, start: Token) -> bool:
+    """Whether an expression can begin here: nothing that stands before belongs to it."""
+    if start.kind not in ("number", "open", "money"):
+        return False
     if before.kind == "word":
-        return before.end == start.start or (len(before.text) == 1 and before.text != "a")
-    return before.kind in ("other", "operator", "percent", "money")
+        return before.end < start.start and (len(before.text) > 1 or before.text == "a")
+    return before.kind not in ("other", "operator", "percent", "money")
+
+
+def _is_signed(found: Sequence[Token], start: int) -> bool:
+    """Whether a minus sticks to its number; one that stands apart goes on from a line before."""
+    return found[start].text == "-" and _at(found, start + 1).start == found[start].end
 
 
 def _segment(found: Sequence[Token], end: int) -> int:
@@ -119,17 +133,20 @@ def _agree(left: Reading, right: Reading, about: bool) -> bool:
     size = max(abs(left.value), abs(right.value))
     if about and off * 10 <= size:
         return True
-    if _states(left, right.value) or _states(right, left.value):
+    if _states(left, right) or _states(right, left):
         return True
     return max(left.decimals, right.decimals) >= 2 and off * 500 <= size
 
 
-def _states(side: Reading, value: Fraction) -> bool:
-    """Whether a decimal number is a value rounded or cut off to as many digits."""
-    if side.operators or not side.decimals:
+def _states(stated: Reading, computed: Reading) -> bool:
+    """Whether a number is a value rounded or cut off to its digits, or a whole one that rounded operands missed."""
+    off = abs(stated.value - computed.value)
+    if stated.operators or computed.value.denominator == 1:
         return False
-    unit = Fraction(1, 10**side.decimals)
-    return 2 * abs(side.value - value) <= unit or side.value == int(value / unit) * unit
+    if not stated.decimals:
+        return off <= computed.slack * abs(computed.value)
+    unit = Fraction(1, 10**stated.decimals)
+    return 2 * off <= unit or stated.value == int(computed.value / unit) * unit
 
 
 def _is_about(found: Sequence[Token], left: Reading, right: Reading) -> bool:
@@ -148,8 +165,21 @@ def _is_shadowed(found: Sequence[Token], left: Reading, right: Reading) -> bool:
         any(len(units & family) > 1 for family in FAMILIES.values())
         or (0 < percents < numbers and added)
         or any(token.text in SHADOWS for token in around)
-        or (_is_fraction(found, left) and not right.operators)
+        or (_is_fraction(found, left) and not 0 < right.value < 1)
+        or _is_ambiguous(found[left.start : right.end])
     )
+
+
+def _is_ambiguous(sides: Sequence[Token]) -> bool:
+    """Whether a word sticks to a number (`2ab`), a fraction divides (`7 / 1/2`) or is mixed in (`1((9)/(10))`)."""
+    for before, token, after in zip(sides, sides[1:], [*sides[2:], NOTHING], strict=False):
+        if token.kind == "word" and before.kind == "number" and before.end == token.start:
+            return token.text not in MEASURES
+        if token.kind == "number" and before.text == "/" and after.text == "/":
+            return True
+        if before.kind == "number" and token.kind == after.kind == "open":
+            return True
+    return False
 
 
 def _is_fraction(found: Sequence[Token], side: Reading) -> bool:

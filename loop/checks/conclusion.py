@@ -6,10 +6,11 @@ from fractions import Fraction
 
 from loop.answer import Answer, AnswerKind, shown
 from loop.checks.doubt import Doubt, Doubtful, excerpt
-from loop.checks.numbers import numerals, spoken
+from loop.checks.numbers import numerals, results, spoken
 from loop.config import ChecksConfig
 
-WEIGHT = 0.4
+WEIGHT = 0.7
+WORD = re.compile(r"\w+")
 SHORTEST_NAME = 2
 """Characters of a choice or label below which a mention says nothing."""
 
@@ -18,7 +19,7 @@ def missing_conclusion(doubtful: Doubtful, config: ChecksConfig) -> list[Doubt]:
     """A doubt where the steps end somewhere else than in the answer.
 
     A number must stand in the last step that has numbers; a label or choice is doubted where the last step names only
-    others; a text must stand in some step.
+    others; some word of a text must stand in some step.
     """
     answer = doubtful.rationale.parsed
     steps = [step for step in doubtful.rationale.steps if step.strip()]
@@ -32,7 +33,7 @@ def _number(doubtful: Doubtful, answer: Answer, steps: Sequence[str]) -> str | N
     value = Fraction(answer.value)
     for step in reversed(steps):
         digits = {token.value for token in numerals(step)}
-        if value in digits | spoken(step) or any(_is_rounded(value, each) for each in digits):
+        if value in digits | spoken(step) | results(step) or any(_is_rounded(value, each) for each in digits):
             return None
         if digits:
             return f"the answer is {answer.value}, but the last numbers are in “{excerpt(step)}”"
@@ -69,8 +70,10 @@ def _mentioned(step: str, names: Sequence[str]) -> list[str]:
 
 
 def _text(doubtful: Doubtful, answer: Answer, steps: Sequence[str]) -> str | None:  # noqa: ARG001 - the table's signature
-    folded = " ".join(" ".join(steps).casefold().split())
-    return None if answer.value in folded else f"no step contains the answer “{excerpt(answer.value)}”"
+    words = set(WORD.findall(" ".join(steps).casefold()))
+    if words.isdisjoint(WORD.findall(answer.value)) and WORD.search(answer.value):
+        return f"no step contains a word of the answer “{excerpt(answer.value)}”"
+    return None
 
 
 def _nothing(doubtful: Doubtful, answer: Answer, steps: Sequence[str]) -> str | None:  # noqa: ARG001 - the table's signature

@@ -23,10 +23,10 @@ MOST_UNIT_WORDS = 4
 CLEANING = (
     (re.compile(r"<<[^<>\n]{0,80}>>"), ""),
     (re.compile(r"\\d?frac\s{0,2}\{([^{}]{1,40})\}\s{0,2}\{([^{}]{1,40})\}"), r"((\1)/(\2))"),
-    (re.compile(r"\\text\s{0,2}\{([^{}]{0,60})\}"), r" \1 "),
+    (re.compile(r"\\(?:text|boxed)\s{0,2}\{([^{}]{0,60})\}"), r" \1 "),
     (re.compile(r"\\(?:times|cdot)\b"), "*"),
     (re.compile(r"\\div\b"), "/"),
-    (re.compile(r"\\(?:left|right|boxed|quad|[,;!()\[\]])"), " "),
+    (re.compile(r"\\(?:left|right|quad|[,;!()\[\]])"), " "),
     (re.compile(r"\\([$%])"), r"\1"),
     (re.compile(r"(?<!\S)\*\*(?=[$0-9(])|(?<=[0-9%)A-Za-z])\*\*(?=[\s.,;:)]|$)"), ""),
     (re.compile(r"^\s{0,9}[-*•]\s+"), ""),
@@ -42,12 +42,12 @@ CLEANING = (
 PIECE = re.compile(
     r"""
     (?P<other>[0-9]+:[0-9]+|[<>!~:]=|==|=>|\.\.\.)
-    |(?P<number>[0-9]{1,6}[ ][0-9]{1,4}/[0-9]{1,4}(?![0-9/.]) | [0-9]{1,3}(?:,[0-9]{3})+(?:\.[0-9]+)?(?![0-9])
+    |(?P<number>[0-9]{1,6}[ ][0-9]{1,4}/[0-9]{1,4}(?![0-9/.]) | [0-9]{1,3}(?:[, ][0-9]{3})+(?:\.[0-9]+)?(?![0-9])
         | [0-9]+(?:\.[0-9]+)? | (?<![0-9])\.[0-9]+)
     |(?P<word>[^\W\d_]+(?:['\u2019-][^\W\d_]+)*)
     |(?P<relation>[=≈])
     |(?P<operator>\*\*|[-+*/^\u00d7\u00b7\u00f7\u2212\u2013\u22c5])
-    |(?P<open>[(\[{])|(?P<close>[)\]}])
+    |(?P<open>[(\[])|(?P<close>[)\]])
     |(?P<percent>%)|(?P<money>[$€£¢])
     |(?P<space>[^\S\n]+)
     |(?P<stop>[.,;:!?\n]+)
@@ -87,6 +87,8 @@ class Reading:
     operators: int
     decimals: int
     """Most decimals of an operand."""
+    slack: Fraction
+    """What the operands with two or more decimals may have lost by rounding, as a share."""
 
 
 def cleaned(text: str) -> str:
@@ -130,7 +132,7 @@ def _token(match: re.Match[str]) -> Token:
 
 def _number(match: re.Match[str]) -> Token:
     plain = match[0].replace(",", "")
-    whole, _, part = plain.rpartition(" ")
+    whole, _, part = plain.rpartition(" ") if "/" in plain else ("", "", plain.replace(" ", ""))
     numerator, _, denominator = part.partition("/")
     if len(plain) > LONGEST_NUMBER or (denominator and not int(denominator)):
         return Token("other", match[0], match.start(), match.end())
@@ -148,6 +150,7 @@ class _Reader:
         self._depth = 0
         self._operators = 0
         self._decimals = 0
+        self._slack = Fraction(0)
         self._first: Fraction | None = None
         self._share = False
         """Whether the last operand may be followed by `of`."""
@@ -156,7 +159,7 @@ class _Reader:
         value = self._sum()
         if self._first is None or max(abs(value.numerator), value.denominator).bit_length() > MOST_BITS:
             raise Unreadable("a value past the limits")
-        return Reading(self._start, self._at, value, self._first, self._operators, self._decimals)
+        return Reading(self._start, self._at, value, self._first, self._operators, self._decimals, self._slack)
 
     def _peek(self, ahead: int = 0) -> Token:
         index = self._at + ahead
@@ -177,7 +180,7 @@ class _Reader:
             if sign.text in ("*", "/") and self._operand_follows():
                 self._take()
                 value = self._multiplied(value, self._power(), sign.text)
-                self._share = self._share or sign.text == "/"
+                self._share = self._share or (sign.text == "/" and self._found[self._at - 1].kind == "number")
             elif self._share and sign.text == "of" and self._whole(0):
                 self._at += self._whole(0)
                 self._operators += 1
@@ -225,12 +228,17 @@ class _Reader:
                 raise Unreadable("a parenthesis is not closed")
         elif token.kind == "number":
             value = token.value
-            self._decimals = max(self._decimals, token.decimals)
+            self._note_decimals(token)
         else:
             raise Unreadable("an operand is missing")
         self._at += 1
         self._first = value if self._first is None else self._first
         return self._with_unit(value)
+
+    def _note_decimals(self, token: Token) -> None:
+        self._decimals = max(self._decimals, token.decimals)
+        if token.decimals >= 2 and token.value:
+            self._slack = max(self._slack, Fraction(1, 10**token.decimals) / token.value)
 
     def _with_unit(self, value: Fraction) -> Fraction:
         """The operand after its percent sign and the words behind it."""
@@ -240,6 +248,7 @@ class _Reader:
             self._share = True
             value *= Fraction(1, 100) if self._peek().text == "of" else self._percent
         if not (self._share and self._peek().text == "of"):
+            self._share = False
             self._skip_unit()
         return value
 

@@ -1,16 +1,18 @@
 """Numbers in a text: as digits, and as the words that stand for them."""
 
 import re
+from contextlib import suppress
 from fractions import Fraction
-from itertools import chain, pairwise
 
-from loop.checks.expression import NOTHING, Token, cleaned, tokens
+from loop.checks.expression import NOTHING, Token, Unreadable, cleaned, read, tokens
 from loop.checks.words import values
 
 LONGEST_TEXT = 20_000
 """Characters of an item that are read."""
 PIECE = 4_000
 """Characters read at once."""
+MOST_STARTS = 200
+CLOCK = re.compile(r"[0-9]{1,9}(?=:)|(?<=:)[0-9]{1,9}")
 COMPOUND = re.compile(r"\b(twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety)[ -]([a-z]+)\b")
 WORD = re.compile(r"[a-z]+")
 PORTION = re.compile(r"\b([a-z]+)[ -](halves|thirds|quarters|[a-z]{3,5}ths)\b")
@@ -25,10 +27,26 @@ def written(text: str) -> set[Fraction]:
     """All numbers that an item may mean, in digits and in words; `half` is 1/2, 2 and 50 at once."""
     found = spoken(text)
     for start in range(0, min(len(text), LONGEST_TEXT), PIECE):
-        for token, following in pairwise(chain(tokens(text[start : start + PIECE]), [NOTHING])):
+        pieces = [NOTHING, *tokens(text[start : start + PIECE]), NOTHING]
+        for before, token, after in zip(pieces, pieces[1:], pieces[2:], strict=False):
             if token.kind == "number":
-                found.update(forms(token, following))
+                found.update(forms(token, after))
+            elif token.kind == "other":
+                found.update(Fraction(number) for number in CLOCK.findall(token.text))
+            elif token.text == "/" and before.value and after.value:
+                found.update((before.value / after.value, 1 - before.value / after.value))
     return found
+
+
+def results(step: str) -> set[Fraction]:
+    """The values of all expressions in a step, single numbers included."""
+    found = tokens(cleaned(step))
+    values = set()
+    for start, token in enumerate(found[:MOST_STARTS]):
+        if token.kind in ("number", "open") or token.text == "-":
+            with suppress(Unreadable):
+                values.add(read(found, start).value)
+    return values
 
 
 def forms(token: Token, following: Token) -> tuple[Fraction, ...]:

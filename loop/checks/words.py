@@ -22,7 +22,8 @@ COMPARED = _words(
 """Words after which a right side is no result, as in `5 - 3 is 2 less than 4`."""
 SHADOWS = _words(
     "twice double triple thrice half third quarter root sqrt log sin cos tan mod modulo average mean dozen dozens "
-    "hundred thousand thousands million millions billion k score scores remainder r squared cubed max min gcd lcm"
+    "hundred thousand thousands million millions billion k score scores remainder r squared cubed max min gcd lcm "
+    "full whole complete"
 )
 """Words that change a value beside the signs; a failing equation with one of them is not judged."""
 FAMILIES: Mapping[str, frozenset[str]] = {
@@ -66,6 +67,7 @@ _OTHERS: Mapping[str, tuple[Fraction | int, ...]] = {
     "hour": (60, 24),
     "day": (24, 7, 30, 365),
     "weekend": (2,),
+    "weekday": (5,),
     "week": (7, 52, 4),
     "month": (12, 30, 4),
     "year": (12, 365, 52),

@@ -45,10 +45,39 @@ class Answer(BaseModel):
         return cls.model_validate_json(text)
 
 
-NUMBER = re.compile(r"[-−+]?\s*[$€£]?\s*(\d[\d,]*(?:\.\d+)?|\.\d+)(?:\s*/\s*(\d[\d,]*))?")
+LONGEST_NUMBER = 40
+"""Characters of a number that is read."""
+LONGEST_ANSWER = 2_000
+"""Characters of an answer that are read; a longer one states none."""
+DECIMALS = 12
+"""Digits after the point up to which a number is written as a decimal; beyond that as a fraction."""
+NUMBER = re.compile(
+    r"""
+    (?P<sign>(?:[-+\u2212\u2013]|\b(?:minus|negative)\b)\s*)?(?:(?:[$€£¥]|\b(?:USD|EUR|GBP|Rs)\b\.?)\s*)?
+    (?P<dash>[-\u2212])?
+    (?:(?P<whole>[0-9]{1,9})[ ](?=[0-9]{1,6}/[0-9]))?
+    (?P<top>[0-9]{1,3}(?:,[0-9]{2,3})*,[0-9]{3}(?:\.[0-9]+)?(?![0-9])|[0-9]{1,3}(?:[ ][0-9]{3})+(?![0-9])
+        |[0-9]+(?:\.[0-9]+)?|\.[0-9]+)
+    (?:[eE](?P<exponent>[-+]?[0-9]{1,2})(?![0-9A-Za-z]))?
+    (?:\s?/\s?(?P<bottom>[0-9]+(?:\.[0-9]+)?)(?![0-9/]))?
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+FRAC = re.compile(r"\\[dt]?frac\s?\{\s?([0-9]{1,18})\s?\}\s?\{\s?([0-9]{1,18})\s?\}")
+UNIT_POWER = re.compile(r"(?<=[A-Za-z])(?<![0-9.][eE])\^?\{?[23]\}?(?![0-9.])")
+"""The power of a unit, as in `cm^2` and `m2`, which is no number of its own."""
+OPERATOR = re.compile(r"([-+*/^\u00d7\u00f7\u2212\u2013]|(?<=[0-9) ])[xX])(\s*)[$€£¥]?\s*$")
+"""What makes the number behind it an operand."""
+CLOCK = re.compile(r"[0-9]:$")
+SAYS = re.compile(
+    r"\b(?i:answer|choice|option)\b(?:\s+is)?\s*:?\s*"
+    r"(?:[\[(]([A-Za-z])[\])]|([A-Za-z])(?=$|[.,:;)])|([B-HJ-Z])(?=\s))"
+)
+LETTER = re.compile(r"^[\[(]?([A-Za-z])(?:[\])][.:,]?|[.:,])?(?=$|\s)(.*)$", re.DOTALL)
+BRACKETED = re.compile(r"[\[(]([A-Z])[\])]")
 STEP_MARK = re.compile(r"^\s*(?:step\s*)?\d+\s*[.):]\s+", re.IGNORECASE)
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z0-9$(\"'])")
-SPAN = re.compile(r"^(\d+)-(\d+):(.+)$")
+SPAN = re.compile(r"^([0-9]{1,9})\s?-\s?([0-9]{1,9})\s?:\s?(\S.*)$")
 
 
 def parse_answer(
@@ -56,7 +85,7 @@ def parse_answer(
 ) -> Answer | None:
     """The answer that the text states, or None where it states none that is allowed."""
     stripped = text.strip().strip("*`").strip()
-    if not stripped:
+    if not stripped or len(stripped) > LONGEST_ANSWER:
         return None
     value = {
         AnswerKind.CHOICE: lambda: _choice(stripped, choices),
@@ -70,6 +99,8 @@ def parse_answer(
 
 def shown(answer: Answer, choices: Sequence[str] = ()) -> str:
     """The answer as a person or a student reads it."""
+    if answer.kind is AnswerKind.SPANS:
+        return answer.value or "none"
     position = ord(answer.value) - ord("A") if answer.kind is AnswerKind.CHOICE else -1
     return f"({answer.value}) {choices[position]}" if 0 <= position < len(choices) else answer.value
 
@@ -97,24 +128,56 @@ def split_rationale(text: str) -> tuple[list[str], str | None]:
 
 
 def _number(text: str) -> str | None:
-    """The only number, or the last one, in exact form."""
-    found = list(NUMBER.finditer(text))
-    if not found:
+    """The number that the text ends in, or the one that its last equation states, in exact form.
+
+    A computation without its result (`10 - 3`), a range (`3-5`) and a division by zero state none.
+    """
+    plain = UNIT_POWER.sub("", FRAC.sub(r"\1/\2", text))
+    for side in reversed(plain.split("=")):
+        found = list(NUMBER.finditer(side))
+        if found and not _is_computed(side, found[-1]):
+            value = _value(found[-1])
+            exact = "" if value is None else _exact(-value if _is_negative(side, found[-1]) else value)
+            return exact if 0 < len(exact) <= LONGEST_NUMBER else None
+    return None
+
+
+def _is_computed(text: str, match: re.Match[str]) -> bool:
+    """Whether the number is the last operand of a computation, or the end of a range."""
+    before, rest = text[: match.start("top")], text[match.end() :].lstrip()
+    if match["whole"]:
+        before = text[: match.start("whole")]
+    sign = OPERATOR.search(before if match["dash"] is None else text[: match.start("dash")])
+    if CLOCK.search(before) or (rest[:1] in ("/", "^") and rest[1:2].isdigit()):
+        return True
+    if sign is None:
+        return False
+    operand = before[: sign.start()].rstrip()
+    if operand[-1:].isdigit() or operand[-1:] in (")", "%"):
+        return True
+    apart = sign[1] not in "-+\u2212\u2013" or (sign[2] and before[: sign.start()] != operand)
+    return bool(apart and NUMBER.search(operand))
+
+
+def _value(match: re.Match[str]) -> Fraction | None:
+    """The number without its sign."""
+    if len(match[0]) > LONGEST_NUMBER:
         return None
-    match = found[-1]
-    value = Fraction(match[1].replace(",", "") if not match[1].startswith(".") else f"0{match[1]}")
-    if match[2]:
-        divisor = Fraction(match[2].replace(",", ""))
-        if divisor == 0:
-            return None
-        value /= divisor
-    start = match[0].lstrip()
-    return _exact(-value if start[:1] in "-−" and _is_sign(text, match.start()) else value)
+    top, bottom = match["top"].replace(",", "").replace(" ", ""), Fraction(match["bottom"] or 1)
+    if bottom == 0:
+        return None
+    scale = Fraction(10) ** int(match["exponent"] or 0)
+    return int(match["whole"] or 0) + Fraction(f"0{top}") * scale / bottom
 
 
-def _is_sign(text: str, start: int) -> bool:
-    """Whether the dash at `start` is a sign, not a hyphen or a subtraction between two numbers."""
-    return start == 0 or not (text[start - 1].isalnum() or text[start - 1] == ")")
+def _is_negative(text: str, match: re.Match[str]) -> bool:
+    """Whether a minus stands before the number as its sign, not as the hyphen of a word."""
+    if match["dash"]:
+        return True
+    if not match["sign"] or match["sign"].startswith("+"):
+        return False
+    start = match.start("sign")
+    return start == 0 or not text[start - 1].isalnum()
 
 
 def _exact(value: Fraction) -> str:
@@ -123,7 +186,7 @@ def _exact(value: Fraction) -> str:
         return str(value.numerator)
     digits = 0
     scaled = value
-    while scaled.denominator != 1 and digits < 12:
+    while scaled.denominator != 1 and digits < DECIMALS:
         scaled *= 10
         digits += 1
     if scaled.denominator != 1:
@@ -134,37 +197,78 @@ def _exact(value: Fraction) -> str:
 
 
 def _choice(text: str, choices: Sequence[str]) -> str | None:
-    """The letter of the choice that is named by letter or by its text."""
+    """The letter of the choice that is named by its text, by its letter, or by both; none where they contradict."""
     letters = [chr(ord("A") + position) for position in range(len(choices))]
-    folded = [_fold(choice) for choice in choices]
-    if _fold(text) in folded:
-        return letters[folded.index(_fold(text))]
-    named = re.match(r"^\(?([A-Za-z])\)?(?:[\s.):,-]|$)", text)
-    if named and named[1].upper() in letters:
-        return named[1].upper()
-    return None
+    by_text = dict(zip(reversed([_fold(choice) for choice in choices]), reversed(letters), strict=True))
+    if _fold(text) in by_text:
+        return by_text[_fold(text)]
+    match = LETTER.match(text)
+    letter = match[1].upper() if match else ""
+    if match and letter in letters and not _is_word(text):
+        if len(set(BRACKETED.findall(text))) > 1:
+            return None
+        return letter if by_text.get(_fold(match[2]), letter) == letter else None
+    said = ["".join(found) for found in SAYS.findall(text)]
+    return _only(said, letters) or _named(text, by_text) or _only(BRACKETED.findall(text), letters)
+
+
+def _is_word(text: str) -> bool:
+    """Whether the first letter is a word of a sentence, not the name of a choice."""
+    return text[:1] in "AaIi" and text[1:2].isspace()
+
+
+def _only(found: Sequence[str], letters: Sequence[str]) -> str | None:
+    """The only letter among those found that names a choice."""
+    named = {letter.upper() for letter in found} & set(letters)
+    return named.pop() if len(named) == 1 else None
 
 
 def _label(text: str, labels: Sequence[str]) -> str | None:
-    """The label that the text is, or the only one that it names."""
-    folded = _fold(text)
+    """The label that the text is, or the only one that it names; `_` and `-` stand for blanks."""
+    if text in labels:
+        return text
+    spoken = _spoken(text)
     for label in labels:
-        if _fold(label) == folded:
+        if _spoken(label) == spoken:
             return label
-    named = [label for label in labels if re.search(rf"\b{re.escape(_fold(label))}\b", folded)]
-    return named[0] if len(named) == 1 else None
+    return _named(spoken, {_spoken(label): label for label in labels})
+
+
+def _spoken(label: str) -> str:
+    return _fold(re.sub(r"[_-]+", " ", label))
+
+
+def _named(text: str, names: Mapping[str, str]) -> str | None:
+    """What the only name stands for that the text contains as whole words; one behind `not`, or within another, no."""
+    folded = " ".join(text.casefold().split())
+    spans = [
+        (*match.span(), name)
+        for name in names
+        if name
+        for match in re.finditer(rf"(?<!\w)(?<!not )(?<!not a )(?<!not the )(?<!n't ){re.escape(name)}(?!\w)", folded)
+    ]
+    outer = {
+        name
+        for start, end, name in spans
+        if not any(first <= start and end <= last and last - first > end - start for first, last, _ in spans)
+    }
+    return names[outer.pop()] if len(outer) == 1 else None
 
 
 def _spans(text: str) -> str | None:
-    marks = [part.strip() for part in text.split(";") if part.strip()]
-    if text.casefold() == "none":
+    if text.casefold() in ("none", "none."):
         return ""
-    if not all(SPAN.match(mark) for mark in marks):
+    found = [SPAN.match(part.strip()) for part in text.split(";") if part.strip()]
+    marks = {(int(match[1]), int(match[2]), match[3].strip()) for match in found if match}
+    if not found or not all(found) or any(start >= end for start, end, _ in marks):
         return None
-    return ";".join(sorted(set(marks)))
+    return ";".join(f"{start}-{end}:{label}" for start, end, label in sorted(marks))
 
 
 def _fold(text: str) -> str:
-    """Lower case, single blanks, no articles and no punctuation at the ends."""
-    words = re.sub(r"\s+", " ", text.casefold()).strip().strip(".,;:!?\"'()[]").strip()
-    return re.sub(r"^(?:the|a|an) ", "", words)
+    """Lower case, single blanks, no articles in front and no punctuation at the ends."""
+    before, words = "", " ".join(text.casefold().split())
+    while before != words:
+        before = words
+        words = re.sub(r"^(?:the|a|an) ", "", words.strip(" .,;:!?\"'()[]"))
+    return words

@@ -142,7 +142,9 @@ def _check_folder(folder: Path) -> None:
         return
     if not folder.is_dir():
         raise PreceptorError(f"{folder}: a file is in the way; name another folder")
-    if any(folder.iterdir()) and not _is_ours(folder / MANIFEST):
+    names = {file.name.removesuffix(".partial") for file in folder.iterdir()}
+    cut_off = EXAMPLES in names and names <= {EXAMPLES, CARD, MANIFEST}
+    if names and not cut_off and not _is_ours(folder / MANIFEST):
         raise PreceptorError(f"{folder}: holds other files, which an export could overwrite; name an empty folder")
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from loop.answer import Answer, AnswerKind
@@ -126,14 +126,20 @@ def sent_to_review(store: Store, opened: Round, keys: Sequence[str]) -> list[Rev
     return reviews.open_tasks(store, opened.run, id_of(opened), wanted, 1_500_000)
 
 
-def a_verdict(  # noqa: D417
-    store: Store, rationale_id: int, kind: VerdictKind, *, reviewer: str = "ann@example.org", simulated: bool = False
+def a_verdict(
+    store: Store,
+    rationale_id: int,
+    kind: VerdictKind,
+    *,
+    reviewer: str = "ann@example.org",
+    simulated: bool = False,
+    minute: int = 0,
 ) -> None:
-    """A verdict of 30 seconds."""
+    """A verdict of 30 seconds; given again for the same rationale in a later minute it is a newer version."""
     verdict = Verdict(
-        board="fake", project="1", annotation=f"a{rationale_id}", updated_at="2026-01-01T12:00:00.000001Z",
+        board="fake", project="1", annotation=f"a{rationale_id}", updated_at=f"2026-01-01T12:{minute:02}:00.000001Z",
         rationale_id=rationale_id, reviewer=reviewer, kind=kind, seconds=30.0, simulated=simulated,
-        raw={"completed_by": reviewer}, pulled_at=NOON,
+        raw={"completed_by": reviewer}, pulled_at=NOON + timedelta(minutes=minute),
     )  # fmt: skip
     reviews.RunReviewBook(store, RUN).keep_verdict(verdict)
 

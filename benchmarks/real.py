@@ -17,6 +17,7 @@ from typing import Any
 Row = dict[str, Any]
 ROOT = Path(__file__).resolve().parents[1]
 PRECEPTOR = str(Path(sys.executable).parent / "preceptor")
+ESNLI_INSTRUCTIONS = "Does the hypothesis follow from the premise?"
 ESNLI_LABELS = {
     "entailment": "the hypothesis follows from the premise",
     "neutral": "the hypothesis may be true or false",
@@ -74,7 +75,7 @@ def esnli(data: Path) -> tuple[dict[str, list[Row]], dict[str, str]]:
     }
     labels = ", ".join(f'{label} = "{text}"' for label, text in ESNLI_LABELS.items())
     return world, {
-        "task": f'instructions = "Does the hypothesis follow from the premise?"\nanswer = "label"\nlabels = {{ {labels} }}',
+        "task": f'instructions = "{ESNLI_INSTRUCTIONS}"\nanswer = "label"\nlabels = {{ {labels} }}',
         "student": "epochs = 4\nlearning_rate = 2e-4\nmax_new_tokens = 64",
         "query": "batch_size = 100\ncandidates = 2\nsamples = 4",
         "teacher": 'model = "PaLM-540B"\nsamples = 1',

@@ -86,6 +86,7 @@ def ingest(
     from connectors import sources  # noqa: PLC0415
 
     project = _project(config, run)
+    report: sources.Ingested | sources.IngestedRationales
     if rationales:
         report = sources.ingest_rationales(paths, project.store, task=project.config.task, folder=project.folder)
     else:

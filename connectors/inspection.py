@@ -1,13 +1,12 @@
-"""Looks at one thing without changing the campaign: a prompt, the last student's answer, the reviews' state, a pilot."""
+"""Looks at one thing without changing the campaign: a prompt, the student's answer, the reviews, a pilot."""
 
 import hashlib
-
-from loop.interval import wilson
 
 from connectors.wiring import Project, cache_folder
 from loop import round as rounds_of
 from loop.answer import number_steps, shown
 from loop.errors import PreceptorError
+from loop.interval import wilson
 from loop.records import DecisionKind, Item, Split, Stage, VerdictKind
 from loop.store import decisions, items, rationales, reviews, rounds
 from loop.store.money import Purse

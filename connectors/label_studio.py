@@ -1,5 +1,6 @@
 """Label Studio as the board. Only this module speaks to its server."""
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from label_studio_sdk.core.api_error import ApiError
 
 from loop.errors import BoardDown, BoardRefused
 from review.board import BoardTask, OpenTask, RawVerdict, Result
-from review.task import interface, page_version
+from review.task import interface
 
 ONCE: Any = {"max_retries": 0, "timeout_in_seconds": 300}
 """A POST that is retried is a POST twice; what is missing afterwards is found by listing."""
@@ -24,10 +25,11 @@ MODEL_VERSION = "teacher"
 class LabelStudioBoard:
     """One project per title and page version (`review.board.Board`); tasks are known by the uid in their data."""
 
-    def __init__(self, url: str, token: str, *, title: str, name: str | None = None) -> None:
+    def __init__(self, url: str, token: str, *, title: str, page: str | None = None, name: str | None = None) -> None:
         self._url = url.rstrip("/")
         self._name = name or f"label-studio {self._url}"
-        self._title = f"{title[:36]} {page_version()}"
+        self._page = page or interface()
+        self._title = f"{title[:36]} {hashlib.sha256(self._page.encode()).hexdigest()[:12]}"
         self._client = LabelStudio(
             base_url=self._url, api_key=token, httpx_client=httpx.Client(trust_env=False, timeout=60.0)
         )
@@ -108,7 +110,7 @@ class LabelStudioBoard:
     def _make(self) -> int:
         made = self._client.projects.create(
             title=self._title,
-            label_config=interface(),
+            label_config=self._page,
             description="Rationales to review. Made by Preceptor; tasks are added and read by it.",
             show_collab_predictions=True,
             model_version=MODEL_VERSION,

@@ -34,7 +34,8 @@ def template() -> str:
     parts = ["# A Preceptor project. Every key is optional; the values below are the defaults.\n"]
     for name, field in Config.model_fields.items():
         table = field.annotation
-        assert isinstance(table, type) and issubclass(table, BaseModel)
+        assert isinstance(table, type)
+        assert issubclass(table, BaseModel)
         parts.append(f"\n# {table.__doc__}\n[{name}]\n")
         defaults = table()
         for key, setting in table.model_fields.items():

@@ -17,7 +17,7 @@ from loop.ledger import to_micro
 from loop.ports import Teacher
 from loop.records import Item, Rationale, Round
 from loop.round import Parts
-from loop.store import items, rationales, reviews, rounds
+from loop.store import rationales, reviews, rounds
 from loop.store.database import Store
 from review.board import Board
 from review.desk import Desk
@@ -115,27 +115,31 @@ class Project:
 
     @cached_property
     def board(self) -> Board:
-        """Where reviewers work."""
+        """Where reviewers judge rationales."""
+        return self._board_with(None, self.config.run.name)
+
+    def holdout_board(self, page: str) -> Board:
+        """Where people answer questions for the holdout."""
+        return self._board_with(page, "holdout")
+
+    def _board_with(self, page: str | None, suffix: str) -> Board:
         review = self.config.review
+        title = f"{review.project} {suffix}"
         if review.board == "fake":
-            return FakeBoard(self.folder / "fake-board.json", title=self._title)
+            return FakeBoard(self.folder / f"fake-board-{suffix}.json", title=title)
         from connectors.label_studio import LabelStudioBoard  # noqa: PLC0415 - the SDK is an extra
         from connectors.studio_server import running  # noqa: PLC0415
 
         token = os.environ.get(review.token_env)
-        if token is None:
-            studio = running(self.studio_folder)
-            if studio is None:
-                raise BadConfig(
-                    f"{review.token_env} is not set and no local Label Studio runs; "
-                    "set the variable to the token of your server, or start one with `preceptor review up`"
-                )
-            return LabelStudioBoard(studio.url, studio.token, title=self._title, name="label-studio (local)")
-        return LabelStudioBoard(review.url, token, title=self._title)
-
-    @property
-    def _title(self) -> str:
-        return f"{self.config.review.project} {self.config.run.name}"[:50]
+        if token is not None:
+            return LabelStudioBoard(review.url, token, title=title, page=page)
+        studio = running(self.studio_folder)
+        if studio is None:
+            raise BadConfig(
+                f"{review.token_env} is not set and no local Label Studio runs; "
+                "set the variable to the token of your server, or start one with `preceptor review up`"
+            )
+        return LabelStudioBoard(studio.url, studio.token, title=title, page=page, name="label-studio (local)")
 
     @property
     def studio_folder(self) -> Path:
@@ -172,7 +176,3 @@ class Project:
             seconds=settings.seconds,
             seed=self.config.run.seed,
         )
-
-    def holdout_item(self, key: str) -> Item | None:
-        """An item by key."""
-        return items.get(self.store, key)

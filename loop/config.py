@@ -70,7 +70,7 @@ class StudentConfig(Table):
     learning_rate: float = Field(default=1e-3, gt=0)
     """Peak learning rate of AdamW (linear warm-up over 5 %, then linear decay)."""
     batch_size: int = Field(default=8, ge=1)
-    """Target sequences in one training batch; batches are formed by length."""
+    """Rationales in one training batch; batches are formed by length."""
     lora_rank: int = Field(default=16, ge=0)
     """Rank of the LoRA adapters on all linear layers; 0 trains all weights."""
     rationale_weight: float = Field(default=0.5, ge=0, le=1)
@@ -279,6 +279,7 @@ def _known_keys(tables: list[str]) -> list[str]:
     current: type[BaseModel] = Config
     for name in tables:
         field = current.model_fields[name].annotation
-        assert isinstance(field, type) and issubclass(field, BaseModel)
+        assert isinstance(field, type)
+        assert issubclass(field, BaseModel)
         current = field
     return list(current.model_fields)

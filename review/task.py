@@ -1,6 +1,5 @@
 """What a reviewer is shown for a rationale, and what the result of the page means."""
 
-import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -42,11 +41,6 @@ def interface() -> str:
     return page[: block.start()] + "".join(blocks) + page[block.end() :]
 
 
-def page_version() -> str:
-    """A short hash of the page: a new page is a new project."""
-    return hashlib.sha256(interface().encode()).hexdigest()[:12]
-
-
 def board_task(task: ReviewTask, rationale: Rationale, item: Item, details: Details) -> BoardTask:
     """The task for one rationale: its steps with evidence, prefilled but without a verdict."""
     steps = _fitted(rationale.steps)
@@ -54,7 +48,7 @@ def board_task(task: ReviewTask, rationale: Rationale, item: Item, details: Deta
     data = {
         "uid": task.uid,
         "item_key": item.key,
-        "question": _with_choices(item),
+        "question": with_choices(item),
         "context": item.context,
         "student_answer": _shown(details.student_answer, item),
         "student_rationale": number_steps(details.student_steps),
@@ -71,7 +65,7 @@ def board_task(task: ReviewTask, rationale: Rationale, item: Item, details: Deta
 
 def interpret(raw: RawVerdict, board: str, rationale: Rationale | None, item: Item | None, task: TaskConfig) -> Verdict:
     """A verdict row from what came; `kind` is None where it cannot be read, the raw result is kept all the same."""
-    values = _values(raw.result)
+    values = values_of(raw.result)
     kind = _kind(values.get("verdict"))
     verdict = Verdict(
         board=board,
@@ -146,7 +140,8 @@ def _evidence(flags: Sequence[Flag], steps: int) -> dict[int, str]:
     return {place: "; ".join(texts) for place, texts in found.items()}
 
 
-def _with_choices(item: Item) -> str:
+def with_choices(item: Item) -> str:
+    """The question with its choices by letter."""
     letters = [f"({chr(ord('A') + place)}) {choice}" for place, choice in enumerate(item.choices)]
     return "\n".join([item.question, *letters])
 
@@ -155,7 +150,7 @@ def _shown(canonical: str | None, item: Item) -> str:
     return "none" if canonical is None else shown(Answer.from_canonical(canonical), item.choices)
 
 
-def _values(regions: Result) -> dict[str, Any]:
+def values_of(regions: Result) -> dict[str, Any]:
     """The page's controls by name; regions that are not of the page's form are passed over."""
     found: dict[str, Any] = {}
     for region in regions:
@@ -171,4 +166,4 @@ def _values(regions: Result) -> dict[str, Any]:
 
 
 def _kind(value: object) -> VerdictKind | None:
-    return VerdictKind(value) if value in set(VerdictKind) else None
+    return VerdictKind(str(value)) if value in set(VerdictKind) else None

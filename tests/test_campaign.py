@@ -24,7 +24,8 @@ def preceptor(*words: str, config: Path) -> subprocess.CompletedProcess[str]:
 def ingested(config: Path) -> Path:
     """The project with its items taken in."""
     for split in ("holdout", "pool"):
-        assert preceptor("ingest", str(config.parent / f"{split}.jsonl"), "--split", split, config=config).returncode == 0
+        file = str(config.parent / f"{split}.jsonl")
+        assert preceptor("ingest", file, "--split", split, config=config).returncode == 0
     return config
 
 
@@ -53,8 +54,8 @@ def test_all_twelve_items_are_decided_and_paid_once(finished: Path) -> None:
 
 
 def test_wrong_sums_do_not_become_gold_or_silver(finished: Path) -> None:
-    query = "select r.steps from decision d join rationale r on r.id = d.rationale_id where d.kind in ('GOLD', 'SILVER')"
-    for (steps,) in rows(finished, query):
+    joined = "select r.steps from decision d join rationale r on r.id = d.rationale_id"
+    for (steps,) in rows(finished, f"{joined} where d.kind in ('GOLD', 'SILVER')"):
         left, right = json.loads(str(steps))[0].split("=")
         assert sum(int(part) for part in left.split("+")) == int(right.strip(" ."))
 
@@ -132,7 +133,10 @@ def test_a_killed_run_goes_on_with_the_same_decisions(stage: str, finished: Path
     script = Path(__file__).with_name("killed_run.py")
     killed = subprocess.run(
         [sys.executable, str(script), str(config), stage, STAGES[stage]],
-        check=False, capture_output=True, text=True, timeout=120,
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert killed.returncode == -9, f"the kill point in {stage} was not reached\n{killed.stdout}{killed.stderr}"
     resumed = preceptor("run", config=config)
@@ -141,7 +145,8 @@ def test_a_killed_run_goes_on_with_the_same_decisions(stage: str, finished: Path
     assert rows(config, query) == rows(finished, query)
     asked = Counter(rows(config, "select item_key, sample from reply"))
     assert set(asked.values()) == {1}
-    paid = rows(config, "select purpose, count(*) from charge where currency='USD' and state='SETTLED' and not assumed group by purpose")
+    settled = "currency='USD' and state='SETTLED' and not assumed"
+    paid = rows(config, f"select purpose, count(*) from charge where {settled} group by purpose")
     assert len(paid) == 12
     assert all(count == 1 for _, count in paid)
     assert rows(config, "select reserved from balance where currency='USD'") == [(0,)]
@@ -150,9 +155,7 @@ def test_a_killed_run_goes_on_with_the_same_decisions(stage: str, finished: Path
 def test_the_second_of_two_runs_says_who_works_and_leaves(tmp_path: Path) -> None:
     config = ingested(tiny_project(tmp_path))
     script = Path(__file__).with_name("killed_run.py")
-    holder = subprocess.Popen(
-        [sys.executable, str(script), str(config), "hold", ""], stdout=subprocess.PIPE, text=True
-    )
+    holder = subprocess.Popen([sys.executable, str(script), str(config), "hold", ""], stdout=subprocess.PIPE, text=True)
     assert holder.stdout is not None
     assert holder.stdout.readline().strip() == "holding"
     second = preceptor("run", config=config)

@@ -5,9 +5,11 @@ import random
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-LARGEST = 300
+LARGEST = 150
 """No number in a problem or its solution is larger; whole numbers are tokens of the demo's student."""
 OPERATORS: Mapping[str, Callable[[int, int], int]] = {"+": operator.add, "-": operator.sub, "*": operator.mul}
+TRIES = 200
+NAMED = {"+": "plus", "-": "minus", "*": "times"}
 NAMES = ("Anna", "Ben", "Clara", "David", "Emma", "Felix", "Grace", "Hugo", "Iris", "Jonas", "Kira", "Leo")
 THINGS = ("apples", "pencils", "stickers", "eggs", "tickets", "cookies", "marbles", "books", "flowers", "cups")
 
@@ -73,19 +75,42 @@ def problems(kinds: tuple[Kind, ...], seed: str) -> Iterator[Problem]:
     """Problems without end, the kinds in turn; numbers stay within the range of the student."""
     chance = random.Random(seed)
     while True:
-        for kind in kinds:
-            yield _problem(kind, chance)
+        yield from (made for kind in kinds if (made := _problem(kind, chance)) is not None)
 
 
-def _problem(kind: Kind, chance: random.Random) -> Problem:
+def chains(seed: str) -> Iterator[Problem]:
+    """Sums in words among words that mean nothing, without end: they teach to find numbers and to carry results."""
+    chance = random.Random(seed)
+    fillers = sorted({word for kind in CAMPAIGN for word in kind.question.split() if word.isalpha()} - {"each", "more"})
     while True:
-        given = {slot: chance.randint(2, 12) for slot in "abcd" if f"{{{slot}}}" in kind.question}
-        given |= {slot: chance.randint(20, 60) for slot in "xy" if f"{{{slot}}}" in kind.question}
+        made = _problem(_chain(chance, fillers), chance)
+        if made is not None:
+            yield made
+
+
+def _chain(chance: random.Random, fillers: list[str]) -> Kind:
+    """One to three operations told by their names, each on the result of the one before."""
+    first = chance.choice("ax")
+    words, steps, left = [f"{{{first}}}"], [], first
+    for place, right in enumerate(chance.sample("bcdy", chance.randint(1, 3)), start=1):
+        sign = chance.choice("*+" if left == "a" and right != "y" else "+" if left == "a" else "+-")
+        words += [*chance.choices(fillers, k=chance.randint(0, 4)), NAMED[sign], f"{{{right}}}"]
+        steps.append(Step(left, sign, right, "There are {eq} ."))
+        left = f"r{place}"
+    return Kind("warm", " ".join([*chance.choices(fillers, k=chance.randint(0, 4)), *words, "?"]), tuple(steps))
+
+
+def _problem(kind: Kind, chance: random.Random) -> Problem | None:
+    """Numbers that fit the kind, or None where none were found."""
+    for _ in range(TRIES):
+        given = {slot: chance.randint(2, 9) for slot in "abcd" if f"{{{slot}}}" in kind.question}
+        given |= {slot: chance.randint(15, 40) for slot in "xy" if f"{{{slot}}}" in kind.question}
         numbers = solved(kind, given)
         if all(0 < value <= LARGEST for value in numbers.values()):
             first, second = chance.sample(NAMES, 2)
             words = {"name": first, "other": second, "thing": chance.choice(THINGS)}
             return Problem(kind, words, numbers)
+    return None
 
 
 CAMPAIGN = (
@@ -171,6 +196,12 @@ CAMPAIGN = (
 )
 """What the campaign asks: two and three steps, five domains."""
 
+SUMS = tuple(
+    Kind("warm", f"{{{left}}} {sign} {{{right}}} ?", (Step(left, sign, right, "{eq} ."),))
+    for left, sign, right in (("x", "+", "a"), ("x", "-", "a"), ("a", "*", "b"), ("x", "+", "y"), ("x", "-", "y"))
+)
+"""Bare arithmetic, so that the student's base knows its sums."""
+
 WARM = (
     Kind(
         "warm",
@@ -213,11 +244,28 @@ WARM = (
     ),
     Kind(
         "warm",
-        "{name} loses {a} {thing} , then {b} {thing} and then {c} {thing} . At first there were {x} . How many are left ?",
+        "There were {x} {thing} . {name} loses {a} , then {b} and then {c} . How many {thing} are left ?",
         (
             Step("x", "-", "a", "First there are {eq} {thing} ."),
             Step("r1", "-", "b", "Then there are {eq} {thing} ."),
             Step("r2", "-", "c", "At last there are {eq} {thing} ."),
+        ),
+    ),
+    Kind(
+        "warm",
+        "{name} has {a} boxes with {b} {thing} and {c} boxes with {d} {thing} . How many {thing} are there ?",
+        (
+            Step("a", "*", "b", "The first boxes hold {eq} {thing} ."),
+            Step("c", "*", "d", "The other boxes hold {eq} {thing} ."),
+            Step("r1", "+", "r2", "There are {eq} {thing} ."),
+        ),
+    ),
+    Kind(
+        "warm",
+        "{name} has {x} {thing} and gives {a} {thing} to each of {b} friends . How many {thing} are left ?",
+        (
+            Step("a", "*", "b", "The friends get {eq} {thing} ."),
+            Step("x", "-", "r1", "There are {eq} {thing} left ."),
         ),
     ),
     Kind(

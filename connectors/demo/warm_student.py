@@ -1,7 +1,7 @@
 """The demo's small student: a Llama of half a million weights that the project trains on easier problems itself."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,7 +12,19 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Split as SplitBy
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from connectors.demo.problems import CAMPAIGN, LARGEST, NAMES, THINGS, WARM, Kind, Problem, problems
+from connectors.demo.problems import (
+    CAMPAIGN,
+    LARGEST,
+    NAMED,
+    NAMES,
+    SUMS,
+    THINGS,
+    WARM,
+    Kind,
+    Problem,
+    chains,
+    problems,
+)
 from loop.answer import Answer, AnswerKind
 from loop.config import StudentConfig, TaskConfig
 from loop.ports import Example, Progress
@@ -21,7 +33,7 @@ from loop.student import prompts
 from loop.student.trainer import DecoderTrainer
 
 TOKEN = r"Answer:|\n|\d+|[A-Za-z]+|[^\sA-Za-z\d]"
-PROBLEMS = 12_000
+SUM_COUNT, CHAIN_COUNT, WARM_COUNT = 4_000, 10_000, 6_000
 SPECIAL = ("<pad>", "<eos>", "<unk>")
 
 
@@ -50,12 +62,14 @@ def make_warm_student(folder: Path, progress: Progress) -> None:
             model=scratch, lora_rank=0, epochs=5, batch_size=64, learning_rate=3e-3, rationale_weight=1.0
         )
         trainer = DecoderTrainer(settings, TaskConfig(answer=AnswerKind.NUMBER), folder.parent)
-        trainer.train(examples(WARM, PROBLEMS, "warm"), seed=0, folder=folder, progress=progress)
+        easy = examples(problems(SUMS, "sums"), SUM_COUNT)
+        easy += examples(chains("chains"), CHAIN_COUNT) + examples(problems(WARM, "warm"), WARM_COUNT)
+        trainer.train(easy, seed=0, folder=folder, progress=progress)
 
 
-def examples(kinds: tuple[Kind, ...], count: int, seed: str) -> list[Example]:
-    """Problems with their right solutions."""
-    return [_example(problem, number) for number, problem in enumerate(islice(problems(kinds, seed), count))]
+def examples(made: Iterator[Problem], count: int) -> list[Example]:
+    """The next problems with their right solutions."""
+    return [_example(problem, number) for number, problem in enumerate(islice(made, count))]
 
 
 def _example(problem: Problem, number: int) -> Example:
@@ -66,7 +80,7 @@ def _example(problem: Problem, number: int) -> Example:
 
 def _tokenizer() -> PreTrainedTokenizerFast:
     """Whole words and whole numbers; unknown words are one token."""
-    words = [*SPECIAL, *map(str, range(LARGEST + 1)), *sorted(_words(CAMPAIGN + WARM))]
+    words = [*SPECIAL, *map(str, range(LARGEST + 1)), *sorted(_words(CAMPAIGN + WARM + SUMS))]
     vocabulary = {word: number for number, word in enumerate(dict.fromkeys(words))}
     tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = SplitBy(Regex(TOKEN), behavior="removed", invert=True)
@@ -79,6 +93,8 @@ def _words(kinds: Sequence[Kind]) -> set[str]:
     texts = [
         *NAMES,
         *THINGS,
+        *NAMED.values(),
+        "There are .",
         prompts.ANSWER_TASK,
         prompts.RATIONALE_TASK,
         "Question: Context: Answer: \n + - * = , . ?",

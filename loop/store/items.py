@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 
 from sqlmodel import Session, col, func, select
 
+from loop.answer import Answer
 from loop.records import Decision, DecisionKind, Item, Part, Query, Round, Split
 from loop.store.database import Store
 
@@ -81,3 +82,22 @@ def _existing(session: Session, keys: Iterable[str]) -> dict[str, Item]:
         part = wanted[start : start + MANY]
         found |= {item.key: item for item in session.exec(select(Item).where(col(Item.key).in_(part)))}
     return found
+
+
+def unasked(store: Store) -> list[Item]:
+    """Items that no round of any run has queried, by key."""
+    asked = select(Query.item_key)
+    with store.reading() as session:
+        return list(session.exec(select(Item).where(col(Item.key).not_in(asked)).order_by(col(Item.key))))
+
+
+def make_holdout(store: Store, key: str, answer: Answer, part: Part) -> bool:
+    """Move a pool item that was never queried to the holdout with its gold answer; False where it cannot move."""
+    with store.writing() as session:
+        item = session.get(Item, key)
+        asked = session.exec(select(Query).where(Query.item_key == key)).first()
+        if item is None or item.split is not Split.POOL or asked is not None:
+            return False
+        item.split, item.part, item.answer = Split.HOLDOUT, part, answer.canonical
+        session.add(item)
+    return True

@@ -102,10 +102,12 @@ class DecoderTrainer:
 
     def _trainable(self, model: PreTrainedModel) -> torch.nn.Module:
         if self.config.lora_rank == 0:
-            return model
+            whole: torch.nn.Module = model
+            return whole
         rank = self.config.lora_rank
         lora = LoraConfig(r=rank, lora_alpha=LORA_ALPHA * rank, target_modules="all-linear", task_type="CAUSAL_LM")
-        return get_peft_model(model, lora)
+        adapted: torch.nn.Module = get_peft_model(model, lora)
+        return adapted
 
     def _fit(
         self, model: torch.nn.Module, base: Decoder, examples: Sequence[Example], seed: int, progress: Progress

@@ -1,0 +1,61 @@
+"""A holdout made by people: random pool items, question only, whose answers become gold."""
+
+import random
+from pathlib import Path
+
+from connectors.wiring import Project
+from loop.answer import Answer, parse_answer
+from loop.records import Item, Part, Split
+from loop.store import items
+from review.board import Board, BoardTask, RawVerdict
+from review.task import values_of, with_choices
+
+PAGE = Path(__file__).resolve().parents[1] / "review" / "holdout.xml"
+
+
+def label(project: Project, count: int) -> str:
+    """Send random pool items that no round has asked about; take answers that came meanwhile as holdout items."""
+    board = project.holdout_board(PAGE.read_text(encoding="utf-8"))
+    taken = sum(_take(project, raw) for raw in board.changed(None))
+    waiting = _send(project, board, count - len(items.of_split(project.store, Split.HOLDOUT)))
+    holdout = len(items.of_split(project.store, Split.HOLDOUT))
+    lines = [f"{taken} answers taken; the holdout has {holdout} items"]
+    if waiting:
+        lines.append(f"{waiting} questions wait for answers at {board.address()}; call this again when they are done")
+    return "\n".join(lines)
+
+
+def _send(project: Project, board: Board, missing: int) -> int:
+    """Put as many questions on the board as the holdout lacks; how many wait there."""
+    if missing <= 0:
+        return 0
+    waiting = len(board.open_tasks())
+    fresh = [item for item in items.unasked(project.store) if item.split is Split.POOL]
+    there = {task.data["item_key"] for task in board.open_tasks()}
+    candidates = [item for item in fresh if item.key not in there]
+    chance = random.Random(f"holdout/{project.config.run.seed}/{len(candidates)}")
+    chosen = chance.sample(candidates, min(max(0, missing - waiting), len(candidates)))
+    board.put([_task(item) for item in chosen])
+    return waiting + len(chosen)
+
+
+def _task(item: Item) -> BoardTask:
+    uid = f"holdout/{item.key}"
+    data = {"uid": uid, "item_key": item.key, "question": with_choices(item), "context": item.context}
+    return BoardTask(uid=uid, data=data)
+
+
+def _take(project: Project, raw: RawVerdict) -> bool:
+    """Move an answered item from the pool to the holdout; False where the answer is not allowed or it moved before."""
+    item = items.get(project.store, raw.uid.removeprefix("holdout/"))
+    answer = None if item is None else _answer(project, item, raw)
+    if item is None or answer is None or item.split is not Split.POOL:
+        return False
+    dev = random.Random(f"dev/{item.key}").random() < project.config.pool.dev_share
+    return items.make_holdout(project.store, item.key, answer, Part.DEV if dev else Part.TEST)
+
+
+def _answer(project: Project, item: Item, raw: RawVerdict) -> Answer | None:
+    task = project.config.task
+    stated = str(values_of(raw.result).get("answer", ""))
+    return parse_answer(stated, task.answer, choices=item.choices, labels=tuple(task.labels))

@@ -13,6 +13,8 @@ from matplotlib.ticker import MaxNLocator
 from loop.report import RiskBin
 
 INK, QUIET, LINE = "#24313b", "#6d7a84", "#1f6f8b"
+FEWEST_BARS = 4
+"""Room for this many bars is kept, so that a single one is not a wall."""
 DECISIONS: Mapping[str, str] = {"gold": "#d2a429", "silver": "#9aa8b5", "rejected": "#b9513f", "undecided": "#e2ddd0"}
 
 
@@ -20,7 +22,7 @@ def learning_curve(points: Sequence[Mapping[str, float]]) -> str:
     """Accuracy with its interval against dollars and examples; points have usd, examples, accuracy, low and high."""
     with _style("curve"):
         figure = Figure(figsize=(10.6, 3.3), layout="constrained")
-        left, right = figure.subplots(1, 2, sharey=True)
+        left, right = figure.subplots(1, 2, sharey=True, gridspec_kw={"wspace": 0.06})
         for axes, name, label in ((left, "usd", "US dollars spent"), (right, "examples", "examples trained on")):
             _curve(axes, [point[name] for point in points], points)
             axes.set_xlabel(label)
@@ -55,6 +57,7 @@ def flags(counts: Mapping[str, int]) -> str:
         axes.set_xlabel("flags")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(visible=False, axis="y")
+        axes.set_ylim(len(names) - 0.4 - max(len(names), FEWEST_BARS), len(names) - 0.4)
         return _svg(figure)
 
 
@@ -122,7 +125,7 @@ def _curve(axes: Axes, places: Sequence[float], points: Sequence[Mapping[str, fl
     above = [point["high"] - point["accuracy"] for point in points]
     axes.errorbar(places, middle, (below, above), color=LINE, marker="o", capsize=4, linewidth=1.8, elinewidth=1)
     axes.set_ylim(0, 1.02)
-    axes.margins(x=0.08)
+    axes.set_xlim(0, 1.06 * max(places) or 1)
 
 
 def _svg(figure: Figure) -> str:

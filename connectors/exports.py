@@ -184,6 +184,7 @@ def _card(store: Store, last: Round, examples: Sequence[Mapping[str, Any]]) -> s
         f"# Rationales of the run {_escaped(last.run)}",
         f"{len(examples)} examples: a question, a rationale in steps, and its answer. {held_out}",
         *_simulation_note(examples),
+        *_recording_note(store, last),
         _certificate_note(examples),
         "## How it was made\n\n"
         f"- rounds: {last.number}\n- teacher: {', '.join(map(_escaped, models)) or 'none'}\n"
@@ -205,8 +206,14 @@ def _simulation_note(examples: Sequence[Mapping[str, Any]]) -> list[str]:
     total = sum(len(each["verdicts"]) for each in examples)
     return [
         f"> **Simulated:** {simulated} of the {total} verdicts behind these examples are by a simulated reviewer, not "
-        "by people. Gold decisions that rest on them are simulated too; each verdict says so (`simulated`)."
+        "by people. Gold decisions and corrections (author `human`) that rest on them are simulated too; each verdict "
+        "says so (`simulated`)."
     ]
+
+
+def _recording_note(store: Store, last: Round) -> list[str]:
+    teacher = rounds.config_of(store, last).get("teacher", {})
+    return ["> The teacher's replies come from a recording."] if teacher.get("recorded") else []
 
 
 def _certificate_note(examples: Sequence[Mapping[str, Any]]) -> str:

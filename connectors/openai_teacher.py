@@ -113,7 +113,8 @@ class OpenAITeacher:
                 f"the price of {request.model} at {self._address} is not known; set teacher.input_price and "
                 "teacher.output_price (US dollars per million tokens; 0 for a model of your own)"
             ) from error
-        return math.ceil(found.total_price * 1_000_000)
+        micro: int = math.ceil(found.total_price * 1_000_000)
+        return micro
 
     def _open(self) -> AsyncOpenAI:
         timeout = httpx2.Timeout(self._config.timeout, connect=min(10.0, self._config.timeout))

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from connectors.exports import export
+from loop.config import Config, TeacherConfig
 from loop.errors import PreceptorError
 from loop.records import DecisionKind, VerdictKind
 from loop.store import items
@@ -96,6 +97,15 @@ def test_the_card_says_what_is_simulated_and_what_is_not_certified(tmp_path: Pat
     assert "| 1 | 3 | 2 | 1 | 1 | 1 | 0 |" in card
     assert r"| sums \& \<b\>parts\</b\> | 2 | 2 |" in card
     assert "panel" in card
+
+
+def test_the_card_says_where_the_teacher_was_a_recording(tmp_path: Path, store: Store) -> None:
+    a_campaign(store)
+    export(store, RUN, tmp_path / "one")
+    trained(store, a_round(store, Config(teacher=TeacherConfig(recorded=Path("r.jsonl")))), examples=0, right=0)
+    export(store, RUN, tmp_path / "two")
+    cards = [(tmp_path / name / "README.md").read_text(encoding="utf-8") for name in ("one", "two")]
+    assert ["come from a recording" in card for card in cards] == [False, True]
 
 
 def test_the_card_of_people_s_work_speaks_of_no_simulation(tmp_path: Path, store: Store) -> None:

@@ -89,7 +89,8 @@ def _json_row(path: Path, number: int, line: bytes) -> Raw:
     except UnicodeDecodeError:
         return Raw(str(path), number, {}, "not UTF-8; save the file as UTF-8")
     except (ValueError, RecursionError) as error:
-        return Raw(str(path), number, {}, f"not valid JSON ({getattr(error, 'msg', error)}); expected one object a line")
+        said = getattr(error, "msg", error)
+        return Raw(str(path), number, {}, f"not valid JSON ({said}); expected one object a line")
     if not isinstance(row, dict):
         return Raw(str(path), number, {}, f"a JSON {type(row).__name__}, but one object a line is expected")
     return Raw(str(path), number, {name: row[name] for name in FIELDS if name in row})

@@ -84,7 +84,8 @@ def parse_answer(
     text: str, kind: AnswerKind, *, choices: Sequence[str] = (), labels: Sequence[str] | Mapping[str, str] = ()
 ) -> Answer | None:
     """The answer that the text states, or None where it states none that is allowed."""
-    stripped = text.strip().strip("*`").strip()
+    storable = text.encode("utf-8", "replace").decode().replace("\x00", "")
+    stripped = storable.strip().strip("*`").strip()
     if not stripped or len(stripped) > LONGEST_ANSWER:
         return None
     value = {
@@ -270,5 +271,5 @@ def _fold(text: str) -> str:
     before, words = "", " ".join(text.casefold().split())
     while before != words:
         before = words
-        words = re.sub(r"^(?:the|a|an) ", "", words.strip(" .,;:!?\"'()[]"))
+        words = re.sub(r"^(?:the|a|an) ", "", words.strip(" .,;:!?*`\"'()[]"))
     return words

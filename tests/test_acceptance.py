@@ -1,0 +1,155 @@
+"""What becomes of an item follows from verdicts first and from the risk where nobody looked."""
+
+import pytest
+
+from loop.acceptance import Decided, decide
+from loop.answer import Answer, AnswerKind
+from loop.config import AcceptanceConfig
+from loop.records import Author, DecisionKind, Query, Rationale, ReviewTask, Verdict, VerdictKind
+from tests.builders import NOON, a_number
+
+QUERY = Query(round_id=1, item_key="q", position=0, arm="random")
+TASK = ReviewTask(rationale_id=1, round_id=1, uid="u", reason="risk")
+ACCEPT, EDIT, REJECT = VerdictKind.ACCEPT, VerdictKind.EDIT, VerdictKind.REJECT
+
+
+def a_rationale(answer: str | None = a_number(5)) -> Rationale:
+    return Rationale(id=1, item_key="q", round_id=1, author=Author.TEACHER, steps=["2 + 3 = 5"], answer=answer)
+
+
+def says(kind: VerdictKind | None, reviewer: str = "ann", minute: int = 0, **fields: object) -> Verdict:
+    return Verdict(
+        board="fake", project="1", annotation=f"{reviewer}{minute}", updated_at=f"2026-01-01T12:{minute:02}:00.000001Z",
+        rationale_id=1, reviewer=reviewer, kind=kind, raw={}, pulled_at=NOON, **fields,
+    )  # fmt: skip
+
+
+def edits(answer: str | None, *steps: str, reviewer: str = "ann", minute: int = 0) -> Verdict:
+    return says(EDIT, reviewer, minute, steps=list(steps), answer=answer)
+
+
+def outcome(*verdicts: Verdict, rationale: Rationale | None = None, task: ReviewTask | None = TASK) -> Decided:
+    return decide(QUERY, rationale or a_rationale(), task, list(verdicts), 0.5, AcceptanceConfig())
+
+
+def unreviewed(risk: float | None, answer: str | None = a_number(5), **config: object) -> Decided:
+    return decide(QUERY, a_rationale(answer), None, [], risk, AcceptanceConfig.model_validate(config))
+
+
+def test_an_accepted_rationale_is_gold() -> None:
+    assert outcome(says(ACCEPT)) == Decided(DecisionKind.GOLD, "accepted by review")
+
+
+def test_a_corrected_rationale_is_gold_with_its_correction() -> None:
+    decided = outcome(edits(a_number(6), " 2 + 4 = 6 ", ""))
+    assert decided.kind is DecisionKind.GOLD
+    assert decided.corrected == (("2 + 4 = 6",), Answer(kind=AnswerKind.NUMBER, value="6"))
+
+
+def test_a_rejected_rationale_is_rejected_with_the_reasons() -> None:
+    decided = outcome(says(REJECT, reasons=["wrong operation", "hallucinated"]))
+    assert decided.kind is DecisionKind.REJECTED
+    assert "wrong operation, hallucinated" in decided.reason
+
+
+@pytest.mark.parametrize(
+    "answer", [None, "six", '{"kind": "label", "value": "spam"}', '{"kind": "nonsense", "value": "1"}']
+)
+def test_a_correction_with_an_answer_that_is_not_allowed_decides_nothing(answer: str | None) -> None:
+    decided = outcome(edits(answer, "2 + 4 = 6"))
+    assert decided.kind is DecisionKind.UNDECIDED
+    assert "answer" in decided.reason
+
+
+def test_a_correction_without_steps_decides_nothing() -> None:
+    decided = outcome(edits(a_number(6), " "))
+    assert decided.kind is DecisionKind.UNDECIDED
+    assert "no steps" in decided.reason
+
+
+def test_accepting_a_rationale_without_an_allowed_answer_decides_nothing() -> None:
+    assert outcome(says(ACCEPT), rationale=a_rationale(None)).kind is DecisionKind.UNDECIDED
+
+
+def test_a_rationale_without_an_allowed_answer_may_be_corrected() -> None:
+    assert outcome(edits(a_number(6), "2 + 4 = 6"), rationale=a_rationale(None)).kind is DecisionKind.GOLD
+
+
+@pytest.mark.parametrize(
+    ("kinds", "kind"),
+    [
+        ([ACCEPT, ACCEPT, REJECT], DecisionKind.GOLD),
+        ([REJECT, ACCEPT, REJECT], DecisionKind.REJECTED),
+        ([ACCEPT, REJECT], DecisionKind.UNDECIDED),
+        ([ACCEPT, EDIT, REJECT], DecisionKind.UNDECIDED),
+        ([ACCEPT, ACCEPT, EDIT, REJECT], DecisionKind.UNDECIDED),
+    ],
+)
+def test_several_reviewers_decide_by_majority(kinds: list[VerdictKind], kind: DecisionKind) -> None:
+    verdicts = [
+        says(each, f"reviewer {number}", steps=["2 + 4 = 6"], answer=a_number(6)) for number, each in enumerate(kinds)
+    ]
+    decided = outcome(*verdicts)
+    assert decided.kind is kind
+    assert kind is not DecisionKind.UNDECIDED or decided.reason == "reviewers disagree"
+
+
+def test_editors_must_agree_on_the_answer_and_the_newest_steps_count() -> None:
+    ann, bob = edits(a_number(6), "by ann", reviewer="ann"), edits(a_number(6), "by bob", reviewer="bob", minute=1)
+    decided = outcome(bob, ann)
+    assert decided.corrected is not None
+    assert decided.corrected[0] == ("by bob",)
+    carl = edits(a_number(7), "by carl", reviewer="carl")
+    assert outcome(ann, carl).kind is DecisionKind.UNDECIDED
+    assert outcome(ann, bob, carl).corrected is not None
+
+
+def test_one_reviewer_has_one_vote_and_the_newest_counts() -> None:
+    assert outcome(says(REJECT, minute=3), says(ACCEPT, minute=5)).kind is DecisionKind.GOLD
+    assert outcome(says(ACCEPT, minute=5), says(REJECT, minute=7)).kind is DecisionKind.REJECTED
+    assert outcome(says(ACCEPT), says(ACCEPT, minute=1), says(REJECT, "bob")).reason == "reviewers disagree"
+
+
+def test_a_verdict_that_could_not_be_interpreted_has_no_vote() -> None:
+    assert outcome(says(None, "bob"), says(ACCEPT)).kind is DecisionKind.GOLD
+    assert outcome(says(None)).reason == "no verdict when the review closed"
+
+
+def test_a_sent_rationale_without_a_verdict_is_undecided_whatever_its_risk() -> None:
+    decided = decide(QUERY, a_rationale(), TASK, [], 0.0, AcceptanceConfig())
+    assert decided == Decided(DecisionKind.UNDECIDED, "no verdict when the review closed")
+
+
+@pytest.mark.parametrize("risk", [0.0, 0.1, 0.299])
+def test_an_unreviewed_rationale_of_low_risk_is_silver_without_a_certificate(risk: float) -> None:
+    decided = unreviewed(risk)
+    assert decided.kind is DecisionKind.SILVER
+    assert not decided.certified
+
+
+@pytest.mark.parametrize("risk", [0.3, 0.9, 1.0])
+def test_an_unreviewed_rationale_of_high_risk_is_undecided(risk: float) -> None:
+    decided = unreviewed(risk)
+    assert decided.kind is DecisionKind.UNDECIDED
+    assert "minutes" in decided.reason
+
+
+def test_where_a_certificate_is_required_nothing_becomes_silver() -> None:
+    decided = unreviewed(0.0, require_certificate=True)
+    assert decided.kind is DecisionKind.UNDECIDED
+    assert "no certificate" in decided.reason
+
+
+def test_an_unreviewed_answer_that_is_not_allowed_is_undecided() -> None:
+    assert unreviewed(0.0, answer=None).kind is DecisionKind.UNDECIDED
+
+
+def test_an_unchecked_rationale_is_never_silver() -> None:
+    assert unreviewed(None) == Decided(DecisionKind.UNDECIDED, "not checked")
+
+
+@pytest.mark.parametrize("problem", [None, "the reply is empty"])
+def test_without_a_rationale_the_item_is_undecided_with_the_problem(problem: str | None) -> None:
+    query = Query(round_id=1, item_key="q", position=0, arm="random", problem=problem)
+    decided = decide(query, None, None, [], None, AcceptanceConfig())
+    assert decided == Decided(DecisionKind.UNDECIDED, problem or "no reply came")

@@ -1,0 +1,386 @@
+"""Each check doubts what is wrong, leaves alone what is right, and is broken or held up by no text."""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from loop.answer import Answer, AnswerKind, parse_answer
+from loop.checks.flag import CHECKS, Doubt, Doubtful, check_set, doubts
+from loop.checks.risk import BASE, risk
+from loop.config import ChecksConfig, TaskConfig
+from loop.records import Author, Item, Rationale
+from tests.builders import an_item
+
+NUMBER = TaskConfig()
+LABEL = TaskConfig(answer=AnswerKind.LABEL, labels={"entailment": "", "neutral": "", "contradiction": ""})
+CHOICE = TaskConfig(answer=AnswerKind.CHOICE)
+TEXT = TaskConfig(answer=AnswerKind.TEXT)
+PAINTING = "Three friends had 48 brushes; half of them broke, and 25% of the rest cost $1,200 at 7:30."
+HOSTILE = [
+    "9**9**9 = 1", "(" * 10_000, "(" * 5_000 + "=" + ")" * 5_000, "=" * 10_000, "1=" * 5_000, "1+" * 5_000 + "=5",
+    "(1+" * 3_000 + "=5", "- " * 5_000 + "= 1", "1 a " * 2_500 + "= 2", "$" * 9_000 + "1+1=3", "1 of " * 2_000,
+    "nan + inf = 3", "1/0 = 3", "\u0663+\u0664 = 5", "\u00b2 + \u2075 = 9", "1^1^1^1 = 2", "9" * 9_000 + " + 1 = 2",
+    "9" * 18 + "^20 * " + "9" * 18 + "^20 = 1", "1 + 1 = 3 " * 1_000, "1/7+" * 2_000 + "1 = 2", "\\frac{" * 2_000,
+    "50% of " * 1_500 + "2 = 3", "x" * 10_000, "three " * 2_000, "\x00", "\ud800", "1,000" * 2_000, "1 1/2 " * 1_500,
+    "**" * 5_000, " " * 10_000 + "= 1", "not neutral " * 900, "twenty-" * 1_500,
+]  # fmt: skip
+
+
+def a_rationale(steps: Sequence[str], answer: str | None, task: TaskConfig, item: Item, sample: int = 0) -> Rationale:
+    parsed = parse_answer(answer or "", task.answer, choices=item.choices, labels=task.labels)
+    return Rationale(
+        item_key=item.key, round_id=1, author=Author.TEACHER, sample=sample, steps=list(steps),
+        answer=None if parsed is None else parsed.canonical, stated=answer or "",
+    )  # fmt: skip
+
+
+def raised(
+    check: str,
+    steps: Sequence[str],
+    answer: str | None = "5",
+    *,
+    task: TaskConfig = NUMBER,
+    item: Item | None = None,
+    siblings: Sequence[str] = (),
+    student: dict[str, Any] | None = None,
+) -> list[Doubt]:
+    item = item or an_item(question="How many?")
+    others = [a_rationale(["so"], each, task, item, number) for number, each in enumerate(siblings, start=1)]
+    doubtful = Doubtful(item, a_rationale(steps, answer, task, item), task, others, student)
+    return doubts(doubtful, ChecksConfig(enabled=(check,)))
+
+
+def canonical(*values: str | None) -> list[str | None]:
+    return [None if each is None else Answer(kind=AnswerKind.NUMBER, value=each).canonical for each in values]
+
+
+# --- arithmetic -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("step", "right"),
+    [
+        ("48 + 60 = 118 muffins.", "108"),
+        ("She has 3 x 4 = 12 apples and 12 - 5 = 8 left.", "7"),
+        ("So she sells (16 - 7) * $2 = $6 worth.", "18"),
+        ("25% of 48 is 13.", "12"),
+        ("1/3 of 12 is 5", "4"),
+        ("3/4 of the 12 apples = 8 apples", "9"),
+        ("1,200 - 200 = 1,100", "1000"),
+        ("350 000 x 2 = 600 000", "700000"),
+        ("20 - 5 - 5 = 20", "10"),
+        ("10 = 5 + 4", "9"),
+        ("2 + 3 = 5 = 4 + 2", "6"),
+        ("10 / 3 = 3.4", "3.3333"),
+        ("$1.25 * 3 = $3.76", "3.75"),
+        ("60 miles/hour * 2 hours = 130 miles", "120"),
+        ("9 * $2 = $<<9*2=19>>19", "18"),
+        (r"So \(18 - 6 = 13\) are left", "12"),
+        (r"\frac{1}{3} \times 18 = 7", "6"),
+        ("3 plus 4 equals 8", "7"),
+        ("12 divided by 4 is equal to 4", "3"),
+        ("2^10 = 1000", "1024"),
+        ("100% - 25% = 70%", "0.75"),
+        ("-3 + 5 = 8", "2"),
+        ("5 + 3 = 9 - she sells them", "8"),
+        ("10 - 7 = **4** apples", "3"),
+        ("- 10 - 7 = 4 apples", "3"),
+        ("7 \u00d7 8 = 54", "56"),
+    ],
+)
+def test_a_wrong_equation_is_doubted_with_its_right_value(step: str, right: str) -> None:
+    found = raised("arithmetic", ["All is well.", step])
+    assert [doubt.step for doubt in found] == [1]
+    assert found[0].evidence.endswith(f"side is {right}")
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        "48 + 60 = 108",
+        "$2.50 * 4 = $10",
+        "10 / 3 = 3.33",
+        "20 / 3 = 6.66",
+        "33.33 * 3 = 100",
+        "7 * 8 is about 56",
+        "7 * 8 \u2248 60",
+        "25% of 48 is 12",
+        "20/50 = 40%",
+        "100% - 25% = 75%",
+        "2 + 3 = 4 + 1 = 5",
+        "2 + 3 = 5 + 4 = 9",
+        "So 12 apples - 5 apples = 7 apples.",
+        "2(3 + 4) = 14",
+        "1 1/2 + 2 = 3 1/2",
+        "1/2 hour = 30 minutes",
+        "60 minutes + 1 hour = 120 minutes",
+        "17 / 5 = 3 remainder 2",
+        "2 dozen * 2 = 48",
+        "50 + 20% = 60",
+        "2x + 3 = 7",
+        "x + 3 = 7",
+        "2s + 30 = 110",
+        "7.5 / 1/2 = 15",
+        "\u221a16 + 3 = 7",
+        "5! = 120",
+        "12:30 + 2 = 14:30",
+        "5 - 3 is 2 less than 4",
+        "1/4 of the votes is equal to 80/4",
+        "f(9) = 2 * 2 + 1",
+        "5 = 5 and a = b",
+        "Anna = 5, 1/0 = 3",
+        "The 45-54 year-olds is 145",
+    ],
+)
+def test_an_equation_that_holds_or_cannot_be_judged_is_left_alone(step: str) -> None:
+    assert raised("arithmetic", [step]) == []
+
+
+@given(st.integers(-999, 999), st.sampled_from("+-*"), st.integers(0, 999), st.integers(1, 9))
+def test_any_wrong_result_is_found_and_no_right_one(left: int, sign: str, right: int, off: int) -> None:
+    result = {"+": left + right, "-": left - right, "*": left * right}[sign]
+    assert raised("arithmetic", [f"{left} {sign} {right} = {result}."]) == []
+    assert len(raised("arithmetic", [f"{left} {sign} {right} = {result + off}."])) == 1
+
+
+# --- answer ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("answer", "task"),
+    [
+        ("many", NUMBER),
+        (None, NUMBER),
+        ("10 - 3", NUMBER),
+        ("perhaps", LABEL),
+        ("neutral or entailment", LABEL),
+        ("E", CHOICE),
+    ],
+)
+def test_an_answer_that_is_not_allowed_is_doubted(answer: str | None, task: TaskConfig) -> None:
+    found = raised("answer", ["so"], answer, task=task, item=an_item(choices=["dog", "cat"]))
+    assert len(found) == 1
+    assert found[0].step is None
+
+
+@pytest.mark.parametrize(
+    ("answer", "task"),
+    [("12", NUMBER), ("$1,200.50", NUMBER), ("7/3", NUMBER), ("Neutral.", LABEL), ("(B) cat", CHOICE), ("a", TEXT)],
+)
+def test_an_allowed_answer_is_left_alone(answer: str, task: TaskConfig) -> None:
+    assert raised("answer", ["so"], answer, task=task, item=an_item(choices=["dog", "cat"])) == []
+
+
+# --- conclusion -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("steps", "answer", "task"),
+    [
+        (["3 + 4 = 7", "So there are 7."], "8", NUMBER),
+        (["3 + 4 = 7", "7 - 2 = 5 are left."], "7.5", NUMBER),
+        (["He counts them."], "8", NUMBER),
+        (["The answer is 12."], "21", NUMBER),
+        (["3 + 4 = 8", "So that is it."], "9", NUMBER),
+        (["So this is a contradiction."], "neutral", LABEL),
+        (["It is not neutral but entailment."], "neutral", LABEL),
+        (["Therefore it must be the cat."], "(A)", CHOICE),
+        (["Somebody walked."], "paris", TEXT),
+    ],
+)
+def test_steps_that_end_elsewhere_are_doubted(steps: list[str], answer: str, task: TaskConfig) -> None:
+    found = raised("conclusion", steps, answer, task=task, item=an_item(choices=["the dog", "the cat"]))
+    assert [doubt.step for doubt in found] == [len(steps) - 1]
+
+
+@pytest.mark.parametrize(
+    ("steps", "answer", "task"),
+    [
+        (["3 + 4 = 7"], "7", NUMBER),
+        (["So there are seven."], "7", NUMBER),
+        (["3 + 4 = 7", "That is all."], "7", NUMBER),
+        (["The answer is (76 - 25)."], "51", NUMBER),
+        (["17 / 5 = 3.4 boxes"], "3", NUMBER),
+        (["She pays $1,200.50."], "1200.5", NUMBER),
+        (["A man sleeps, so he does not run."], "contradiction", LABEL),
+        (["So it is neutral."], "neutral", LABEL),
+        (["The dog barks, not the cat."], "(A)", CHOICE),
+        (["It was in Paris."], "the city of Paris", TEXT),
+        (["so"], None, NUMBER),
+        ([], "7", NUMBER),
+    ],
+)
+def test_steps_that_lead_to_the_answer_are_left_alone(steps: list[str], answer: str | None, task: TaskConfig) -> None:
+    assert raised("conclusion", steps, answer, task=task, item=an_item(choices=["the dog", "the cat"])) == []
+
+
+# --- quantities -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("steps", "step", "number"),
+    [
+        (["They had 61 brushes."], 0, "61"),
+        (["48 - 9 = 39"], 0, "9"),
+        (["48 / 2 = 24", "24 - 5 = 19"], 1, "5"),
+        (["Each pays $1999."], 0, "1999"),
+        (["48 * 0.71 = 34.08"], 0, "0.71"),
+        (["48 - 17 = 31", "31 - 17 = 14"], 0, "17"),
+    ],
+)
+def test_a_number_from_nowhere_is_doubted_once(steps: list[str], step: int, number: str) -> None:
+    found = raised("quantities", steps, item=an_item(question=PAINTING))
+    assert [(doubt.step, number in doubt.evidence) for doubt in found] == [(step, True)]
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        ["There are 3 friends and 48 brushes."],
+        ["Half is 48 / 2 = 24.", "24 * 0.25 = 6", "24 - 6 = 18"],
+        ["They have 24 left, and 18 after that."],
+        ["48 * 0.5 = 24 and 24 * 75% = 18"],
+        ["$1,200 / 3 = $400 each, so $400.00."],
+        ["It is the 1st and the 22nd brush."],
+        ["48 * 100 = 4800, and 48 * 1 = 48, and 48 + 0 = 48"],
+        ["From 7 to 7:30 there are 30 minutes."],
+        ["3 - 48 = -45", "45 brushes are missing."],
+    ],
+)
+def test_a_number_with_a_source_is_left_alone(steps: list[str]) -> None:
+    assert raised("quantities", steps, item=an_item(question=PAINTING)) == []
+
+
+@pytest.mark.parametrize(
+    ("question", "step"),
+    [
+        ("He works 2 hours.", "2 * 60 = 120 minutes"),
+        ("A week of work at 8 dollars a day.", "7 * 8 = 56"),
+        ("A year of 5 dollars a month.", "12 * 5 = 60"),
+        ("She buys a dozen eggs.", "12 eggs"),
+        ("He has twice as many as 4.", "2 * 4 = 8"),
+        ("Twenty-one of them left.", "21 left"),
+        ("Two thirds of 9 are red.", "9 * 2/3 = 6"),
+        ("A third of 9 are red.", "9 / 3 = 3"),
+        ("On Monday he ate 2/5 of 10.", "10 * 0.4 = 4"),
+    ],
+)
+def test_words_and_units_bring_their_numbers(question: str, step: str) -> None:
+    assert raised("quantities", [step], item=an_item(question=question)) == []
+
+
+def test_quantities_are_no_matter_for_labels() -> None:
+    assert raised("quantities", ["There are 17 men."], "neutral", task=LABEL) == []
+
+
+# --- dissent and agreement ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("greedy", "sampled"),
+    [
+        ("7", ["7", "7", "7"]),
+        ("7", ["7", "7", "8"]),
+        ("8", ["7", "7", "7"]),
+        (None, ["7", "7"]),
+        ("7", ["7", None, None]),
+    ],
+)
+def test_a_confident_student_dissents(greedy: str | None, sampled: list[str | None]) -> None:
+    student = {"answer": canonical(greedy)[0], "sampled_answers": canonical(*sampled)}
+    found = raised("dissent", ["so"], "5", student=student)
+    assert len(found) == 1
+    assert "7" in found[0].evidence
+
+
+@pytest.mark.parametrize(
+    "student",
+    [
+        None,
+        {},
+        {"answer": None, "sampled_answers": [None, None]},
+        {"answer": canonical("7")[0], "sampled_answers": []},
+        {"answer": canonical("5")[0], "sampled_answers": canonical("5", "5", "5")},
+        {"answer": canonical("7")[0], "sampled_answers": canonical("7", "5", "5")},
+        {"answer": canonical("7")[0], "sampled_answers": canonical("8", "9", "6")},
+    ],
+)
+def test_an_unsure_agreeing_or_absent_student_does_not_dissent(student: dict[str, Any] | None) -> None:
+    assert raised("dissent", ["so"], "5", student=student) == []
+
+
+@pytest.mark.parametrize("siblings", [["6"], ["6", "5"], ["6", "7"], ["6", "6", "5", "5"], ["6", "many"]])
+def test_other_samples_that_end_elsewhere_are_a_doubt(siblings: list[str]) -> None:
+    found = raised("agreement", ["so"], "5", siblings=siblings)
+    assert len(found) == 1
+    assert "6" in found[0].evidence
+
+
+@pytest.mark.parametrize(
+    ("answer", "siblings"),
+    [("5", []), ("5", ["5"]), ("5", ["5.0", "$5"]), ("5", ["many", "few"]), ("many", ["5", "6"])],
+)
+def test_other_samples_that_agree_are_none(answer: str, siblings: list[str]) -> None:
+    assert raised("agreement", ["so"], answer, siblings=siblings) == []
+
+
+def test_more_disagreement_weighs_more() -> None:
+    weights = [
+        raised("agreement", ["so"], "5", siblings=each)[0].weight for each in (["6", "5", "5"], ["6", "5"], ["6", "6"])
+    ]
+    assert weights == sorted(weights)
+    assert weights[0] < weights[-1]
+
+
+# --- all of them ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("task", [NUMBER, LABEL, CHOICE, TEXT])
+@pytest.mark.parametrize("text", HOSTILE)
+def test_hostile_text_neither_breaks_nor_holds_up_the_checks(text: str, task: TaskConfig) -> None:
+    item = an_item(question=text.encode("utf-8", "replace").decode(), choices=[text[:50], "the dog"])
+    doubtful = Doubtful(item, a_rationale([text, text], text, task, item), task)
+    started = time.perf_counter()
+    found = doubts(doubtful, ChecksConfig())
+    assert time.perf_counter() - started < 1
+    assert all(doubt.check in CHECKS and 0 < doubt.weight <= 1 for doubt in found)
+    assert all(len(doubt.evidence) < 300 for doubt in found)
+
+
+@given(
+    st.lists(st.text(max_size=200) | st.text(alphabet="0123456789.,+-*/=()%$^x of is\n", max_size=200), max_size=4),
+    st.text(max_size=50),
+    st.text(max_size=100),
+    st.sampled_from([NUMBER, LABEL, CHOICE, TEXT]),
+)
+@settings(max_examples=300, deadline=1000)
+def test_no_text_breaks_the_checks(steps: list[str], answer: str, question: str, task: TaskConfig) -> None:
+    item = an_item(question=question, choices=["a dog", question])
+    doubtful = Doubtful(item, a_rationale(steps, answer, task, item), task, [a_rationale(steps, "5", task, item, 1)])
+    found = doubts(doubtful, ChecksConfig())
+    assert all(doubt.step is None or 0 <= doubt.step < len(steps) for doubt in found)
+    assert 0 <= risk(found) <= 1
+
+
+def test_only_enabled_checks_are_run_and_named() -> None:
+    item = an_item(question="How many?")
+    doubtful = Doubtful(item, a_rationale(["1 + 1 = 3"], "9", NUMBER, item), NUMBER)
+    everything, one = ChecksConfig(), ChecksConfig(enabled=("arithmetic",))
+    assert {doubt.check for doubt in doubts(doubtful, everything)} == {"arithmetic", "conclusion"}
+    assert {doubt.check for doubt in doubts(doubtful, one)} == {"arithmetic"}
+    assert doubts(doubtful, ChecksConfig(enabled=())) == []
+    assert check_set(everything) != check_set(one)
+    assert check_set(one) == check_set(ChecksConfig(enabled=("arithmetic",)))
+
+
+def test_risk_starts_at_the_base_rate_and_grows_with_every_check() -> None:
+    light, heavy = Doubt("quantities", 0, "", 0.4), Doubt("arithmetic", 0, "", 0.85)
+    assert risk([]) == pytest.approx(BASE)
+    assert risk([light]) == pytest.approx(1 - 0.9 * 0.6)
+    assert risk([light, light]) == risk([light])
+    assert risk([light, heavy]) == pytest.approx(1 - 0.9 * 0.6 * 0.15)
+    assert risk([Doubt("answer", None, "", 1.0)]) == 1

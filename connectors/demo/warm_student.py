@@ -7,6 +7,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
+import typer
+from rich.console import Console
 from tokenizers import Regex, Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Split as SplitBy
@@ -25,6 +27,7 @@ from connectors.demo.problems import (
     chains,
     problems,
 )
+from connectors.progress import RichProgress
 from loop.answer import Answer, AnswerKind
 from loop.config import StudentConfig, TaskConfig
 from loop.ports import Example, Progress
@@ -38,7 +41,7 @@ SPECIAL = ("<pad>", "<eos>", "<unk>")
 
 
 def make_warm_student(folder: Path, progress: Progress) -> None:
-    """Train the base from nothing on easier problems and leave an ordinary model directory (about a minute)."""
+    """Train the base from nothing on easier problems and leave an ordinary model directory (some minutes)."""
     torch.manual_seed(0)
     tokenizer = _tokenizer()
     model = LlamaForCausalLM(
@@ -78,6 +81,11 @@ def _example(problem: Problem, number: int) -> Example:
     return Example(item=item, steps=tuple(problem.steps), answer=answer)
 
 
+def main(folder: Path) -> None:
+    """Train the base again."""
+    make_warm_student(folder, RichProgress(Console()))
+
+
 def _tokenizer() -> PreTrainedTokenizerFast:
     """Whole words and whole numbers; unknown words are one token."""
     words = [*SPECIAL, *map(str, range(LARGEST + 1)), *sorted(_words(CAMPAIGN + WARM + SUMS))]
@@ -102,3 +110,7 @@ def _words(kinds: Sequence[Kind]) -> set[str]:
     for kind in kinds:
         texts += [kind.question, *(step.text for step in kind.steps)]
     return {word for text in texts for word in re.findall(TOKEN, text) if not word.isdigit()} - set("{}")
+
+
+if __name__ == "__main__":
+    typer.run(main)

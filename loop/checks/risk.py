@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from loop.checks.doubt import Doubt
 
 BASE = 0.1
-"""Share of wrong rationales among those without any doubt, rounded down from what was measured."""
+"""Taken as wrong among rationales without any doubt; with one sample of a weak teacher it is more."""
 
 
 def risk(doubts: Sequence[Doubt]) -> float:

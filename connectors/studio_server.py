@@ -132,6 +132,7 @@ def _launch(venv: Path, folder: Path, port: int, secret: dict[str, str]) -> Stud
         process_started=psutil.Process(process.pid).create_time(),
     )
     _wait(process, studio, folder)
+    process.returncode = 0  # it outlives this process on purpose; Popen would warn about that
     state = folder / STATE
     state.touch(mode=0o600)
     state.write_text(json.dumps(asdict(studio)), encoding="utf-8")

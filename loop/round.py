@@ -392,7 +392,9 @@ def _evaluate(current: Round, store: Store, parts: Parts, config: Config) -> Rou
     _predict(candidate, store, parts)
     student_id = candidate.id
     if incumbent is not None:
-        before, after = (_on_dev(store, each) for each in (incumbent, candidate))
+        old, new = (_on_dev(store, each) for each in (incumbent, candidate))
+        common = sorted(old.keys() & new.keys())
+        before, after = [old[key] for key in common], [new[key] for key in common]
         passed, interval = evaluation.passes_gate(before, after, config.evaluation.gate_level)
         if not passed:
             parts.progress.say(f"the new student is worse on dev (difference within {interval}): the old one stays")
@@ -429,11 +431,10 @@ def _predict(candidate: Checkpoint, store: Store, parts: Parts) -> None:
             bar.advance(len(piece))
 
 
-def _on_dev(store: Store, checkpoint: Checkpoint) -> list[bool]:
-    """Right or wrong on `dev`, in the order of the keys."""
+def _on_dev(store: Store, checkpoint: Checkpoint) -> dict[str, bool]:
+    """Right or wrong on `dev`, by key."""
     assert checkpoint.id is not None
-    rows = checkpoints.predictions(store, checkpoint.id, Part.DEV)
-    return [row.correct for row in sorted(rows, key=lambda row: row.item_key)]
+    return {row.item_key: row.correct for row in checkpoints.predictions(store, checkpoint.id, Part.DEV)}
 
 
 # --- settings -------------------------------------------------------------------------------------------------------

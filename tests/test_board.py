@@ -1,0 +1,219 @@
+"""What every board must do, held against the real Label Studio and the fake."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from connectors import studio_server
+from connectors.label_studio import LabelStudioBoard
+from connectors.wiring import cache_folder
+from loop.answer import Answer, AnswerKind
+from loop.config import TaskConfig
+from loop.errors import BoardDown, BoardRefused
+from loop.records import Author, Flag, Item, Rationale, ReviewTask, Split, VerdictKind
+from review.board import Board, BoardTask, RawVerdict
+from review.fake_board import FakeBoard
+from review.simulated import SimulatedReviewer, Truth
+from review.task import Details, board_task, interface, interpret, result
+
+HOSTILE = "<script>alert('x')</script> & {{7*7}} \u202e 🐘"
+UNIQUE = "7b1d3a52-0000-4000-8000-{:012}"
+OpenBoard = Callable[..., LabelStudioBoard]
+TASK = TaskConfig(answer=AnswerKind.NUMBER)
+
+
+def an_item(question: str = "What is 2 + 3 ?") -> Item:
+    return Item(key="a", question=question, split=Split.POOL, text_hash="")
+
+
+def a_task(number: int, *, steps: list[str] | None = None, question: str = "What is 2 + 3 ?") -> BoardTask:
+    rationale = Rationale(
+        id=number,
+        item_key="a",
+        round_id=1,
+        author=Author.TEACHER,
+        steps=steps or ["2 + 3 = 6"],
+        answer=Answer(kind=AnswerKind.NUMBER, value="6").canonical,
+        stated="6",
+    )
+    flag = Flag(rationale_id=number, check_name="arithmetic", step=0, evidence="it is 5", weight=0.9)
+    task = ReviewTask(rationale_id=number, round_id=1, uid=f"run/1/{number}", reason="risk")
+    return board_task(task, rationale, an_item(question), Details(flags=(flag,), risk=0.9))
+
+
+@pytest.fixture(scope="session")
+def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[studio_server.Studio]:
+    """A real Label Studio on a free port of loopback."""
+    folder = tmp_path_factory.mktemp("studio") / "data"
+    server = studio_server.start(folder, cache=cache_folder(), port=0, say=lambda _: None)
+    yield server
+    studio_server.stop(server)
+
+
+@pytest.fixture(params=["fake", "label studio"])
+def board(request: pytest.FixtureRequest, tmp_path: Path) -> Board:
+    """Each board in turn, empty."""
+    title = f"t {abs(hash(request.node.name)) % 10**8}"
+    if request.param == "fake":
+        return FakeBoard(tmp_path / "board.json", title=title)
+    made: Board = request.getfixturevalue("open_board")(title)
+    return made
+
+
+@pytest.fixture
+def open_board(studio: studio_server.Studio) -> Iterator[OpenBoard]:
+    """Opens boards on the real server and closes them in the end."""
+    with ExitStack() as stack:
+
+        def opened(title: str, **others: str) -> LabelStudioBoard:
+            board = LabelStudioBoard(**{"url": studio.url, "token": studio.token, "title": title, **others})
+            return stack.enter_context(closing(board))
+
+        yield opened
+
+
+@pytest.fixture
+def api(studio: studio_server.Studio) -> Iterator[httpx.Client]:
+    """The server's API, for what no board does."""
+    headers = {"Authorization": f"Token {studio.token}"}
+    with httpx.Client(base_url=studio.url, headers=headers, trust_env=False, timeout=30.0) as client:
+        yield client
+
+
+def test_putting_twice_is_putting_once(board: Board) -> None:
+    first = board.put([a_task(1), a_task(2)])
+    again = board.put([a_task(1), a_task(2), a_task(3)])
+    assert {uid: again[uid] for uid in first} == first
+    assert len(board.open_tasks()) == 3
+
+
+def test_a_task_carries_its_doubts_and_no_verdict(board: Board) -> None:
+    board.put([a_task(1)])
+    (task,) = board.open_tasks()
+    assert task.data["evidence_0"] == "it is 5"
+    assert {region["from_name"] for region in task.prediction} == {"step_0", "answer", "rationale"}
+
+
+def test_a_verdict_comes_back_as_it_was_given(board: Board) -> None:
+    placed = board.put([a_task(1)])
+    given = result(VerdictKind.EDIT, steps=["2 + 3 = 5"], answer="5", note="hello")
+    board.annotate(placed["run/1/1"], given, seconds=12.5, unique_id="7b1d3a52-0000-4000-8000-000000000001")
+    (raw,) = board.changed(None)
+    verdict = interpret(raw, board.name, None, an_item(), TASK)
+    assert verdict.kind is VerdictKind.EDIT
+    assert verdict.steps == ["2 + 3 = 5"]
+    assert verdict.answer == Answer(kind=AnswerKind.NUMBER, value="5").canonical
+    assert verdict.seconds == 12.5
+    assert not verdict.simulated
+    assert board.open_tasks() == []
+
+
+def test_the_same_annotation_sent_twice_is_one(board: Board) -> None:
+    placed = board.put([a_task(1)])
+    for _ in range(2):
+        board.annotate(
+            placed["run/1/1"],
+            result(VerdictKind.ACCEPT),
+            seconds=1.0,
+            unique_id="7b1d3a52-0000-4000-8000-000000000002",
+        )
+    assert len(board.changed(None)) == 1
+
+
+def test_only_what_changed_since_comes_back(board: Board) -> None:
+    placed = board.put([a_task(1)])
+    board.annotate(placed["run/1/1"], result(VerdictKind.ACCEPT), seconds=1.0, unique_id=UNIQUE.format(3))
+    (raw,) = board.changed(None)
+    assert [each.updated_at for each in board.changed(raw.updated_at)] == [raw.updated_at]
+    assert board.changed("2099-01-01T00:00:00.000000Z") == []
+
+
+def test_hostile_text_comes_back_unchanged(board: Board) -> None:
+    board.put([a_task(1, steps=[HOSTILE, "x" * 20_000], question=HOSTILE)])
+    (task,) = board.open_tasks()
+    assert task.data["question"] == HOSTILE
+    assert task.data["steptext_0"] == HOSTILE
+    assert len(task.data["steptext_1"]) == 20_000
+
+
+def test_a_simulated_reviewer_works_through_the_board_and_says_so(board: Board) -> None:
+    board.put([a_task(1), a_task(2)])
+    truth = {"a": Truth("5", ("2 + 3 = 5",))}
+    reviewer = SimulatedReviewer(board, truth, TASK, error_rate=0.0, seconds=30, seed=0)
+    assert reviewer.work() == 2
+    assert reviewer.work() == 0
+    verdicts = [interpret(raw, board.name, None, an_item(), TASK) for raw in board.changed(None)]
+    assert [verdict.kind for verdict in verdicts] == [VerdictKind.EDIT] * 2
+    assert all(verdict.simulated for verdict in verdicts)
+
+
+def test_a_skipped_task_is_no_verdict_on_the_fake(tmp_path: Path) -> None:
+    board = FakeBoard(tmp_path / "board.json", title="t")
+    board.skip(board.put([a_task(1)])["run/1/1"], unique_id="s")
+    assert board.changed(None) == []
+    assert len(board.open_tasks()) == 1
+
+
+def test_a_skipped_task_is_no_verdict_on_label_studio(open_board: OpenBoard, api: httpx.Client) -> None:
+    board = open_board("skipping")
+    task = board.put([a_task(1)])["run/1/1"]
+    response = api.post(
+        f"/api/tasks/{task}/annotations/", json={"result": result(VerdictKind.ACCEPT), "was_cancelled": True}
+    )
+    assert response.status_code == 201
+    assert board.changed(None) == []
+    assert len(board.open_tasks()) == 1
+
+
+def test_a_changed_annotation_is_a_new_version_on_label_studio(open_board: OpenBoard, api: httpx.Client) -> None:
+    board = open_board("changing")
+    placed = board.put([a_task(1)])
+    board.annotate(placed["run/1/1"], result(VerdictKind.ACCEPT), seconds=1.0, unique_id=UNIQUE.format(9))
+    (first,) = board.changed(None)
+    api.patch(f"/api/annotations/{first.annotation}/", json={"result": result(VerdictKind.REJECT)})
+    (second,) = board.changed(first.updated_at)
+    assert second.annotation == first.annotation
+    assert second.updated_at > first.updated_at
+    assert interpret(second, board.name, None, None, TASK).kind is VerdictKind.REJECT
+
+
+def test_a_deleted_project_is_made_anew_with_what_is_put(open_board: OpenBoard, api: httpx.Client) -> None:
+    board = open_board("deleting")
+    board.put([a_task(1), a_task(2)])
+    project = board.project()
+    assert api.delete(f"/api/projects/{project}/").status_code == 204
+    board.put([a_task(2)])
+    assert board.project() != project
+    assert [task.uid for task in board.open_tasks()] == ["run/1/2"]
+
+
+def test_the_server_takes_the_page(api: httpx.Client) -> None:
+    response = api.post("/api/projects/validate/", json={"label_config": interface()})
+    assert response.status_code == 204, response.text
+
+
+def test_a_wrong_token_is_refused_with_the_cure(open_board: OpenBoard) -> None:
+    with pytest.raises(BoardRefused, match=r"review\.token_env"):
+        open_board("nobody", token="0" * 40).put([a_task(1)])
+
+
+def test_a_server_that_is_down_is_named_with_the_cure(open_board: OpenBoard) -> None:
+    with pytest.raises(BoardDown, match="preceptor review up"):
+        open_board("nobody", url="http://127.0.0.1:9").put([a_task(1)])
+
+
+def test_unreadable_results_are_kept_without_a_kind() -> None:
+    hostile: list[list[dict[str, Any]]] = [
+        [{"from_name": "verdict", "value": {"choices": ["maybe"]}}],
+        [{"from_name": "verdict"}],
+        [],
+    ]
+    for regions in hostile:
+        raw = RawVerdict("u", "p", "1", "2026-01-01T00:00:00.000000Z", "1", 1.0, regions, {"result": regions})
+        verdict = interpret(raw, "b", None, None, TASK)
+        assert verdict.kind is None
+        assert verdict.raw == {"result": regions}

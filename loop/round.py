@@ -278,7 +278,7 @@ def _reviewed(current: Round, store: Store, parts: Parts, config: Config) -> boo
 def _wanted(current: Round, store: Store, config: Config) -> list[tuple[Rationale, str, str]]:
     """Rationales for reviewers with reason and uid: audits first, then the riskiest."""
     audited = {query.item_key for query in rounds.queries(store, id_of(current)) if query.audit}
-    asked = [each for each in rationales.of_round(store, id_of(current)) if _is_reply(each)]
+    asked = [each for each in rationales.of_round(store, id_of(current)) if is_reply(each)]
     risks = rationales.risks(store, [each.id for each in asked if each.id is not None])
     ranked = sorted(asked, key=lambda each: (each.item_key not in audited, -risks[each.id or 0], each.item_key))
     threshold = 0.0 if config.acceptance.require_certificate else config.review.risk_threshold
@@ -289,7 +289,8 @@ def _wanted(current: Round, store: Store, config: Config) -> list[tuple[Rational
     ]
 
 
-def _is_reply(rationale: Rationale) -> bool:
+def is_reply(rationale: Rationale) -> bool:
+    """Whether it is the teacher's rationale that is reviewed and trained on."""
     return rationale.author is Author.TEACHER and rationale.sample == 0
 
 
@@ -301,7 +302,7 @@ def _aware(moment: datetime) -> datetime:
 
 
 def _accept(current: Round, store: Store, config: Config) -> Round:
-    asked = {each.item_key: each for each in rationales.of_round(store, id_of(current)) if _is_reply(each)}
+    asked = {each.item_key: each for each in rationales.of_round(store, id_of(current)) if is_reply(each)}
     tasks = {task.rationale_id: task for task in reviews.tasks(store, id_of(current))}
     ids = [each.id for each in asked.values() if each.id is not None]
     verdicts = reviews.verdicts(store, ids)

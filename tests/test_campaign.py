@@ -123,6 +123,7 @@ STAGES = {
     "REVIEW": "insert into verdict",
     "ACCEPT": "insert into decision",
     "TRAIN": "insert into checkpoint",
+    "TRAIN at its first step": "in mid-training",
     "EVALUATE": "insert into prediction",
 }
 

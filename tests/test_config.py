@@ -1,0 +1,60 @@
+"""A config file is right, or says where it is wrong."""
+
+from pathlib import Path
+
+import pytest
+
+from connectors.template import template, write_template
+from loop.config import Config, load
+from loop.errors import BadConfig
+
+
+def loaded(folder: Path, text: str) -> Config:
+    path = folder / "config.toml"
+    path.write_text(text, encoding="utf-8")
+    return load(path)
+
+
+def test_the_written_template_is_the_defaults(tmp_path: Path) -> None:
+    assert loaded(tmp_path, template()) == Config()
+
+
+def test_the_template_explains_every_key() -> None:
+    lines = template().splitlines()
+    for number, line in enumerate(lines):
+        if "=" in line and not line.startswith("#"):
+            assert lines[number - 1].startswith("# "), line
+
+
+def test_a_template_never_overwrites(tmp_path: Path) -> None:
+    write_template(tmp_path)
+    with pytest.raises(BadConfig, match="is there already"):
+        write_template(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[query]\nbatch_sise = 3", r"query\.batch_sise: unknown key; did you mean `batch_size`\?"),
+        ("[querry]\nbatch_size = 3", r"querry: unknown key; did you mean `query`\?"),
+        ("[query]\nbatch_size = 0", r"query\.batch_size: .*greater than or equal to 1"),
+        ('[query]\nbatch_size = "3"', r"query\.batch_size: .*valid integer"),
+        ('[task]\nanswer = "label"', r"task: .*at least two entries in \[task\.labels\]"),
+        ("[budget]\nusd = inf", r"budget\.usd: .*finite number"),
+        ("[budget]\nusd = -1", r"budget\.usd: .*greater than or equal to 0"),
+        ("[query", r"not valid TOML"),
+    ],
+)
+def test_a_wrong_file_names_itself_the_key_and_what_was_expected(tmp_path: Path, text: str, told: str) -> None:
+    with pytest.raises(BadConfig, match=told) as caught:
+        loaded(tmp_path, text)
+    assert str(tmp_path / "config.toml") in str(caught.value)
+
+
+def test_a_missing_file_is_named_with_the_cure(tmp_path: Path) -> None:
+    with pytest.raises(BadConfig, match="preceptor init"):
+        load(tmp_path / "config.toml")
+
+
+def test_the_demos_config_is_right() -> None:
+    assert load(Path(__file__).resolve().parents[1] / "config.toml").run.name == "demo"

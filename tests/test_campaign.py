@@ -165,3 +165,24 @@ def test_the_second_of_two_runs_says_who_works_and_leaves(tmp_path: Path) -> Non
     holder.stdout.close()
     assert second.returncode == 1
     assert f"process {holder.pid}" in second.stderr
+
+
+def test_seed_items_start_the_student_so_that_the_first_round_is_no_cold_start(tmp_path: Path) -> None:
+    config = ingested(tiny_project(tmp_path))
+    seeds = tmp_path / "seeds.jsonl"
+    row = {"question": "What is 7 + 8 ?", "answer": 15, "rationale": ["7 + 8 = 15 ."]}
+    seeds.write_text(json.dumps(row) + "\n", encoding="utf-8")
+    assert preceptor("ingest", str(seeds), "--split", "seed", config=config).returncode == 0
+    done = preceptor("run", "--rounds", "1", config=config)
+    assert done.returncode == 0, done.stderr
+    assert rows(config, "select selection from round") == [("explanation divergence of 12 candidates",)]
+    assert rows(config, "select examples from checkpoint") == [(7,)]
+
+
+def test_a_change_of_the_task_in_mid_campaign_is_refused(tmp_path: Path) -> None:
+    config = ingested(tiny_project(tmp_path, rounds=1))
+    assert preceptor("run", config=config).returncode == 0
+    config.write_text(config.read_text().replace("[task]", '[task]\ninstructions = "Guess."'))
+    done = preceptor("run", "--rounds", "2", config=config)
+    assert done.returncode == 1
+    assert "task.instructions" in done.stderr

@@ -82,8 +82,8 @@ def esnli(data: Path) -> tuple[dict[str, list[Row]], dict[str, str]]:
     labels = ", ".join(f'{label} = "{text}"' for label, text in ESNLI_LABELS.items())
     return world, {
         "task": f'instructions = "{ESNLI_INSTRUCTIONS}"\nanswer = "label"\nlabels = {{ {labels} }}',
-        "student": "epochs = 4\nlearning_rate = 2e-4\nmax_new_tokens = 64",
-        "query": "batch_size = 100\ncandidates = 2\nsamples = 4",
+        "student": 'epochs = 4\nlearning_rate = 2e-4\nmax_new_tokens = 48\nanswers_by = "answer"',
+        "query": "batch_size = 80\ncandidates = 2\nsamples = 4",
         "teacher": 'model = "PaLM-540B"\nsamples = 1',
         "review": "audit_share = 0.1\nrisk_threshold = 0.25",
     }
@@ -103,7 +103,7 @@ def svamp(data: Path) -> tuple[dict[str, list[Row]], dict[str, str]]:
     return world, {
         "task": 'answer = "number"',
         "student": "epochs = 3\nlearning_rate = 1e-3\nmax_new_tokens = 96",
-        "query": "batch_size = 80\ncandidates = 2\nsamples = 4",
+        "query": "batch_size = 60\ncandidates = 2\nsamples = 4",
         "teacher": 'model = "panel"\nsamples = 3\ntemperature = 0.7',
         "review": "audit_share = 0.1\nrisk_threshold = 0.3",
     }

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from connectors.wiring import Project, cache_folder
+from connectors.wiring import Project
 from loop.config import load
 from loop.errors import PreceptorError
 from loop.records import Split
@@ -62,9 +62,7 @@ def _database(project: Project) -> str:
 
 
 def _student(project: Project) -> str:
-    from loop.student.trainer import DecoderTrainer  # noqa: PLC0415 - torch takes seconds to load
-
-    DecoderTrainer(project.student_config(), project.config.task, cache_folder()).student(None)
+    project.trainer().student(None)
     return f"{project.config.student.model} loads"
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 
-from connectors.wiring import Project, cache_folder
+from connectors.wiring import Project
 from loop import round as rounds_of
 from loop.answer import number_steps, shown
 from loop.errors import PreceptorError
@@ -42,14 +42,11 @@ def answer_question(project: Project, question: str) -> str:
     Raises:
         PreceptorError: no student was trained yet.
     """
-    from loop.student.trainer import DecoderTrainer  # noqa: PLC0415 - torch takes seconds to load
-
     config = project.config
     checkpoint = rounds_of.in_force(project.store, config.run.name)
     if checkpoint is None:
         raise PreceptorError("no student was trained yet; `preceptor run` trains one")
-    trainer = DecoderTrainer(project.student_config(), config.task, cache_folder())
-    student = trainer.student(project.folder / "checkpoints" / checkpoint.folder)
+    student = project.trainer().student(project.folder / "checkpoints" / checkpoint.folder)
     text_hash = hashlib.sha256(question.encode()).hexdigest()
     item = Item(key=text_hash[:16], question=question, split=Split.POOL, text_hash=text_hash)
     query = config.query

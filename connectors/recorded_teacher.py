@@ -47,6 +47,8 @@ class Recording(BaseModel):
     question: str
     context: str | None = None
     model: str = "recorded"
+    served_by: str | None = None
+    """The model that wrote the completion, where it is not the one that is asked for (a panel, a router)."""
     text: str | None = None
     steps: tuple[str, ...] | None = None
     answer: str | None = None
@@ -304,7 +306,7 @@ def _answer(recording: Recording | None, asked: _ChatRequest) -> dict[str, Any]:
         "id": f"recorded-{recording.key if recording else 'unknown'}",
         "object": "chat.completion",
         "created": 0,
-        "model": asked.model,
+        "model": (recording and recording.served_by) or asked.model,
         "choices": [{"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}],
         "usage": {"prompt_tokens": used, "completion_tokens": made, "total_tokens": used + made},
     }

@@ -1,6 +1,7 @@
 """Puts the parts together: which class stands behind each port for a given config."""
 
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
@@ -14,7 +15,7 @@ from connectors.progress import RichProgress
 from loop.config import Config, load
 from loop.errors import BadConfig
 from loop.ledger import to_micro
-from loop.ports import Teacher
+from loop.ports import Teacher, Trainer
 from loop.records import Item, Rationale, Round
 from loop.round import Parts
 from loop.store import rationales, reviews, rounds
@@ -79,23 +80,30 @@ class Project:
     @contextmanager
     def parts(self) -> Iterator[Parts]:
         """Everything a round needs; the recorded teacher, where there is one, runs while the block lasts."""
-        from loop.student.trainer import DecoderTrainer  # noqa: PLC0415 - torch takes seconds to load
-
         self.folder.mkdir(parents=True, exist_ok=True)
         with self.teacher() as teacher:
             yield Parts(
-                trainer=DecoderTrainer(self.student_config(), self.config.task, cache_folder()),
+                trainer=self.trainer(),
                 teacher=teacher,
                 reviewers=self.desk(),
                 progress=self.progress,
                 folder=self.folder / "checkpoints",
             )
 
-    def student_config(self) -> Any:
-        """The student's settings, a local model directory taken from the config file's folder."""
+    def trainer(self) -> Trainer:
+        """What makes students; a local model directory is taken from the config file's folder."""
+        from transformers.utils.logging import disable_progress_bar  # noqa: PLC0415 - torch takes seconds to load
+
+        from loop.student.trainer import DecoderTrainer  # noqa: PLC0415 - as above
+
+        disable_progress_bar()
+        # peft reads a name that transformers renamed; the user can do nothing about it.
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
         student = self.config.student
         local = self.home / student.model
-        return student.model_copy(update={"model": str(local)}) if local.is_dir() else student
+        if local.is_dir():
+            student = student.model_copy(update={"model": str(local)})
+        return DecoderTrainer(student, self.config.task, cache_folder())
 
     @contextmanager
     def teacher(self) -> Iterator[Teacher]:

@@ -153,3 +153,13 @@ def test_file_of_faults_that_is_none_is_named(tmp_path: Path) -> None:
 def test_server_listens_on_loopback_only() -> None:
     with running(RecordedTeacher([APPLES], [Fault(kind="500")])) as address:
         assert address.startswith("http://127.0.0.1:")
+
+
+def test_panel_names_the_model_that_wrote_each_completion() -> None:
+    rows = [
+        Recording(key="apples", question="How many apples?", model="panel", served_by=name, text="2", sample=number)
+        for number, name in enumerate(("palm", "gpt"))
+    ]
+    with running(RecordedTeacher(rows)) as address:
+        replies = [post(address, body("How many apples?", model="panel", seed=seed)) for seed in (0, 1)]
+    assert [reply.json()["model"] for reply in replies] == ["palm", "gpt"]

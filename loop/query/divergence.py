@@ -43,7 +43,7 @@ def vote_entropy(answers: Sequence[Answer | None]) -> float:
     counts = [*Counter(answer.canonical for answer in answers if answer is not None).values()]
     counts += [1] * sum(answer is None for answer in answers)
     total = len(answers)
-    entropy = -sum(count / total * math.log(count / total) for count in counts)
+    entropy = sum(count / total * math.log(total / count) for count in counts)
     return entropy / math.log(total)
 
 
@@ -70,8 +70,11 @@ def divergences(items: Sequence[Item], student: Student, config: QueryConfig, *,
 
 
 def rank_average(intra: Sequence[float], inter: Sequence[float], weight: float) -> NDArray[np.float64]:
-    """Weighted mean of both parts' ranks, each scaled to [0, 1]; ranks because the parts' scales differ."""
-    return weight * _ranks(intra) + (1 - weight) * _ranks(inter)
+    """Weighted mean of both parts' ranks, each scaled to [0, 1]; ranks because the parts' scales differ.
+
+    Rounded far below one rank, so that sums which differ only in their last bit still tie.
+    """
+    return np.round(weight * _ranks(intra) + (1 - weight) * _ranks(inter), 12)
 
 
 def _ranks(values: Sequence[float]) -> NDArray[np.float64]:

@@ -40,6 +40,15 @@ def score_chunk(
     ]
 
 
+def final_scores(scores: Sequence[Score], config: QueryConfig) -> dict[str, float]:
+    """What the candidates are ranked by, by key: both parts' ranks within all candidates, averaged."""
+    ordered = sorted(scores, key=lambda score: score.item_key)
+    ranks = rank_average(
+        [score.parts["intra"] for score in ordered], [score.parts["inter"] for score in ordered], config.intra_weight
+    )
+    return {score.item_key: float(rank) for score, rank in zip(ordered, ranks, strict=True)}
+
+
 def select_batch(
     round_id: int,
     scores: Sequence[Score],
@@ -52,15 +61,10 @@ def select_batch(
     """The batch of a round: a control arm from the whole pool, the rest by divergence, ties broken at random."""
     control_size = round(config.random_share * min(config.batch_size, len(pool)))
     control = _draw(pool, control_size, seed)
-    ranks = rank_average(
-        [score.parts["intra"] for score in scores], [score.parts["inter"] for score in scores], config.intra_weight
-    )
+    eligible = {item.key for item in pool} - {item.key for item in control}
     chance = random.Random(f"ties/{seed}")
-    ranked = sorted(
-        ((rank, chance.random(), score.item_key) for rank, score in zip(ranks, scores, strict=True)), reverse=True
-    )
-    taken = {item.key for item in control}
-    best = [key for _, _, key in ranked if key not in taken][: config.batch_size - control_size]
+    ranked = sorted(((rank, chance.random(), key) for key, rank in final_scores(scores, config).items()), reverse=True)
+    best = [key for _, _, key in ranked if key in eligible][: config.batch_size - control_size]
     probability = control_size / len(pool) if pool else 0.0
     picks = [(key, "divergence", None) for key in best] + [(item.key, "random", probability) for item in control]
     return _queries(round_id, picks, seed, audit_share)

@@ -1,20 +1,20 @@
 """A causal language model as a student: explains, answers, and answers after a part of an explanation."""
 
+import random
 from collections.abc import Sequence
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from loop.answer import Answer, AnswerKind, parse_answer, shown, split_rationale
+from loop.answer import Answer, AnswerKind, parse_answer, split_rationale
 from loop.config import StudentConfig, TaskConfig
 from loop.ports import Explanation, StudentPrediction
 from loop.records import Item
 from loop.student import prompts
+from loop.student.reading import Reading, Sampling, alike, continuations, mean_log_probabilities
 
 FORCED_TOKENS = 16
 """Longest answer that is generated after a forced trigger."""
-TOP_K = 50
-"""Sampling looks at this many tokens; it keeps sampling cheap beside the forward pass."""
 
 
 class Decoder:
@@ -28,93 +28,101 @@ class Decoder:
         self.tokenizer = tokenizer
         self.student = student
         self.task = task
+        self.end = int(tokenizer.eos_token_id)
+        self.pad = self.end if tokenizer.pad_token_id is None else int(tokenizer.pad_token_id)
+        self._start = [token for token in tokenizer("")["input_ids"] if token != self.end]
 
     def explain(
         self, items: Sequence[Item], *, samples: int, temperature: float, top_p: float, seed: int
     ) -> list[list[Explanation]]:
-        """For each item the greedy explanation followed by `samples` sampled ones; a pure function of its arguments."""
+        """For each item the greedy explanation followed by `samples` sampled ones.
+
+        What is drawn for an item depends on the seed and its key only, so the order of the items does not matter.
+        """
         contexts = [self.encoded(prompts.rationale_prompt(item)) for item in items]
-        greedy = self._generate(contexts, self.student.max_new_tokens)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            sampled = self._generate(
-                contexts, self.student.max_new_tokens, samples=samples, temperature=temperature, top_p=top_p
-            )
-        return [
-            [self._explanation(item, text) for text in (*first, *others)]
-            for item, first, others in zip(items, greedy, sampled, strict=True)
-        ]
+        draws = torch.tensor([[self._draws(item, copy, seed) for copy in range(samples + 1)] for item in items])
+        texts = self._texts(contexts, self.student.max_new_tokens, sampling=Sampling(temperature, top_p, draws))
+        return [[self._explanation(item, text) for text in some] for item, some in zip(items, texts, strict=True)]
 
     def prefix_answers(self, items: Sequence[Item], explanations: Sequence[Explanation]) -> list[list[Answer | None]]:
         """For each item the answers forced after 0..m steps of its explanation (m + 1 of them)."""
-        owners, contexts = [], []
-        for item, explanation in zip(items, explanations, strict=True):
-            for count in range(len(explanation.steps) + 1):
-                owners.append(item)
-                contexts.append(self._forced(item, explanation.steps[:count]))
-        answers = iter(self._forced_answers(owners, contexts))
+        places = [
+            (item, explanation.steps[:count])
+            for item, explanation in zip(items, explanations, strict=True)
+            for count in range(len(explanation.steps) + 1)
+        ]
+        answers = iter(self._forced_answers([item for item, _ in places], [steps for _, steps in places]))
         return [[next(answers) for _ in range(len(explanation.steps) + 1)] for explanation in explanations]
 
     def predict(self, items: Sequence[Item]) -> list[StudentPrediction]:
         """Greedy answers, with the explanation where the student answers by one."""
         if self.student.answers_by == "answer":
-            answers = self._forced_answers(items, [self._forced(item, ()) for item in items])
+            answers = self._forced_answers(items, [()] * len(items))
             return [StudentPrediction(answer, Explanation((), answer)) for answer in answers]
         contexts = [self.encoded(prompts.rationale_prompt(item)) for item in items]
-        texts = self._generate(contexts, self.student.max_new_tokens)
-        explanations = [self._explanation(item, text[0]) for item, text in zip(items, texts, strict=True)]
+        texts = self._texts(contexts, self.student.max_new_tokens)
+        explanations = [self._explanation(item, text) for item, [text] in zip(items, texts, strict=True)]
         return [StudentPrediction(each.answer, each) for each in explanations]
 
-    def score_answers(self, contexts: Sequence[list[int]], answers: Sequence[str]) -> list[float]:
-        """Mean log-probability per token of each answer after its context (token ids)."""
-        rows = [
-            (context, self.tokenizer(f" {answer}", add_special_tokens=False)["input_ids"])
-            for context, answer in zip(contexts, answers, strict=True)
+    def score_answers(
+        self, items: Sequence[Item], prefixes: Sequence[Sequence[str]], answers: Sequence[Sequence[Answer]]
+    ) -> list[list[float]]:
+        """For each item and each of its answers, the mean log-probability per token after the steps of its prefix."""
+        contexts = [self._forced(item, steps) for item, steps in zip(items, prefixes, strict=True)]
+        targets = [
+            [self._stated(item, steps, answer) for answer in some]
+            for item, steps, some in zip(items, prefixes, answers, strict=True)
         ]
-        order = sorted(range(len(rows)), key=lambda number: len(rows[number][0]))
-        scores = [0.0] * len(rows)
-        with torch.inference_mode():
-            for start in range(0, len(order), self.student.generation_batch):
-                part = order[start : start + self.student.generation_batch]
-                losses, mask = token_losses(self.model, [rows[number] for number in part], self._pad)
-                means = -(losses * mask).sum(dim=1) / mask.sum(dim=1)
-                for number, mean in zip(part, means.tolist(), strict=True):
-                    scores[number] = mean
+        scores: list[list[float]] = [[] for _ in items]
+        size = max(1, self.student.generation_batch // max(map(len, answers), default=1))
+        for part in alike(contexts, size):
+            reading = self._reading([contexts[number] for number in part])
+            means = mean_log_probabilities(reading, [targets[number] for number in part], self.pad)
+            for number, some in zip(part, means, strict=True):
+                scores[number] = some
         return scores
+
+    def tokens(self, text: str) -> list[int]:
+        """A text as token ids, nothing added."""
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids
 
     def encoded(self, prompt: str) -> list[int]:
         """A prompt as token ids, through the chat template where the config says so, cut from the left."""
-        text = prompt
         if self.student.chat_template:
             messages = [{"role": "user", "content": prompt}]
             text = str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
-        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return ids[-self.student.max_prompt_tokens :]
+            return self.tokens(text)[-self.student.max_prompt_tokens :]
+        return self._start + self.tokens(prompt)[len(self._start) - self.student.max_prompt_tokens :]
 
-    @property
-    def _pad(self) -> int:
-        pad = self.tokenizer.pad_token_id
-        return int(self.tokenizer.eos_token_id if pad is None else pad)
+    def _draws(self, item: Item, copy: int, seed: int) -> list[float]:
+        """A number for each token that may be written; the first copy is greedy."""
+        if copy == 0:
+            return [0.0] * self.student.max_new_tokens
+        chance = random.Random(f"{seed}/{item.key}/{copy}")
+        return [chance.random() for _ in range(self.student.max_new_tokens)]
 
     def _forced(self, item: Item, steps: Sequence[str]) -> list[int]:
         """Prompt and explanation up to the answer trigger; without steps it is the answer task."""
         prompt = prompts.rationale_prompt(item) if steps else prompts.answer_prompt(item)
-        start: list[int] = self.tokenizer(prompts.forced(steps), add_special_tokens=False)["input_ids"]
-        return self.encoded(prompt) + start
+        return self.encoded(prompt) + self.tokens(prompts.forced(steps))
 
-    def _forced_answers(self, items: Sequence[Item], contexts: Sequence[list[int]]) -> list[Answer | None]:
+    def _stated(self, item: Item, steps: Sequence[str], answer: Answer) -> list[int]:
+        """The tokens that training has after the trigger where this is the answer."""
+        whole = self.tokens(prompts.rationale_target(item, steps, answer))
+        return whole[len(self.tokens(prompts.forced(steps))) :]
+
+    def _forced_answers(self, items: Sequence[Item], prefixes: Sequence[Sequence[str]]) -> list[Answer | None]:
         if self.task.answer in (AnswerKind.CHOICE, AnswerKind.LABEL):
-            return self._best_answers(items, contexts)
-        texts = self._generate(contexts, FORCED_TOKENS)
-        return [self._answer(item, text[0].split("\n")[0]) for item, text in zip(items, texts, strict=True)]
+            allowed = [self._allowed(item) for item in items]
+            scores = self.score_answers(items, prefixes, allowed)
+            return [_best(some, values) for some, values in zip(allowed, scores, strict=True)]
+        contexts = [self._forced(item, steps) for item, steps in zip(items, prefixes, strict=True)]
+        texts = self._texts(contexts, FORCED_TOKENS, stops=self._line_ends())
+        return [self._answer(item, text.split("\n")[0]) for item, [text] in zip(items, texts, strict=True)]
 
-    def _best_answers(self, items: Sequence[Item], contexts: Sequence[list[int]]) -> list[Answer | None]:
-        """The allowed answer with the highest mean log-probability."""
-        allowed = [self._allowed(item) for item in items]
-        flat = [shown(answer, item.choices) for item, some in zip(items, allowed, strict=True) for answer in some]
-        repeated = [context for context, some in zip(contexts, allowed, strict=True) for _ in some]
-        scores = iter(self.score_answers(repeated, flat))
-        return [max(some, key=lambda _: next(scores)) for some in allowed]
+    def _line_ends(self) -> list[int]:
+        return [token for token in self.tokens("\n")[-1:] if token != self.tokenizer.unk_token_id]
 
     def _allowed(self, item: Item) -> list[Answer]:
         if self.task.answer is AnswerKind.LABEL:
@@ -130,67 +138,32 @@ class Decoder:
     def _answer(self, item: Item, text: str) -> Answer | None:
         return parse_answer(text, self.task.answer, choices=item.choices, labels=tuple(self.task.labels))
 
-    def _generate(
+    def _texts(
         self,
         contexts: Sequence[list[int]],
         longest: int,
         *,
-        samples: int = 1,
-        temperature: float | None = None,
-        top_p: float | None = None,
+        sampling: Sampling | None = None,
+        stops: Sequence[int] = (),
     ) -> list[list[str]]:
-        """Continuations of each context, batched by length; greedy without a temperature."""
-        settings: dict[str, object] = {"do_sample": False}
-        if temperature is not None:
-            settings = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": TOP_K}
+        """Continuations of each context: one, or as many as it has rows of draws, (contexts, copies, places)."""
+        copies = 1 if sampling is None else sampling.draws.shape[1]
         texts: list[list[str]] = [[] for _ in contexts]
-        order = sorted(range(len(contexts)), key=lambda number: len(contexts[number]))
-        size = max(1, self.student.generation_batch // samples)
-        for start in range(0, len(order), size):
-            part = order[start : start + size]
-            ids, mask = padded([contexts[number] for number in part], self._pad)
+        for part in alike(contexts, max(1, self.student.generation_batch // copies)):
+            reading = self._reading([contexts[number] for number in part])
             with torch.inference_mode():
-                out = self.model.generate(
-                    input_ids=ids,
-                    attention_mask=mask,
-                    max_new_tokens=longest,
-                    num_return_sequences=samples,
-                    pad_token_id=self._pad,
-                    eos_token_id=self.tokenizer.eos_token_id,
-                    **settings,
-                )
-            decoded = self.tokenizer.batch_decode(out[:, ids.shape[1] :], skip_special_tokens=True)
+                reading.take(torch.arange(len(part)).repeat_interleave(copies))
+            own = sampling and Sampling(sampling.temperature, sampling.top_p, sampling.draws[part].flatten(0, 1))
+            written = continuations(reading, longest=longest, stops=[self.end, *stops], sampling=own)
+            decoded = self.tokenizer.batch_decode(written, skip_special_tokens=True)
             for place, number in enumerate(part):
-                texts[number] = decoded[place * samples : (place + 1) * samples]
+                texts[number] = decoded[place * copies : (place + 1) * copies]
         return texts
 
-
-def padded(rows: Sequence[list[int]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids and attention mask, (rows, longest) each, padded on the left."""
-    longest = max(len(row) for row in rows)
-    ids = torch.tensor([[pad] * (longest - len(row)) + row for row in rows])
-    mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in rows])
-    return ids, mask
+    @torch.inference_mode()
+    def _reading(self, contexts: Sequence[list[int]]) -> Reading:
+        return Reading(self.model, contexts, self.pad)
 
 
-def token_losses(
-    model: torch.nn.Module, rows: Sequence[tuple[list[int], list[int]]], pad: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Negative log-likelihood of each target token, and which places are targets.
-
-    Rows are (context, target) token ids. Both results are (rows, longest target); rows stand at the right end, so that
-    logits are computed for target places only.
-    """
-    ids, mask = padded([context + target for context, target in rows], pad)
-    longest = max(len(target) for _, target in rows)
-    positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
-    logits = (
-        model(input_ids=ids, attention_mask=mask, position_ids=positions, logits_to_keep=longest + 1, use_cache=False)
-        .logits[:, :-1]
-        .float()
-    )
-    targets = ids[:, -longest:]
-    lengths = torch.tensor([len(target) for _, target in rows])
-    is_target = (torch.arange(longest)[None, :] >= longest - lengths[:, None]).float()
-    losses = torch.nn.functional.cross_entropy(logits.transpose(1, 2), targets, reduction="none")
-    return losses, is_target
+def _best(answers: Sequence[Answer], scores: Sequence[float]) -> Answer | None:
+    return max(zip(answers, scores, strict=True), key=lambda pair: pair[1])[0] if answers else None

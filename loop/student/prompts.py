@@ -24,12 +24,12 @@ def rationale_prompt(item: Item) -> str:
 
 def answer_target(item: Item, answer: Answer) -> str:
     """The target of the answer task."""
-    return f"{TRIGGER} {shown(answer, item.choices)}"
+    return rationale_target(item, (), answer)
 
 
 def rationale_target(item: Item, steps: Sequence[str], answer: Answer) -> str:
     """The target of the rationale task: numbered steps, then the answer."""
-    return f"{number_steps(steps)}\n{answer_target(item, answer)}"
+    return f"{forced(steps)} {shown(answer, item.choices)}"
 
 
 def forced(steps: Sequence[str]) -> str:

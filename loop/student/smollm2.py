@@ -4,8 +4,10 @@ The package ships 4-bit weights; the converted model holds them as they are, not
 """
 
 import importlib.util
-import shutil
+import tempfile
 from pathlib import Path
+
+from safetensors import SafetensorError
 
 from loop.errors import StudentError
 
@@ -16,24 +18,36 @@ def model_directory(name: str, cache: Path) -> str:
     """What `from_pretrained` takes for a model name of the config; converts SmolLM2 when first needed.
 
     Raises:
-        StudentError: the package that ships SmolLM2 is not installed.
+        StudentError: a package that SmolLM2 needs is not installed, or the cache folder cannot be written.
     """
     if name != NAME:
         return name
     folder = cache / NAME
     if not folder.is_dir():
-        _convert(folder)
+        _convert(_gguf(), folder)
     return str(folder)
 
 
-def _convert(folder: Path) -> None:
-    """Load the GGUF file as dense weights and save them as safetensors, whole or not at all."""
+def _convert(file: Path, folder: Path) -> None:
+    """Save the model of a GGUF file as safetensors, whole or not at all, whoever else does the same meanwhile."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{NAME}.", ignore_cleanup_errors=True) as scratch:
+            partial = Path(scratch) / NAME
+            _write_dense(file, partial)
+            if not folder.is_dir():
+                partial.rename(folder)
+    except ImportError as error:
+        raise StudentError(f"student.model = {NAME!r}: {error}; install preceptor[smollm2]") from error
+    except (OSError, SafetensorError) as error:
+        if not folder.is_dir():  # another process may have been first
+            raise StudentError(f"{folder}: SmolLM2 cannot be converted ({error}); it needs 0.6 GB of space") from error
+
+
+def _write_dense(file: Path, folder: Path) -> None:
+    """The GGUF loader gives dense weights marked as quantised, which cannot be saved; a fresh model of them can."""
     from transformers import AutoTokenizer, LlamaForCausalLM  # noqa: PLC0415 - seconds, needed once
 
-    file = _gguf()
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
     tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
     quantised = LlamaForCausalLM.from_pretrained(file.parent, gguf_file=file.name)
     config = quantised.config
@@ -42,9 +56,8 @@ def _convert(folder: Path) -> None:
     dense = LlamaForCausalLM(config)
     dense.load_state_dict(quantised.state_dict())
     dense.tie_weights()
-    dense.save_pretrained(partial)
-    tokenizer.save_pretrained(partial)
-    partial.rename(folder)
+    dense.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
 
 
 def _gguf() -> Path:

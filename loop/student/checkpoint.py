@@ -1,0 +1,111 @@
+"""Students on disk: a base model with or without what training left in a checkpoint folder."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from peft import PeftModel
+from safetensors import SafetensorError
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from loop.config import StudentConfig
+from loop.errors import StudentError
+from loop.student.smollm2 import model_directory
+
+
+def load(
+    folder: Path | None, config: StudentConfig, cache: Path, dtype: torch.dtype
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The model and tokenizer of a checkpoint, adapters merged into the base; the untrained base where none is named.
+
+    Raises:
+        StudentError: the model or the checkpoint cannot be loaded.
+    """
+    if folder is not None and not folder.is_dir():
+        raise StudentError(f"{folder}: no such checkpoint; train again, or restore the folder of the run")
+    name = model_directory(config.model, cache)
+    adapter = folder if folder is not None and (folder / "adapter_config.json").exists() else None
+    source = name if folder is None or adapter else str(folder)
+    try:
+        model, tokenizer = _loaded(source, config, dtype)
+        if adapter:
+            model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
+    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
+        raise StudentError(
+            f"{folder or config.model}: cannot be loaded ({first_line(error)}); student.model takes a local directory "
+            "of a causal language model, a hub name that can be downloaded, or smollm2-135m-instruct, and a checkpoint "
+            "needs the model that it was trained from"
+        ) from error
+    _check(tokenizer, config)
+    return model, tokenizer
+
+
+def save(model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, card: Mapping[str, object], folder: Path) -> None:
+    """Write the checkpoint beside its name and rename it; nothing half-written is left.
+
+    Raises:
+        StudentError: the disk is full or the folder cannot be written.
+    """
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        _write(model, tokenizer, card, partial)
+        partial.rename(folder)
+    except Exception as error:
+        # The tokenizer's Rust part raises a bare Exception that ends in "(os error N)".
+        if not isinstance(error, OSError | SafetensorError) and "(os error" not in str(error):
+            raise
+        raise StudentError(
+            f"{folder}: the checkpoint cannot be written ({first_line(error)}); free some space or change run.folder, "
+            "then `preceptor run` trains again from the rationales, which are stored"
+        ) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def first_line(error: Exception) -> str:
+    """What happened, in one line."""
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+def _loaded(source: str, config: StudentConfig, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    local = Path(source).is_dir()
+    if not local and (source.startswith(("/", ".", "~")) or source.count("/") > 1):
+        raise FileNotFoundError("no such directory")
+    tokenizer = AutoTokenizer.from_pretrained(
+        source, local_files_only=local, trust_remote_code=config.trust_remote_code
+    )
+    model = AutoModelForCausalLM.from_pretrained(
+        source, dtype=dtype, local_files_only=local, trust_remote_code=config.trust_remote_code
+    )
+    return model.to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer
+
+
+def _check(tokenizer: PreTrainedTokenizerBase, config: StudentConfig) -> None:
+    if tokenizer.eos_token_id is None:
+        raise StudentError(f"{config.model}: its tokenizer has no end-of-text token, so it cannot stop; take another")
+    if config.chat_template and not tokenizer.chat_template:
+        raise StudentError(f"{config.model}: its tokenizer has no chat template; set student.chat_template = false")
+
+
+def _write(
+    model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, card: Mapping[str, object], folder: Path
+) -> None:
+    (folder / "card.json").write_text(json.dumps(card, indent=1), encoding="utf-8")
+    if isinstance(model, PeftModel):
+        model.save_pretrained(folder, save_embedding_layers=False)  # asked for, it would look the base up on the hub
+    else:
+        tokenizer.save_pretrained(folder)
+        model.save_pretrained(folder)  # type: ignore[operator]
+    (folder / "README.md").write_text(_readme(card), encoding="utf-8")
+
+
+def _readme(card: Mapping[str, object]) -> str:
+    return (
+        f"# A student trained by Preceptor\n\nBase model: {card['base']}. Trained on {card['examples']} decided "
+        f"rationales (sha256 {card['examples_sha256']}), seed {card['seed']}, in {card['seconds']} s.\n\n"
+        f"Loss per epoch: {card['loss_per_epoch']}. Settings and versions stand in card.json.\n"
+    )

@@ -1,0 +1,70 @@
+"""The objective of Distilling Step-by-Step (arXiv 2305.02301): answer directly, and explain and then answer.
+
+Each task's loss is averaged over its own target tokens before the two are mixed, because rationales are much longer.
+"""
+
+from collections.abc import Sequence
+
+import torch
+
+from loop.ports import Example
+from loop.student import prompts
+from loop.student.decoder import Decoder
+from loop.student.reading import padded
+
+Rows = list[tuple[list[int], list[int]]]
+"""Context and target of each example, as token ids."""
+Tasks = list[tuple[float, Rows]]
+"""Each task's share of the loss and its rows; tasks with no share are left out."""
+
+
+def tasks(base: Decoder, examples: Sequence[Example]) -> Tasks:
+    """The answer task and the rationale task, in this order."""
+    answers = [(prompts.answer_prompt(each.item), prompts.answer_target(each.item, each.answer)) for each in examples]
+    rationales = [
+        (prompts.rationale_prompt(each.item), prompts.rationale_target(each.item, each.steps, each.answer))
+        for each in examples
+    ]
+    weight = base.student.rationale_weight
+    both = [(1 - weight, answers), (weight, rationales)]
+    return [(share, [_row(base, *texts) for texts in pairs]) for share, pairs in both if share > 0]
+
+
+def losses(model: torch.nn.Module, base: Decoder, mixed: Tasks, batch: Sequence[int], weights: torch.Tensor) -> float:
+    """Leave the gradients of one batch in the model; the batch's loss.
+
+    `weights` are those of the batch's examples.
+    """
+    total = 0.0
+    for share, rows in mixed:
+        token_loss, is_target = token_losses(model, [rows[number] for number in batch], base.pad)
+        counted = is_target * weights.to(is_target.device)[:, None]
+        loss = share * (token_loss * counted).sum() / counted.sum().clamp(min=1e-9)
+        torch.autograd.backward(loss)
+        total += loss.item()
+    return total
+
+
+def token_losses(model: torch.nn.Module, rows: Rows, pad: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Negative log-likelihood of each target token, and which places are targets, (rows, longest target) each.
+
+    Rows stand at the right end, so that logits are computed for target places only.
+    """
+    ids, mask = (each.to(_device(model)) for each in padded([context + target for context, target in rows], pad))
+    longest = max(len(target) for _, target in rows)
+    positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
+    out = model(input_ids=ids, attention_mask=mask, position_ids=positions, logits_to_keep=longest + 1, use_cache=False)
+    targets = ids[:, -longest:]
+    lengths = torch.tensor([len(target) for _, target in rows], device=ids.device)
+    is_target = (torch.arange(longest, device=ids.device)[None, :] >= longest - lengths[:, None]).float()
+    logits = out.logits[:, :-1].float()
+    nll = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
+    return nll.view(targets.shape), is_target
+
+
+def _row(base: Decoder, prompt: str, target: str) -> tuple[list[int], list[int]]:
+    return base.encoded(prompt), [*base.tokens(target), base.end]
+
+
+def _device(model: torch.nn.Module) -> torch.device:
+    return next(model.parameters()).device

@@ -1,0 +1,131 @@
+"""How far explanations disagree: reference values, bounds, and what a student's explanations are turned into."""
+
+import math
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loop.answer import Answer, AnswerKind
+from loop.config import QueryConfig
+from loop.ports import Explanation, StudentPrediction
+from loop.query.divergence import divergences, flip_rate, late_weighted_flips, rank_average, vote_entropy
+from loop.records import Item, Split
+
+
+def number(value: int) -> Answer:
+    return Answer(kind=AnswerKind.NUMBER, value=str(value))
+
+
+def numbers(*values: int | None) -> list[Answer | None]:
+    return [None if value is None else number(value) for value in values]
+
+
+ANSWERS = st.lists(st.none() | st.integers(0, 3).map(number), min_size=2, max_size=13)
+
+
+def test_two_flips_in_four_steps_are_a_flip_rate_of_a_half() -> None:
+    assert flip_rate(numbers(7, 7, 9, 12, 12)) == 0.5
+
+
+def test_late_flips_weigh_more_than_early_ones() -> None:
+    assert late_weighted_flips(numbers(7, 7, 9, 12, 12)) == pytest.approx(2 / 20 * (2 + 3))
+    assert late_weighted_flips(numbers(1, 2, 2, 2)) == pytest.approx(1 / 6)
+    assert late_weighted_flips(numbers(1, 1, 1, 2)) == pytest.approx(3 / 6)
+
+
+def test_an_answer_that_never_changes_does_not_flip() -> None:
+    assert late_weighted_flips(numbers(5, 5, 5)) == flip_rate(numbers(5, 5, 5)) == 0.0
+
+
+def test_no_steps_are_as_uncertain_as_can_be() -> None:
+    assert late_weighted_flips(numbers(5)) == flip_rate(numbers(5)) == 1.0
+
+
+def test_unreadable_answers_never_equal_each_other() -> None:
+    assert flip_rate(numbers(None, None, None)) == 1.0
+    assert late_weighted_flips(numbers(4, None, 4)) == pytest.approx(1.0)
+    assert vote_entropy(numbers(None, None, None, None)) == pytest.approx(1.0)
+    assert vote_entropy(numbers(3, 3, None, None)) == pytest.approx(vote_entropy(numbers(3, 3, 4, 5)))
+
+
+def test_votes_of_three_one_one_have_the_known_entropy() -> None:
+    assert vote_entropy(numbers(2, 2, 2, 3, 4)) == pytest.approx(0.590436, abs=1e-6)
+    assert vote_entropy(numbers(2, 2, 2, 3, 4)) * math.log(5) == pytest.approx(0.950271, abs=1e-6)
+
+
+def test_unanimous_votes_have_no_entropy_and_distinct_votes_all_of_it() -> None:
+    assert math.copysign(1, vote_entropy(numbers(1, 1, 1))) == 1
+    assert vote_entropy(numbers(1, 1, 1)) == 0
+    assert vote_entropy(numbers(1, 2, 3, 4, 5)) == pytest.approx(1.0)
+
+
+@given(ANSWERS)
+def test_every_part_lies_in_the_unit_interval(answers: list[Answer | None]) -> None:
+    for part in (flip_rate, late_weighted_flips, vote_entropy):
+        assert 0 <= part(answers) <= 1 + 1e-9
+
+
+@given(ANSWERS, st.randoms())
+def test_votes_have_no_order(answers: list[Answer | None], chance: object) -> None:
+    assert vote_entropy(answers) == pytest.approx(vote_entropy(answers[::-1]))
+
+
+def test_ranks_are_averaged_over_ties_and_scaled() -> None:
+    assert rank_average([0.0, 0.2, 0.9], [5.0, 5.0, 1.0], 0.5).tolist() == [0.375, 0.625, 0.5]
+    assert rank_average([0.1, 0.1], [0.3, 0.4], 1.0).tolist() == [0.5, 0.5]
+    assert rank_average([0.7], [0.2], 0.5).tolist() == [0.0]
+    assert rank_average([], [], 0.5).tolist() == []
+
+
+def test_a_monotonous_change_of_scale_leaves_the_ranks() -> None:
+    intra, inter = [0.1, 0.5, 0.3, 0.3], [0.9, 0.0, 0.4, 0.2]
+    squeezed = [math.sqrt(value) / 100 for value in intra]
+    assert rank_average(intra, inter, 0.3).tolist() == rank_average(squeezed, inter, 0.3).tolist()
+
+
+class WrittenStudent:
+    """A student that says what was written down for each item: prefix answers, then sampled answers."""
+
+    def __init__(self, said: dict[str, tuple[list[Answer | None], list[Answer | None]]]) -> None:
+        self.said = said
+
+    def explain(
+        self, items: Sequence[Item], *, samples: int, temperature: float, top_p: float, seed: int
+    ) -> list[list[Explanation]]:
+        rows = []
+        for item in items:
+            prefixes, sampled = self.said[item.key]
+            greedy = Explanation(tuple(f"step {n}" for n in range(1, len(prefixes))), prefixes[-1])
+            rows.append([greedy, *(Explanation(("s",), answer) for answer in sampled[:samples])])
+        return rows
+
+    def prefix_answers(self, items: Sequence[Item], explanations: Sequence[Explanation]) -> list[list[Answer | None]]:
+        return [self.said[item.key][0] for item in items]
+
+    def predict(self, items: Sequence[Item]) -> list[StudentPrediction]:
+        raise AssertionError("scoring needs no predictions")
+
+
+def test_parts_hold_everything_the_score_was_made_of() -> None:
+    student = WrittenStudent(
+        {"a": (numbers(1, 2, 2), numbers(2, 2, 2)), "b": (numbers(None), numbers(1, 2, None))},
+    )
+    items = [Item(key=key, question="?", split=Split.POOL, text_hash="") for key in ("a", "b")]
+
+    first, second = divergences(items, student, QueryConfig(samples=3), seed=0)
+
+    one, two = number(1).canonical, number(2).canonical
+    assert first == {
+        "intra": pytest.approx(1 / 3),
+        "inter": 0.0,
+        "steps": ["step 1", "step 2"],
+        "answer": two,
+        "prefix_answers": [one, two, two],
+        "sampled_answers": [two, two, two],
+    }
+    assert second["intra"] == 1.0
+    assert second["inter"] == pytest.approx(1.0)
+    assert (second["steps"], second["answer"], second["prefix_answers"]) == ([], None, [None])
+    assert second["sampled_answers"] == [one, two, None]

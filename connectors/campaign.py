@@ -44,6 +44,7 @@ def run(project: Project, *, rounds_wanted: int, wait: bool, pilot: int | None =
     store, config = project.store, project.config
     with claims.holding(store, config.run.name, "run", config.run.name, lease_seconds=LEASE_SECONDS):
         Purse(store, config.run.name).open(project.usd_limit, project.minutes_limit)
+        _resume(project)
         with project.parts() as parts:
             while True:
                 current = rounds.current(store, config.run.name)
@@ -58,6 +59,16 @@ def run(project: Project, *, rounds_wanted: int, wait: bool, pilot: int | None =
                     return Ended(
                         Outcome.WAITS, f"round {current.number} waits for reviewers at {parts.reviewers.address()}"
                     )
+
+
+def _resume(project: Project) -> None:
+    """Give a round that was cut off today's settings, and name those that changed."""
+    current = rounds.current(project.store, project.config.run.name)
+    if current is not None and current.stage is not Stage.CLOSED:
+        _, changed = rounds_of.resume(project.store, current, project.config)
+        project.progress.say(f"── round {current.number} of run {current.run} goes on at {current.stage}")
+        for line in changed:
+            project.progress.say(f"   changed since the round was opened: {line}")
 
 
 def _open(project: Project, pilot: int | None) -> Round:

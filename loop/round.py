@@ -102,14 +102,24 @@ def open_next(store: Store, config: Config) -> tuple[Round, list[str]]:
         raise PoolEmpty("no pool item is left to ask; ingest more items or raise query.max_asks")
     body = config.model_dump(mode="json")
     last = rounds.current(store, config.run.name)
-    changed = _changes(rounds.config_of(store, last), body) if last else []
-    frozen = [line for line in changed if line.startswith(("task.", "pool.", "run.seed"))]
-    if frozen:
-        raise BadConfig(
-            "task, split and seed cannot change within a run; change them back or start a new run.name:\n"
-            + "\n".join(frozen)
-        )
+    changed = _permitted_changes(store, last, body) if last else []
     return rounds.open_round(store, config.run.name, body), changed
+
+
+def resume(store: Store, current: Round, config: Config) -> tuple[Round, list[str]]:
+    """Give a round that was cut off today's settings; also those that changed, as `table.key: old -> new`.
+
+    What was drawn when the round began stays: its queries and audits.
+
+    Raises:
+        BadConfig: task, split or seed changed in mid-campaign.
+    """
+    past = rounds.config_of(store, current)
+    body = config.model_dump(mode="json")
+    body["query"] = past["query"]
+    body["review"]["audit_share"] = past["review"]["audit_share"]
+    changed = _permitted_changes(store, current, body)
+    return (rounds.take_config(store, current, body) if changed else current), changed
 
 
 def in_force(store: Store, run: str) -> Checkpoint | None:
@@ -158,6 +168,7 @@ def _trained_student(current: Round, store: Store, parts: Parts, config: Config)
     incumbent = in_force(store, current.run)
     if incumbent is not None:
         return parts.trainer.student(parts.folder / incumbent.folder)
+    parts.trainer.student(None)  # a model that cannot be loaded is found before the teacher is paid
     seeds = [
         Example(item=item, steps=tuple(item.steps), answer=item.gold)
         for item in items.of_split(store, Split.SEED)
@@ -444,6 +455,18 @@ def _on_dev(store: Store, checkpoint: Checkpoint) -> dict[str, bool]:
 def _seed(config: Config, number: int) -> int:
     """The seed of a round."""
     return config.run.seed * 100_003 + number
+
+
+def _permitted_changes(store: Store, last: Round, body: Mapping[str, object]) -> list[str]:
+    """Settings that differ from those of the last round."""
+    changed = _changes(rounds.config_of(store, last), body)
+    frozen = [line for line in changed if line.startswith(("task.", "pool.", "run.seed"))]
+    if frozen:
+        raise BadConfig(
+            "task, split and seed cannot change within a run; change them back or start a new run.name:\n"
+            + "\n".join(frozen)
+        )
+    return changed
 
 
 def _changes(before: Mapping[str, object], after: Mapping[str, object], prefix: str = "") -> list[str]:

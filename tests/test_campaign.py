@@ -113,6 +113,7 @@ def test_a_missing_model_is_named_with_the_cure(tmp_path: Path) -> None:
     done = preceptor("run", config=config)
     assert done.returncode == 1
     assert "student.model" in done.stderr
+    assert rows(config, "select count(*) from charge") == [(0,)]
 
 
 STAGES = {
@@ -184,5 +185,33 @@ def test_a_change_of_the_task_in_mid_campaign_is_refused(tmp_path: Path) -> None
     assert preceptor("run", config=config).returncode == 0
     config.write_text(config.read_text().replace("[task]", '[task]\ninstructions = "Guess."'))
     done = preceptor("run", "--rounds", "2", config=config)
+    assert done.returncode == 1
+    assert "task.instructions" in done.stderr
+
+
+def test_a_wrong_teacher_is_repaired_in_mid_round(tmp_path: Path) -> None:
+    config = ingested(tiny_project(tmp_path, rounds=1))
+    right = config.read_text()
+    config.write_text(right.replace('"tiny-teacher"', '"tiny-teecher"').replace("batch_size = 6", "batch_size = 5"))
+    refused = preceptor("run", config=config)
+    assert refused.returncode == 1
+    assert "tiny-teecher" in refused.stderr
+    assert rows(config, "select count(*) from reply") == [(0,)]
+
+    config.write_text(right)
+    done = preceptor("run", config=config)
+
+    assert done.returncode == 0, done.stderr
+    assert "teacher.model: tiny-teecher -> tiny-teacher" in done.stdout
+    assert rows(config, "select count(*) from reply") == [(5,)]
+    assert rows(config, "select spent > 0, reserved from balance where currency='USD'") == [(1, 0)]
+
+
+def test_a_change_of_the_task_in_mid_round_is_refused(tmp_path: Path) -> None:
+    config = ingested(tiny_project(tmp_path, rounds=1))
+    config.write_text(config.read_text().split("[simulated_reviewer]")[0])
+    assert preceptor("run", config=config).returncode == 3
+    config.write_text(config.read_text().replace("[task]", '[task]\ninstructions = "Guess."'))
+    done = preceptor("run", config=config)
     assert done.returncode == 1
     assert "task.instructions" in done.stderr

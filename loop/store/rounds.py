@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlmodel import SQLModel, col, select
+from sqlmodel import Session, SQLModel, col, select
 
 from loop.errors import StageMoved
 from loop.records import ConfigRow, Query, Round, Score, Stage
@@ -26,16 +26,30 @@ def all_rounds(store: Store, run: str) -> list[Round]:
 
 def open_round(store: Store, run: str, config: Mapping[str, Any]) -> Round:
     """Open the next round with its resolved config."""
-    body = json.dumps(config, sort_keys=True)
-    digest = hashlib.sha256(body.encode()).hexdigest()
     with store.writing() as session:
         last = session.exec(select(Round).where(Round.run == run).order_by(col(Round.number).desc())).first()
-        if session.get(ConfigRow, digest) is None:
-            session.add(ConfigRow(hash=digest, body=dict(config)))
-            session.flush()
+        digest = _kept(session, config)
         opened = Round(run=run, number=last.number + 1 if last else 1, config_hash=digest, opened_at=now())
         session.add(opened)
     return opened
+
+
+def take_config(store: Store, opened: Round, config: Mapping[str, Any]) -> Round:
+    """Give an open round other settings; the old ones stay stored."""
+    with store.writing() as session:
+        found = session.exec(select(Round).where(Round.id == opened.id)).one()
+        found.config_hash = _kept(session, config)
+        session.add(found)
+    return found
+
+
+def _kept(session: Session, config: Mapping[str, Any]) -> str:
+    """The hash of a config that is stored."""
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
+    if session.get(ConfigRow, digest) is None:
+        session.add(ConfigRow(hash=digest, body=dict(config)))
+        session.flush()
+    return digest
 
 
 def config_of(store: Store, opened: Round) -> dict[str, Any]:

@@ -284,9 +284,10 @@ def teacher_serve(
     file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="JSONL of recorded completions.")],
     port: Annotated[int, typer.Option(help="Port on loopback.")] = 8098,
     faults: Annotated[Path | None, typer.Option(exists=True, help="JSON of faults to show, for tests.")] = None,
+    api_key: Annotated[str | None, typer.Option(help="Refuse requests with another key.")] = None,
 ) -> None:
     """Answer the OpenAI chat protocol on loopback from a file of recorded completions."""
     from connectors.recorded_teacher import serve  # noqa: PLC0415
 
     console.print(f"recorded teacher: http://127.0.0.1:{port}/v1 (Ctrl-C ends it)", markup=False)
-    serve(file, port=port, faults=faults)
+    serve(file, port=port, faults=faults, api_key=api_key)

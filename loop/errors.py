@@ -72,6 +72,10 @@ class TeacherBusy(TeacherError):
         self.sent = sent
 
 
+class TeacherDown(TeacherError):
+    """The teacher gives no reply to anything; what it gave before is stored."""
+
+
 class TeacherRefused(TeacherError):
     """The endpoint refuses this request; trying again will not help."""
 

@@ -221,6 +221,11 @@ def _ask(current: Round, store: Store, parts: Parts, config: Config) -> Round:
             progress=parts.progress,
         )
     )
+    if outcome.unreadable or outcome.gave_up:
+        parts.progress.say(
+            f"  {outcome.replies} replies can be read, {outcome.unreadable} cannot, {outcome.gave_up} requests were "
+            "given up; `preceptor history KEY` says why"
+        )
     if outcome.budget_spent:
         parts.progress.say("the dollar budget is spent: the round goes on with the replies it has")
     return rounds.enter(store, current, Stage.CHECK)

@@ -15,7 +15,7 @@ import pytest
 from connectors.openai_teacher import OpenAITeacher
 from connectors.recorded_teacher import Fault, RecordedTeacher, Recording, running
 from loop.config import TaskConfig, TeacherConfig
-from loop.errors import BudgetSpent, TeacherRefused, UnknownPrice
+from loop.errors import BudgetSpent, TeacherDown, TeacherRefused, UnknownPrice
 from loop.ports import Completion, Request
 from loop.records import ChargeState, Item, Prompt, Query, Rationale, Reply, Split
 from loop.records.teacher import ReplyState
@@ -268,12 +268,38 @@ def test_stored_replies_are_those_that_the_server_sent_once() -> None:
 
 def test_attempts_end_at_their_limit_and_say_why() -> None:
     book, clock = Book(), Clock()
-    outcome = run([an_item(1)], book, [Fault(kind="429", times=99)], clock, attempts=8)
+    outcome = run([an_item(1)], book, [Fault(kind="500", times=99)], clock, attempts=8)
     assert outcome == AskOutcome(gave_up=1)
-    assert book.states() == ["released"] * 8
+    assert book.states() == ["assumed"] * 8
     assert len(clock.slept) == 7
     assert "8 attempts failed" in book.problems["q1"]
-    assert "429" in book.problems["q1"]
+    assert "500" in book.problems["q1"]
+
+
+def test_teacher_that_takes_no_requests_any_more_ends_the_stage_and_no_item_is_blamed() -> None:
+    book = Book()
+    with pytest.raises(TeacherDown, match=r"3 attempts failed.*429.*preceptor run"):
+        run([an_item(1), an_item(2)], book, [Fault(kind="429", times=99)], attempts=3)
+    assert set(book.states()) == {"released"}
+    assert book.problems == {}
+
+
+def test_one_item_that_always_fails_is_given_up_beside_the_others() -> None:
+    book = Book()
+    items = [an_item(number) for number in range(20)]
+    outcome = run(items, book, [Fault(kind="500", key="q3", times=99)], attempts=3)
+    assert outcome == AskOutcome(replies=19, gave_up=1)
+    assert set(book.problems) == {"q3"}
+
+
+def test_teacher_that_fails_again_and_again_ends_the_stage_and_no_item_is_blamed() -> None:
+    book = Book()
+    items = [an_item(number) for number in range(20)]
+    failing = [Fault(kind="500", key=f"q{number}", times=99) for number in range(8, 20)]
+    with pytest.raises(TeacherDown, match="500"):
+        run(items, book, failing, attempts=2, concurrency=1)
+    assert len(book.replies) == 8
+    assert book.problems == {}
 
 
 def test_pauses_grow_and_are_as_long_as_the_teacher_asks() -> None:
@@ -348,10 +374,10 @@ def test_teacher_that_is_down_costs_nothing() -> None:
         unused.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{unused.getsockname()[1]}/v1"
     book = Book()
-    outcome = asyncio.run(asking([an_item(1)], a_config(address, attempts=3), book))
-    assert outcome == AskOutcome(gave_up=1)
+    with pytest.raises(TeacherDown, match=r"cannot be reached.*is the teacher running"):
+        asyncio.run(asking([an_item(1)], a_config(address, attempts=3), book))
     assert book.states() == ["released"] * 3
-    assert "cannot be reached" in book.problems["q1"]
+    assert book.problems == {}
 
 
 def test_unknown_price_sends_nothing() -> None:

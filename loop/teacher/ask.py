@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 
 from loop.answer import Answer
 from loop.config import TaskConfig, TeacherConfig
-from loop.errors import BudgetSpent, ItemRefused, TeacherBusy, TeacherRefused
+from loop.errors import BudgetSpent, ItemRefused, TeacherBusy, TeacherDown, TeacherRefused
 from loop.ports import AskBook, Bar, Completion, Progress, Request, Teacher
 from loop.records import Author, Item, Query, Rationale, Reply
 from loop.records.teacher import ReplyState
@@ -25,6 +25,8 @@ FIRST_PAUSE = 1.0
 """Seconds before the second attempt; doubled before each further one."""
 LONGEST_PAUSE = 120.0
 """No pause is longer, whatever the endpoint asks for."""
+LOST_IN_A_ROW = 5
+"""So many requests without any reply are the teacher's fault and not that of their items."""
 LONGEST_STORED = 200_000
 """Characters of a reply that are kept."""
 
@@ -61,6 +63,7 @@ async def ask(  # noqa: PLR0913 - the ports and settings of one stage
     settled. What was not asked is left for the next call.
 
     Raises:
+        TeacherDown: the endpoint cannot be reached, or request after request fails; these items are left as well.
         TeacherRefused: the endpoint refuses what every request has in common (key, model, form).
         UnknownPrice: the teacher's price is not known.
     """
@@ -71,6 +74,7 @@ async def ask(  # noqa: PLR0913 - the ports and settings of one stage
         with progress.bar("teacher is asked", len(todo)) as bar:
             workers = [asyncio.create_task(asking.work(bar)) for _ in range(min(config.concurrency, len(todo)))]
             await _finish(workers, asking, config.timeout)
+    asking.note_lost()
     return asking.outcome
 
 
@@ -109,6 +113,8 @@ class _Asking:
     todo: Iterator[Todo]
     outcome: AskOutcome = field(default_factory=AskOutcome)
     stopped: asyncio.Event = field(default_factory=asyncio.Event)
+    lost: list[tuple[Item, int, str]] = field(default_factory=list)
+    """Item, sample and problem of requests that failed since the last completion."""
     holds: int = 0
     """Requests under way."""
     hold_closed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -130,24 +136,38 @@ class _Asking:
     async def _ask_for(self, item: Item, sample: int) -> None:
         """All attempts for one reply."""
         request = request_for(item, self.task, self.config, self.demonstrations(item), sample)
-        problem = ""
-        for attempt in range(self.config.attempts):
-            try:
-                if await self._attempt(request, item, attempt):
+        try:
+            for attempt in range(self.config.attempts):
+                try:
+                    if await self._attempt(request, item, attempt):
+                        return
+                except TeacherBusy as busy:
+                    if attempt + 1 == self.config.attempts:
+                        self._lose(item, sample, busy)
+                    else:
+                        await self._pause(request, attempt, busy.retry_after)
+                if self.stopped.is_set():
                     return
-            except TeacherBusy as busy:
-                problem = f"{self.config.attempts} attempts failed; the last: {busy}"
-                if attempt + 1 < self.config.attempts:
-                    await self._pause(request, attempt, busy.retry_after)
-            except ItemRefused as refused:
-                problem = str(refused)
-                break
-            except BudgetSpent:
-                self.outcome.budget_spent = True
-                problem = "budget spent"
-                break
-            if self.stopped.is_set():
-                return
+        except ItemRefused as refused:
+            self._give_up(item, sample, str(refused))
+        except BudgetSpent:
+            self.outcome.budget_spent = True
+            self._give_up(item, sample, "budget spent")
+
+    def _lose(self, item: Item, sample: int, busy: TeacherBusy) -> None:
+        """All attempts failed: that is the item's fault only where other items are answered."""
+        problem = f"{self.config.attempts} attempts failed; the last: {busy}"
+        self.lost.append((item, sample, problem))
+        if not busy.sent or len(self.lost) == LOST_IN_A_ROW:
+            raise TeacherDown(f"{problem}; what came before is stored, and `preceptor run` asks for the rest") from busy
+
+    def note_lost(self) -> None:
+        """Give up what was lost while other requests were answered."""
+        for lost in self.lost:
+            self._give_up(*lost)
+        self.lost.clear()
+
+    def _give_up(self, item: Item, sample: int, problem: str) -> None:
         self.outcome.gave_up += 1
         self._note(item, sample, problem)
 
@@ -158,6 +178,7 @@ class _Asking:
             return False
         try:
             completion = await self._send(request, charge)
+            self.note_lost()
             self._keep(charge, request, item, completion)
         finally:
             self.holds -= 1

@@ -108,6 +108,9 @@ class QueryConfig(Table):
     """Sampling temperature of the explanations."""
     top_p: float = Field(default=0.95, gt=0, le=1)
     """Nucleus of the sampling."""
+    intra: Literal["flips", "jensen_shannon", "leave_one_out"] = "flips"
+    """Divergence within one explanation: late-weighted flips of the answer as steps are added, the Jensen-Shannon
+    divergence of the answers' probabilities (labels and choices only), or flips as single steps are left out."""
     intra_weight: float = Field(default=0.5, ge=0, le=1)
     """Weight of the divergence within one explanation; the divergence between explanations gets the rest."""
     random_share: float = Field(default=0.1, ge=0, le=1)
@@ -238,6 +241,12 @@ class Config(Table):
     simulated_reviewer: SimulatedReviewerConfig = SimulatedReviewerConfig()
     acceptance: AcceptanceConfig = AcceptanceConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+
+    @model_validator(mode="after")
+    def _forms_fit_the_answers(self) -> "Config":
+        if self.query.intra == "jensen_shannon" and self.task.answer not in (AnswerKind.LABEL, AnswerKind.CHOICE):
+            raise ValueError('query.intra = "jensen_shannon" needs task.answer = "label" or "choice"')
+        return self
 
 
 def load(path: Path) -> Config:

@@ -80,6 +80,14 @@ class Example:
 
 
 @dataclass(frozen=True)
+class Forced:
+    """An answer forced after a part of an explanation; with the probabilities of the allowed answers where few are."""
+
+    answer: Answer | None
+    probabilities: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
 class StudentPrediction:
     """The student's answer to an item with its explanation."""
 
@@ -104,8 +112,8 @@ class Student(Protocol):
         """For each item the greedy explanation followed by `samples` sampled ones."""
         ...
 
-    def prefix_answers(self, items: Sequence[Item], explanations: Sequence[Explanation]) -> list[list[Answer | None]]:
-        """For each item the answers forced after 0..m steps of its explanation (m + 1 of them)."""
+    def answers_after(self, items: Sequence[Item], parts: Sequence[Sequence[Sequence[str]]]) -> list[list[Forced]]:
+        """For each item the answers forced after each of the given parts of an explanation."""
         ...
 
     def predict(self, items: Sequence[Item]) -> list[StudentPrediction]:

@@ -9,8 +9,16 @@ from hypothesis import strategies as st
 
 from loop.answer import Answer, AnswerKind
 from loop.config import QueryConfig
-from loop.ports import Explanation, StudentPrediction
-from loop.query.divergence import divergences, flip_rate, late_weighted_flips, rank_average, vote_entropy
+from loop.ports import Explanation, Forced, StudentPrediction
+from loop.query.divergence import (
+    divergences,
+    flip_rate,
+    late_weighted_flips,
+    left_out_changes,
+    mean_jensen_shannon,
+    rank_average,
+    vote_entropy,
+)
 from loop.records import Item, Split
 
 
@@ -48,6 +56,20 @@ def test_unreadable_answers_never_equal_each_other() -> None:
     assert late_weighted_flips(numbers(4, None, 4)) == pytest.approx(1.0)
     assert vote_entropy(numbers(None, None, None, None)) == pytest.approx(1.0)
     assert vote_entropy(numbers(3, 3, None, None)) == pytest.approx(vote_entropy(numbers(3, 3, 4, 5)))
+
+
+def test_jensen_shannon_has_the_known_values() -> None:
+    apart = mean_jensen_shannon([(0.7, 0.2, 0.1), (0.1, 0.3, 0.6)])
+    assert apart * math.log(2) == pytest.approx(0.230645, abs=1e-6)
+    assert mean_jensen_shannon([(1.0, 0.0), (0.0, 1.0)]) == 1.0
+    assert mean_jensen_shannon([(0.4, 0.6)] * 3) == 0.0
+    assert mean_jensen_shannon([(0.7, 0.2, 0.1), (0.1, 0.3, 0.6), (0.1, 0.3, 0.6)]) == pytest.approx(apart / 2)
+    assert mean_jensen_shannon([(0.5, 0.5)]) == 1.0
+
+
+def test_steps_without_which_the_answer_changes_are_counted() -> None:
+    assert left_out_changes(numbers(5, 4, 5, None, 5)) == 0.5
+    assert left_out_changes(numbers(5)) == 1.0
 
 
 def test_votes_of_three_one_one_have_the_known_entropy() -> None:
@@ -101,8 +123,9 @@ class WrittenStudent:
             rows.append([greedy, *(Explanation(("s",), answer) for answer in sampled[:samples])])
         return rows
 
-    def prefix_answers(self, items: Sequence[Item], explanations: Sequence[Explanation]) -> list[list[Answer | None]]:
-        return [self.said[item.key][0] for item in items]
+    def answers_after(self, items: Sequence[Item], parts: Sequence[Sequence[Sequence[str]]]) -> list[list[Forced]]:
+        self.asked_after = list(parts)
+        return [[Forced(answer) for answer in self.said[item.key][0]] for item in items]
 
     def predict(self, items: Sequence[Item]) -> list[StudentPrediction]:
         raise AssertionError("scoring needs no predictions")
@@ -122,10 +145,20 @@ def test_parts_hold_everything_the_score_was_made_of() -> None:
         "inter": 0.0,
         "steps": ["step 1", "step 2"],
         "answer": two,
-        "prefix_answers": [one, two, two],
+        "forced_answers": [one, two, two],
         "sampled_answers": [two, two, two],
     }
     assert second["intra"] == 1.0
     assert second["inter"] == pytest.approx(1.0)
-    assert (second["steps"], second["answer"], second["prefix_answers"]) == ([], None, [None])
+    assert (second["steps"], second["answer"], second["forced_answers"]) == ([], None, [None])
     assert second["sampled_answers"] == [one, two, None]
+
+
+def test_the_form_says_after_which_parts_of_the_explanation_answers_are_forced() -> None:
+    items = [Item(key="a", question="?", split=Split.POOL, text_hash="")]
+    student = WrittenStudent({"a": (numbers(1, 2, 2), numbers(2, 2))})
+    [flips] = divergences(items, student, QueryConfig(samples=2), seed=0)
+    assert student.asked_after == [[(), ("step 1",), ("step 1", "step 2")]]
+    [left_out] = divergences(items, student, QueryConfig(samples=2, intra="leave_one_out"), seed=0)
+    assert student.asked_after == [[("step 2",), ("step 1",), ("step 1", "step 2")]]
+    assert (flips["intra"], left_out["intra"]) == (pytest.approx(1 / 3), 0.5)

@@ -178,4 +178,4 @@ def test_a_chunk_is_scored_with_its_parts_and_a_provisional_mean() -> None:
     rows = score_chunk(7, 4, pool, student, config, seed=0)
     assert [(row.round_id, row.item_key, row.chunk) for row in rows] == [(7, "k000", 4), (7, "k001", 4)]
     assert [row.score for row in rows] == [pytest.approx(1.0), 0.0]
-    assert rows[0].parts["prefix_answers"][0] == numbers(1)[0].canonical  # type: ignore[union-attr]
+    assert rows[0].parts["forced_answers"][0] == numbers(1)[0].canonical  # type: ignore[union-attr]

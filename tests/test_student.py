@@ -14,13 +14,14 @@ from connectors.progress import RichProgress
 from loop.answer import Answer, AnswerKind
 from loop.config import StudentConfig, TaskConfig
 from loop.errors import StudentError
-from loop.ports import Example, Explanation
+from loop.ports import Example
 from loop.records import Item, Split
 from loop.student import prompts
 from loop.student.decoder import Decoder
 from loop.student.distill_step_by_step import token_losses
-from loop.student.reading import TOP_K, Reading, Sampling, continuations, mean_log_probabilities
+from loop.student.reading import TOP_K, Reading, Sampling, continuations
 from loop.student.trainer import DecoderTrainer
+from loop.student.tree import greedy_continuations, grow, target_log_probabilities
 from tests.tiny import tiny_model
 
 QUIET = RichProgress(Console(quiet=True))
@@ -124,16 +125,57 @@ def test_loss_counts_target_tokens_only(model: Path) -> None:
         assert nll[number][is_target[number] == 1].tolist() == pytest.approx(expected, abs=1e-4)
 
 
-def test_contexts_read_side_by_side_are_scored_as_alone(model: Path) -> None:
+SEQUENCES = [[[5, 6, 7, 8], [5, 6, 9], [5, 6, 7, 8, 10, 11], [12, 6]], [[9, 4]], [[3, 4, 5], [3, 4]]]
+
+
+def test_tree_holds_each_shared_token_once() -> None:
+    tree = grow(SEQUENCES[0])
+    assert sorted(tree.tokens) == [5, 6, 6, 7, 8, 9, 10, 11, 12]
+    assert [[tree.tokens[node] for node in path] for path in tree.paths] == SEQUENCES[0]
+    assert all(parent < node for node, parent in enumerate(tree.parents))
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_branches_read_in_one_pass_are_scored_as_alone(model: Path, attention: str) -> None:
     student = a_trainer(model).student(None)
-    contexts, targets = [[5, 6, 7, 8], [9]], [[[10, 11], [12]], [[13, 14, 15]]]
-    with torch.inference_mode():
-        together = mean_log_probabilities(Reading(student.model, contexts, student.pad), targets, student.pad)
-        for number, context in enumerate(contexts):
-            alone = Reading(student.model, [context], student.pad)
-            assert mean_log_probabilities(alone, [targets[number]], student.pad)[0] == pytest.approx(
-                together[number], abs=1e-5
-            )
+    student.model.set_attn_implementation(attention)
+    counts = [[1, 2, 3, 1], [1], [2, 1]]
+    together = target_log_probabilities(student.model, [grow(some) for some in SEQUENCES], counts, student.pad)
+    for some, lengths, scores in zip(SEQUENCES, counts, together, strict=True):
+        for sequence, length, score in zip(some, lengths, scores, strict=True):
+            logits = student.model(input_ids=torch.tensor([sequence])).logits[0].log_softmax(dim=-1)
+            alone = [logits[place - 1, sequence[place]].item() for place in range(-length, 0)]
+            assert score == pytest.approx(sum(alone) / length, abs=1e-5)
+
+
+def test_branches_are_continued_side_by_side_as_alone(model: Path) -> None:
+    student = a_trainer(model).student(None)
+    trees = [grow(some) for some in SEQUENCES]
+    together = greedy_continuations(student.model, trees, longest=6, stops=[student.end], pad=student.pad)
+    alone = [
+        [
+            continuations(Reading(student.model, [sequence], student.pad), longest=6, stops=[student.end])[0]
+            for sequence in some
+        ]
+        for some in SEQUENCES
+    ]
+    assert together == alone
+    assert len({tuple(tokens) for some in alone for tokens in some}) > 2
+
+
+def test_forced_answers_are_those_of_separate_passes(model: Path, tmp_path: Path) -> None:
+    trainer = a_trainer(model, epochs=6)
+    trainer.train(sums(8), seed=1, folder=tmp_path / "one", progress=QUIET)
+    student = trainer.student(tmp_path / "one")
+    asked = items(sums(8))
+    steps = [("3 + 3 = 6 .", "6 + 20 = 26 .", "1 = 1 ."), (), ("2 + 2 = 4 .",)]
+    parts = [[steps[number % 3][:count] for count in range(len(steps[number % 3]) + 1)] for number in range(8)]
+    together = student.answers_after(asked, parts)
+    alone = [
+        [student.answers_after([item], [[part]])[0][0] for part in some]
+        for item, some in zip(asked, parts, strict=True)
+    ]
+    assert together == alone
 
 
 def test_greedy_explanation_is_what_transformers_generates(model: Path, tmp_path: Path) -> None:
@@ -193,25 +235,35 @@ def test_nucleus_keeps_the_likeliest_tokens_only(model: Path) -> None:
     assert {token for some in written for token in some} == set(tokens[:3].tolist())
 
 
-def test_prefix_answers_are_one_more_than_the_steps(model: Path, tmp_path: Path) -> None:
+def test_answer_is_forced_after_each_part(model: Path, tmp_path: Path) -> None:
     trainer = a_trainer(model)
     examples = sums(4)
     trainer.train(examples, seed=1, folder=tmp_path / "one", progress=QUIET)
     student = trainer.student(tmp_path / "one")
-    told = [Explanation(each.steps, each.answer) for each in examples]
-    answers = student.prefix_answers(items(examples), [Explanation((), None), *told[1:]])
-    assert [len(some) for some in answers] == [1, 2, 2, 2]
-    assert [some[-1] for some in answers[1:]] == [each.answer for each in examples[1:]]
+    forced = student.answers_after(items(examples), [[()], *([(), each.steps] for each in examples[1:])])
+    assert [len(some) for some in forced] == [1, 2, 2, 2]
+    assert [each.answer for some in forced for each in some] == [
+        examples[0].answer,
+        *(each.answer for each in examples[1:] for _ in range(2)),
+    ]
 
 
 def test_labels_are_scored_not_generated(model: Path) -> None:
-    task = TaskConfig(answer=AnswerKind.LABEL, labels={"1": "one", "2": "two"})
+    task = TaskConfig(answer=AnswerKind.LABEL, labels={"1": "one", "2": "two", "3 4": "three"})
     student = a_trainer(model, task, answers_by="answer").student(None)
     asked = items(sums(3))
-    labels = [Answer(kind=AnswerKind.LABEL, value=value) for value in ("1", "2")]
-    scores = student.score_answers(asked, [()] * 3, [labels] * 3)
-    best = [labels[some.index(max(some))] for some in scores]
-    assert [each.answer for each in student.predict(asked)] == best
+    labels = [Answer(kind=AnswerKind.LABEL, value=value) for value in task.labels]
+    forced = [each for [each] in student.answers_after(asked, [[()]] * 3)]
+    for item, each in zip(asked, forced, strict=True):
+        means = []
+        for label in ("1", "2", "3 4"):
+            context = student.encoded(prompts.answer_prompt(item)) + student.tokens(f"Answer: {label}")
+            count = len(student.tokens(label))
+            logits = student.model(input_ids=torch.tensor([context])).logits[0].log_softmax(dim=-1)
+            means.append(sum(logits[place - 1, context[place]].item() for place in range(-count, 0)) / count)
+        assert each.probabilities == pytest.approx(torch.tensor(means).softmax(dim=0).tolist(), abs=1e-5)
+        assert each.answer == labels[means.index(max(means))]
+    assert [each.answer for each in student.predict(asked)] == [each.answer for each in forced]
 
 
 @pytest.mark.parametrize("name", ["/no/such/model", "not a repository", "a/b/c"])

@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import rel_entr
 from scipy.stats import rankdata
 
 from loop.answer import Answer
 from loop.config import QueryConfig
-from loop.ports import Student
+from loop.ports import Explanation, Forced, Student
 from loop.records import Item
 
 
@@ -36,6 +37,25 @@ def late_weighted_flips(answers: Sequence[Answer | None]) -> float:
     return sum(2 * step / (steps * (steps + 1)) for step, flip in enumerate(_flips(answers), start=1) if flip)
 
 
+def mean_jensen_shannon(probabilities: Sequence[Sequence[float]]) -> float:
+    """Mean Jensen-Shannon divergence (base 2) between the answers' distributions before and after each step."""
+    if len(probabilities) < 2:
+        return 1.0
+    rows = np.asarray(probabilities)
+    before, after = rows[:-1], rows[1:]
+    middle = (before + after) / 2
+    return float(np.mean(rel_entr(before, middle).sum(1) + rel_entr(after, middle).sum(1)) / (2 * math.log(2)))
+
+
+def left_out_changes(answers: Sequence[Answer | None]) -> float:
+    """Share of the steps without which the answer is another one; 1 where there are no steps.
+
+    `answers` are those without step 1..m, and last that with all steps.
+    """
+    *without, whole = answers
+    return 1.0 if not without else sum(each is None or each != whole for each in without) / len(without)
+
+
 def vote_entropy(answers: Sequence[Answer | None]) -> float:
     """Entropy of the answers of K explanations, divided by log K; each unreadable answer is a class of its own."""
     if len(answers) < 2:
@@ -53,20 +73,39 @@ def divergences(items: Sequence[Item], student: Student, config: QueryConfig, *,
         items, samples=config.samples, temperature=config.temperature, top_p=config.top_p, seed=seed
     )
     greedy = [explanations[0] for explanations in explained]
-    parts = []
-    for first, explanations, prefixes in zip(greedy, explained, student.prefix_answers(items, greedy), strict=True):
+    found = []
+    for first, explanations, forced in zip(
+        greedy, explained, student.answers_after(items, [_asked_after(each, config) for each in greedy]), strict=True
+    ):
         sampled = [each.answer for each in explanations[1:]]
-        parts.append(
+        found.append(
             {
-                "intra": late_weighted_flips(prefixes),
+                "intra": _intra(forced, config),
                 "inter": vote_entropy(sampled),
                 "steps": list(first.steps),
                 "answer": _canonical(first.answer),
-                "prefix_answers": [_canonical(answer) for answer in prefixes],
+                "forced_answers": [_canonical(each.answer) for each in forced],
                 "sampled_answers": [_canonical(answer) for answer in sampled],
             }
         )
-    return parts
+    return found
+
+
+def _asked_after(explanation: Explanation, config: QueryConfig) -> list[tuple[str, ...]]:
+    """The parts of an explanation after which an answer is forced: 0..m steps, or all but one and all."""
+    steps = explanation.steps
+    if config.intra == "leave_one_out":
+        return [*(steps[:number] + steps[number + 1 :] for number in range(len(steps))), steps]
+    return [steps[:count] for count in range(len(steps) + 1)]
+
+
+def _intra(forced: Sequence[Forced], config: QueryConfig) -> float:
+    answers = [each.answer for each in forced]
+    if config.intra == "leave_one_out":
+        return left_out_changes(answers)
+    if config.intra == "jensen_shannon":
+        return mean_jensen_shannon([each.probabilities for each in forced])
+    return late_weighted_flips(answers)
 
 
 def rank_average(intra: Sequence[float], inter: Sequence[float], weight: float) -> NDArray[np.float64]:

@@ -51,7 +51,7 @@ class Score(SQLModel, table=True):
     """An item's acquisition score in a round with the parts it was made of.
 
     `parts` holds for explanation divergence: `intra`, `inter` (unit interval each), `steps` and `answer` of the greedy
-    explanation, `prefix_answers` (after 0..m steps) and `sampled_answers` (K); answers as canonical JSON or null.
+    explanation, `forced_answers` (after 0..m steps) and `sampled_answers` (K); answers as canonical JSON or null.
     """
 
     round_id: int = Field(foreign_key="round.id", primary_key=True)

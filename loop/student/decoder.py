@@ -8,10 +8,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from loop.answer import Answer, AnswerKind, parse_answer, split_rationale
 from loop.config import StudentConfig, TaskConfig
-from loop.ports import Explanation, StudentPrediction
+from loop.ports import Explanation, Forced, StudentPrediction
 from loop.records import Item
 from loop.student import prompts
-from loop.student.reading import Reading, Sampling, alike, continuations, mean_log_probabilities
+from loop.student.reading import Reading, Sampling, alike, continuations
+from loop.student.tree import greedy_continuations, grow, target_log_probabilities
 
 FORCED_TOKENS = 16
 """Longest answer that is generated after a forced trigger."""
@@ -44,43 +45,41 @@ class Decoder:
         texts = self._texts(contexts, self.student.max_new_tokens, sampling=Sampling(temperature, top_p, draws))
         return [[self._explanation(item, text) for text in some] for item, some in zip(items, texts, strict=True)]
 
-    def prefix_answers(self, items: Sequence[Item], explanations: Sequence[Explanation]) -> list[list[Answer | None]]:
-        """For each item the answers forced after 0..m steps of its explanation (m + 1 of them)."""
-        places = [
-            (item, explanation.steps[:count])
-            for item, explanation in zip(items, explanations, strict=True)
-            for count in range(len(explanation.steps) + 1)
+    def answers_after(self, items: Sequence[Item], parts: Sequence[Sequence[Sequence[str]]]) -> list[list[Forced]]:
+        """For each item the answers forced after each of the given parts of an explanation.
+
+        All parts of an item are branches of one sequence and read in one pass. Where the allowed answers are few, each
+        is scored by the mean log-probability of its tokens; otherwise the answer is written greedily.
+        """
+        contexts = [[self._forced(item, steps) for steps in some] for item, some in zip(items, parts, strict=True)]
+        if self.task.answer in (AnswerKind.CHOICE, AnswerKind.LABEL):
+            return self._scored(items, parts, contexts)
+        trees = [grow(some) for some in contexts]
+        texts: list[list[str]] = [[] for _ in items]
+        for part in alike([tree.tokens for tree in trees], self.student.generation_batch):
+            written = greedy_continuations(
+                self.model,
+                [trees[number] for number in part],
+                longest=FORCED_TOKENS,
+                stops=[self.end, *self._line_ends()],
+                pad=self.pad,
+            )
+            for number, some in zip(part, written, strict=True):
+                texts[number] = self.tokenizer.batch_decode(some, skip_special_tokens=True)
+        return [
+            [Forced(self._answer(item, text.split("\n")[0])) for text in some]
+            for item, some in zip(items, texts, strict=True)
         ]
-        answers = iter(self._forced_answers([item for item, _ in places], [steps for _, steps in places]))
-        return [[next(answers) for _ in range(len(explanation.steps) + 1)] for explanation in explanations]
 
     def predict(self, items: Sequence[Item]) -> list[StudentPrediction]:
         """Greedy answers, with the explanation where the student answers by one."""
         if self.student.answers_by == "answer":
-            answers = self._forced_answers(items, [()] * len(items))
-            return [StudentPrediction(answer, Explanation((), answer)) for answer in answers]
+            forced = self.answers_after(items, [[()]] * len(items))
+            return [StudentPrediction(each.answer, Explanation((), each.answer)) for [each] in forced]
         contexts = [self.encoded(prompts.rationale_prompt(item)) for item in items]
         texts = self._texts(contexts, self.student.max_new_tokens)
         explanations = [self._explanation(item, text) for item, [text] in zip(items, texts, strict=True)]
         return [StudentPrediction(each.answer, each) for each in explanations]
-
-    def score_answers(
-        self, items: Sequence[Item], prefixes: Sequence[Sequence[str]], answers: Sequence[Sequence[Answer]]
-    ) -> list[list[float]]:
-        """For each item and each of its answers, the mean log-probability per token after the steps of its prefix."""
-        contexts = [self._forced(item, steps) for item, steps in zip(items, prefixes, strict=True)]
-        targets = [
-            [self._stated(item, steps, answer) for answer in some]
-            for item, steps, some in zip(items, prefixes, answers, strict=True)
-        ]
-        scores: list[list[float]] = [[] for _ in items]
-        size = max(1, self.student.generation_batch // max(map(len, answers), default=1))
-        for part in alike(contexts, size):
-            reading = self._reading([contexts[number] for number in part])
-            means = mean_log_probabilities(reading, [targets[number] for number in part], self.pad)
-            for number, some in zip(part, means, strict=True):
-                scores[number] = some
-        return scores
 
     def tokens(self, text: str) -> list[int]:
         """A text as token ids, nothing added."""
@@ -112,14 +111,30 @@ class Decoder:
         whole = self.tokens(prompts.rationale_target(item, steps, answer))
         return whole[len(self.tokens(prompts.forced(steps))) :]
 
-    def _forced_answers(self, items: Sequence[Item], prefixes: Sequence[Sequence[str]]) -> list[Answer | None]:
-        if self.task.answer in (AnswerKind.CHOICE, AnswerKind.LABEL):
-            allowed = [self._allowed(item) for item in items]
-            scores = self.score_answers(items, prefixes, allowed)
-            return [_best(some, values) for some, values in zip(allowed, scores, strict=True)]
-        contexts = [self._forced(item, steps) for item, steps in zip(items, prefixes, strict=True)]
-        texts = self._texts(contexts, FORCED_TOKENS, stops=self._line_ends())
-        return [self._answer(item, text.split("\n")[0]) for item, [text] in zip(items, texts, strict=True)]
+    def _scored(
+        self,
+        items: Sequence[Item],
+        parts: Sequence[Sequence[Sequence[str]]],
+        contexts: Sequence[Sequence[list[int]]],
+    ) -> list[list[Forced]]:
+        """The best of the allowed answers after each context, with the probabilities of all."""
+        allowed = [self._allowed(item) for item in items]
+        targets = [
+            [self._stated(item, steps, answer) for steps in some for answer in answers]
+            for item, some, answers in zip(items, parts, allowed, strict=True)
+        ]
+        trees = [
+            grow([context + target for context, target in zip(_repeated(some, len(answers)), own, strict=True)])
+            for some, own, answers in zip(contexts, targets, allowed, strict=True)
+        ]
+        forced: list[list[Forced]] = [[] for _ in items]
+        for part in alike([tree.tokens for tree in trees], self.student.generation_batch):
+            lengths = [[len(target) for target in targets[number]] for number in part]
+            means = target_log_probabilities(self.model, [trees[number] for number in part], lengths, self.pad)
+            for number, scores in zip(part, means, strict=True):
+                shares = torch.tensor(scores).view(-1, len(allowed[number])).softmax(dim=1)
+                forced[number] = [Forced(allowed[number][int(each.argmax())], tuple(each.tolist())) for each in shares]
+        return forced
 
     def _line_ends(self) -> list[int]:
         return [token for token in self.tokens("\n")[-1:] if token != self.tokenizer.unk_token_id]
@@ -144,7 +159,6 @@ class Decoder:
         longest: int,
         *,
         sampling: Sampling | None = None,
-        stops: Sequence[int] = (),
     ) -> list[list[str]]:
         """Continuations of each context: one, or as many as it has rows of draws, (contexts, copies, places)."""
         copies = 1 if sampling is None else sampling.draws.shape[1]
@@ -154,7 +168,7 @@ class Decoder:
             with torch.inference_mode():
                 reading.take(torch.arange(len(part)).repeat_interleave(copies))
             own = sampling and Sampling(sampling.temperature, sampling.top_p, sampling.draws[part].flatten(0, 1))
-            written = continuations(reading, longest=longest, stops=[self.end, *stops], sampling=own)
+            written = continuations(reading, longest=longest, stops=[self.end], sampling=own)
             decoded = self.tokenizer.batch_decode(written, skip_special_tokens=True)
             for place, number in enumerate(part):
                 texts[number] = decoded[place * copies : (place + 1) * copies]
@@ -165,5 +179,5 @@ class Decoder:
         return Reading(self.model, contexts, self.pad)
 
 
-def _best(answers: Sequence[Answer], scores: Sequence[float]) -> Answer | None:
-    return max(zip(answers, scores, strict=True), key=lambda pair: pair[1])[0] if answers else None
+def _repeated(contexts: Sequence[list[int]], times: int) -> list[list[int]]:
+    return [context for context in contexts for _ in range(times)]

@@ -1,4 +1,4 @@
-"""Contexts that a model reads once, side by side, and goes on from: along given answers, or token by token."""
+"""Contexts that a model reads once, side by side, and goes on from token by token."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ class Reading:
         self._cache: Any = None
         self._logits = torch.empty(0)
         self._mask = mask.to(model.device)
-        self._forward(ids, (self._mask.cumsum(dim=1) - 1).clamp(min=0), last_only=True)
+        self._forward(ids, (self._mask.cumsum(dim=1) - 1).clamp(min=0))
         if not hasattr(self._cache, "batch_select_indices"):
             raise StudentError(f"{type(model).__name__} keeps no attention cache; take a student with attention layers")
 
@@ -55,22 +55,20 @@ class Reading:
         self._logits = self._logits[rows]
         self._cache.batch_select_indices(rows)
 
-    def read(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Read on; logits at every new place, (rows, places, vocabulary)."""
-        more = torch.ones_like(tokens, device=self._mask.device)
-        positions = self._mask.sum(dim=1, keepdim=True) + more.cumsum(dim=1) - 1
-        self._mask = torch.cat([self._mask, more], dim=1)
-        self._forward(tokens, positions, last_only=tokens.shape[1] == 1)
-        return self._logits
+    def read(self, tokens: torch.Tensor) -> None:
+        """Read one more token in each row, (rows,)."""
+        positions = self._mask.sum(dim=1, keepdim=True)
+        self._mask = torch.cat([self._mask, torch.ones_like(positions)], dim=1)
+        self._forward(tokens[:, None], positions)
 
-    def _forward(self, tokens: torch.Tensor, positions: torch.Tensor, *, last_only: bool) -> None:
+    def _forward(self, tokens: torch.Tensor, positions: torch.Tensor) -> None:
         out = self._model(
             input_ids=tokens.to(self._mask.device),
             attention_mask=self._mask,
             position_ids=positions,
             past_key_values=self._cache,
             use_cache=True,
-            logits_to_keep=int(last_only),
+            logits_to_keep=1,
         )
         self._cache = getattr(out, "past_key_values", None)
         self._logits = out.logits
@@ -94,27 +92,8 @@ def continuations(
         if going.sum() <= DENSE * len(going):
             reading.take(going.nonzero()[:, 0])
             rows, tokens, going = rows[going], tokens[going], going[going]
-        reading.read(tokens[:, None])
+        reading.read(tokens)
     return written
-
-
-@torch.inference_mode()
-def mean_log_probabilities(reading: Reading, targets: Sequence[Sequence[list[int]]], pad: int) -> list[list[float]]:
-    """For each row and each of its targets, the mean log-probability of the target's tokens."""
-    flat = [target for some in targets for target in some]
-    if not flat:
-        return [[] for _ in targets]
-    reading.take(torch.tensor([row for row, some in enumerate(targets) for _ in some]))
-    longest = max(map(len, flat))
-    tokens = torch.tensor([target + [pad] * (longest - len(target)) for target in flat])
-    logits = reading.logits[:, None]
-    if longest > 1:
-        logits = torch.cat([logits, reading.read(tokens[:, :-1]).float()], dim=1)
-    each = logits.log_softmax(dim=-1).cpu().gather(2, tokens[:, :, None])[:, :, 0]
-    counts = torch.tensor([len(target) for target in flat])
-    is_target = torch.arange(longest)[None] < counts[:, None]
-    means = iter(((each * is_target).sum(dim=1) / counts).tolist())
-    return [[next(means) for _ in some] for some in targets]
 
 
 def alike(contexts: Sequence[list[int]], size: int) -> Iterator[list[int]]:

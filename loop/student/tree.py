@@ -1,0 +1,165 @@
+"""One pass over many beginnings: token sequences that share their starts are read as one tree.
+
+The explanation of an item and the answers after each of its steps are branches of one sequence. Every token stands in
+the tree once, sees its ancestors only (a branching attention mask) and has its depth as its position, so each branch
+is read exactly as if it stood alone.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True)
+class TokenTree:
+    """Tokens and parents (-1: none) of the nodes, ancestors before their descendants, and each sequence's nodes."""
+
+    tokens: list[int]
+    parents: list[int]
+    paths: list[list[int]]
+
+    def ancestry(self) -> torch.Tensor:
+        """Which nodes each node sees: its ancestors and itself, (nodes, nodes)."""
+        seen = torch.eye(len(self.tokens), dtype=torch.bool)
+        for node, parent in enumerate(self.parents):
+            if parent >= 0:
+                seen[node] |= seen[parent]
+        return seen
+
+
+def grow(sequences: Sequence[Sequence[int]]) -> TokenTree:
+    """The tree of some token sequences; the longest one comes first, so that what branches off stands at the end."""
+    tokens: list[int] = []
+    parents: list[int] = []
+    children: dict[tuple[int, int], int] = {}
+    paths: list[list[int]] = [[] for _ in sequences]
+    for number in sorted(range(len(sequences)), key=lambda number: -len(sequences[number])):
+        node = -1
+        for token in sequences[number]:
+            child = children.setdefault((node, token), len(tokens))
+            if child == len(tokens):
+                tokens.append(token)
+                parents.append(node)
+            paths[number].append(child)
+            node = child
+    return TokenTree(tokens, parents, paths)
+
+
+class TreeReading:
+    """Trees that a model has read, one a row, padded on the left."""
+
+    def __init__(self, model: PreTrainedModel, trees: Sequence[TokenTree], pad: int, *, logits_from: int) -> None:
+        """Read the trees.
+
+        Args:
+            model: A causal language model that takes a 4-dimensional attention mask.
+            trees: The rows.
+            pad: The token that fills a row up.
+            logits_from: The first column whose logits are kept.
+        """
+        self._model = model
+        self.longest = max(len(tree.tokens) for tree in trees)
+        self._starts = [self.longest - len(tree.tokens) for tree in trees]
+        self._kept_from = logits_from
+        ids = torch.full((len(trees), self.longest), pad)
+        self.depths = torch.zeros_like(ids)
+        self.seen = torch.eye(self.longest, dtype=torch.bool).repeat(len(trees), 1, 1)
+        for row, (tree, start) in enumerate(zip(trees, self._starts, strict=True)):
+            ids[row, start:] = torch.tensor(tree.tokens)
+            ancestry = tree.ancestry()
+            self.seen[row, start:, start:] = ancestry
+            self.depths[row, start:] = ancestry.sum(dim=1) - 1
+        self._cache: Any = None
+        self._logits = self._forward(ids, self.depths, self.seen, self.longest - logits_from)
+
+    def column(self, row: int, node: int) -> int:
+        """Where a node of a row's tree stands."""
+        return self._starts[row] + node
+
+    def logits(self, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+        """Of the tokens that follow these nodes, (nodes, vocabulary)."""
+        return self._logits[rows, columns - self._kept_from].float()
+
+    def read(self, tokens: torch.Tensor, depths: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
+        """Read one more token for each branch; logits, (rows, branches, vocabulary).
+
+        Args:
+            tokens: (rows, branches).
+            depths: Positions of the tokens, (rows, branches).
+            seen: What each token sees: all columns read before and the new ones, (rows, branches, columns).
+        """
+        return self._forward(tokens, depths, seen, tokens.shape[1]).float()
+
+    def _forward(self, ids: torch.Tensor, depths: torch.Tensor, seen: torch.Tensor, keep: int) -> torch.Tensor:
+        device, dtype = self._model.device, self._model.dtype
+        mask = torch.zeros(seen.shape, dtype=dtype).masked_fill_(~seen, torch.finfo(dtype).min)
+        out = self._model(
+            input_ids=ids.to(device),
+            attention_mask=mask[:, None].to(device),
+            position_ids=depths.to(device),
+            past_key_values=self._cache,
+            use_cache=True,
+            logits_to_keep=keep,
+        )
+        self._cache = out.past_key_values
+        logits: torch.Tensor = out.logits
+        return logits
+
+
+@torch.inference_mode()
+def target_log_probabilities(
+    model: PreTrainedModel, trees: Sequence[TokenTree], targets: Sequence[Sequence[int]], pad: int
+) -> list[list[float]]:
+    """For each sequence of each tree, the mean log-probability of its last tokens, as many as `targets` says."""
+    wanted = [
+        (row, path[-count - 1 : -1], path[-count:])
+        for row, (tree, counts) in enumerate(zip(trees, targets, strict=True))
+        for path, count in zip(tree.paths, counts, strict=True)
+    ]
+    longest = max(len(tree.tokens) for tree in trees)
+    first = min(longest - len(trees[row].tokens) + min(before) for row, before, _ in wanted)
+    reading = TreeReading(model, trees, pad, logits_from=first)
+    rows = torch.tensor([row for row, before, _ in wanted for _ in before])
+    columns = torch.tensor([reading.column(row, node) for row, before, _ in wanted for node in before])
+    tokens = torch.tensor([trees[row].tokens[node] for row, _, after in wanted for node in after])
+    each = reading.logits(rows, columns).log_softmax(dim=-1).cpu().gather(1, tokens[:, None])[:, 0]
+    means: list[list[float]] = [[] for _ in trees]
+    start = 0
+    for row, before, _ in wanted:
+        means[row].append(each[start : start + len(before)].mean().item())
+        start += len(before)
+    return means
+
+
+@torch.inference_mode()
+def greedy_continuations(
+    model: PreTrainedModel, trees: Sequence[TokenTree], *, longest: int, stops: Sequence[int], pad: int
+) -> list[list[list[int]]]:
+    """What the model writes after each sequence of each tree until a stop token (included), all side by side."""
+    branches = max(len(tree.paths) for tree in trees)
+    size = max(len(tree.tokens) for tree in trees)
+    ends = torch.full((len(trees), branches), size - 1)
+    going = torch.zeros((len(trees), branches), dtype=torch.bool)
+    for row, tree in enumerate(trees):
+        for branch, path in enumerate(tree.paths):
+            ends[row, branch] = size - len(tree.tokens) + path[-1]
+            going[row, branch] = True
+    reading = TreeReading(model, trees, pad, logits_from=int(ends.min()))
+    rows = torch.arange(len(trees))[:, None]
+    seen, depths = reading.seen[rows, ends], reading.depths[rows, ends]
+    logits = reading.logits(rows.expand_as(ends), ends)
+    written: list[list[list[int]]] = [[[] for _ in tree.paths] for tree in trees]
+    for place in range(longest):
+        tokens = logits.argmax(dim=-1).cpu()
+        for row, branch in going.nonzero().tolist():
+            written[row][branch].append(int(tokens[row, branch]))
+        going &= ~torch.isin(tokens, torch.tensor(stops))
+        if place + 1 == longest or not going.any():
+            break
+        seen = torch.cat([seen, torch.eye(branches, dtype=torch.bool).repeat(len(trees), 1, 1)], dim=2)
+        depths = depths + 1
+        logits = reading.read(tokens, depths, seen)
+    return written

@@ -278,7 +278,8 @@ def _explain(problem: object) -> str:
     if problem["type"] != "extra_forbidden":
         given = repr(problem.get("input"))
         shown = f" (given: {given})" if len(given) <= 60 else ""
-        return f"{key}: {problem['msg'].removeprefix('Value error, ')}{shown}"
+        said = f"{problem['msg'].removeprefix('Value error, ')}{shown}"
+        return f"{key}: {said}" if key else said
     known = _known_keys(location[:-1])
     nearest = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)
     hint = f"did you mean `{nearest[0]}`?" if nearest else f"known keys: {', '.join(known)}"

@@ -39,6 +39,7 @@ def test_a_template_never_overwrites(tmp_path: Path) -> None:
         ("[querry]\nbatch_size = 3", r"querry: unknown key; did you mean `query`\?"),
         ("[query]\nbatch_size = 0", r"query\.batch_size: .*greater than or equal to 1"),
         ('[query]\nbatch_size = "3"', r"query\.batch_size: .*valid integer"),
+        ('[query]\nintra = "jensen_shannon"', r"toml: query\.intra .* needs task\.answer"),
         ('[task]\nanswer = "label"', r"task: .*at least two entries in \[task\.labels\]"),
         ("[budget]\nusd = inf", r"budget\.usd: .*finite number"),
         ("[budget]\nusd = -1", r"budget\.usd: .*greater than or equal to 0"),

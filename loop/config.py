@@ -96,12 +96,24 @@ class StudentConfig(Table):
 class QueryConfig(Table):
     """How each round chooses what to ask."""
 
-    acquisition: Literal["explanation_divergence", "random"] = "explanation_divergence"
-    """The acquisition function that scores pool items."""
+    acquisition: Literal[
+        "explanation_divergence",
+        "entropy",
+        "least_confidence",
+        "margin",
+        "coreset",
+        "badge",
+        "typiclust",
+        "teacher_student_gap",
+        "random",
+    ] = "explanation_divergence"
+    """The acquisition function that chooses pool items; loop/query/acquisition.py explains each, with its paper."""
+    cold_start: Literal["random", "typiclust"] = "random"
+    """How the first batch is chosen where no seed items are: an untrained student's explanations mean nothing."""
     batch_size: int = Field(default=50, ge=1)
     """How many items a round queries."""
     candidates: int = Field(default=5, ge=1)
-    """Explanation divergence is computed for this many times the batch, drawn at random from the pool."""
+    """The acquisition function looks at this many times the batch, drawn at random from the pool."""
     samples: int = Field(default=4, ge=2)
     """Explanations sampled per item (K), besides the greedy one."""
     temperature: float = Field(default=0.7, gt=0)
@@ -114,7 +126,9 @@ class QueryConfig(Table):
     intra_weight: float = Field(default=0.5, ge=0, le=1)
     """Weight of the divergence within one explanation; the divergence between explanations gets the rest."""
     random_share: float = Field(default=0.1, ge=0, le=1)
-    """Share of the batch picked at random (the control arm)."""
+    """Share of the batch picked at random, along one order of the pool that is fixed at the start (the control arm)."""
+    duplicate_similarity: float = Field(default=0.9, gt=0, le=1)
+    """An item is passed over where its words, in runs of three, overlap so much with a pick's (Jaccard); 1: never."""
     max_asks: int = Field(default=2, ge=1)
     """How often one item may be asked in all."""
     chunk_size: int = Field(default=64, ge=1)

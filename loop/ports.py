@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from loop.answer import Answer
 from loop.records import Item, Prompt, Rationale, Reply, ReviewTask, Verdict
 
@@ -114,6 +117,10 @@ class Student(Protocol):
 
     def answers_after(self, items: Sequence[Item], parts: Sequence[Sequence[Sequence[str]]]) -> list[list[Forced]]:
         """For each item the answers forced after each of the given parts of an explanation."""
+        ...
+
+    def embed(self, items: Sequence[Item]) -> NDArray[np.float32]:
+        """Each item as a vector of length 1, (items, dimensions)."""
         ...
 
     def predict(self, items: Sequence[Item]) -> list[StudentPrediction]:

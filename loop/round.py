@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import numpy as np
+
 from loop import acceptance, evaluation
 from loop.answer import Answer
 from loop.checks.flag import Doubtful, check_set, doubts
@@ -18,6 +20,7 @@ from loop.errors import BadConfig, PoolEmpty
 from loop.ledger import to_micro
 from loop.ports import Example, Progress, Reviewers, Student, Teacher, Trained, Trainer
 from loop.query import select
+from loop.query.acquisition import ACQUISITIONS, Candidates
 from loop.records import (
     Author,
     Checkpoint,
@@ -141,24 +144,22 @@ def _select(current: Round, store: Store, parts: Parts, config: Config) -> Round
     pool = items.eligible(store, current.run, config.query.max_asks)
     seed = _seed(config, current.number)
     student = _trained_student(current, store, parts, config)
-    if config.query.acquisition == "random" or student is None:
-        cold = "cold start: the student is untrained, so its explanations mean nothing; the batch is random"
-        chosen = select.random_batch(
-            id_of(current),
-            pool,
-            config.query,
-            seed=seed,
-            audit_share=config.review.audit_share,
-            arm="random" if config.query.acquisition == "random" else "cold start",
-        )
-        said = "random batch" if config.query.acquisition == "random" else cold
+    said, arm = config.query.acquisition.replace("_", " "), "random"
+    if student is None and config.query.acquisition != "random":
+        query = config.query.model_copy(update={"acquisition": config.query.cold_start})
+        config = config.model_copy(update={"query": query})
+        said = "cold start: the student is untrained, so its explanations mean nothing; the batch is "
+        said += "random" if query.acquisition == "random" else f"chosen by {query.acquisition}"
+        arm = "cold start"
+    if config.query.acquisition == "random":
+        chosen = select.random_batch(id_of(current), pool, config, seed=seed, arm=arm)
     else:
-        _score(current, pool, student, store, parts, config)
-        scores = rounds.scores(store, id_of(current))
-        chosen = select.select_batch(
-            id_of(current), scores, pool, config.query, seed=seed, audit_share=config.review.audit_share
-        )
-        said = f"explanation divergence of {len(scores)} candidates"
+        size = config.query.candidates * config.query.batch_size
+        candidates = select.candidates(pool, size=size, seed=seed)
+        known = _known(current, candidates, student or parts.trainer.student(None), store, parts, config)
+        wanted = select.best(candidates, known, config.query, seed=seed)
+        chosen = select.compose(id_of(current), wanted, pool, config, seed=seed)
+        said += f" of {len(candidates)} candidates"
     parts.progress.say(f"round {current.number}: {said}; {len(chosen)} items picked")
     return rounds.enter(store, current, Stage.ASK, chosen, selection=said)
 
@@ -181,13 +182,33 @@ def _trained_student(current: Round, store: Store, parts: Parts, config: Config)
     return parts.trainer.student(trained.folder)
 
 
-def _score(current: Round, pool: Sequence[Item], student: Student, store: Store, parts: Parts, config: Config) -> None:
+def _known(
+    current: Round, candidates: Sequence[Item], student: Student, store: Store, parts: Parts, config: Config
+) -> Candidates:
+    """What the acquisition function looks at: scores, which are stored, and embeddings, which are made when needed."""
+    signals = ACQUISITIONS[config.query.acquisition][1]
+    scores: dict[str, Mapping[str, object]] = {}
+    if signals & {"divergence", "probabilities"}:
+        _score(current, candidates, student, store, parts, config)
+        scores = {score.item_key: score.parts for score in rounds.scores(store, id_of(current))}
+    decided = decisions.decided(store, current.run) if "embeddings" in signals else []
+    return select.known(
+        [scores.get(item.key, {}) for item in candidates],
+        student.embed(candidates if "embeddings" in signals else []),
+        student.embed([item for item, _, _ in decided]),
+        np.array([rationale.author is Author.TEACHER for _, rationale, _ in decided], dtype=np.float64),
+        config.query,
+    )
+
+
+def _score(
+    current: Round, candidates: Sequence[Item], student: Student, store: Store, parts: Parts, config: Config
+) -> None:
     """Score the candidates chunk by chunk; chunks that are stored already are left alone."""
     seed = _seed(config, current.number)
-    size = config.query.candidates * config.query.batch_size
-    chunks = select.chunks(select.candidates(pool, size=size, seed=seed), config.query.chunk_size)
+    chunks = select.chunks(candidates, config.query.chunk_size)
     done = rounds.scored_chunks(store, id_of(current))
-    with parts.progress.bar("student explains the candidates", len(chunks)) as bar:
+    with parts.progress.bar("student looks at the candidates", len(chunks)) as bar:
         for number, chunk in enumerate(chunks):
             if number not in done:
                 scored = select.score_chunk(id_of(current), number, chunk, student, config.query, seed=seed)

@@ -3,9 +3,11 @@
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from loop.answer import Answer, AnswerKind
 from loop.config import QueryConfig
@@ -126,6 +128,9 @@ class WrittenStudent:
     def answers_after(self, items: Sequence[Item], parts: Sequence[Sequence[Sequence[str]]]) -> list[list[Forced]]:
         self.asked_after = list(parts)
         return [[Forced(answer) for answer in self.said[item.key][0]] for item in items]
+
+    def embed(self, items: Sequence[Item]) -> NDArray[np.float32]:
+        raise AssertionError("scoring needs no embeddings")
 
     def predict(self, items: Sequence[Item]) -> list[StudentPrediction]:
         raise AssertionError("scoring needs no predictions")

@@ -5,26 +5,40 @@ from collections import Counter
 from collections.abc import Sequence
 from statistics import mean
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loop.config import QueryConfig
-from loop.query.select import candidates, chunks, final_scores, random_batch, score_chunk, select_batch
-from loop.records import Item, Query, Score, Split
+from loop.config import Config, QueryConfig
+from loop.query.select import best, candidates, chunks, compose, control_arm, known, random_batch, score_chunk
+from loop.records import Item, Query, Split
 from tests.test_divergence import WrittenStudent, numbers
+
+NONE = np.zeros((0, 0))
 
 
 def a_pool(size: int) -> list[Item]:
     return [Item(key=f"k{n:03}", question=f"question {n}", split=Split.POOL, text_hash="") for n in range(size)]
 
 
-def scored(pool: Sequence[Item], intra: Sequence[float], inter: Sequence[float] | None = None) -> list[Score]:
-    both = zip(pool, intra, inter or intra, strict=True)
-    return [
-        Score(round_id=1, item_key=item.key, chunk=0, score=0.0, parts={"intra": one, "inter": other})
-        for item, one, other in both
-    ]
+def a_config(seed: int = 0, audit_share: float = 0.0, **query: object) -> Config:
+    return Config.model_validate(
+        {"run": {"seed": seed}, "query": {"random_share": 0.0, **query}, "review": {"audit_share": audit_share}}
+    )
+
+
+def parts(values: Sequence[float], inter: Sequence[float] | None = None) -> list[dict[str, float]]:
+    return [{"intra": one, "inter": other} for one, other in zip(values, inter or values, strict=True)]
+
+
+def ranked(pool: Sequence[Item], values: Sequence[float], config: Config, seed: int = 0) -> list[Item]:
+    found = known(parts(values), NONE, NONE, np.zeros(0), config.query)
+    return best(pool, found, config.query, seed=seed)
+
+
+def chosen(pool: Sequence[Item], values: Sequence[float], config: Config, seed: int = 0) -> list[Query]:
+    return compose(1, ranked(pool, values, config, seed), pool, config, seed=seed)
 
 
 def keys(batch: Sequence[Query], arm: str | None = None) -> list[str]:
@@ -46,28 +60,35 @@ def test_a_small_pool_is_scored_whole() -> None:
 
 
 def test_the_largest_divergences_are_picked_in_their_order() -> None:
-    pool = a_pool(20)
-    config = QueryConfig(batch_size=5, random_share=0.0)
-    batch = select_batch(1, scored(pool, [n / 20 for n in range(20)]), pool, config, seed=0, audit_share=0.1)
+    batch = chosen(a_pool(20), [n / 20 for n in range(20)], a_config(batch_size=5))
     assert keys(batch) == ["k019", "k018", "k017", "k016", "k015"]
     assert {(query.arm, query.probability) for query in batch} == {("divergence", None)}
     assert [query.position for query in batch] == [0, 1, 2, 3, 4]
 
 
 def test_the_weight_says_which_part_counts() -> None:
-    pool = a_pool(3)
-    rows = scored(pool, [0.9, 0.5, 0.1], [0.1, 0.2, 0.3])
-    assert final_scores(rows, QueryConfig(intra_weight=1.0)) == {"k000": 1.0, "k001": 0.5, "k002": 0.0}
-    assert final_scores(rows, QueryConfig(intra_weight=0.0)) == {"k000": 0.0, "k001": 0.5, "k002": 1.0}
-    assert set(final_scores(rows, QueryConfig(intra_weight=0.5)).values()) == {0.5}
+    rows = parts([0.9, 0.5, 0.1], [0.1, 0.2, 0.3])
+    for weight, expected in ((1.0, [1, 0.5, 0]), (0.0, [0, 0.5, 1]), (0.5, [0.5, 0.5, 0.5])):
+        found = known(rows, NONE, NONE, np.zeros(0), QueryConfig(intra_weight=weight))
+        assert found.divergence.tolist() == expected
+
+
+def test_the_control_arm_follows_one_order_of_the_pool() -> None:
+    pool = a_pool(40)
+    whole = [item.key for item in control_arm(pool, 40, 7)]
+    assert sorted(whole) == [item.key for item in pool]
+    assert [item.key for item in control_arm(pool[::-1], 5, 7)] == whole[:5]
+    later = [item for item in pool if item.key not in whole[:5]]
+    assert [item.key for item in control_arm(later, 5, 7)] == whole[5:10]
+    assert [item.key for item in control_arm(pool, 40, 8)] != whole
 
 
 def test_the_control_arm_is_drawn_from_the_whole_pool_with_its_probability() -> None:
     pool = a_pool(40)
-    config = QueryConfig(batch_size=10, random_share=0.2)
     seen: Counter[str] = Counter()
     for seed in range(2_000):
-        batch = select_batch(1, scored(pool[:20], [0.5] * 20), pool, config, seed=seed, audit_share=0.0)
+        config = a_config(seed, batch_size=10, random_share=0.2)
+        batch = compose(1, pool[:20], pool, config, seed=seed)
         assert len(set(keys(batch))) == 10
         assert {query.probability for query in batch if query.arm == "random"} == {2 / 40}
         seen.update(keys(batch, "random"))
@@ -75,58 +96,69 @@ def test_the_control_arm_is_drawn_from_the_whole_pool_with_its_probability() -> 
     assert max(abs(count / 2_000 - 2 / 40) for count in seen.values()) < 0.02
 
 
-def test_the_batch_does_not_depend_on_the_order_of_the_scores() -> None:
-    pool = a_pool(30)
-    rows = scored(pool, [n % 3 / 3 for n in range(30)])
-    config = QueryConfig(batch_size=10)
-    one = select_batch(1, rows, pool, config, seed=5, audit_share=0.3)
-    other = select_batch(1, rows[::-1], pool[::-1], config, seed=5, audit_share=0.3)
+def test_the_batch_does_not_depend_on_the_order_of_the_pool() -> None:
+    pool, config = a_pool(30), a_config(batch_size=10, random_share=0.3, audit_share=0.3)
+    wanted = ranked(pool, [n % 3 / 3 for n in range(30)], config)
+    one, other = (compose(1, wanted, some, config, seed=5) for some in (pool, pool[::-1]))
     assert [query.model_dump() for query in one] == [query.model_dump() for query in other]
 
 
 def test_ties_are_broken_by_the_seed_not_by_place() -> None:
-    pool = a_pool(20)
-    config = QueryConfig(batch_size=4, random_share=0.0)
+    pool, config = a_pool(20), a_config(batch_size=4)
     seen: Counter[str] = Counter()
     for seed in range(2_000):
-        seen.update(keys(select_batch(1, scored(pool, [0.5] * 20), pool, config, seed=seed, audit_share=0.0)))
+        seen.update(keys(chosen(pool, [0.5] * 20, config, seed)))
     assert len(seen) == 20
     assert max(abs(count / 2_000 - 4 / 20) for count in seen.values()) < 0.04
 
 
 def test_an_item_that_left_the_pool_is_not_picked() -> None:
-    pool = a_pool(10)
-    config = QueryConfig(batch_size=3, random_share=0.0)
-    batch = select_batch(1, scored(pool, [n / 10 for n in range(10)]), pool[:8], config, seed=0, audit_share=0.0)
-    assert keys(batch) == ["k007", "k006", "k005"]
+    pool, config = a_pool(10), a_config(batch_size=3)
+    wanted = ranked(pool, [n / 10 for n in range(10)], config)
+    assert keys(compose(1, wanted, pool[:8], config, seed=0)) == ["k007", "k006", "k005"]
 
 
-@settings(max_examples=60)
+def test_near_duplicates_of_a_pick_are_passed_over_unless_the_batch_needs_them() -> None:
+    story = "Anna walks to the market early and buys twelve red apples for her mother and three pears for her aunt {}"
+    twins = [
+        Item(key=f"t{n}", question=story.format(name), split=Split.POOL, text_hash="")
+        for n, name in enumerate(("today", "tonight", "again"))
+    ]
+    pool = [*twins, *a_pool(5)]
+    values = [0.9, 0.8, 0.7, 0.1, 0.1, 0.1, 0.1, 0.1]
+    some = keys(chosen(pool, values, a_config(batch_size=3, duplicate_similarity=0.7)))
+    assert some[0] == "t0"
+    assert not {"t1", "t2"} & set(some)
+    assert keys(chosen(pool, values, a_config(batch_size=3, duplicate_similarity=1.0))) == ["t0", "t1", "t2"]
+    everything = keys(chosen(pool, values, a_config(batch_size=8, duplicate_similarity=0.7)))
+    assert everything[-2:] == ["t1", "t2"]
+
+
+@settings(max_examples=60, deadline=None)
 @given(st.integers(0, 30), st.integers(1, 12), st.floats(0, 1), st.integers(0, 99))
 def test_a_batch_names_distinct_pool_items_and_is_full_where_the_pool_allows(
     size: int, wanted: int, share: float, seed: int
 ) -> None:
     pool = a_pool(size)
-    config = QueryConfig(batch_size=wanted, random_share=share, candidates=1)
-    chosen = candidates(pool, size=wanted, seed=seed)
-    rows = scored(chosen, [0.1] * len(chosen))
-    batch = select_batch(1, rows, pool, config, seed=seed, audit_share=0.5)
-    assert len(set(keys(batch))) == len(batch) == min(size, wanted)
+    config = a_config(seed, batch_size=wanted, random_share=share, candidates=1)
+    some = candidates(pool, size=wanted, seed=seed)
+    batch = compose(1, ranked(some, [0.1] * len(some), config), pool, config, seed=seed)
+    assert len(set(keys(batch))) == len(batch)
+    assert len(batch) >= min(size, wanted) - round(share * wanted)
     assert set(keys(batch)) <= {item.key for item in pool}
     assert len(keys(batch, "random")) == round(share * min(size, wanted))
 
 
 def test_shuffled_scores_pick_like_chance() -> None:
     pool = a_pool(30)
-    config = QueryConfig(batch_size=6, random_share=0.0)
     values = [n / 30 for n in range(30)]
     by_shuffled: Counter[str] = Counter()
     by_chance: Counter[str] = Counter()
-    for seed in range(3_000):
-        shuffled = random.Random(seed).sample(values, 30)
-        by_shuffled.update(keys(select_batch(1, scored(pool, shuffled), pool, config, seed=seed, audit_share=0.0)))
-        by_chance.update(keys(random_batch(1, pool, config, seed=seed, audit_share=0.0, arm="random")))
-    expected = 3_000 * 6 / 30
+    for seed in range(2_000):
+        config = a_config(seed, batch_size=6)
+        by_shuffled.update(keys(chosen(pool, random.Random(seed).sample(values, 30), config, seed)))
+        by_chance.update(keys(random_batch(1, pool, config, seed=seed, arm="random")))
+    expected = 2_000 * 6 / 30
     for seen in (by_shuffled, by_chance):
         chi_square = sum((seen[item.key] - expected) ** 2 / expected for item in pool)
         assert chi_square < 58.3  # the 99.9th percentile with 29 degrees of freedom; seeds are fixed
@@ -135,38 +167,34 @@ def test_shuffled_scores_pick_like_chance() -> None:
 def test_an_oracle_finds_more_of_what_is_wrong_than_chance() -> None:
     pool = a_pool(60)
     wrong = {item.key for item in pool[::4]}
-    oracle = scored(pool, [float(item.key in wrong) for item in pool])
-    config = QueryConfig(batch_size=12, random_share=0.1)
-    found = mean(
-        len(wrong & set(keys(select_batch(1, oracle, pool, config, seed=seed, audit_share=0)))) for seed in range(50)
-    )
-    lucky = mean(
-        len(wrong & set(keys(random_batch(1, pool, config, seed=seed, audit_share=0, arm="random"))))
-        for seed in range(50)
-    )
-    assert lucky == pytest.approx(3, abs=0.6)
-    assert found > 11
+    oracle = [float(item.key in wrong) for item in pool]
+    found, lucky = [], []
+    for seed in range(50):
+        config = a_config(seed, batch_size=12, random_share=0.1)
+        found.append(len(wrong & set(keys(chosen(pool, oracle, config, seed)))))
+        lucky.append(len(wrong & set(keys(random_batch(1, pool, config, seed=seed, arm="random")))))
+    assert mean(lucky) == pytest.approx(3, abs=0.6)
+    assert mean(found) > 11
 
 
 def test_a_random_batch_says_its_arm_and_probability() -> None:
-    batch = random_batch(1, a_pool(40), QueryConfig(batch_size=10), seed=0, audit_share=0.0, arm="cold start")
+    config = a_config(batch_size=10)
+    batch = random_batch(1, a_pool(40), config, seed=0, arm="cold start")
     assert {(query.arm, query.probability) for query in batch} == {("cold start", 0.25)}
     assert len(set(keys(batch))) == 10
-    again = random_batch(1, a_pool(40)[::-1], QueryConfig(batch_size=10), seed=0, audit_share=0.0, arm="cold start")
-    assert keys(batch) == keys(again)
+    assert keys(batch) == keys(random_batch(1, a_pool(40)[::-1], config, seed=0, arm="cold start"))
 
 
 def test_audits_are_drawn_with_their_stored_probability_whatever_the_score() -> None:
-    pool = a_pool(40)
-    config = QueryConfig(batch_size=20, random_share=0.1)
-    rows = scored(pool, [n / 40 for n in range(40)])
-    batches = [select_batch(1, rows, pool, config, seed=seed, audit_share=0.25) for seed in range(500)]
+    pool, values = a_pool(40), [n / 40 for n in range(40)]
+    config = a_config(batch_size=20, random_share=0.1, audit_share=0.25)
+    batches = [chosen(pool, values, config, seed) for seed in range(500)]
     everyone = [query for batch in batches for query in batch]
     assert {query.audit_probability for query in everyone} == {0.25}
     for some in (everyone, [query for query in everyone if query.position == 0]):
         assert mean(query.audit for query in some) == pytest.approx(0.25, abs=0.06)
-    assert not any(query.audit for query in select_batch(1, rows, pool, config, seed=0, audit_share=0.0))
-    assert all(query.audit for query in select_batch(1, rows, pool, config, seed=0, audit_share=1.0))
+    assert not any(query.audit for query in chosen(pool, values, a_config(audit_share=0.0)))
+    assert all(query.audit for query in chosen(pool, values, a_config(audit_share=1.0)))
 
 
 def test_a_chunk_is_scored_with_its_parts_and_a_provisional_mean() -> None:
@@ -179,3 +207,13 @@ def test_a_chunk_is_scored_with_its_parts_and_a_provisional_mean() -> None:
     assert [(row.round_id, row.item_key, row.chunk) for row in rows] == [(7, "k000", 4), (7, "k001", 4)]
     assert [row.score for row in rows] == [pytest.approx(1.0), 0.0]
     assert rows[0].parts["forced_answers"][0] == numbers(1)[0].canonical  # type: ignore[union-attr]
+
+
+def test_answers_are_scored_by_their_probabilities_or_by_the_votes() -> None:
+    pool = a_pool(2)
+    student = WrittenStudent(
+        {"k000": (numbers(1), numbers(1, 2, 1, None)), "k001": (numbers(3), numbers(3, 3, 3, 3))},
+    )
+    rows = score_chunk(1, 0, pool, student, QueryConfig(acquisition="margin", samples=4), seed=0)
+    assert [row.parts for row in rows] == [{"probabilities": [0.5, 0.25, 0.25]}, {"probabilities": [1.0]}]
+    assert [row.score for row in rows] == [0.5, 0.0]

@@ -5,6 +5,7 @@ import resource
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
@@ -264,6 +265,16 @@ def test_labels_are_scored_not_generated(model: Path) -> None:
         assert each.probabilities == pytest.approx(torch.tensor(means).softmax(dim=0).tolist(), abs=1e-5)
         assert each.answer == labels[means.index(max(means))]
     assert [each.answer for each in student.predict(asked)] == [each.answer for each in forced]
+
+
+def test_embeddings_do_not_depend_on_the_company(model: Path) -> None:
+    student = a_trainer(model).student(None)
+    asked = [*items(sums(5)), Item(key="l", question="What is 1 + 2 + 3 + 4 ?", split=Split.POOL, text_hash="")]
+    together = student.embed(asked)
+    assert np.linalg.norm(together, axis=1) == pytest.approx(1, abs=1e-5)
+    for item, vector in zip(asked, together, strict=True):
+        assert student.embed([item])[0] == pytest.approx(vector, abs=1e-5)
+    assert student.embed([]).shape == (0, together.shape[1])
 
 
 @pytest.mark.parametrize("name", ["/no/such/model", "not a repository", "a/b/c"])

@@ -1,12 +1,26 @@
-"""From scores to a batch: candidates, chunks, the control arm, audits."""
+"""From what is known of the pool to a batch: candidates, chunks, the control arm, near-duplicates, audits."""
 
+import hashlib
 import random
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
-from loop.config import QueryConfig
+import numpy as np
+from datasketch import MinHash, MinHashLSH
+
+from loop.answer import Answer
+from loop.config import Config, QueryConfig
 from loop.ports import Student
+from loop.query.acquisition import ACQUISITIONS, Candidates, Floats, filled
 from loop.query.divergence import divergences, rank_average
 from loop.records import Item, Query, Score
+
+SHINGLE = 3
+"""Words in a row whose sets are compared to find near-duplicates."""
+PERMUTATIONS = 128
+SPARE = 4
+"""So many times the batch is ranked, so that near-duplicates can be passed over."""
 
 
 def candidates(pool: Sequence[Item], *, size: int, seed: int) -> list[Item]:
@@ -25,58 +39,82 @@ def chunks(items: Sequence[Item], size: int) -> list[list[Item]]:
 def score_chunk(
     round_id: int, number: int, chunk: Sequence[Item], student: Student, config: QueryConfig, *, seed: int
 ) -> list[Score]:
-    """The chunk's divergences; `score` is the plain mean until ranks are known."""
-    parts = divergences(chunk, student, config, seed=hash_seed(seed, number))
-    weight = config.intra_weight
+    """What the acquisition function needs to know of each item of a chunk.
+
+    `score` is for people to look at: the plain mean of both divergences, or one minus the largest probability.
+    """
+    drawn = hash_seed(seed, number)
+    if "divergence" in ACQUISITIONS[config.acquisition][1]:
+        parts = divergences(chunk, student, config, seed=drawn)
+        weight = config.intra_weight
+        values = [weight * each["intra"] + (1 - weight) * each["inter"] for each in parts]
+    else:
+        parts = _probabilities(chunk, student, config, seed=drawn)
+        values = [1 - max(each["probabilities"]) for each in parts]
     return [
-        Score(
-            round_id=round_id,
-            item_key=item.key,
-            chunk=number,
-            score=weight * each["intra"] + (1 - weight) * each["inter"],
-            parts=each,
-        )
-        for item, each in zip(chunk, parts, strict=True)
+        Score(round_id=round_id, item_key=item.key, chunk=number, score=value, parts=each)
+        for item, value, each in zip(chunk, values, parts, strict=True)
     ]
 
 
-def final_scores(scores: Sequence[Score], config: QueryConfig) -> dict[str, float]:
-    """What the candidates are ranked by, by key: both parts' ranks within all candidates, averaged."""
-    ordered = sorted(scores, key=lambda score: score.item_key)
-    ranks = rank_average(
-        [score.parts["intra"] for score in ordered], [score.parts["inter"] for score in ordered], config.intra_weight
+def known(
+    parts: Sequence[Mapping[str, Any]], embeddings: Floats, asked: Floats, trusted: Floats, config: QueryConfig
+) -> Candidates:
+    """What was scored and embedded, as the acquisition functions take it; `parts` may be empty mappings."""
+    return Candidates(
+        divergence=rank_average(
+            [each.get("intra", np.nan) for each in parts],
+            [each.get("inter", np.nan) for each in parts],
+            config.intra_weight,
+        ),
+        probabilities=filled([each.get("probabilities", ()) for each in parts]),
+        embeddings=np.nan_to_num(embeddings),
+        asked=np.nan_to_num(asked),
+        trusted=trusted,
     )
-    return {score.item_key: float(rank) for score, rank in zip(ordered, ranks, strict=True)}
 
 
-def select_batch(
-    round_id: int,
-    scores: Sequence[Score],
-    pool: Sequence[Item],
-    config: QueryConfig,
-    *,
-    seed: int,
-    audit_share: float,
-) -> list[Query]:
-    """The batch of a round: a control arm from the whole pool, the rest by divergence, ties broken at random."""
-    control_size = round(config.random_share * min(config.batch_size, len(pool)))
-    control = _draw(pool, control_size, seed)
-    eligible = {item.key for item in pool} - {item.key for item in control}
-    chance = random.Random(f"ties/{seed}")
-    ranked = sorted(((rank, chance.random(), key) for key, rank in final_scores(scores, config).items()), reverse=True)
-    best = [key for _, _, key in ranked if key in eligible][: config.batch_size - control_size]
-    probability = control_size / len(pool) if pool else 0.0
-    picks = [(key, "divergence", None) for key in best] + [(item.key, "random", probability) for item in control]
-    return _queries(round_id, picks, seed, audit_share)
+def best(items: Sequence[Item], found: Candidates, config: QueryConfig, *, seed: int) -> list[Item]:
+    """The items that the acquisition function would ask about, best first; enough to pass over near-duplicates."""
+    acquire, _ = ACQUISITIONS[config.acquisition]
+    order = acquire(found, min(len(items), SPARE * config.batch_size), np.random.default_rng(seed))
+    return [items[position] for position in order]
 
 
-def random_batch(
-    round_id: int, pool: Sequence[Item], config: QueryConfig, *, seed: int, audit_share: float, arm: str
-) -> list[Query]:
-    """A batch drawn at random from the pool."""
-    size = min(config.batch_size, len(pool))
+def control_arm(pool: Sequence[Item], size: int, run_seed: int) -> list[Item]:
+    """The next items of the one random order of the pool that holds for the whole campaign."""
+
+    def place(item: Item) -> bytes:
+        return hashlib.sha256(f"control/{run_seed}/{item.key}".encode()).digest()
+
+    return sorted(pool, key=place)[:size]
+
+
+def compose(round_id: int, wanted: Sequence[Item], pool: Sequence[Item], config: Config, *, seed: int) -> list[Query]:
+    """The batch of a round: the control arm from the whole pool, then what is wanted most, without near-duplicates.
+
+    Near-duplicates are taken after all where the batch would not be full without them.
+    """
+    query = config.query
+    size = min(query.batch_size, len(pool))
+    control = control_arm(pool, round(query.random_share * size), config.run.seed)
+    there = {item.key for item in pool} - {item.key for item in control}
+    rest = [item for item in wanted if item.key in there]
+    fresh = list(_without_duplicates(rest, query.duplicate_similarity))
+    taken = {item.key for item in fresh}
+    chosen = [*fresh, *(item for item in rest if item.key not in taken)][: size - len(control)]
+    arm = "divergence" if query.acquisition == "explanation_divergence" else query.acquisition
+    probability = len(control) / len(pool) if pool else 0.0
+    picks = [(item.key, arm, None) for item in chosen] + [(item.key, "random", probability) for item in control]
+    return _queries(round_id, picks, seed, config.review.audit_share)
+
+
+def random_batch(round_id: int, pool: Sequence[Item], config: Config, *, seed: int, arm: str) -> list[Query]:
+    """A batch by chance: all of it is the control arm."""
+    size = min(config.query.batch_size, len(pool))
     probability = size / len(pool) if pool else 0.0
-    return _queries(round_id, [(item.key, arm, probability) for item in _draw(pool, size, seed)], seed, audit_share)
+    picks = [(item.key, arm, probability) for item in control_arm(pool, size, config.run.seed)]
+    return _queries(round_id, picks, seed, config.review.audit_share)
 
 
 def hash_seed(seed: int, number: int) -> int:
@@ -84,8 +122,45 @@ def hash_seed(seed: int, number: int) -> int:
     return random.Random(f"{seed}/{number}").getrandbits(32)
 
 
-def _draw(pool: Sequence[Item], size: int, seed: int) -> list[Item]:
-    return random.Random(f"random arm/{seed}").sample(sorted(pool, key=lambda item: item.key), size)
+def _probabilities(
+    chunk: Sequence[Item], student: Student, config: QueryConfig, *, seed: int
+) -> list[dict[str, list[float]]]:
+    """Of the allowed answers, given the item alone; where any answer is allowed, shares of the sampled answers."""
+    direct = [each for [each] in student.answers_after(chunk, [[()]] * len(chunk))]
+    if all(each.probabilities for each in direct):
+        return [{"probabilities": list(each.probabilities)} for each in direct]
+    explained = student.explain(
+        chunk, samples=config.samples, temperature=config.temperature, top_p=config.top_p, seed=seed
+    )
+    return [{"probabilities": _shares([each.answer for each in some[1:]])} for some in explained]
+
+
+def _shares(answers: Sequence[Answer | None]) -> list[float]:
+    """Share of each distinct answer, the largest first; every unreadable one is a class of its own."""
+    counts: dict[str, int] = {}
+    for number, answer in enumerate(answers):
+        name = f"unreadable {number}" if answer is None else answer.canonical
+        counts[name] = counts.get(name, 0) + 1
+    return sorted((count / len(answers) for count in counts.values()), reverse=True)
+
+
+def _without_duplicates(items: Sequence[Item], similarity: float) -> Iterator[Item]:
+    """The items that resemble none before them; resemblance is the estimated Jaccard index of their shingles."""
+    if similarity >= 1:
+        yield from items
+        return
+    index = MinHashLSH(threshold=similarity, num_perm=PERMUTATIONS)
+    for item in items:
+        sketch = MinHash(num_perm=PERMUTATIONS, seed=1)
+        sketch.update_batch([shingle.encode() for shingle in _shingles(item.text)])
+        if not index.query(sketch):
+            index.insert(item.key, sketch)
+            yield item
+
+
+def _shingles(text: str) -> list[str]:
+    words = re.findall(r"\w+", text.lower())
+    return [" ".join(words[start : start + SHINGLE]) for start in range(max(1, len(words) - SHINGLE + 1))]
 
 
 def _queries(

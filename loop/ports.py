@@ -119,6 +119,10 @@ class Student(Protocol):
         """For each item the answers forced after each of the given parts of an explanation."""
         ...
 
+    def probabilities(self, items: Sequence[Item]) -> list[tuple[float, ...]]:
+        """Of the allowed answers given the item alone, in their order; empty where any answer is allowed."""
+        ...
+
     def embed(self, items: Sequence[Item]) -> NDArray[np.float32]:
         """Each item as a vector of length 1, (items, dimensions)."""
         ...

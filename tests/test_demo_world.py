@@ -81,6 +81,14 @@ def campaign(folder: Path, *, rounds: int, shuffled: bool = False, more: str = "
     return config
 
 
+UNREVIEWED = {
+    "more": "\n[acceptance]\nsilver_risk = 1.0\n",
+    "audit_share": "0.0",
+    "risk_threshold": "1.0",
+}
+"""Everything that parses is accepted as it came."""
+
+
 def run(*words: str, config: Path) -> str:
     done = subprocess.run(
         [PRECEPTOR, *words, "--config", str(config)], check=False, capture_output=True, text=True, timeout=900
@@ -98,17 +106,15 @@ def slipped(config: Path) -> int:
 
 def test_fewer_wrong_rationales_slip_through_with_review_than_without(tmp_path: Path) -> None:
     reviewed = campaign(tmp_path / "with", rounds=1, epochs="0.1")
-    everything = "\n[acceptance]\nsilver_risk = 1.0\n"
-    unreviewed = campaign(
-        tmp_path / "without", rounds=1, more=everything, epochs="0.1", audit_share="0.0", risk_threshold="1.0"
-    )
+    unreviewed = campaign(tmp_path / "without", rounds=1, epochs="0.1", **UNREVIEWED)
     assert slipped(reviewed) < slipped(unreviewed)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_a_student_of_shuffled_replies_does_not_learn(tmp_path: Path) -> None:
-    config = campaign(tmp_path, rounds=4, shuffled=True)
+    """Without review, for reviewers would put right rationales in the place of those that stand at the wrong item."""
+    config = campaign(tmp_path, rounds=4, shuffled=True, **UNREVIEWED)
     status = json.loads(run("status", "--json", config=config))
     first, last = (status["rounds"][place]["student"] for place in (0, -1))
     assert last["accuracy"] - first["accuracy"] <= (last["high"] - last["low"]) / 2

@@ -129,6 +129,9 @@ class WrittenStudent:
         self.asked_after = list(parts)
         return [[Forced(answer) for answer in self.said[item.key][0]] for item in items]
 
+    def probabilities(self, items: Sequence[Item]) -> list[tuple[float, ...]]:
+        return [()] * len(items)
+
     def embed(self, items: Sequence[Item]) -> NDArray[np.float32]:
         raise AssertionError("scoring needs no embeddings")
 

@@ -126,9 +126,9 @@ def _probabilities(
     chunk: Sequence[Item], student: Student, config: QueryConfig, *, seed: int
 ) -> list[dict[str, list[float]]]:
     """Of the allowed answers, given the item alone; where any answer is allowed, shares of the sampled answers."""
-    direct = [each for [each] in student.answers_after(chunk, [[()]] * len(chunk))]
-    if all(each.probabilities for each in direct):
-        return [{"probabilities": list(each.probabilities)} for each in direct]
+    direct = student.probabilities(chunk)
+    if all(direct):
+        return [{"probabilities": list(each)} for each in direct]
     explained = student.explain(
         chunk, samples=config.samples, temperature=config.temperature, top_p=config.top_p, seed=seed
     )

@@ -2,20 +2,28 @@
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from peft import PeftModel
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import logging
 
 from loop.config import StudentConfig
 from loop.errors import StudentError
-from loop.student.smollm2 import model_directory
+from loop.student import packaged
 
 
-def load(
+def load_causal(
     folder: Path | None, config: StudentConfig, cache: Path, dtype: torch.dtype
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The model and tokenizer of a checkpoint, adapters merged into the base; the untrained base where none is named.
@@ -23,23 +31,39 @@ def load(
     Raises:
         StudentError: the model or the checkpoint cannot be loaded.
     """
-    if folder is not None and not folder.is_dir():
-        raise StudentError(f"{folder}: no such checkpoint; train again, or restore the folder of the run")
-    name = model_directory(config.model, cache)
     adapter = folder if folder is not None and (folder / "adapter_config.json").exists() else None
-    source = name if folder is None or adapter else str(folder)
-    try:
-        model, tokenizer = _loaded(source, config, dtype)
+    with _told(folder, config, "a causal language model", packaged.SMOLLM2):
+        source = packaged.model_directory(config.model, cache) if folder is None or adapter else str(folder)
+        tokenizer = AutoTokenizer.from_pretrained(source, **_options(source, config))
+        model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **_options(source, config))
         if adapter:
             model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
-    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
-        raise StudentError(
-            f"{folder or config.model}: cannot be loaded ({first_line(error)}); student.model takes a local directory "
-            "of a causal language model, a hub name that can be downloaded, or smollm2-135m-instruct, and a checkpoint "
-            "needs the model that it was trained from"
-        ) from error
-    _check(tokenizer, config)
-    return model, tokenizer
+    if tokenizer.eos_token_id is None:
+        raise StudentError(f"{config.model}: its tokenizer has no end-of-text token, so it cannot stop; take another")
+    if config.chat_template and not tokenizer.chat_template:
+        raise StudentError(f"{config.model}: its tokenizer has no chat template; set student.chat_template = false")
+    return _placed(model), tokenizer
+
+
+def load_classifier(
+    folder: Path | None, config: StudentConfig, cache: Path, classes: int
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """The encoder and tokenizer of a checkpoint with its last layer; the untrained base where none is named.
+
+    Raises:
+        StudentError: the model or the checkpoint cannot be loaded.
+    """
+    with _told(folder, config, "an encoder", packaged.MINILM):
+        source = packaged.model_directory(config.model, cache) if folder is None else str(folder)
+        tokenizer = AutoTokenizer.from_pretrained(source, **_options(source, config))
+        with _quiet():  # that the last layer of an untrained encoder is new is known
+            model = AutoModelForSequenceClassification.from_pretrained(
+                source, dtype=torch.float32, num_labels=classes, **_options(source, config)
+            )
+    if tokenizer.mask_token is None:
+        raise StudentError(f"{config.model}: its tokenizer has no mask token, so evidence cannot be masked")
+    tokenizer.padding_side = "right"
+    return _placed(model), tokenizer
 
 
 def save(model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, card: Mapping[str, object], folder: Path) -> None:
@@ -71,24 +95,41 @@ def first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
-def _loaded(source: str, config: StudentConfig, dtype: torch.dtype) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+@contextmanager
+def _told(folder: Path | None, config: StudentConfig, kind: str, packaged_name: str) -> Iterator[None]:
+    """Turns what goes wrong in loading into an error that names the cure."""
+    if folder is not None and not folder.is_dir():
+        raise StudentError(f"{folder}: no such checkpoint; train again, or restore the folder of the run")
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
+        raise StudentError(
+            f"{folder or config.model}: cannot be loaded ({first_line(error)}); student.model takes a local directory "
+            f"of {kind}, a hub name that can be downloaded, or {packaged_name}, and a checkpoint needs the model that "
+            "it was trained from"
+        ) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+
+
+def _options(source: str, config: StudentConfig) -> dict[str, bool]:
+    """Whether the hub may be asked, and whether code that comes with the model may run."""
     local = Path(source).is_dir()
     if not local and (source.startswith(("/", ".", "~")) or source.count("/") > 1):
         raise FileNotFoundError("no such directory")
-    tokenizer = AutoTokenizer.from_pretrained(
-        source, local_files_only=local, trust_remote_code=config.trust_remote_code
-    )
-    model = AutoModelForCausalLM.from_pretrained(
-        source, dtype=dtype, local_files_only=local, trust_remote_code=config.trust_remote_code
-    )
-    return model.to("cuda" if torch.cuda.is_available() else "cpu"), tokenizer
+    return {"local_files_only": local, "trust_remote_code": config.trust_remote_code}
 
 
-def _check(tokenizer: PreTrainedTokenizerBase, config: StudentConfig) -> None:
-    if tokenizer.eos_token_id is None:
-        raise StudentError(f"{config.model}: its tokenizer has no end-of-text token, so it cannot stop; take another")
-    if config.chat_template and not tokenizer.chat_template:
-        raise StudentError(f"{config.model}: its tokenizer has no chat template; set student.chat_template = false")
+def _placed(model: PreTrainedModel) -> PreTrainedModel:
+    return model.to("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _write(

@@ -73,6 +73,12 @@ class Decoder:
             for item, some in zip(items, texts, strict=True)
         ]
 
+    def probabilities(self, items: Sequence[Item]) -> list[tuple[float, ...]]:
+        """Of the allowed answers given the item alone, in their order; empty where any answer is allowed."""
+        if self.task.answer not in (AnswerKind.CHOICE, AnswerKind.LABEL):
+            return [()] * len(items)
+        return [each.probabilities for [each] in self.answers_after(items, [[()]] * len(items))]
+
     def predict(self, items: Sequence[Item]) -> list[StudentPrediction]:
         """Greedy answers, with the explanation where the student answers by one."""
         if self.student.answers_by == "answer":

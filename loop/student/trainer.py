@@ -1,11 +1,7 @@
-"""Trains a causal language model on decided rationales and keeps its checkpoints."""
+"""Makes students: from the untrained model, from a checkpoint, or by training on decided rationales."""
 
-import hashlib
-import json
-import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from importlib.metadata import version
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -17,18 +13,15 @@ from loop.errors import StudentError
 from loop.ports import Example, Progress, Trained
 from loop.student import checkpoint, distill_step_by_step
 from loop.student.decoder import Decoder
-from loop.student.distill_step_by_step import Rows, Tasks
+from loop.student.encoder import Encoder
+from loop.student.fitting import card, computes_bfloat16, fit
 
-WARM_UP = 0.05
-LONGEST_NORM = 1.0
 LORA_ALPHA = 2
 """Alpha as a multiple of the rank."""
-ALIKE = 16
-"""Batches whose rows are sorted by length together."""
 
 
 class DecoderTrainer:
-    """Makes decoder students (`loop.ports.Trainer`): LoRA on a bf16 base where the processor has it, or all weights."""
+    """Makes causal students (`loop.ports.Trainer`): LoRA on a bf16 base where the processor has it, or all weights."""
 
     def __init__(self, student: StudentConfig, task: TaskConfig, cache: Path) -> None:
         self.config = student
@@ -41,7 +34,7 @@ class DecoderTrainer:
         Raises:
             StudentError: the model or the checkpoint cannot be loaded.
         """
-        model, tokenizer = checkpoint.load(folder, self.config, self.cache, self._dtype())
+        model, tokenizer = checkpoint.load_causal(folder, self.config, self.cache, self._dtype())
         return Decoder(model, tokenizer, self.config, self.task)
 
     def train(self, examples: Sequence[Example], *, seed: int, folder: Path, progress: Progress) -> Trained:
@@ -51,39 +44,34 @@ class DecoderTrainer:
             StudentError: there are no examples, the base cannot be loaded, the loss is no number, or the checkpoint
                 cannot be written.
         """
-        if not examples:
-            raise StudentError("there is nothing to train on; accept some rationales first")
+        _refuse_nothing(examples)
         started = time.monotonic()
         base = self.student(None)
+        tasks = distill_step_by_step.tasks(base, examples)
+        lengths = [len(context + target) for context, target in tasks[-1][1]]
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             model = self._trainable(base.model)
-            tasks = distill_step_by_step.tasks(base, examples)
-            losses = self._fit(model, base, tasks, examples, seed, progress)
-        card = {
-            "examples": len(examples),
-            "examples_sha256": _digest(examples),
-            "base": self.config.model,
-            "seed": seed,
-            "settings": self.config.model_dump(mode="json"),
+
+            def backward(batch: Sequence[int]) -> float:
+                weights = torch.tensor([examples[number].weight for number in batch])
+                return distill_step_by_step.losses(model, base, tasks, batch, weights)
+
+            losses = fit(model, backward, lengths, self.config, seed=seed, progress=progress)
+        figures = {
+            **card(examples, self.config, base.model, seed=seed),
             "loss_per_epoch": losses,
             "target_tokens": sum(len(target) for _, rows in tasks for _, target in rows),
             "seconds": round(time.monotonic() - started, 1),
-            "device": str(base.model.device),
-            "dtype": str(base.model.dtype),
-            "versions": {name: version(name) for name in ("torch", "transformers", "peft", "safetensors")},
-            "threads": torch.get_num_threads(),
         }
-        checkpoint.save(model, base.tokenizer, card, folder)
-        return Trained(folder=folder, card=card)
+        checkpoint.save(model, base.tokenizer, figures, folder)
+        return Trained(folder=folder, card=figures)
 
     def _dtype(self) -> torch.dtype:
         """bf16 for LoRA where the processor computes in it; all-weights training needs float32."""
         if self.config.dtype != "auto":
             return torch.bfloat16 if self.config.dtype == "bfloat16" else torch.float32
-        able = torch.cpu.get_capabilities()
-        has_bf16 = able.get("avx512_bf16") or able.get("amx_bf16") or torch.cuda.is_available()
-        return torch.bfloat16 if self.config.lora_rank and has_bf16 else torch.float32
+        return torch.bfloat16 if self.config.lora_rank and computes_bfloat16() else torch.float32
 
     def _trainable(self, model: PreTrainedModel) -> torch.nn.Module:
         rank = self.config.lora_rank
@@ -94,66 +82,70 @@ class DecoderTrainer:
         adapted: torch.nn.Module = get_peft_model(model, lora)
         return adapted
 
-    def _fit(
-        self,
-        model: torch.nn.Module,
-        base: Decoder,
-        tasks: Tasks,
-        examples: Sequence[Example],
-        seed: int,
-        progress: Progress,
-    ) -> list[float]:
-        """Mean loss of each epoch."""
-        size = self.config.batch_size
-        batches = list(_batches(tasks[-1][1], size, self.config.epochs, seed))
-        optimiser = torch.optim.AdamW(
-            [each for each in model.parameters() if each.requires_grad], lr=self.config.learning_rate, weight_decay=0.0
-        )
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, _warm_up_and_decay(len(batches)))
-        losses: list[float] = []
-        model.train()
-        with progress.bar(f"student learns from {len(examples)} rationales", len(batches)) as bar:
-            for batch in batches:
-                weights = torch.tensor([examples[number].weight for number in batch])
-                losses.append(distill_step_by_step.losses(model, base, tasks, batch, weights))
-                if not math.isfinite(losses[-1]):
-                    raise StudentError(
-                        f"the loss is {losses[-1]} after {len(losses)} steps; lower student.learning_rate"
-                    )
-                torch.nn.utils.clip_grad_norm_(model.parameters(), LONGEST_NORM)
-                optimiser.step()
-                schedule.step()
-                optimiser.zero_grad()
-                bar.advance()
-        model.train(False)
-        per_epoch = math.ceil(len(examples) / size)
-        epochs = [losses[start : start + per_epoch] for start in range(0, len(losses), per_epoch)]
-        return [round(sum(each) / len(each), 4) for each in epochs]
+
+class EncoderTrainer:
+    """Makes encoder students for label tasks (`loop.ports.Trainer`); all weights are trained, in float32."""
+
+    def __init__(self, student: StudentConfig, task: TaskConfig, cache: Path) -> None:
+        self.config = student
+        self.task = task
+        self.cache = cache
+
+    def student(self, folder: Path | None) -> Encoder:
+        """The student of a checkpoint, or the untrained one, whose last layer is random.
+
+        Raises:
+            StudentError: the model or the checkpoint cannot be loaded.
+        """
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            model, tokenizer = checkpoint.load_classifier(folder, self.config, self.cache, len(self.task.labels))
+        return Encoder(model, tokenizer, self.config, self.task)
+
+    def train(self, examples: Sequence[Example], *, seed: int, folder: Path, progress: Progress) -> Trained:
+        """Train from the base model on all examples and leave a complete checkpoint in `folder`.
+
+        Raises:
+            StudentError: there are no examples, the base cannot be loaded, the loss is no number, or the checkpoint
+                cannot be written.
+        """
+        _refuse_nothing(examples)
+        started = time.monotonic()
+        base = self.student(None)
+        weights = torch.tensor([each.weight for each in examples])
+        answers = torch.tensor([base.labels.index(each.answer) for each in examples])
+        whole = [each.item.text for each in examples]
+        evidence = [base.only(each.item.text, each.steps) for each in examples]
+        share = self.config.rationale_weight
+        tasks = [(part, texts) for part, texts in ((1 - share, whole), (share, evidence)) if part > 0]
+
+        def backward(batch: Sequence[int]) -> float:
+            chosen = list(batch)
+            total = 0.0
+            for part, texts in tasks:
+                with torch.autocast(base.model.device.type, torch.bfloat16, enabled=computes_bfloat16()):
+                    logits = base.model(**base.tokens([texts[number] for number in chosen])).logits
+                each = torch.nn.functional.cross_entropy(
+                    logits.float(), answers[chosen].to(logits.device), reduction="none"
+                )
+                counted = weights[chosen].to(logits.device)
+                loss = part * (each * counted).sum() / counted.sum().clamp(min=1e-9)
+                torch.autograd.backward(loss)
+                total += loss.item()
+            return total
+
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            losses = fit(base.model, backward, [len(text) for text in whole], self.config, seed=seed, progress=progress)
+        figures = {
+            **card(examples, self.config, base.model, seed=seed),
+            "loss_per_epoch": losses,
+            "seconds": round(time.monotonic() - started, 1),
+        }
+        checkpoint.save(base.model, base.tokenizer, figures, folder)
+        return Trained(folder=folder, card=figures)
 
 
-def _warm_up_and_decay(steps: int) -> Callable[[int], float]:
-    """Factor of the learning rate at each step: linear up, then linear down."""
-    warm_up = max(1, round(WARM_UP * steps))
-    return lambda step: min((step + 1) / warm_up, (steps - step) / max(1, steps - warm_up))
-
-
-def _batches(rows: Rows, size: int, epochs: float, seed: int) -> Iterator[list[int]]:
-    """Numbers of the rows in each step: shuffled, rows of like length together, a pure function of the seed."""
-    chance = torch.Generator().manual_seed(seed)
-    steps = max(1, round(epochs * math.ceil(len(rows) / size)))
-    while steps:
-        order = torch.randperm(len(rows), generator=chance).tolist()
-        pools = [order[start : start + ALIKE * size] for start in range(0, len(order), ALIKE * size)]
-        sorted_pools = [sorted(pool, key=lambda number: len(rows[number][0] + rows[number][1])) for pool in pools]
-        batches = [pool[start : start + size] for pool in sorted_pools for start in range(0, len(pool), size)]
-        for place in torch.randperm(len(batches), generator=chance).tolist()[:steps]:
-            yield batches[place]
-        steps -= min(steps, len(batches))
-
-
-def _digest(examples: Sequence[Example]) -> str:
-    """A hash of everything that is trained on."""
-    lines = [
-        json.dumps([each.item.key, each.item.text, each.steps, each.answer.canonical, each.weight]) for each in examples
-    ]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+def _refuse_nothing(examples: Sequence[Example]) -> None:
+    if not examples:
+        raise StudentError("there is nothing to train on; accept some rationales first")

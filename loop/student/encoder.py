@@ -1,0 +1,161 @@
+"""An encoder as a student: classifies, and explains by the words of the item that its answer rests on.
+
+The explanation is extractive. Its steps are words of the item in order of attribution: integrated gradients (arXiv
+1703.01365) of the answer's lead along the way from masks to words. The answer after some of them is the one given while
+all other words are masked. Training has two tasks, as for causal
+students: answer from the whole item, and answer from the words that the rationale mentions.
+"""
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from loop.answer import Answer, AnswerKind
+from loop.config import StudentConfig, TaskConfig
+from loop.ports import Explanation, Forced, StudentPrediction
+from loop.records import Item
+from loop.student.reading import alike
+
+PLACES = 4
+"""Places between mask and word at which the gradient is taken; the last is the item as it is."""
+WORD = re.compile(r"\w+")
+"""What can be evidence; everything between words is never masked."""
+
+
+class Encoder:
+    """A student for label tasks that answers in one pass (`loop.ports.Student`)."""
+
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, student: StudentConfig, task: TaskConfig
+    ) -> None:
+        self.model = model
+        self.model.train(False)
+        self.tokenizer = tokenizer
+        self.student = student
+        self.task = task
+        self.labels = [Answer(kind=AnswerKind.LABEL, value=label) for label in task.labels]
+
+    def explain(
+        self,
+        items: Sequence[Item],
+        *,
+        samples: int,
+        temperature: float,  # noqa: ARG002 - dropout takes the place of sampling
+        top_p: float,  # noqa: ARG002
+        seed: int,
+    ) -> list[list[Explanation]]:
+        """For each item its explanation, followed by `samples` explanations under dropout.
+
+        What is drawn depends on the items that are explained in one call.
+        """
+        rows: list[list[Explanation]] = [[] for _ in items]
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            for copy in range(samples + 1):
+                self.model.train(copy > 0)
+                for row, explanation in zip(rows, self._explained(items), strict=True):
+                    row.append(explanation)
+        self.model.train(False)
+        return rows
+
+    def answers_after(self, items: Sequence[Item], parts: Sequence[Sequence[Sequence[str]]]) -> list[list[Forced]]:
+        """For each item the answers where only some words are seen, and all others are masked."""
+        texts = [self._masked(item.text, set(words)) for item, some in zip(items, parts, strict=True) for words in some]
+        forced = iter(self._forced(texts))
+        return [[next(forced) for _ in some] for some in parts]
+
+    def probabilities(self, items: Sequence[Item]) -> list[tuple[float, ...]]:
+        """Of the labels, in their order."""
+        return [each.probabilities for each in self._forced([item.text for item in items])]
+
+    def predict(self, items: Sequence[Item]) -> list[StudentPrediction]:
+        """The answers, with the evidence that they rest on unless the student answers directly."""
+        if self.student.answers_by == "answer":
+            forced = self._forced([item.text for item in items])
+            return [StudentPrediction(each.answer, Explanation((), each.answer)) for each in forced]
+        return [StudentPrediction(each.answer, each) for each in self._explained(items)]
+
+    def embed(self, items: Sequence[Item]) -> NDArray[np.float32]:
+        """The mean of the last layer over an item's tokens, scaled to length 1; (items, dimensions)."""
+        vectors = np.zeros((len(items), self.model.config.hidden_size), dtype=np.float32)
+        texts = [item.text for item in items]
+        with torch.inference_mode():
+            for part in self._batches(texts):
+                tokens = self.tokens([texts[number] for number in part])
+                hidden = self.model.base_model(**tokens).last_hidden_state.float()
+                means = (hidden * tokens["attention_mask"][:, :, None]).sum(dim=1)
+                vectors[part] = torch.nn.functional.normalize(means, dim=1).cpu().numpy()
+        return vectors
+
+    def tokens(self, texts: Sequence[str]) -> dict[str, torch.Tensor]:
+        """Texts as the model takes them, padded, cut at the end."""
+        encoded = self.tokenizer(
+            list(texts), padding=True, truncation=True, max_length=self._longest(), return_tensors="pt"
+        )
+        return {name: tensor.to(self.model.device) for name, tensor in encoded.items()}
+
+    def only(self, text: str, words: Sequence[str]) -> str:
+        """The text with all words masked but those that also stand in `words`, in whatever spelling of case."""
+        return self._masked(text, {word.lower() for some in words for word in WORD.findall(some)})
+
+    def _masked(self, text: str, seen: set[str]) -> str:
+        mask = str(self.tokenizer.mask_token)
+        return WORD.sub(lambda word: word.group() if word.group().lower() in seen else mask, text)
+
+    def _forced(self, texts: Sequence[str]) -> list[Forced]:
+        forced: list[Forced] = [Forced(None)] * len(texts)
+        with torch.inference_mode():
+            for part in self._batches(texts):
+                logits = self.model(**self.tokens([texts[number] for number in part])).logits
+                for number, shares in zip(part, logits.float().softmax(dim=1).tolist(), strict=True):
+                    forced[number] = Forced(self.labels[int(np.argmax(shares))], tuple(shares))
+        return forced
+
+    def _explained(self, items: Sequence[Item]) -> list[Explanation]:
+        """Answers with the most important words, the most important first."""
+        explained: list[Explanation] = [Explanation((), None)] * len(items)
+        texts = [item.text for item in items]
+        masked = self.model.get_input_embeddings().weight[self.tokenizer.mask_token_id].detach()
+        for part in self._batches(texts):
+            batch = [texts[number] for number in part]
+            tokens = self.tokens(batch)
+            embedded = self.model.get_input_embeddings()(tokens.pop("input_ids")).detach()
+            way = embedded - masked
+            gradients = torch.zeros_like(embedded)
+            answers = torch.empty(0)
+            for place in range(PLACES, 0, -1):  # from the words to the masks; the words' answer is the one explained
+                between = (masked + place / PLACES * way).requires_grad_()
+                logits = self.model(inputs_embeds=between, **tokens).logits.float()
+                answers = logits.argmax(dim=1) if place == PLACES else answers
+                lead = logits.gather(1, answers[:, None])[:, 0] - logits.mean(dim=1)
+                gradients += torch.autograd.grad(lead.sum(), between)[0]
+            weights = (gradients * way).sum(dim=2).cpu()
+            offsets = self.tokenizer(batch, truncation=True, max_length=self._longest(), return_offsets_mapping=True)[
+                "offset_mapping"
+            ]
+            for row, number in enumerate(part):
+                steps = self._words(texts[number], offsets[row], weights[row].tolist())
+                explained[number] = Explanation(steps, self.labels[int(answers[row])], " ".join(steps))
+        return explained
+
+    def _words(self, text: str, offsets: Sequence[tuple[int, int]], weights: Sequence[float]) -> tuple[str, ...]:
+        """The distinct words of a text by the sum of their tokens' weights."""
+        total: dict[str, float] = {}
+        for start, end in (word.span() for word in WORD.finditer(text)):
+            inside = [
+                weight for (first, last), weight in zip(offsets, weights, strict=False) if first < end and last > start
+            ]
+            if inside:
+                word = text[start:end].lower()
+                total[word] = total.get(word, 0.0) + sum(inside)
+        return tuple(sorted(total, key=lambda word: -total[word])[: self.task.max_steps])
+
+    def _batches(self, texts: Sequence[str]) -> list[list[int]]:
+        return list(alike([list(text.encode()) for text in texts], self.student.generation_batch))
+
+    def _longest(self) -> int:
+        return min(self.student.max_prompt_tokens, int(self.tokenizer.model_max_length))

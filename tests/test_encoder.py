@@ -1,0 +1,197 @@
+"""The encoder student: it learns labels, points at the words it rests on, and answers with the others masked."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+from safetensors.torch import load_file
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+from connectors.progress import RichProgress
+from loop.answer import Answer, AnswerKind
+from loop.config import StudentConfig, TaskConfig
+from loop.errors import StudentError
+from loop.ports import Example
+from loop.records import Item, Split
+from loop.student.encoder import Encoder
+from loop.student.trainer import EncoderTrainer
+
+QUIET = RichProgress(Console(quiet=True))
+TASK = TaskConfig(answer=AnswerKind.LABEL, labels={"warm": "It is warm.", "cold": "It is cold."}, max_steps=3)
+WORDS = ["[PAD]", "[UNK]", "[MASK]", "the", "sun", "burns", "snow", "falls", "on", "a", "hill", "today", "and", "lake"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained BERT with a word-level tokenizer as a model directory."""
+    folder = tmp_path_factory.mktemp("tiny") / "encoder"
+    tokenizer = Tokenizer(WordLevel({word: number for number, word in enumerate(WORDS)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = Whitespace()
+    tokenizer.add_special_tokens(["[PAD]", "[UNK]", "[MASK]"])
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", mask_token="[MASK]", model_max_length=64
+    )
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(WORDS),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=64,
+    )
+    BertModel(config).save_pretrained(folder)
+    fast.save_pretrained(folder)
+    return folder
+
+
+def a_trainer(model: Path, **changes: object) -> EncoderTrainer:
+    settings = {"kind": "encoder", "model": str(model), "epochs": 20, "batch_size": 4, "learning_rate": 3e-3, **changes}
+    return EncoderTrainer(StudentConfig.model_validate(settings), TASK, model.parent / "cache")
+
+
+def examples() -> list[Example]:
+    """The sun is warm and the snow is cold, wherever it is told."""
+    told = [("sun burns", "warm"), ("snow falls", "cold")]
+    places = ["on the hill", "on a lake", "today", "and the hill", "today on a hill", "and a lake today"]
+    return [
+        Example(
+            Item(key=f"{label}{n}", question=f"the {words} {place}", split=Split.POOL, text_hash=""),
+            (f"the {words.split()[0].upper()} makes it {label}",),
+            Answer(kind=AnswerKind.LABEL, value=label),
+        )
+        for n, place in enumerate(places)
+        for words, label in told
+    ]
+
+
+def items(some: Sequence[Example]) -> list[Item]:
+    return [each.item for each in some]
+
+
+@pytest.fixture(scope="module")
+def trained(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Encoder:
+    folder = tmp_path_factory.mktemp("trained") / "one"
+    card = a_trainer(model).train(examples(), seed=1, folder=folder, progress=QUIET).card
+    losses = card["loss_per_epoch"]
+    assert isinstance(losses, list)
+    assert losses[-1] < losses[0] / 4
+    return a_trainer(model).student(folder)
+
+
+def test_encoder_learns_its_labels_and_keeps_them_on_disk(trained: Encoder) -> None:
+    assert [each.answer for each in trained.predict(items(examples()))] == [each.answer for each in examples()]
+
+
+def test_direct_answers_are_the_same_without_evidence(trained: Encoder) -> None:
+    direct = Encoder(
+        trained.model, trained.tokenizer, trained.student.model_copy(update={"answers_by": "answer"}), TASK
+    )
+    asked = items(examples())
+    assert [each.answer for each in direct.predict(asked)] == [each.answer for each in trained.predict(asked)]
+    assert {each.explanation.steps for each in direct.predict(asked)} == {()}
+
+
+def test_evidence_is_words_of_the_item_the_deciding_ones_first(trained: Encoder) -> None:
+    for example, prediction in zip(examples(), trained.predict(items(examples())), strict=True):
+        steps = prediction.explanation.steps
+        assert len(steps) == len(set(steps)) <= TASK.max_steps
+        assert set(steps) <= set(example.item.question.split())
+    default = trained.answers_after(items(examples()[:1]), [[()]])[0][0].answer
+    deciding = {"warm": {"sun", "burns"}, "cold": {"snow", "falls"}}
+    told = [each for each in trained.predict(items(examples())) if each.answer != default]
+    assert len(told) == 6
+    for each in told:
+        assert each.answer is not None
+        assert set(each.explanation.steps[:2]) == deciding[each.answer.value]
+
+
+def test_answer_after_some_words_is_that_of_the_text_with_the_others_masked(trained: Encoder) -> None:
+    [item] = items(examples()[:1])
+    forced = trained.answers_after([item], [[(), ("sun",), tuple(item.question.split())]])[0]
+    texts = ["[MASK] [MASK] [MASK] [MASK] [MASK] [MASK]", "[MASK] sun [MASK] [MASK] [MASK] [MASK]", item.question]
+    logits = trained.model(**trained.tokens(texts)).logits.softmax(dim=1)
+    for each, shares in zip(forced, logits, strict=True):
+        assert each.probabilities == pytest.approx(shares.tolist(), abs=1e-5)
+    assert forced[1].answer == forced[2].answer == examples()[0].answer
+    assert trained.probabilities([item])[0] == pytest.approx(forced[2].probabilities, abs=1e-6)
+
+
+def test_only_what_the_rationale_mentions_stays_in_sight(trained: Encoder) -> None:
+    assert trained.only("The Sun burns, today", ["the SUN is warm"]) == "The Sun [MASK], [MASK]"
+
+
+def test_dropout_gives_other_explanations_and_the_seed_the_same_again(trained: Encoder) -> None:
+    asked = items(examples())
+    one, same, other = (trained.explain(asked, samples=4, temperature=1.0, top_p=1.0, seed=seed) for seed in (1, 1, 2))
+    assert one == same
+    assert one != other
+    assert [row[0] for row in one] == [row[0] for row in other] == [each.explanation for each in trained.predict(asked)]
+    assert any(len({each.steps for each in row}) > 1 for row in one)
+
+
+def test_rationales_that_mention_the_deciding_word_make_it_suffice(model: Path, tmp_path: Path) -> None:
+    told = examples()
+    silent = [Example(each.item, ("no reason",), each.answer) for each in told]
+    trainer = a_trainer(model, rationale_weight=0.5)
+    shares = []
+    for name, some in (("told", told), ("silent", silent)):
+        trainer.train(some, seed=1, folder=tmp_path / name, progress=QUIET)
+        words = [[(each.steps[0].split()[1].lower(),)] for each in told]
+        forced = trainer.student(tmp_path / name).answers_after(items(told), words)
+        shares.append(np.mean([max(each.probabilities) for [each] in forced]))
+    assert shares[0] > shares[1]
+
+
+def test_same_seed_gives_the_same_weights(model: Path, tmp_path: Path) -> None:
+    trainer = a_trainer(model, epochs=2)
+    for name, seed in (("one", 1), ("same", 1), ("other", 2)):
+        trainer.train(examples(), seed=seed, folder=tmp_path / name, progress=QUIET)
+    one, same, other = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "same", "other"))
+    assert all(torch.equal(one[name], same[name]) for name in one)
+    assert not all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_embeddings_do_not_depend_on_the_company(trained: Encoder) -> None:
+    asked = items(examples())
+    together = trained.embed(asked)
+    assert np.linalg.norm(together, axis=1) == pytest.approx(1, abs=1e-5)
+    for item, vector in zip(asked, together, strict=True):
+        assert trained.embed([item])[0] == pytest.approx(vector, abs=1e-5)
+
+
+def test_item_without_words_is_answered_without_evidence(trained: Encoder) -> None:
+    [[only]] = trained.explain(
+        [Item(key="x", question="?!", split=Split.POOL, text_hash="")], samples=0, temperature=1.0, top_p=1.0, seed=0
+    )
+    assert only.steps == ()
+    assert only.answer in trained.labels
+
+
+def test_model_without_a_mask_token_is_refused(tmp_path: Path, model: Path) -> None:
+    tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(model / "tokenizer.json"), pad_token="[PAD]")
+    folder = tmp_path / "model"
+    BertModel.from_pretrained(model).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    with pytest.raises(StudentError, match="no mask token"):
+        a_trainer(folder).student(None)
+
+
+def test_unknown_encoder_is_an_error_with_the_cure(tmp_path: Path) -> None:
+    with pytest.raises(StudentError, match="of an encoder"):
+        a_trainer(tmp_path / "no-such-model").student(None)
+
+
+@pytest.mark.slow
+def test_minilm_of_the_package_learns(tmp_path: Path) -> None:
+    config = StudentConfig(kind="encoder", model="all-minilm-l6-v2", epochs=10, batch_size=4, learning_rate=1e-4)
+    trainer = EncoderTrainer(config, TASK, tmp_path)
+    trainer.train(examples(), seed=1, folder=tmp_path / "one", progress=QUIET)
+    student = trainer.student(tmp_path / "one")
+    assert [each.answer for each in student.predict(items(examples()))] == [each.answer for each in examples()]

@@ -24,7 +24,11 @@ def a_pool(size: int) -> list[Item]:
 
 def a_config(seed: int = 0, audit_share: float = 0.0, **query: object) -> Config:
     return Config.model_validate(
-        {"run": {"seed": seed}, "query": {"random_share": 0.0, **query}, "review": {"audit_share": audit_share}}
+        {
+            "run": {"seed": seed},
+            "query": {"random_share": 0.0, "duplicate_similarity": 1.0, **query},
+            "review": {"audit_share": audit_share},
+        }
     )
 
 

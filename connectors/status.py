@@ -75,7 +75,7 @@ def status_text(found: Mapping[str, Any]) -> Group:
     )  # fmt: skip
     parts: list[Any] = [head]
     if found["rounds"]:
-        parts.append(_table(found["rounds"]))
+        parts += _tables(found["rounds"])
     if found["simulated_verdicts"]:
         said = f"{found['simulated_verdicts']} verdicts are by a simulated reviewer; their minutes are simulated too."
         parts.append(Text(said, style="yellow"))
@@ -167,13 +167,16 @@ def _left(store: Store, run: str, config: Config) -> int:
     return to_micro(config.budget.usd) - balance.spent - balance.reserved
 
 
-def _table(figures: Sequence[Mapping[str, Any]]) -> Table:
-    columns = ("round", "stage", "queried", "flagged", "audited", "reviewed", "gold", "silver", "rejected", "undecided")
-    table = Table(*columns, "usd", "minutes", "test accuracy", box=None, header_style="dim", pad_edge=False)
+def _tables(figures: Sequence[Mapping[str, Any]]) -> list[Table]:
+    """What each round did, and what came of it; two tables, so that both fit a narrow terminal."""
+    did = ("round", "stage", "queried", "flagged", "audited", "reviewed")
+    came = ("round", "gold", "silver", "rejected", "undecided")
+    work = Table(*did, "usd", "minutes", box=None, header_style="dim", pad_edge=False)
+    outcome = Table(*came, "test accuracy (95 % interval)", box=None, header_style="dim", pad_edge=False)
     for each in figures:
-        money = (f"{each['usd']:.4f}", f"{each['minutes']:.1f}")
-        table.add_row(*(str(each[name]) for name in columns), *money, _accuracy_text(each["student"]))
-    return table
+        work.add_row(*(str(each[name]) for name in did), f"{each['usd']:.4f}", f"{each['minutes']:.1f}")
+        outcome.add_row(*(str(each[name]) for name in came), _accuracy_text(each["student"]))
+    return [work, outcome]
 
 
 def _accuracy_text(student: Mapping[str, Any] | None) -> str:

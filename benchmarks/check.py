@@ -1,0 +1,52 @@
+"""Re-runs every benchmark whose results are kept, in its quick form, and says what no longer holds.
+
+A kept figure fails where its interval and that of the quick run do not meet, and a benchmark fails where the code that
+it measures has changed since. Run as `python -m benchmarks.check`.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from benchmarks.kept import RESULTS, code_hash
+
+Row = dict[str, Any]
+
+
+def problems(kept: Row, quick: Row) -> list[str]:
+    """What of the kept results does not hold in the quick run."""
+    found = []
+    if kept["code"] != code_hash(kept["sources"]):
+        found.append("its code changed since; run it whole and keep the new results")
+    for name, figure in kept["figures"].items():
+        now = quick["figures"].get(name)
+        if now is None:
+            found.append(f"{name}: the quick run does not give it")
+        elif now["low"] > figure["high"] or now["high"] < figure["low"]:
+            found.append(
+                f"{name}: kept {figure['value']} ({figure['low']} to {figure['high']}), "
+                f"now {now['value']} ({now['low']} to {now['high']})"
+            )
+    return found
+
+
+def main() -> None:
+    """Check all kept results; exit with 1 where one no longer holds."""
+    failed = False
+    files = sorted(RESULTS.glob("*.json"))
+    for file in files:
+        with tempfile.TemporaryDirectory() as folder:
+            out = Path(folder) / file.name
+            subprocess.run([sys.executable, "-m", f"benchmarks.{file.stem}", "--quick", "--json", str(out)], check=True)
+            found = problems(json.loads(file.read_text(encoding="utf-8")), json.loads(out.read_text(encoding="utf-8")))
+        failed |= bool(found)
+        print(f"{file.stem}: {'; '.join(found) or 'holds'}")
+    print(f"{len(files)} benchmarks checked")
+    raise SystemExit(failed)
+
+
+if __name__ == "__main__":
+    main()

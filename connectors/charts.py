@@ -6,9 +6,11 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
 
 from loop.report import RiskBin
 
@@ -27,6 +29,20 @@ def learning_curve(points: Sequence[Mapping[str, float]]) -> str:
             _curve(axes, [point[name] for point in points], points)
             axes.set_xlabel(label)
         left.set_ylabel("accuracy on test")
+        return _svg(figure)
+
+
+def comparison(curves: Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]]) -> str:
+    """Mean accuracy against dollars with the range over seeds: dollars are (rounds,), accuracies (seeds, rounds)."""
+    with _style("comparison"):
+        figure = Figure(figsize=(8.0, 4.2), layout="constrained")
+        axes = figure.subplots()
+        for name, (usd, accuracy) in curves.items():
+            (line,) = axes.plot(usd, accuracy.mean(axis=0), marker="o", markersize=3, label=name.replace("_", " "))
+            axes.fill_between(usd, accuracy.min(axis=0), accuracy.max(axis=0), color=line.get_color(), alpha=0.15)
+        axes.set_xlabel("US dollars spent (band: range over seeds)")
+        axes.set_ylabel("accuracy on test")
+        axes.legend(frameon=False)
         return _svg(figure)
 
 

@@ -129,6 +129,35 @@ def run_command(
     raise typer.Exit(ended.outcome.value)
 
 
+@app.command(name="simulate")
+def simulate_command(
+    acquisition: Annotated[
+        list[str] | None, typer.Option(help="An acquisition function; may be given several times.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Campaigns for each function, with seeds 0, 1, ...")] = 3,
+    rounds: Annotated[int | None, typer.Option(min=1, help="Rounds of each campaign; default: run.rounds.")] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Campaigns side by side.")] = 1,
+    config: ConfigPath = CONFIG,
+) -> None:
+    """Compare acquisition functions: whole campaigns with a recorded teacher and a simulated reviewer.
+
+    Needs teacher.recorded and simulated_reviewer.truth. What is done is kept; call it again to go on or to add seeds.
+    """
+    from connectors import simulate  # noqa: PLC0415
+    from loop.query.acquisition import ACQUISITIONS  # noqa: PLC0415
+
+    names = acquisition or ["explanation_divergence", "random"]
+    if unknown := [name for name in names if name not in ACQUISITIONS]:
+        raise typer.BadParameter(f"{', '.join(unknown)}; known: {', '.join(ACQUISITIONS)}")
+    project = _project(config, None)
+    cells = [simulate.Cell(name, seed) for seed in range(seeds) for name in dict.fromkeys(names)]
+    folder, results = simulate.simulate(project, cells, rounds=rounds or project.config.run.rounds, jobs=jobs)
+    simulate.draw(results, folder / "curves.svg")
+    console.print("simulated reviewer, recorded teacher", style="yellow")
+    console.print(simulate.summary_table(simulate.summary(results)))
+    console.print(f"cells and curves.svg: {folder}", markup=False, soft_wrap=True)
+
+
 @app.command()
 def status(
     as_json: Annotated[bool, typer.Option("--json", help="The contract for programs.")] = False,

@@ -1,0 +1,202 @@
+"""The whole loop on a project whose truth is known, once for each acquisition function and seed, side by side.
+
+The teacher is recorded and the reviewer simulated; everything between is what `preceptor run` does. Each cell keeps a
+store of its own, so a simulation that was cut off goes on where it stopped.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from itertools import accumulate
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from connectors import campaign, charts
+from connectors.progress import RichProgress
+from connectors.status import round_figures
+from connectors.wiring import Project
+from loop.config import Config
+from loop.errors import BadConfig, PoolEmpty
+from loop.records import Item, Split
+from loop.store import items
+
+RESAMPLES = 10_000
+BASELINE = "random"
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One campaign of the simulation."""
+
+    acquisition: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Also the name of its run and its files."""
+        return f"{self.acquisition}-{self.seed}"
+
+
+def simulate(project: Project, cells: Sequence[Cell], *, rounds: int, jobs: int) -> tuple[Path, list[Row]]:
+    """Run all cells that are not done, several at once; the folder and the results, in the order of the cells.
+
+    Raises:
+        BadConfig: the project has no recorded teacher or no simulated reviewer.
+        PoolEmpty: nothing was ingested.
+    """
+    config = project.config
+    if config.teacher.recorded is None or config.simulated_reviewer.truth is None:
+        raise BadConfig("a simulation needs teacher.recorded and simulated_reviewer.truth; `make demo` writes both")
+    rows = [item.model_dump(mode="json") for split in Split for item in items.of_split(project.store, split)]
+    if not rows:
+        raise PoolEmpty("nothing to simulate with; `preceptor ingest FILE` takes items in")
+    folder = project.folder / "simulate" / _settings_hash(config, rows, rounds)
+    folder.mkdir(parents=True, exist_ok=True)
+    todo = [cell for cell in cells if not (folder / f"{cell.name}.json").exists()]
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    with (
+        project.progress.bar("campaigns are simulated", len(cells)) as bar,
+        ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool,
+    ):
+        bar.advance(len(cells) - len(todo))
+        running = [pool.submit(run_cell, project.path, folder, cell, rows, rounds, threads) for cell in todo]
+        for done in as_completed(running):
+            done.result()
+            bar.advance()
+    return folder, [json.loads((folder / f"{cell.name}.json").read_text(encoding="utf-8")) for cell in cells]
+
+
+def run_cell(path: Path, folder: Path, cell: Cell, rows: Sequence[Row], rounds: int, threads: int) -> None:
+    """Run one campaign in a store of its own and write what each round cost and gave."""
+    import torch  # noqa: PLC0415 - seconds, and only in the processes that work
+
+    torch.set_num_threads(threads)
+    project = Project(path, RichProgress(Console(quiet=True)))
+    project.config = _config_of(project.config, folder, cell)
+    items.add(project.store, [Item.model_validate(row) for row in rows])
+    campaign.run(project, rounds_wanted=rounds, wait=False)
+    figures = round_figures(project.store, cell.name)
+    spent = accumulate(each["usd"] for each in figures)
+    result = {
+        "acquisition": cell.acquisition,
+        "seed": cell.seed,
+        "rounds": [{**each, "usd_so_far": usd} for each, usd in zip(figures, spent, strict=True)],
+    }
+    partial = folder / f".{cell.name}.json.partial"
+    partial.write_text(json.dumps(result, indent=1), encoding="utf-8")
+    partial.rename(folder / f"{cell.name}.json")
+
+
+def summary(results: Sequence[Row]) -> list[Row]:
+    """For each acquisition function the mean over seeds of the last accuracy, of the accuracy over all rounds, and how
+    much the latter is above random's, with a 95 % bootstrap interval over seeds that both have.
+    """
+    curves = _all_curves(results)
+    baseline = curves.get(BASELINE, {})
+    rows = []
+    for name, by_seed in curves.items():
+        shared = sorted(by_seed.keys() & baseline.keys()) if name != BASELINE else []
+        gains = [float(np.mean(by_seed[seed][1]) - np.mean(baseline[seed][1])) for seed in shared]
+        rows.append(
+            {
+                "acquisition": name,
+                "seeds": len(by_seed),
+                "last": float(np.mean([accuracy[-1] for _, accuracy in by_seed.values()])),
+                "mean": float(np.mean([np.mean(accuracy) for _, accuracy in by_seed.values()])),
+                "usd": float(np.mean([usd[-1] for usd, _ in by_seed.values()])),
+                "gain": float(np.mean(gains)) if gains else None,
+                "interval": _interval(gains) if len(gains) > 1 else None,
+            }
+        )
+    return rows
+
+
+def summary_table(rows: Sequence[Row]) -> Table:
+    """The summary for people."""
+    table = Table(
+        "acquisition",
+        "seeds",
+        "usd",
+        "last accuracy",
+        "mean over rounds",
+        "above random (95 %)",
+        box=None,
+        pad_edge=False,
+    )
+    for row in sorted(rows, key=lambda row: -row["mean"]):
+        table.add_row(
+            row["acquisition"],
+            str(row["seeds"]),
+            f"{row['usd']:.4f}",
+            f"{row['last']:.3f}",
+            f"{row['mean']:.3f}",
+            _gain_text(row),
+        )
+    return table
+
+
+def draw(results: Sequence[Row], file: Path) -> None:
+    """Accuracy against dollars for each acquisition function: the mean over seeds, and the range as a band."""
+    curves = {}
+    for name, by_seed in _all_curves(results).items():
+        shortest = min(len(usd) for usd, _ in by_seed.values())
+        curves[name] = (
+            np.mean([usd[:shortest] for usd, _ in by_seed.values()], axis=0),
+            np.array([accuracy[:shortest] for _, accuracy in by_seed.values()]),
+        )
+    file.write_text(charts.comparison(curves), encoding="utf-8")
+
+
+def _config_of(config: Config, folder: Path, cell: Cell) -> Config:
+    run = {"name": cell.name, "folder": folder, "database": f"sqlite:///{folder / cell.name}.db", "seed": cell.seed}
+    return config.model_copy(
+        update={
+            "run": config.run.model_copy(update=run),
+            "query": config.query.model_copy(update={"acquisition": cell.acquisition}),
+            "review": config.review.model_copy(update={"board": "fake"}),
+        }
+    )
+
+
+def _settings_hash(config: Config, rows: Sequence[Row], rounds: int) -> str:
+    """What the results depend on besides acquisition function and seed."""
+    body = config.model_dump(mode="json", exclude={"run": True, "query": {"acquisition"}})
+    return hashlib.sha256(json.dumps([body, rows, rounds], sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _all_curves(results: Sequence[Row]) -> dict[str, dict[int, tuple[list[float], list[float]]]]:
+    """Dollars spent and test accuracy after each round that has a student, by acquisition function and seed."""
+    curves: dict[str, dict[int, tuple[list[float], list[float]]]] = {}
+    for each in results:
+        rounds = [row for row in each["rounds"] if row["student"]]
+        if rounds:
+            curves.setdefault(each["acquisition"], {})[each["seed"]] = (
+                [row["usd_so_far"] for row in rounds],
+                [row["student"]["accuracy"] for row in rounds],
+            )
+    return curves
+
+
+def _interval(gains: Sequence[float]) -> tuple[float, float]:
+    chance = np.random.default_rng(0)
+    drawn = chance.choice(np.asarray(gains), (RESAMPLES, len(gains))).mean(axis=1)
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def _gain_text(row: Mapping[str, Any]) -> str:
+    if row["gain"] is None:
+        return "-"
+    if row["interval"] is None:
+        return f"{row['gain']:+.3f} (one seed: no interval)"
+    low, high = row["interval"]
+    return f"{row['gain']:+.3f} ({low:+.3f} to {high:+.3f})"

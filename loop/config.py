@@ -130,6 +130,8 @@ class QueryConfig(Table):
     """Weight of the divergence within one explanation; the divergence between explanations gets the rest."""
     random_share: float = Field(default=0.1, ge=0, le=1)
     """Share of the batch picked at random, along one order of the pool that is fixed at the start (the control arm)."""
+    domain_share: float = Field(default=0.0, ge=0, le=1)
+    """Share of the picks that is spread over the domains by how far the student lags behind the teacher in each."""
     duplicate_similarity: float = Field(default=0.9, gt=0, le=1)
     """An item is passed over where its words, in runs of three, overlap so much with a pick's (Jaccard); 1: never."""
     max_asks: int = Field(default=2, ge=1)

@@ -4,6 +4,7 @@ import asyncio
 import json
 import math
 import shutil
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -21,6 +22,7 @@ from loop.ledger import to_micro
 from loop.ports import Example, Progress, Reviewers, Student, Teacher, Trained, Trainer
 from loop.query import select
 from loop.query.acquisition import ACQUISITIONS, Candidates
+from loop.query.domains import gap, shares
 from loop.records import (
     Author,
     Checkpoint,
@@ -37,7 +39,7 @@ from loop.records import (
     Split,
     Stage,
 )
-from loop.store import asking, checkpoints, decisions, items, rationales, reviews, rounds
+from loop.store import asking, checkpoints, decisions, items, rationales, reading, reviews, rounds
 from loop.store.database import Store
 from loop.store.money import Purse
 from loop.teacher.ask import ask
@@ -158,7 +160,8 @@ def _select(current: Round, store: Store, parts: Parts, config: Config) -> Round
         candidates = select.candidates(pool, size=size, seed=seed)
         known = _known(current, candidates, student or parts.trainer.student(None), store, parts, config)
         wanted = select.best(candidates, known, config.query, seed=seed)
-        chosen = select.compose(id_of(current), wanted, pool, config, seed=seed)
+        lagging = _domain_shares(current, store) if config.query.domain_share else None
+        chosen = select.compose(id_of(current), wanted, pool, config, seed=seed, shares=lagging)
         said += f" of {len(candidates)} candidates"
     parts.progress.say(f"round {current.number}: {said}; {len(chosen)} items picked")
     return rounds.enter(store, current, Stage.ASK, chosen, selection=said)
@@ -199,6 +202,26 @@ def _known(
         np.array([rationale.author is Author.TEACHER for _, rationale, _ in decided], dtype=np.float64),
         config.query,
     )
+
+
+def _domain_shares(current: Round, store: Store) -> dict[str, float]:
+    """Which domains lag, from every past round's student on dev and from what became of the teacher's rationales."""
+    domain = reading.domains(store)
+    kept = {
+        item.key for item, rationale, _ in decisions.decided(store, current.run) if rationale.author is Author.TEACHER
+    }
+    teacher: dict[str, list[bool]] = defaultdict(list)
+    for key, decision in decisions.newest(store, current.run).items():
+        if decision.kind is not DecisionKind.UNDECIDED:
+            teacher[domain[key]].append(key not in kept)
+    gaps = []
+    for past in rounds.all_rounds(store, current.run):
+        if past.student_id is not None:
+            student: dict[str, list[bool]] = defaultdict(list)
+            for row in checkpoints.predictions(store, past.student_id, Part.DEV):
+                student[domain[row.item_key]].append(not row.correct)
+            gaps.append({name: gap(wrong, teacher[name]) for name, wrong in student.items()})
+    return shares(gaps)
 
 
 def _score(

@@ -3,6 +3,7 @@
 import hashlib
 import random
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from loop.config import Config, QueryConfig
 from loop.ports import Student
 from loop.query.acquisition import ACQUISITIONS, Candidates, Floats, filled
 from loop.query.divergence import divergences, rank_average
+from loop.query.domains import quotas
 from loop.records import Item, Query, Score
 
 SHINGLE = 3
@@ -90,10 +92,19 @@ def control_arm(pool: Sequence[Item], size: int, run_seed: int) -> list[Item]:
     return sorted(pool, key=place)[:size]
 
 
-def compose(round_id: int, wanted: Sequence[Item], pool: Sequence[Item], config: Config, *, seed: int) -> list[Query]:
+def compose(
+    round_id: int,
+    wanted: Sequence[Item],
+    pool: Sequence[Item],
+    config: Config,
+    *,
+    seed: int,
+    shares: Mapping[str, float] | None = None,
+) -> list[Query]:
     """The batch of a round: the control arm from the whole pool, then what is wanted most, without near-duplicates.
 
-    Near-duplicates are taken after all where the batch would not be full without them.
+    `shares` says how much of `domain_share` goes to each domain. Near-duplicates are taken after all where the batch
+    would not be full without them.
     """
     query = config.query
     size = min(query.batch_size, len(pool))
@@ -102,7 +113,9 @@ def compose(round_id: int, wanted: Sequence[Item], pool: Sequence[Item], config:
     rest = [item for item in wanted if item.key in there]
     fresh = list(_without_duplicates(rest, query.duplicate_similarity))
     taken = {item.key for item in fresh}
-    chosen = [*fresh, *(item for item in rest if item.key not in taken)][: size - len(control)]
+    ordered = [*fresh, *(item for item in rest if item.key not in taken)]
+    left = size - len(control)
+    chosen = _spread(ordered, round(query.domain_share * left), shares or {})[:left]
     arm = "divergence" if query.acquisition == "explanation_divergence" else query.acquisition
     probability = len(control) / len(pool) if pool else 0.0
     picks = [(item.key, arm, None) for item in chosen] + [(item.key, "random", probability) for item in control]
@@ -142,6 +155,21 @@ def _shares(answers: Sequence[Answer | None]) -> list[float]:
         name = f"unreadable {number}" if answer is None else answer.canonical
         counts[name] = counts.get(name, 0) + 1
     return sorted((count / len(answers) for count in counts.values()), reverse=True)
+
+
+def _spread(ordered: Sequence[Item], size: int, shares: Mapping[str, float]) -> list[Item]:
+    """The items, so many first that fill the quotas of their domains; within both parts the order stays."""
+    if not shares or not size:
+        return list(ordered)
+    open_places = quotas(shares, size, Counter(item.domain for item in ordered))
+    first, rest = [], []
+    for item in ordered:
+        if open_places[item.domain]:
+            open_places[item.domain] -= 1
+            first.append(item)
+        else:
+            rest.append(item)
+    return [*first, *rest]
 
 
 def _without_duplicates(items: Sequence[Item], similarity: float) -> Iterator[Item]:

@@ -1,0 +1,65 @@
+"""Which domains a batch should favour: those where the student lags behind the teacher (after DDK, arXiv 2407.16154).
+
+DDK compares perplexities. A teacher behind an API gives none, so errors take their place: the student's on dev, and the
+teacher's as far as review found them.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+
+SMALLEST_GAP, LARGEST_GAP = 0.5, 4.0
+"""Gaps are clipped: one runaway domain would take the whole batch."""
+SMOOTHING = 0.5
+"""Every domain keeps at least (1 - this) / domains of the whole."""
+
+
+def gap(student: Sequence[bool], teacher: Sequence[bool]) -> float:
+    """Student's error rate over the teacher's; `True` is an error, and one of each kind is added to both."""
+    rates = [(sum(errors) + 1) / (len(errors) + 2) for errors in (student, teacher)]
+    return min(LARGEST_GAP, max(SMALLEST_GAP, rates[0] / rates[1]))
+
+
+def shares(gaps: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Share of each domain after the gaps of all rounds so far, oldest first: DDK's smoothed multiplicative update.
+
+    A domain that a round has no gap for is taken as average there.
+    """
+    names = sorted({name for each in gaps for name in each})
+    if not names:
+        return {}
+    now = _softmax(_complete(gaps[0], names), dict.fromkeys(names, 1.0))
+    for later in gaps[1:]:
+        updated = _softmax(_complete(later, names), now)
+        now = {name: SMOOTHING * share + (1 - SMOOTHING) / len(names) for name, share in updated.items()}
+    return now
+
+
+def quotas(share: Mapping[str, float], size: int, available: Mapping[str, int]) -> dict[str, int]:
+    """How many picks each domain gets, by largest remainder; never more than are available there."""
+    given = dict.fromkeys(available, 0)
+    left = min(size, sum(available.values()))
+    while left:
+        open_names = [name for name in sorted(available) if given[name] < available[name]]
+        total = sum(share.get(name, 0.0) for name in open_names)
+        exact = {name: left * (share.get(name, 0.0) / total if total else 1 / len(open_names)) for name in open_names}
+        step = {name: min(math.floor(exact[name]), available[name] - given[name]) for name in open_names}
+        if not any(step.values()):
+            best = max(open_names, key=lambda name: (exact[name], name))
+            step = {best: 1}
+        for name, count in step.items():
+            given[name] += count
+        left -= sum(step.values())
+    return given
+
+
+def _complete(gaps: Mapping[str, float], names: Sequence[str]) -> dict[str, float]:
+    average = sum(gaps.values()) / len(gaps) if gaps else 1.0
+    return {name: gaps.get(name, average) for name in names}
+
+
+def _softmax(gaps: Mapping[str, float], before: Mapping[str, float]) -> dict[str, float]:
+    """Proportional to what was before times the exponential of the gap."""
+    largest = max(gaps.values())
+    weights = {name: before[name] * math.exp(value - largest) for name, value in gaps.items()}
+    total = sum(weights.values())
+    return {name: weight / total for name, weight in weights.items()}

@@ -1,0 +1,184 @@
+"""How fast a student's explanations are sampled and their prefixes answered, beside plain ways to do the same.
+
+Real SVAMP questions and SmolLM2 after a little training, so that explanations end by themselves. All ways sample with
+the same settings, dtype and threads, and are compared by CPU seconds per generated token; what a way did not run on all
+items is said in the settings. Run as `python -m benchmarks.divergence --json FILE [--quick] [--data PATH]`.
+"""
+
+import argparse
+import gzip
+import json
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.kept import ROOT, figure, ratio, write
+from connectors.progress import RichProgress
+from connectors.wiring import cache_folder
+from loop.answer import Answer, AnswerKind
+from loop.config import StudentConfig, TaskConfig
+from loop.ports import Example
+from loop.records import Item, Split
+from loop.student import prompts
+from loop.student.decoder import Decoder
+from loop.student.trainer import DecoderTrainer
+
+SAMPLES, TEMPERATURE, TOP_P = 4, 0.7, 0.95
+LONGEST = 96
+BATCH = 16
+"""Items that the batched baseline generates for at a time (times SAMPLES sequences)."""
+SOURCES = ["loop/student/decoder.py", "loop/student/reading.py", "loop/student/tree.py", "benchmarks/divergence.py"]
+Row = dict[str, Any]
+
+
+def main() -> None:
+    """Measure, print a table, write the figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", type=Path, required=True)
+    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--seeds", type=int, default=1, help="not used: times, not scores, are compared")
+    chosen = parser.parse_args()
+    sizes = {"ours": 32, "batched": 16, "naive": 4} if chosen.quick else {"ours": 200, "batched": 48, "naive": 20}
+    rows = _rows(chosen.data)
+    student = _trained(rows[-48:])
+    items = [_item(row) for row in rows[: sizes["ours"]]]
+    speeds = {
+        "ours": _measured(student, _ours, _pieces(items, 32 if not chosen.quick else 16)),
+        "batched": _measured(student, _batched, _pieces(items[: sizes["batched"]], BATCH)),
+        "naive": _measured(student, _batched, _pieces(items[: sizes["naive"]], 1), alone=True),
+    }
+    shared, apart = _prefixes(student, items[: sizes["batched"]])
+    peak = _matmul_flops()
+    per_token = 2 * sum(each.numel() for each in student.model.parameters())
+    ours = [1 / each for each in speeds["ours"]]
+    limit = peak / per_token
+    figures = {
+        "speedup_naive": ratio(speeds["naive"], speeds["ours"]),
+        "speedup_batched": ratio(speeds["batched"], speeds["ours"]),
+        "speedup_prefixes_in_one_pass": ratio(apart, shared),
+        "limit_share": figure(sum(ours) / len(ours) / limit, min(ours) / limit, max(ours) / limit, "share"),
+    }
+    settings = {
+        "items": sizes,
+        "samples": SAMPLES,
+        "temperature": TEMPERATURE,
+        "top_p": TOP_P,
+        "longest": LONGEST,
+        "threads": torch.get_num_threads(),
+        "dtype": str(student.model.dtype),
+        "limit": f"{peak / 1e9:.0f} GFLOP/s in a matrix product on this machine, {per_token / 1e6:.0f} MFLOP a token",
+        "time": "CPU seconds of the process",
+    }
+    write(chosen.json, "divergence", settings=settings, figures=figures, sources=SOURCES, cells=speeds)
+    table = Table("figure", "value", "interval", box=None)
+    for name, each in figures.items():
+        table.add_row(name, f"{each['value']} {each['unit']}", f"{each['low']} to {each['high']}")
+    Console().print(table)
+
+
+def _measured(student: Decoder, way: Callable[..., int], pieces: Sequence[Sequence[Item]], **more: bool) -> list[float]:
+    """CPU seconds per generated token, for each piece."""
+    found = []
+    for piece in pieces:
+        started = time.process_time()
+        tokens = way(student, piece, **more)
+        found.append((time.process_time() - started) / tokens)
+    return found
+
+
+def _ours(student: Decoder, items: Sequence[Item]) -> int:
+    """Tokens that `explain` generated: the greedy explanation and the samples."""
+    explained = student.explain(items, samples=SAMPLES, temperature=TEMPERATURE, top_p=TOP_P, seed=0)
+    return sum(len(student.tokens(each.text)) + 1 for some in explained for each in some)
+
+
+@torch.inference_mode()
+def _batched(student: Decoder, items: Sequence[Item], *, alone: bool = False) -> int:
+    """Tokens that the library's `generate` gave: greedy ones, and samples side by side or one after the other."""
+    student.tokenizer.padding_side = "left"
+    texts = [prompts.rationale_prompt(item) for item in items]
+    encoded = student.tokenizer(texts, return_tensors="pt", padding=True)
+    width = encoded["input_ids"].shape[1]
+    common = {"max_new_tokens": LONGEST, "pad_token_id": student.pad}
+    sampling = {"do_sample": True, "temperature": TEMPERATURE, "top_p": TOP_P, "top_k": 50}
+    runs: list[Row] = [{"do_sample": False}]
+    runs += [sampling] * SAMPLES if alone else [{**sampling, "num_return_sequences": SAMPLES}]
+    tokens = 0
+    for run in runs:
+        written = student.model.generate(**encoded, **common, **run)[:, width:]
+        ended = (written == student.end).int().argmax(dim=1)
+        tokens += int(torch.where((written == student.end).any(dim=1), ended + 1, written.shape[1]).sum())
+    return tokens
+
+
+def _prefixes(student: Decoder, items: Sequence[Item]) -> tuple[list[float], list[float]]:
+    """CPU seconds per item for all forced answers: as branches of one sequence, and each in a pass of its own."""
+    explained = student.explain(items, samples=1, temperature=TEMPERATURE, top_p=TOP_P, seed=0)
+    shared, apart = [], []
+    for start in range(0, len(items), BATCH):
+        piece = items[start : start + BATCH]
+        steps = [some[0].steps for some in explained[start : start + BATCH]]
+        parts = [[each[:count] for count in range(len(each) + 1)] for each in steps]
+        started = time.process_time()
+        student.answers_after(piece, parts)
+        middle = time.process_time()
+        alone = [(item, part) for item, some in zip(piece, parts, strict=True) for part in some]
+        student.answers_after([item for item, _ in alone], [[part] for _, part in alone])
+        shared.append((middle - started) / len(piece))
+        apart.append((time.process_time() - middle) / len(piece))
+    return shared, apart
+
+
+def _matmul_flops() -> float:
+    """Floating-point operations per CPU second in a large bfloat16 matrix product."""
+    left, right = (torch.randn(2048, 2048, dtype=torch.bfloat16) for _ in range(2))
+    for _ in range(3):
+        left @ right
+    started = time.process_time()
+    for _ in range(20):
+        left @ right
+    return 20 * 2 * 2048**3 / (time.process_time() - started)
+
+
+def _trained(rows: Sequence[Row]) -> Decoder:
+    """SmolLM2 after two passes over a few rationales from the gold equations."""
+    config = StudentConfig(epochs=2, max_new_tokens=LONGEST, generation_batch=128)
+    trainer = DecoderTrainer(config, TaskConfig(answer=AnswerKind.NUMBER), cache_folder())
+    examples = [
+        Example(
+            _item(row),
+            (f"{str(row['meta']['equation']).strip('() ')} = {row['gold']}",),
+            Answer(kind=AnswerKind.NUMBER, value=str(row["gold"])),
+        )
+        for row in rows
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        trainer.train(examples, seed=0, folder=Path(folder) / "student", progress=RichProgress(Console()))
+        return trainer.student(Path(folder) / "student")
+
+
+def _pieces(items: Sequence[Item], size: int) -> list[Sequence[Item]]:
+    return [items[start : start + size] for start in range(0, len(items), size)]
+
+
+def _rows(data: Path) -> list[Row]:
+    file = data / "rationales" / "svamp.jsonl.gz"
+    if not file.exists():
+        raise SystemExit(f"{file}: no such file; name the real data with --data PATH")
+    with gzip.open(file, "rt", encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
+
+
+def _item(row: Row) -> Item:
+    return Item(key=row["id"], question=row["question"], split=Split.POOL, text_hash="")
+
+
+if __name__ == "__main__":
+    main()

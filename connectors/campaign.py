@@ -1,6 +1,5 @@
 """Runs a campaign: opens rounds, carries them on, waits for people, and says why it stopped."""
 
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -45,6 +44,7 @@ def run(project: Project, *, rounds_wanted: int, wait: bool, pilot: int | None =
     with claims.holding(store, config.run.name, "run", config.run.name, lease_seconds=LEASE_SECONDS):
         Purse(store, config.run.name).open(project.usd_limit, project.minutes_limit)
         _resume(project)
+        said = ""
         with project.parts() as parts:
             while True:
                 current = rounds.current(store, config.run.name)
@@ -55,10 +55,14 @@ def run(project: Project, *, rounds_wanted: int, wait: bool, pilot: int | None =
                     current = _open(project, pilot)
                     pilot = None
                 current = rounds_of.advance(current, store, parts, project.config_of(current))
-                if current.stage is Stage.REVIEW and not _reviewers_at_work(project, wait):
-                    return Ended(
-                        Outcome.WAITS, f"round {current.number} waits for reviewers at {parts.reviewers.address()}"
-                    )
+                if current.stage is Stage.REVIEW and not _simulated(project):
+                    waits = f"round {current.number} waits for reviewers at {parts.reviewers.address()}"
+                    if not wait:
+                        return Ended(Outcome.WAITS, waits)
+                    if waits != said:
+                        project.progress.say(f"  {waits}; goes on by itself when they are done")
+                        said = waits
+                    time.sleep(config.review.poll_seconds)
 
 
 def _resume(project: Project) -> None:
@@ -110,14 +114,10 @@ def _before_next(
     return None
 
 
-def _reviewers_at_work(project: Project, wait: bool) -> bool:
-    """Let the simulated reviewer work, or wait a while for people; False where the run should leave."""
+def _simulated(project: Project) -> bool:
+    """Let the simulated reviewer work; False where there is none, so that people are needed."""
     reviewer = project.simulated_reviewer()
-    if reviewer is not None:
-        done = reviewer.work()
-        project.progress.say(f"  simulated reviewer: {done} rationales reviewed")
-        return True
-    if not wait:
+    if reviewer is None:
         return False
-    time.sleep(project.config.review.poll_seconds)
-    return os.getppid() != 1
+    project.progress.say(f"  simulated reviewer: {reviewer.work()} rationales reviewed")
+    return True

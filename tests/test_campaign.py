@@ -8,7 +8,10 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from connectors.progress import RichProgress
+from connectors.wiring import Project
 from tests.tiny import tiny_project
 
 PRECEPTOR = str(Path(sys.executable).parent / "preceptor")
@@ -215,3 +218,24 @@ def test_a_change_of_the_task_in_mid_round_is_refused(tmp_path: Path) -> None:
     done = preceptor("run", config=config)
     assert done.returncode == 1
     assert "task.instructions" in done.stderr
+
+
+def test_a_waiting_run_says_where_people_are_needed_and_goes_on_when_they_are_done(tmp_path: Path) -> None:
+    config = ingested(tiny_project(tmp_path, rounds=1))
+    text = config.read_text()
+    config.write_text(text.split("[simulated_reviewer]")[0].replace("[review]", "[review]\npoll_seconds = 1.0"))
+    with subprocess.Popen(
+        [PRECEPTOR, "run", "--wait", "--config", str(config)], stdout=subprocess.PIPE, text=True
+    ) as run:
+        assert run.stdout is not None
+        assert any("waits for reviewers at" in line for line in run.stdout)
+        [board] = (tmp_path / "runs" / "tiny").glob("fake-board-*.json")
+        with_truth = tmp_path / "truth.toml"
+        with_truth.write_text(text)
+        project = Project(with_truth, RichProgress(Console(quiet=True)))
+        reviewer = project.simulated_reviewer()
+        assert board.exists()
+        assert reviewer is not None
+        assert reviewer.work() > 0
+        assert "finished" in run.stdout.read()
+    assert run.returncode == 0

@@ -70,6 +70,8 @@ class Explanation:
     answer: Answer | None
     text: str = ""
     """As generated."""
+    extractive: bool = False
+    """Whether the steps are parts of the item, the most important first, so that their order says something."""
 
 
 @dataclass(frozen=True)

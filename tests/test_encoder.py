@@ -118,7 +118,7 @@ def test_answer_after_some_words_is_that_of_the_text_with_the_others_masked(trai
     texts = ["[MASK] [MASK] [MASK] [MASK] [MASK] [MASK]", "[MASK] sun [MASK] [MASK] [MASK] [MASK]", item.question]
     logits = trained.model(**trained.tokens(texts)).logits.softmax(dim=1)
     for each, shares in zip(forced, logits, strict=True):
-        assert each.probabilities == pytest.approx(shares.tolist(), abs=1e-5)
+        assert each.probabilities == pytest.approx(shares.tolist(), abs=5e-3)  # products may be in bfloat16
     assert forced[1].answer == forced[2].answer == examples()[0].answer
     assert trained.probabilities([item])[0] == pytest.approx(forced[2].probabilities, abs=1e-6)
 

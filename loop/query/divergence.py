@@ -1,12 +1,13 @@
 """Explanation divergence: how far a student's explanations of one item disagree (after ELAD, arXiv 2402.13098).
 
-Within one explanation: the answer flips as steps are added. Between explanations: sampled ones end in other answers.
+Within one explanation: the answer flips as steps are added. Between explanations: sampled ones end in other answers,
+and, where they point at words of the item, at other words.
 """
 
 import math
 from collections import Counter
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import combinations, pairwise
 from typing import Any
 
 import numpy as np
@@ -67,6 +68,19 @@ def vote_entropy(answers: Sequence[Answer | None]) -> float:
     return entropy / math.log(total)
 
 
+def order_disagreement(explanations: Sequence[Sequence[str]]) -> float:
+    """One minus the mean average overlap of all pairs: how much extractive explanations differ in their evidence.
+
+    Average overlap (Fagin, Kumar and Sivakumar 2003) is the mean over depths d of the share that the first d steps of
+    both have in common, so what comes first weighs most. 0 where fewer than two explanations have steps; a missing
+    explanation shares nothing.
+    """
+    if sum(bool(each) for each in explanations) < 2:
+        return 0.0
+    overlaps = [_average_overlap(one, other) for one, other in combinations(explanations, 2)]
+    return 1 - sum(overlaps) / len(overlaps)
+
+
 def divergences(items: Sequence[Item], student: Student, config: QueryConfig, *, seed: int) -> list[dict[str, Any]]:
     """For each item the parts of its divergence, as `Score.parts` holds them."""
     explained = student.explain(
@@ -81,7 +95,7 @@ def divergences(items: Sequence[Item], student: Student, config: QueryConfig, *,
         found.append(
             {
                 "intra": _intra(forced, config),
-                "inter": vote_entropy(sampled),
+                "inter": _inter(explanations[1:]),
                 "steps": list(first.steps),
                 "answer": _canonical(first.answer),
                 "forced_answers": [_canonical(each.answer) for each in forced],
@@ -106,6 +120,19 @@ def _intra(forced: Sequence[Forced], config: QueryConfig) -> float:
     if config.intra == "jensen_shannon":
         return mean_jensen_shannon([each.probabilities for each in forced])
     return late_weighted_flips(answers)
+
+
+def _inter(sampled: Sequence[Explanation]) -> float:
+    """Of the answers; where explanations are extractive, half of it is of the order of their evidence."""
+    votes = vote_entropy([each.answer for each in sampled])
+    if not all(each.extractive for each in sampled):
+        return votes
+    return (votes + order_disagreement([each.steps for each in sampled])) / 2
+
+
+def _average_overlap(one: Sequence[str], other: Sequence[str]) -> float:
+    depths = range(1, max(len(one), len(other)) + 1)
+    return sum(len({*one[:depth]} & {*other[:depth]}) / depth for depth in depths) / len(depths) if depths else 1.0
 
 
 def rank_average(intra: Sequence[float], inter: Sequence[float], weight: float) -> NDArray[np.float64]:

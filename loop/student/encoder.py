@@ -18,6 +18,7 @@ from loop.answer import Answer, AnswerKind
 from loop.config import StudentConfig, TaskConfig
 from loop.ports import Explanation, Forced, StudentPrediction
 from loop.records import Item
+from loop.student.fitting import computes_bfloat16
 from loop.student.reading import alike
 
 PLACES = 4
@@ -110,7 +111,8 @@ class Encoder:
         forced: list[Forced] = [Forced(None)] * len(texts)
         with torch.inference_mode():
             for part in self._batches(texts):
-                logits = self.model(**self.tokens([texts[number] for number in part])).logits
+                with self._quick():
+                    logits = self.model(**self.tokens([texts[number] for number in part])).logits
                 for number, shares in zip(part, logits.float().softmax(dim=1).tolist(), strict=True):
                     forced[number] = Forced(self.labels[int(np.argmax(shares))], tuple(shares))
         return forced
@@ -129,7 +131,8 @@ class Encoder:
             answers = torch.empty(0)
             for place in range(PLACES, 0, -1):  # from the words to the masks; the words' answer is the one explained
                 between = (masked + place / PLACES * way).requires_grad_()
-                logits = self.model(inputs_embeds=between, **tokens).logits.float()
+                with self._quick():
+                    logits = self.model(inputs_embeds=between, **tokens).logits.float()
                 answers = logits.argmax(dim=1) if place == PLACES else answers
                 lead = logits.gather(1, answers[:, None])[:, 0] - logits.mean(dim=1)
                 gradients += torch.autograd.grad(lead.sum(), between)[0]
@@ -139,7 +142,9 @@ class Encoder:
             ]
             for row, number in enumerate(part):
                 steps = self._words(texts[number], offsets[row], weights[row].tolist())
-                explained[number] = Explanation(steps, self.labels[int(answers[row])], " ".join(steps))
+                explained[number] = Explanation(
+                    steps, self.labels[int(answers[row])], " ".join(steps), extractive=True
+                )
         return explained
 
     def _words(self, text: str, offsets: Sequence[tuple[int, int]], weights: Sequence[float]) -> tuple[str, ...]:
@@ -156,6 +161,10 @@ class Encoder:
 
     def _batches(self, texts: Sequence[str]) -> list[list[int]]:
         return list(alike([list(text.encode()) for text in texts], self.student.generation_batch))
+
+    def _quick(self) -> torch.autocast:
+        """Products in bfloat16 where the processor has it, as in training."""
+        return torch.autocast(self.model.device.type, torch.bfloat16, enabled=computes_bfloat16())
 
     def _longest(self) -> int:
         return min(self.student.max_prompt_tokens, int(self.tokenizer.model_max_length))

@@ -1,0 +1,462 @@
+"""Accuracy against teacher spend: acquisition functions side by side, beside random and a peer's strategies.
+
+A pool of 600, a random first batch of 60, three more chosen batches; the student is trained anew after each on what the
+teacher said of all items asked. On e-SNLI the teacher is PaLM-540B with its rationales; on TREC and BANKING77 it says
+the gold label; on word problems it says the right solution. Nothing is reviewed, and the control arm is off, so
+the curves differ by what was chosen alone. The peer is scikit-activeml on the embeddings of the untrained encoder; what
+it chooses trains the same student.
+
+A grid of cells (set, method, seed), each stored when done: run it again with the same file and it goes on.
+Run as `python -m benchmarks.efficiency --json FILE [--sets ...] [--methods ...] [--seeds N] [--jobs N] [--quick]`.
+"""
+
+import argparse
+import gzip
+import json
+import os
+import random
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
+from itertools import pairwise
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+from transformers.utils.logging import disable_progress_bar
+
+from benchmarks.kept import ROOT, code_hash, figure, write
+from connectors import charts
+from connectors.demo.problems import CAMPAIGN, problems
+from connectors.progress import RichProgress
+from connectors.wiring import cache_folder
+from loop.answer import Answer, AnswerKind, split_steps
+from loop.config import Config, QueryConfig, StudentConfig, TaskConfig, TeacherConfig
+from loop.evaluation import grade
+from loop.ports import Example, Student
+from loop.query import select
+from loop.query.acquisition import ACQUISITIONS
+from loop.records import Item, Split
+from loop.student.trainer import DecoderTrainer, EncoderTrainer
+from loop.teacher.prompt import request_for, written
+
+POOL, BATCH, ROUNDS, DEV = 600, 60, 4, 500
+GOOD_ENOUGH = 0.95
+"""Share of the full-pool student's accuracy whose price is compared."""
+RANKED = 3.0
+"""A set is ranked where the full pool is this many standard deviations over seeds above the first round."""
+PEERS = ("peer margin", "peer badge", "peer coreset", "peer typiclust")
+FULL, RANDOM, OURS = "full pool", "random", "explanation_divergence"
+METHODS = (
+    RANDOM,
+    FULL,
+    OURS,
+    "margin",
+    *PEERS,
+    *(name for name in ACQUISITIONS if name not in (RANDOM, OURS, "margin")),
+)
+SMALL = (RANDOM, FULL, OURS, *PEERS)
+"""The methods on sets whose student takes minutes a round."""
+INPUT_PRICE, OUTPUT_PRICE = 0.15, 0.6
+"""US dollars per million tokens."""
+RESAMPLES = 10_000
+SOURCES = [
+    "benchmarks/efficiency.py",
+    "loop/query/acquisition.py",
+    "loop/query/divergence.py",
+    "loop/query/select.py",
+    "loop/student/encoder.py",
+    "loop/student/fitting.py",
+]
+CODE = code_hash(SOURCES)
+"""Of the code that this process loaded."""
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class World:
+    """A set of items with what the teacher says of each and what it costs, and the items a student is measured on."""
+
+    task: TaskConfig
+    student: StudentConfig
+    teacher: Sequence[Example]
+    dev: Sequence[Item]
+
+
+def main() -> None:
+    """Run the cells that are missing, print and draw the curves, write the figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=Path, required=True)
+    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
+    parser.add_argument("--sets", nargs="+", choices=[*WORLDS], default=[*WORLDS])
+    parser.add_argument("--methods", nargs="+", choices=METHODS, help="default: all that a set is measured with")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--jobs", type=int, default=os.cpu_count())
+    parser.add_argument("--quick", action="store_true", help="TREC alone, three methods, three seeds")
+    chosen = parser.parse_args()
+    wanted = [
+        (name, method, seed)
+        for seed in range(chosen.seeds)
+        for name in chosen.sets
+        for method in METHODS
+        if method in (chosen.methods or (SMALL if WORLDS[name][1] else METHODS))
+    ]
+    if chosen.quick:
+        wanted = [("trec", method, seed) for seed in range(3) for method in (RANDOM, FULL, OURS, "peer margin")]
+    cells: list[Row] = json.loads(chosen.json.read_text(encoding="utf-8"))["cells"] if chosen.json.exists() else []
+    done = {(cell["set"], cell["method"], cell["seed"]) for cell in cells}
+    todo = [cell for cell in wanted if cell not in done]
+    progress = RichProgress(Console())
+    with (
+        progress.bar("cells are run", len(wanted)) as bar,
+        ProcessPoolExecutor(chosen.jobs, mp_context=get_context("spawn")) as pool,
+    ):
+        bar.advance(len(wanted) - len(todo))
+        for finished in as_completed([pool.submit(run_cell, chosen.data, *cell) for cell in todo]):
+            cells.append(finished.result())
+            _write(chosen.json, cells)
+            bar.advance()
+    _write(chosen.json, cells)
+    _show(cells, chosen.json.with_suffix(".svg"))
+
+
+def run_cell(data: Path, name: str, method: str, seed: int) -> Row:
+    """One curve: dollars spent and accuracy after each round."""
+    torch.set_num_threads(1)
+    disable_progress_bar()
+    started = time.process_time()
+    make, _ = WORLDS[name]
+    world = make(data)
+    pool = random.Random(f"pool/{seed}").sample(list(world.teacher), POOL)
+    said = {each.item.key: each for each in pool}
+    order = random.Random(f"first/{seed}").sample(sorted(said), POOL)
+    asked = order if method == FULL else order[:BATCH]
+    curve: list[tuple[float, float]] = []
+    trainer = (EncoderTrainer if world.student.kind == "encoder" else DecoderTrainer)(
+        world.student, world.task, cache_folder()
+    )
+    while True:
+        with tempfile.TemporaryDirectory() as folder:
+            examples = [said[key] for key in asked]
+            trainer.train(examples, seed=seed, folder=Path(folder) / "s", progress=RichProgress(Console(quiet=True)))
+            student = trainer.student(Path(folder) / "s")
+        right = grade(world.dev, student.predict(world.dev))
+        curve.append((sum(_price(said[key], world.task) for key in asked), sum(right) / len(right)))
+        if len(asked) >= BATCH * ROUNDS:
+            break
+        left = [said[key].item for key in order if key not in set(asked)]
+        if method == RANDOM:
+            asked = order[: len(asked) + BATCH]
+        elif method in PEERS:
+            asked = [*asked, *_peer(method, left, [said[key] for key in asked], seed)]
+        else:
+            asked = [*asked, *_ours(method, student, left, [said[key] for key in asked], seed)]
+    return {
+        "set": name,
+        "method": method,
+        "seed": seed,
+        "usd": [usd for usd, _ in curve],
+        "accuracy": [accuracy for _, accuracy in curve],
+        "cpu_seconds": round(time.process_time() - started),
+        "code": CODE,
+    }
+
+
+def _ours(method: str, student: Student, left: Sequence[Item], asked: Sequence[Example], seed: int) -> list[str]:
+    """The keys that a round would pick with default settings and without a control arm."""
+    query = QueryConfig.model_validate({"acquisition": method, "batch_size": BATCH, "random_share": 0.0})
+    drawn = seed * 100 + len(asked)
+    candidates = select.candidates(left, size=query.candidates * BATCH, seed=drawn)
+    signals = ACQUISITIONS[method][1]
+    parts: dict[str, Mapping[str, Any]] = {}
+    if signals & {"divergence", "probabilities"}:
+        for number, chunk in enumerate(select.chunks(candidates, query.chunk_size)):
+            scores = select.score_chunk(0, number, chunk, student, query, seed=drawn)
+            parts |= {score.item_key: score.parts for score in scores}
+    embedded = "embeddings" in signals
+    known = select.known(
+        [parts.get(item.key, {}) for item in candidates],
+        student.embed(candidates if embedded else []),
+        student.embed([each.item for each in asked] if embedded else []),
+        np.ones(len(asked) if embedded else 0),
+        query,
+    )
+    wanted = select.best(candidates, known, query, seed=drawn)
+    picked = select.compose(0, wanted, left, Config(query=query), seed=drawn)
+    return [each.item_key for each in picked]
+
+
+def _peer(method: str, left: Sequence[Item], asked: Sequence[Example], seed: int) -> list[str]:
+    """The keys that scikit-activeml picks, with a logistic regression on frozen embeddings where it needs a model."""
+    from skactiveml.classifier import SklearnClassifier  # noqa: PLC0415 - only this benchmark needs it
+    from skactiveml.pool import Badge, CoreSet, TypiClust, UncertaintySampling  # noqa: PLC0415
+    from sklearn.linear_model import LogisticRegression  # noqa: PLC0415
+
+    points = _minilm().embed([*(each.item for each in asked), *left]).astype(np.float64)
+    names = sorted({each.answer.value for each in asked})
+    labels = np.array([names.index(each.answer.value) for each in asked] + [np.nan] * len(left), dtype=float)
+    model = SklearnClassifier(LogisticRegression(max_iter=1000), classes=range(len(names)), random_state=seed)
+    strategy = {
+        "peer margin": UncertaintySampling(method="margin_sampling", random_state=seed),
+        "peer badge": Badge(random_state=seed),
+        "peer coreset": CoreSet(random_state=seed),
+        "peer typiclust": TypiClust(random_state=seed),
+    }[method]
+    more = {"clf": model} if method in ("peer margin", "peer badge") else {}
+    picked = strategy.query(X=points, y=labels, batch_size=BATCH, **more)
+    return [left[place - len(asked)].key for place in dict.fromkeys(map(int, picked))]
+
+
+@cache
+def _minilm() -> Student:
+    """The untrained encoder."""
+    config = StudentConfig(kind="encoder", model="all-minilm-l6-v2")
+    task = TaskConfig(answer=AnswerKind.LABEL, labels={"yes": "", "no": ""})
+    return EncoderTrainer(config, task, cache_folder()).student(None)
+
+
+def _price(example: Example, task: TaskConfig) -> float:
+    """Dollars for asking about an item: its prompt and reply at four characters a token."""
+    sent = sum(len(message["content"]) for message in request_for(example.item, task, TeacherConfig(), (), 0).messages)
+    got = len(written(example.steps, example.answer.value, structured=True))
+    return (sent * INPUT_PRICE + got * OUTPUT_PRICE) / 4 / 1e6
+
+
+# --- sets -----------------------------------------------------------------------------------------------------------
+
+
+@cache
+def _esnli(data: Path) -> World:
+    return _labelled(data / "rationales" / "esnli_palm.jsonl.gz", _encoder(1e-4, epochs=8, rationale_weight=0.5))
+
+
+@cache
+def _esnli_causal(data: Path) -> World:
+    student = StudentConfig(epochs=4, learning_rate=2e-4, max_new_tokens=48, answers_by="answer")
+    return _labelled(data / "rationales" / "esnli_palm.jsonl.gz", student)
+
+
+@cache
+def _banking77(data: Path) -> World:
+    return _labelled(data / "gold" / "banking77.jsonl.gz", _encoder(5e-4, epochs=15))
+
+
+@cache
+def _trec(data: Path) -> World:
+    return _labelled(data / "gold" / "trec.jsonl.gz", _encoder(1e-4, epochs=8))
+
+
+@cache
+def _word_problems(_: Path) -> World:
+    made: dict[str, tuple[Item, tuple[str, ...]]] = {}
+    for problem in problems(CAMPAIGN, "efficiency"):
+        answer = Answer(kind=AnswerKind.NUMBER, value=str(problem.answer))
+        item = _item(f"problem-{len(made):04}", problem.question, answer, problem.kind.domain)
+        made.setdefault(problem.question, (item, tuple(problem.steps)))
+        if len(made) == 3 * POOL:
+            break
+    rows = list(made.values())
+    student = StudentConfig(epochs=3, max_new_tokens=96)
+    said = [Example(item, steps, _gold(item)) for item, steps in rows[: 2 * POOL]]
+    return World(TaskConfig(answer=AnswerKind.NUMBER), student, said, [item for item, _ in rows[-DEV // 2 :]])
+
+
+def _labelled(file: Path, student: StudentConfig) -> World:
+    """Items with labels; what the teacher says is in the file, or is the gold label without any steps.
+
+    Replies without a readable answer are left out.
+    """
+    with gzip.open(file, "rt", encoding="utf-8") as lines:
+        rows: list[Row] = [json.loads(line) for line in lines]
+    labels = sorted({row["gold"] for row in rows})
+    task = TaskConfig(answer=AnswerKind.LABEL, labels=dict.fromkeys(labels, ""))
+    said = []
+    for row in rows:
+        reply = row["teacher"][0] if row["teacher"] else {"answer": row["gold"], "rationale": ""}
+        if row["split"] == "train" and reply["answer"] in labels:
+            answer = Answer(kind=AnswerKind.LABEL, value=reply["answer"])
+            said.append(
+                Example(_item(row["id"], row["question"], None), tuple(split_steps(reply["rationale"])), answer)
+            )
+    dev = [row for row in rows if row["split"] == "dev"]
+    random.Random(0).shuffle(dev)
+    wanted = dev[: DEV if student.kind == "encoder" else DEV // 2]
+    gold = [Answer(kind=AnswerKind.LABEL, value=row["gold"]) for row in wanted]
+    return World(
+        task,
+        student,
+        said,
+        [_item(row["id"], row["question"], answer) for row, answer in zip(wanted, gold, strict=True)],
+    )
+
+
+def _item(key: str, question: str, answer: Answer | None, domain: str = "default") -> Item:
+    return Item(
+        key=key,
+        question=question,
+        domain=domain,
+        split=Split.HOLDOUT if answer else Split.POOL,
+        text_hash="",
+        answer=answer.canonical if answer else None,
+    )
+
+
+def _gold(item: Item) -> Answer:
+    assert item.gold is not None
+    return item.gold
+
+
+def _encoder(learning_rate: float, *, epochs: float, rationale_weight: float = 0.0) -> StudentConfig:
+    return StudentConfig(
+        kind="encoder",
+        model="all-minilm-l6-v2",
+        epochs=epochs,
+        learning_rate=learning_rate,
+        batch_size=16,
+        rationale_weight=rationale_weight,
+        answers_by="answer",
+    )
+
+
+WORLDS = {
+    "trec": (_trec, False),
+    "esnli_palm": (_esnli, False),
+    "banking77": (_banking77, False),
+    "word_problems.smollm2": (_word_problems, True),
+    "esnli_palm.smollm2": (_esnli_causal, True),
+}
+"""How each set is made, and whether its student takes minutes a round."""
+
+
+# --- figures --------------------------------------------------------------------------------------------------------
+
+
+def figures_of(cells: Sequence[Row]) -> tuple[dict[str, Any], list[str]]:
+    """The figures of every set that can be ranked, and in words what stands behind them or why there is none."""
+    found: dict[str, Any] = {}
+    notes = []
+    for name in dict.fromkeys(cell["set"] for cell in cells):
+        by_method: dict[str, dict[int, Row]] = {}
+        for cell in cells:
+            if cell["set"] == name:
+                by_method.setdefault(cell["method"], {})[cell["seed"]] = cell
+        if not {FULL, RANDOM, OURS} <= by_method.keys():
+            continue
+        first = [cell["accuracy"][0] for cell in by_method[RANDOM].values()]
+        full = [cell["accuracy"][-1] for cell in by_method[FULL].values()]
+        room, noise = float(np.mean(full) - np.mean(first)), float(max(_deviation(first), _deviation(full)))
+        said = f"{name}: {np.mean(first):.3f} after the first round, {np.mean(full):.3f} with the full pool"
+        if len(first) < 2 or room < RANKED * noise:
+            notes.append(f"{said}; under {RANKED:g} standard deviations over seeds ({noise:.3f}), so not ranked")
+            continue
+        notes.append(f"{said}, standard deviation over seeds {noise:.3f}")
+        goal = GOOD_ENOUGH * float(np.mean(full))
+        found[f"auc_gain_random.{name}"] = _gain(by_method[OURS], by_method[RANDOM])
+        peers = [by_method[peer] for peer in PEERS if by_method.get(peer, {}).keys() >= by_method[OURS].keys()]
+        if peers:
+            best = max(peers, key=lambda peer: np.mean([_area(cell) for cell in peer.values()]))
+            found[f"auc_gain_best_peer.{name}"] = _gain(by_method[OURS], best)
+            notes.append(f"{name}: the best peer by area under the curve is {next(iter(best.values()))['method']}")
+        spends = {method: [_spend(cell, goal) for cell in by_method[method].values()] for method in (OURS, RANDOM)}
+        for method, some in spends.items():
+            censored = sum(each is None for each in some)
+            notes.append(f"{name}: {method} did not reach {goal:.3f} in {censored} of {len(some)} seeds (censored)")
+        ratio_ = _spend_ratio(by_method[OURS], by_method[RANDOM], goal)
+        if ratio_ is not None:
+            found[f"spend_ratio_random.{name}"] = ratio_
+    return found, notes
+
+
+def _gain(ours: Mapping[int, Row], theirs: Mapping[int, Row]) -> Row:
+    """Mean difference of the areas in accuracy, over the seeds that both have; paired bootstrap over seeds."""
+    gains = np.array([_area(ours[seed]) - _area(theirs[seed]) for seed in sorted(ours.keys() & theirs.keys())])
+    drawn = np.random.default_rng(0).choice(gains, (RESAMPLES, len(gains))).mean(axis=1)
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return figure(float(gains.mean()), float(low), float(high), "accuracy")
+
+
+def _area(cell: Row) -> float:
+    """Mean accuracy along the dollars between the first and the last round."""
+    usd, accuracy = np.array(cell["usd"]), np.array(cell["accuracy"])
+    return float(np.trapezoid(accuracy, usd) / (usd[-1] - usd[0]))
+
+
+def _spend(cell: Row, goal: float) -> float | None:
+    """Dollars at which the curve first reaches the goal, straight between rounds; None where it never does."""
+    pairs = list(zip(cell["usd"], cell["accuracy"], strict=True))
+    if pairs[0][1] >= goal:
+        return float(pairs[0][0])
+    for (usd, below), (more, above) in pairwise(pairs):
+        if above >= goal:
+            return float(usd + (more - usd) * (goal - below) / (above - below))
+    return None
+
+
+def _spend_ratio(ours: Mapping[int, Row], theirs: Mapping[int, Row], goal: float) -> Row | None:
+    """Our spend to the goal over theirs, over the seeds in which both reach it; None where under three do."""
+    seeds = sorted(ours.keys() & theirs.keys())
+    pairs = [(_spend(ours[seed], goal), _spend(theirs[seed], goal)) for seed in seeds]
+    both = np.array([pair for pair in pairs if None not in pair], dtype=float)
+    if len(both) < 3:
+        return None
+    rows = np.random.default_rng(0).integers(len(both), size=(RESAMPLES, len(both)))
+    drawn = both[rows].mean(axis=1)
+    low, high = np.quantile(drawn[:, 0] / drawn[:, 1], [0.025, 0.975])
+    return figure(float(both[:, 0].mean() / both[:, 1].mean()), float(low), float(high), "of random's spend")
+
+
+def _deviation(values: Sequence[float]) -> float:
+    return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+
+
+def _write(file: Path, cells: Sequence[Row]) -> None:
+    figures, notes = figures_of(cells)
+    settings = {
+        "pool": POOL,
+        "batch": BATCH,
+        "rounds": ROUNDS,
+        "seeds": len({cell["seed"] for cell in cells}),
+        "goal": f"{GOOD_ENOUGH} of the full-pool student's accuracy",
+        "interval": "95 % paired bootstrap over seeds",
+        "peer": f"scikit-activeml {version('scikit-activeml')}, logistic regression on frozen MiniLM embeddings",
+        "prices": f"{INPUT_PRICE} and {OUTPUT_PRICE} US dollars per million tokens at four characters a token, not paid",
+        "older_code": sum(cell["code"] != CODE for cell in cells),
+        "notes": notes,
+    }
+    write(file, "efficiency", settings=settings, figures=figures, sources=SOURCES, cells=list(cells))
+
+
+def _show(cells: Sequence[Row], file: Path) -> None:
+    """Print a table, and draw a plot for each set."""
+    figures, notes = figures_of(cells)
+    table = Table("set", "method", "seeds", "accuracy after each round", "area", box=None)
+    for name in dict.fromkeys(cell["set"] for cell in cells):
+        curves = {}
+        for method in METHODS:
+            own = [cell for cell in cells if (cell["set"], cell["method"]) == (name, method)]
+            if own:
+                accuracy = np.array([cell["accuracy"] for cell in own])
+                area = np.mean([_area(cell) for cell in own]) if method != FULL else float("nan")
+                means = " ".join(f"{each:.3f}" for each in accuracy.mean(axis=0))
+                table.add_row(name, method, str(len(own)), means, f"{area:.4f}")
+                if method != FULL:
+                    curves[method] = (np.mean([cell["usd"] for cell in own], axis=0), accuracy)
+        file.with_name(f"{file.stem}.{name}.svg").write_text(charts.comparison(curves), encoding="utf-8")
+    console = Console()
+    console.print(table)
+    for note in notes:
+        console.print(note)
+    for name, each in figures.items():
+        console.print(f"{name}: {each['value']} {each['unit']} ({each['low']} to {each['high']})")
+
+
+if __name__ == "__main__":
+    main()

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
@@ -23,8 +24,10 @@ from benchmarks.kept import ROOT, figure, ratio, write
 from connectors.progress import RichProgress
 from connectors.wiring import cache_folder
 from loop.answer import Answer, AnswerKind
-from loop.config import StudentConfig, TaskConfig
+from loop.config import QueryConfig, StudentConfig, TaskConfig
 from loop.ports import Example
+from loop.query.divergence import divergences_of, rank_average
+from loop.query.racing import foresee, undecided
 from loop.records import Item, Split
 from loop.student import prompts
 from loop.student.decoder import Decoder
@@ -36,7 +39,15 @@ BATCH = 16
 """Items that the batched baseline generates for at a time (times SAMPLES sequences)."""
 PREFIXED = 8
 """Items whose prefixes are answered at a time."""
-SOURCES = ["loop/student/decoder.py", "loop/student/reading.py", "loop/student/tree.py", "benchmarks/divergence.py"]
+RESAMPLED = 200
+SOURCES = [
+    "loop/student/decoder.py",
+    "loop/student/reading.py",
+    "loop/student/tree.py",
+    "loop/query/racing.py",
+    "loop/query/divergence.py",
+    "benchmarks/divergence.py",
+]
 Row = dict[str, Any]
 
 
@@ -59,6 +70,7 @@ def main() -> None:
         "naive": _measured(student, _batched, _pieces(items[: sizes["naive"]], 1), alone=True),
     }
     shared, apart = _prefixes(student, items[: sizes["batched"]])
+    racing = _racing(student, items)
     peak = _matmul_flops()
     per_token = 2 * sum(each.numel() for each in student.model.parameters())
     ours = [1 / each for each in speeds["ours"]]
@@ -68,6 +80,7 @@ def main() -> None:
         "speedup_batched": ratio(speeds["batched"], speeds["ours"]),
         "speedup_prefixes_in_one_pass": ratio(apart, shared),
         "limit_share": figure(sum(ours) / len(ours) / limit, min(ours) / limit, max(ours) / limit, "share"),
+        **racing,
     }
     settings = {
         "items": sizes,
@@ -99,7 +112,7 @@ def _measured(student: Decoder, way: Callable[..., int], pieces: Sequence[Sequen
 
 def _ours(student: Decoder, items: Sequence[Item]) -> int:
     """Tokens that `explain` generated: the greedy explanation and the samples."""
-    explained = student.explain(items, samples=SAMPLES, temperature=TEMPERATURE, top_p=TOP_P, seed=0)
+    explained = student.explain(items, copies=range(SAMPLES + 1), temperature=TEMPERATURE, top_p=TOP_P, seed=0)
     return sum(len(student.tokens(each.text)) + 1 for some in explained for each in some)
 
 
@@ -124,7 +137,7 @@ def _batched(student: Decoder, items: Sequence[Item], *, alone: bool = False) ->
 
 def _prefixes(student: Decoder, items: Sequence[Item]) -> tuple[list[float], list[float]]:
     """CPU seconds per item for all forced answers: as branches of one sequence, and each in a pass of its own."""
-    explained = student.explain(items, samples=1, temperature=TEMPERATURE, top_p=TOP_P, seed=0)
+    explained = student.explain(items, copies=[0], temperature=TEMPERATURE, top_p=TOP_P, seed=0)
     shared, apart = [], []
     for start in range(0, len(items), PREFIXED):
         piece = items[start : start + PREFIXED]
@@ -138,6 +151,62 @@ def _prefixes(student: Decoder, items: Sequence[Item]) -> tuple[list[float], lis
         shared.append((middle - started) / len(piece))
         apart.append((time.process_time() - middle) / len(piece))
     return shared, apart
+
+
+def _racing(student: Decoder, items: Sequence[Item]) -> dict[str, Row]:
+    """What racing finds of the batch that all samples would give, and the share of the tokens that it generates.
+
+    The batch is a fifth of the items. The ceiling is what a second, independent computation finds of the same batch.
+    Intervals from resampled items.
+    """
+    explained = student.explain(items, copies=range(2 * SAMPLES + 1), temperature=TEMPERATURE, top_p=TOP_P, seed=0)
+    tokens = np.array([[len(student.tokens(each.text)) + 1 for each in some] for some in explained])
+    config = QueryConfig(samples=SAMPLES, batch_size=len(items) // 5)
+    first, second = (
+        divergences_of(items, [[some[0], *some[start : start + SAMPLES]] for some in explained], student, config)
+        for start in (1, SAMPLES + 1)
+    )
+    chance = np.random.default_rng(0)
+    drawn = [range(len(items)), *(chance.choice(len(items), len(items)) for _ in range(RESAMPLED))]
+    found = []
+    for rows in drawn:
+        whole, again = ([parts[row] for row in rows] for parts in (first, second))
+        raced = _raced(whole, config)
+        wanted = _best(whole, [each["inter"] for each in whole], config)
+        looked = [1 + len(each["sampled_answers"]) for each in raced]
+        spent = sum(tokens[row, :count].sum() for row, count in zip(rows, looked, strict=True))
+        found.append(
+            (
+                len(wanted & _best(raced, foresee(raced, config).mean.tolist(), config)) / config.batch_size,
+                len(wanted & _best(again, [each["inter"] for each in again], config)) / config.batch_size,
+                spent / tokens[list(rows), : SAMPLES + 1].sum(),
+            )
+        )
+    overlap, ceiling, share = np.array(found).T
+    named = {
+        "racing_overlap": (overlap, "of the batch"),
+        "racing_ceiling": (ceiling, "of the batch"),
+        "racing_overlap_of_ceiling": (overlap / ceiling, "x"),
+        "racing_token_share": (share, "of the tokens"),
+    }
+    return {
+        name: figure(values[0], *map(float, np.quantile(values[1:], [0.025, 0.975])), unit)
+        for name, (values, unit) in named.items()
+    }
+
+
+def _raced(rows: Sequence[Row], config: QueryConfig) -> list[Row]:
+    """The parts of the divergence after a race, from samples that are there."""
+    seen = [{**row, "sampled_answers": row["sampled_answers"][:1]} for row in rows]
+    for taken in range(1, config.samples):
+        for place in np.flatnonzero(undecided(seen, taken, config)):
+            seen[place] = {**seen[place], "sampled_answers": rows[place]["sampled_answers"][: taken + 1]}
+    return seen
+
+
+def _best(rows: Sequence[Row], inter: Sequence[float], config: QueryConfig) -> set[int]:
+    divergence = rank_average([row["intra"] for row in rows], inter, config.intra_weight)
+    return set(np.argsort(-divergence, kind="stable")[: config.batch_size].tolist())
 
 
 def _matmul_flops() -> float:

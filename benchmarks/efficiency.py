@@ -427,7 +427,7 @@ def _write(file: Path, cells: Sequence[Row]) -> None:
         "goal": f"{GOOD_ENOUGH} of the full-pool student's accuracy",
         "interval": "95 % paired bootstrap over seeds",
         "peer": f"scikit-activeml {version('scikit-activeml')}, logistic regression on frozen MiniLM embeddings",
-        "prices": f"{INPUT_PRICE} and {OUTPUT_PRICE} US dollars per million tokens at four characters a token, not paid",
+        "prices": f"{INPUT_PRICE} and {OUTPUT_PRICE} dollars per million tokens at four characters a token, not paid",
         "older_code": sum(cell["code"] != CODE for cell in cells),
         "notes": notes,
     }

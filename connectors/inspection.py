@@ -51,7 +51,7 @@ def answer_question(project: Project, question: str) -> str:
     item = Item(key=text_hash[:16], question=question, split=Split.POOL, text_hash=text_hash)
     query = config.query
     greedy, *sampled = student.explain(
-        [item], samples=query.samples, temperature=query.temperature, top_p=query.top_p, seed=config.run.seed
+        [item], copies=range(query.samples + 1), temperature=query.temperature, top_p=query.top_p, seed=config.run.seed
     )[0]
     if greedy.answer is None:
         return f"{number_steps(greedy.steps)}\n(no answer could be read)"

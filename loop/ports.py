@@ -112,9 +112,9 @@ class Student(Protocol):
     """A small model that explains and answers."""
 
     def explain(
-        self, items: Sequence[Item], *, samples: int, temperature: float, top_p: float, seed: int
+        self, items: Sequence[Item], *, copies: Sequence[int], temperature: float, top_p: float, seed: int
     ) -> list[list[Explanation]]:
-        """For each item the greedy explanation followed by `samples` sampled ones."""
+        """For each item its explanations of these numbers: 0 is the greedy one, every other one is a sample."""
         ...
 
     def answers_after(self, items: Sequence[Item], parts: Sequence[Sequence[Sequence[str]]]) -> list[list[Forced]]:

@@ -20,7 +20,7 @@ from loop.config import Config
 from loop.errors import BadConfig, PoolEmpty
 from loop.ledger import to_micro
 from loop.ports import Example, Progress, Reviewers, Student, Teacher, Trained, Trainer
-from loop.query import select
+from loop.query import racing, select
 from loop.query.acquisition import ACQUISITIONS, Candidates
 from loop.query.domains import gap, shares
 from loop.records import (
@@ -229,14 +229,49 @@ def _score(
 ) -> None:
     """Score the candidates chunk by chunk; chunks that are stored already are left alone."""
     seed = _seed(config, current.number)
+    raced = _is_raced(config)
+    query = config.query.model_copy(update={"samples": 1}) if raced else config.query
     chunks = select.chunks(candidates, config.query.chunk_size)
     done = rounds.scored_chunks(store, id_of(current))
     with parts.progress.bar("student looks at the candidates", len(chunks)) as bar:
         for number, chunk in enumerate(chunks):
             if number not in done:
-                scored = select.score_chunk(id_of(current), number, chunk, student, config.query, seed=seed)
+                scored = select.score_chunk(id_of(current), number, chunk, student, query, seed=seed)
                 rounds.keep_scores(store, scored)
             bar.advance()
+    if raced:
+        _race(current, {item.key: item for item in candidates}, student, store, parts, config)
+
+
+def _is_raced(config: Config) -> bool:
+    """Whether samples are taken one by one; an encoder's are too cheap for that."""
+    return (
+        config.query.acquisition == "explanation_divergence"
+        and config.query.racing_confidence < 1
+        and config.student.kind == "causal"
+    )
+
+
+def _race(
+    current: Round, candidates: Mapping[str, Item], student: Student, store: Store, parts: Parts, config: Config
+) -> None:
+    """Sample again and again where the first samples leave open whether an item belongs to the batch."""
+    query, seed = config.query, _seed(config, current.number)
+    sampled = len(candidates)
+    for taken in range(1, query.samples):
+        rows = rounds.scores(store, id_of(current))
+        still = racing.undecided([row.parts for row in rows], taken, query)
+        running = [row for row, wanted in zip(rows, still, strict=True) if wanted]
+        sampled += len(running)
+        with parts.progress.bar(f"student explains {len(running)} open candidates again", len(running)) as bar:
+            for start in range(0, len(running), query.chunk_size):
+                chunk = running[start : start + query.chunk_size]
+                if len(chunk[0].parts["sampled_answers"]) == taken:  # else the chunk is stored already
+                    rounds.keep_scores(store, select.race_chunk(chunk, candidates, student, query, seed=seed))
+                bar.advance(len(chunk))
+    rounds.keep_scores(store, select.after_race(rounds.scores(store, id_of(current)), query))
+    share = sampled / max(1, len(candidates) * query.samples)
+    parts.progress.say(f"  racing: {sampled} sampled explanations, {share:.0%} of all")
 
 
 # --- ASK ------------------------------------------------------------------------------------------------------------

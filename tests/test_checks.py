@@ -286,8 +286,8 @@ def test_quantities_are_no_matter_for_labels() -> None:
         ("7", ["7", "7", "7"]),
         ("7", ["7", "7", "8"]),
         ("8", ["7", "7", "7"]),
-        (None, ["7", "7"]),
-        ("7", ["7", None, None]),
+        (None, ["7", "7", "7"]),
+        ("7", ["7", "7", None]),
     ],
 )
 def test_a_confident_student_dissents(greedy: str | None, sampled: list[str | None]) -> None:

@@ -117,13 +117,13 @@ class WrittenStudent:
         self.said = said
 
     def explain(
-        self, items: Sequence[Item], *, samples: int, temperature: float, top_p: float, seed: int
+        self, items: Sequence[Item], *, copies: Sequence[int], temperature: float, top_p: float, seed: int
     ) -> list[list[Explanation]]:
         rows = []
         for item in items:
             prefixes, sampled = self.said[item.key]
             greedy = Explanation(tuple(f"step {n}" for n in range(1, len(prefixes))), prefixes[-1])
-            rows.append([greedy, *(Explanation(("s",), answer) for answer in sampled[:samples])])
+            rows.append([Explanation(("s",), sampled[copy - 1]) if copy else greedy for copy in copies])
         return rows
 
     def answers_after(self, items: Sequence[Item], parts: Sequence[Sequence[Sequence[str]]]) -> list[list[Forced]]:

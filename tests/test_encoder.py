@@ -129,7 +129,9 @@ def test_only_what_the_rationale_mentions_stays_in_sight(trained: Encoder) -> No
 
 def test_dropout_gives_other_explanations_and_the_seed_the_same_again(trained: Encoder) -> None:
     asked = items(examples())
-    one, same, other = (trained.explain(asked, samples=4, temperature=1.0, top_p=1.0, seed=seed) for seed in (1, 1, 2))
+    one, same, other = (
+        trained.explain(asked, copies=range(5), temperature=1.0, top_p=1.0, seed=seed) for seed in (1, 1, 2)
+    )
     assert one == same
     assert one != other
     assert [row[0] for row in one] == [row[0] for row in other] == [each.explanation for each in trained.predict(asked)]
@@ -168,7 +170,7 @@ def test_embeddings_do_not_depend_on_the_company(trained: Encoder) -> None:
 
 def test_item_without_words_is_answered_without_evidence(trained: Encoder) -> None:
     [[only]] = trained.explain(
-        [Item(key="x", question="?!", split=Split.POOL, text_hash="")], samples=0, temperature=1.0, top_p=1.0, seed=0
+        [Item(key="x", question="?!", split=Split.POOL, text_hash="")], copies=[0], temperature=1.0, top_p=1.0, seed=0
     )
     assert only.steps == ()
     assert only.answer in trained.labels

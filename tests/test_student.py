@@ -184,7 +184,7 @@ def test_greedy_explanation_is_what_transformers_generates(model: Path, tmp_path
     trainer.train(sums(8), seed=1, folder=tmp_path / "one", progress=QUIET)
     student = trainer.student(tmp_path / "one")
     asked = items(sums(8))
-    greedy = [some[0] for some in student.explain(asked, samples=1, temperature=0.7, top_p=0.9, seed=3)]
+    greedy = [some[0] for some in student.explain(asked, copies=[0, 1], temperature=0.7, top_p=0.9, seed=3)]
     for item, ours in zip(asked, greedy, strict=True):
         ids = torch.tensor([student.encoded(prompts.rationale_prompt(item))])
         theirs = student.model.generate(
@@ -198,7 +198,7 @@ def test_samples_depend_on_seed_and_item_and_not_on_the_company(model: Path) -> 
     asked = items(sums(6))
 
     def explained(some: Sequence[Item], seed: int) -> dict[str, list[str]]:
-        rows = student.explain(some, samples=3, temperature=1.0, top_p=0.95, seed=seed)
+        rows = student.explain(some, copies=range(4), temperature=1.0, top_p=0.95, seed=seed)
         return {item.key: [each.text for each in row] for item, row in zip(some, rows, strict=True)}
 
     everyone = explained(asked, 7)

@@ -8,7 +8,7 @@ from loop.config import ChecksConfig
 
 WEIGHT = 0.4
 """At full agreement; less in proportion below."""
-FEWEST = 2
+FEWEST = 3
 """Explanations with a readable answer below which their agreement says nothing."""
 
 

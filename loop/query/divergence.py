@@ -84,8 +84,15 @@ def order_disagreement(explanations: Sequence[Sequence[str]]) -> float:
 def divergences(items: Sequence[Item], student: Student, config: QueryConfig, *, seed: int) -> list[dict[str, Any]]:
     """For each item the parts of its divergence, as `Score.parts` holds them."""
     explained = student.explain(
-        items, samples=config.samples, temperature=config.temperature, top_p=config.top_p, seed=seed
+        items, copies=range(config.samples + 1), temperature=config.temperature, top_p=config.top_p, seed=seed
     )
+    return divergences_of(items, explained, student, config)
+
+
+def divergences_of(
+    items: Sequence[Item], explained: Sequence[Sequence[Explanation]], student: Student, config: QueryConfig
+) -> list[dict[str, Any]]:
+    """As `divergences`, of explanations that are there: for each item the greedy one, then the samples."""
     greedy = [explanations[0] for explanations in explained]
     found = []
     for first, explanations, forced in zip(
@@ -140,12 +147,12 @@ def rank_average(intra: Sequence[float], inter: Sequence[float], weight: float) 
 
     Rounded far below one rank, so that sums which differ only in their last bit still tie.
     """
-    return np.round(weight * _ranks(intra) + (1 - weight) * _ranks(inter), 12)
+    return np.round(weight * ranks(intra) + (1 - weight) * ranks(inter), 12)
 
 
-def _ranks(values: Sequence[float]) -> NDArray[np.float64]:
-    ranks = np.asarray(rankdata(values), dtype=np.float64)
-    return (ranks - 1) / max(1, len(values) - 1)
+def ranks(values: Sequence[float]) -> NDArray[np.float64]:
+    """Ranks scaled to [0, 1], 1 for the largest; equal values share the middle of theirs."""
+    return (np.asarray(rankdata(values), dtype=np.float64) - 1) / max(1, len(values) - 1)
 
 
 def _flips(answers: Sequence[Answer | None]) -> list[bool]:

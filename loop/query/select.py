@@ -13,6 +13,7 @@ from datasketch import MinHash, MinHashLSH
 from loop.answer import Answer
 from loop.config import Config, QueryConfig
 from loop.ports import Student
+from loop.query import racing
 from loop.query.acquisition import ACQUISITIONS, Candidates, Floats, filled
 from loop.query.divergence import divergences, rank_average
 from loop.query.domains import quotas
@@ -48,8 +49,7 @@ def score_chunk(
     drawn = hash_seed(seed, number)
     if "divergence" in ACQUISITIONS[config.acquisition][1]:
         parts = divergences(chunk, student, config, seed=drawn)
-        weight = config.intra_weight
-        values = [weight * each["intra"] + (1 - weight) * each["inter"] for each in parts]
+        values = [_plain_mean(each, config) for each in parts]
     else:
         parts = _probabilities(chunk, student, config, seed=drawn)
         values = [1 - max(each["probabilities"]) for each in parts]
@@ -57,6 +57,31 @@ def score_chunk(
         Score(round_id=round_id, item_key=item.key, chunk=number, score=value, parts=each)
         for item, value, each in zip(chunk, values, parts, strict=True)
     ]
+
+
+def race_chunk(
+    rows: Sequence[Score], items: Mapping[str, Item], student: Student, config: QueryConfig, *, seed: int
+) -> list[Score]:
+    """The scores of a chunk of raced items, each with one more sampled answer; all have as many so far."""
+    taken = len(rows[0].parts["sampled_answers"])
+    explained = student.explain(
+        [items[row.item_key] for row in rows],
+        copies=[taken + 1],
+        temperature=config.temperature,
+        top_p=config.top_p,
+        seed=seed,
+    )
+    answers = [None if each.answer is None else each.answer.canonical for [each] in explained]
+    return [
+        _changed(row, {"sampled_answers": [*row.parts["sampled_answers"], answer]}, config)
+        for row, answer in zip(rows, answers, strict=True)
+    ]
+
+
+def after_race(rows: Sequence[Score], config: QueryConfig) -> list[Score]:
+    """The scores with the divergence between explanations that all K samples are expected to show."""
+    expected = racing.foresee([row.parts for row in rows], config).mean
+    return [_changed(row, {"inter": float(inter)}, config) for row, inter in zip(rows, expected, strict=True)]
 
 
 def known(
@@ -135,6 +160,18 @@ def hash_seed(seed: int, number: int) -> int:
     return random.Random(f"{seed}/{number}").getrandbits(32)
 
 
+def _changed(row: Score, change: Mapping[str, Any], config: QueryConfig) -> Score:
+    parts = {**row.parts, **change}
+    return Score(
+        round_id=row.round_id, item_key=row.item_key, chunk=row.chunk, score=_plain_mean(parts, config), parts=parts
+    )
+
+
+def _plain_mean(parts: Mapping[str, Any], config: QueryConfig) -> float:
+    mean: float = config.intra_weight * parts["intra"] + (1 - config.intra_weight) * parts["inter"]
+    return mean
+
+
 def _probabilities(
     chunk: Sequence[Item], student: Student, config: QueryConfig, *, seed: int
 ) -> list[dict[str, list[float]]]:
@@ -143,7 +180,7 @@ def _probabilities(
     if all(direct):
         return [{"probabilities": list(each)} for each in direct]
     explained = student.explain(
-        chunk, samples=config.samples, temperature=config.temperature, top_p=config.top_p, seed=seed
+        chunk, copies=range(config.samples + 1), temperature=config.temperature, top_p=config.top_p, seed=seed
     )
     return [{"probabilities": _shares([each.answer for each in some[1:]])} for some in explained]
 

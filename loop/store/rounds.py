@@ -74,9 +74,10 @@ def enter(store: Store, opened: Round, stage: Stage, rows: Sequence[SQLModel] = 
 
 
 def keep_scores(store: Store, scores: Sequence[Score]) -> None:
-    """Store one scored chunk."""
+    """Store one scored chunk; newer scores of the same items take the place of older ones."""
     with store.writing() as session:
-        session.add_all(scores)
+        for score in scores:
+            session.merge(score)
 
 
 def scored_chunks(store: Store, round_id: int) -> set[int]:

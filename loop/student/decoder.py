@@ -36,14 +36,14 @@ class Decoder:
         self._start = [token for token in tokenizer("")["input_ids"] if token != self.end]
 
     def explain(
-        self, items: Sequence[Item], *, samples: int, temperature: float, top_p: float, seed: int
+        self, items: Sequence[Item], *, copies: Sequence[int], temperature: float, top_p: float, seed: int
     ) -> list[list[Explanation]]:
-        """For each item the greedy explanation followed by `samples` sampled ones.
+        """For each item its explanations of these numbers: 0 is the greedy one, every other one is a sample.
 
-        What is drawn for an item depends on the seed and its key only, so the order of the items does not matter.
+        What is drawn depends on the seed, the item's key and the number only, not on what else is explained.
         """
         contexts = [self.encoded(prompts.rationale_prompt(item)) for item in items]
-        draws = torch.tensor([[self._draws(item, copy, seed) for copy in range(samples + 1)] for item in items])
+        draws = torch.tensor([[self._draws(item, copy, seed) for copy in copies] for item in items])
         texts = self._texts(contexts, self.student.max_new_tokens, sampling=Sampling(temperature, top_p, draws))
         return [[self._explanation(item, text) for text in some] for item, some in zip(items, texts, strict=True)]
 

@@ -44,19 +44,19 @@ class Encoder:
         self,
         items: Sequence[Item],
         *,
-        samples: int,
+        copies: Sequence[int],
         temperature: float,  # noqa: ARG002 - dropout takes the place of sampling
         top_p: float,  # noqa: ARG002
         seed: int,
     ) -> list[list[Explanation]]:
-        """For each item its explanation, followed by `samples` explanations under dropout.
+        """For each item its explanations of these numbers: 0 is without dropout, every other one with it.
 
         What is drawn depends on the items that are explained in one call.
         """
         rows: list[list[Explanation]] = [[] for _ in items]
         with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            for copy in range(samples + 1):
+            for copy in copies:
+                torch.manual_seed(seed + copy)
                 self.model.train(copy > 0)
                 for row, explanation in zip(rows, self._explained(items), strict=True):
                     row.append(explanation)
@@ -142,9 +142,7 @@ class Encoder:
             ]
             for row, number in enumerate(part):
                 steps = self._words(texts[number], offsets[row], weights[row].tolist())
-                explained[number] = Explanation(
-                    steps, self.labels[int(answers[row])], " ".join(steps), extractive=True
-                )
+                explained[number] = Explanation(steps, self.labels[int(answers[row])], " ".join(steps), extractive=True)
         return explained
 
     def _words(self, text: str, offsets: Sequence[tuple[int, int]], weights: Sequence[float]) -> tuple[str, ...]:

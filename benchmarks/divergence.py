@@ -199,7 +199,7 @@ def _raced(rows: Sequence[Row], config: QueryConfig) -> list[Row]:
     """The parts of the divergence after a race, from samples that are there."""
     seen = [{**row, "sampled_answers": row["sampled_answers"][:1]} for row in rows]
     for taken in range(1, config.samples):
-        for place in np.flatnonzero(undecided(seen, taken, config)):
+        for place in np.flatnonzero(undecided(seen, taken, np.ones(len(seen)), config)):
             seen[place] = {**seen[place], "sampled_answers": rows[place]["sampled_answers"][: taken + 1]}
     return seen
 

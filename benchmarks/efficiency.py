@@ -39,11 +39,12 @@ from connectors.demo.problems import CAMPAIGN, problems
 from connectors.progress import RichProgress
 from connectors.wiring import cache_folder
 from loop.answer import Answer, AnswerKind, split_steps
-from loop.config import Config, QueryConfig, StudentConfig, TaskConfig, TeacherConfig
+from loop.config import BudgetConfig, Config, QueryConfig, StudentConfig, TaskConfig, TeacherConfig
 from loop.evaluation import grade
 from loop.ports import Example, Student
 from loop.query import select
 from loop.query.acquisition import ACQUISITIONS
+from loop.query.cost import relative_costs
 from loop.records import Item, Split
 from loop.student.trainer import DecoderTrainer, EncoderTrainer
 from loop.teacher.prompt import request_for, written
@@ -71,6 +72,7 @@ RESAMPLES = 10_000
 SOURCES = [
     "benchmarks/efficiency.py",
     "loop/query/acquisition.py",
+    "loop/query/cost.py",
     "loop/query/divergence.py",
     "loop/query/select.py",
     "loop/student/encoder.py",
@@ -158,7 +160,8 @@ def run_cell(data: Path, name: str, method: str, seed: int) -> Row:
         elif method in PEERS:
             asked = [*asked, *_peer(method, left, [said[key] for key in asked], seed)]
         else:
-            asked = [*asked, *_ours(method, student, left, [said[key] for key in asked], seed)]
+            cost = {item.key: _price(said[item.key], world.task) for item in left}
+            asked = [*asked, *_ours(method, student, left, cost, [said[key] for key in asked], seed)]
     return {
         "set": name,
         "method": method,
@@ -170,8 +173,15 @@ def run_cell(data: Path, name: str, method: str, seed: int) -> Row:
     }
 
 
-def _ours(method: str, student: Student, left: Sequence[Item], asked: Sequence[Example], seed: int) -> list[str]:
-    """The keys that a round would pick with default settings and without a control arm."""
+def _ours(
+    method: str,
+    student: Student,
+    left: Sequence[Item],
+    usd: Mapping[str, float],
+    asked: Sequence[Example],
+    seed: int,
+) -> list[str]:
+    """The keys that a round would pick with default settings, without a control arm and without reviews."""
     query = QueryConfig.model_validate({"acquisition": method, "batch_size": BATCH, "random_share": 0.0})
     drawn = seed * 100 + len(asked)
     candidates = select.candidates(left, size=query.candidates * BATCH, seed=drawn)
@@ -187,6 +197,7 @@ def _ours(method: str, student: Student, left: Sequence[Item], asked: Sequence[E
         student.embed(candidates if embedded else []),
         student.embed([each.item for each in asked] if embedded else []),
         np.ones(len(asked) if embedded else 0),
+        relative_costs([usd[item.key] for item in candidates], np.zeros(len(candidates)), BudgetConfig()),
         query,
     )
     wanted = select.best(candidates, known, query, seed=drawn)

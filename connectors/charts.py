@@ -46,6 +46,30 @@ def comparison(curves: Mapping[str, tuple[NDArray[np.float64], NDArray[np.float6
         return _svg(figure)
 
 
+def saving(rounds: Sequence[Mapping[str, Any]]) -> str:
+    """Accuracy that selection gains over random picks after each round, with its interval; above the line it saves."""
+    with _style("saving"):
+        figure = Figure(figsize=(10.6, 2.6), layout="constrained")
+        axes = figure.subplots()
+        gains = [each["gain"] for each in rounds]
+        below = [each["gain"] - each["low"] for each in rounds]
+        above = [each["high"] - each["gain"] for each in rounds]
+        axes.axhline(0, color=QUIET, linewidth=1)
+        axes.errorbar(
+            [str(each["round"]) for each in rounds],
+            gains,
+            (below, above),
+            color=LINE,
+            marker="o",
+            capsize=4,
+            linestyle="",
+        )
+        axes.margins(x=0.2)
+        axes.set_xlabel("round")
+        axes.set_ylabel("selected minus random")
+        return _svg(figure)
+
+
 def decisions(rounds: Sequence[Mapping[str, Any]]) -> str:
     """What was decided in each round."""
     with _style("decisions"):

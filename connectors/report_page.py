@@ -9,7 +9,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from connectors import charts
-from connectors.status import status
+from connectors.status import saving_text, status
 from loop.config import Config
 from loop.errors import PreceptorError
 from loop.interval import wilson
@@ -52,6 +52,7 @@ def page(store: Store, run: str, config: Config) -> str:
         audits=_audits(store, run, verdicts),
         reviewers=_reviewers(store, run, verdicts),
         domains=_domains(store, run),
+        saving_text=saving_text,
     )
 
 
@@ -91,11 +92,13 @@ def _charts(store: Store, run: str, state: Mapping[str, Any], verdicts: Sequence
     reviewed = sum(each.reviewed for each in bins)
     decided = sum(each[kind.value] for each in figures for kind in DecisionKind)
     limit = state["budget"]["usd"]["limit"]
+    savings = [each["saving"] | {"round": each["round"]} for each in figures if each["saving"]]
     return {
         "curve": _drawn(charts.learning_curve(curve), len(curve)) if curve else None,
         "decisions": _drawn(charts.decisions(figures), decided) if decided else None,
         "flags": _drawn(charts.flags(flags), flags.total()) if flags else None,
         "spending": _drawn(charts.spending(figures, limit), len(figures)) if figures else None,
+        "saving": _drawn(charts.saving(savings), len(savings)) if savings else None,
         "risk": _drawn(charts.risk(bins), reviewed) if reviewed else None,
     }
 

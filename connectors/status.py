@@ -11,9 +11,10 @@ from rich.text import Text
 
 from loop.config import Config
 from loop.ledger import MICRO, to_micro
-from loop.records import Currency, Decision, DecisionKind, Part, Query, Rationale, Round, Split, Stage, Verdict
+from loop.records import Currency, Decision, DecisionKind, Part, Query, Rationale, Round, Shadow, Split, Stage, Verdict
 from loop.report import accuracy, asked
-from loop.store import checkpoints, decisions, items, reading, reviews, rounds
+from loop.saving import saving
+from loop.store import checkpoints, decisions, items, reading, reviews, rounds, shadows
 from loop.store.database import Store
 from loop.store.money import Purse
 
@@ -43,6 +44,7 @@ def status(store: Store, run: str, config: Config, waiting_for: WaitingFor | Non
 def round_figures(store: Store, run: str) -> list[dict[str, Any]]:
     """What happened in each round of a run."""
     spent = reading.spent_by_round(store, run)
+    compared = shadows.of_run(store, run)
     by_round = _Rounds(
         queries=reading.queries_of(store, run),
         rationales=asked(reading.rationales_of(store, run)),
@@ -57,6 +59,7 @@ def round_figures(store: Store, run: str) -> list[dict[str, Any]]:
             "minutes": spent.get(each.id or 0, {}).get(Currency.MINUTES, 0) / MICRO,
             "student": _on_test(store, each.student_id),
             "candidate": _on_test(store, each.candidate_id),
+            "saving": _saving(compared.get(each.number, ())),
         }
         for each in rounds.all_rounds(store, run)
     ]
@@ -76,6 +79,9 @@ def status_text(found: Mapping[str, Any]) -> Group:
     parts: list[Any] = [head]
     if found["rounds"]:
         parts += _tables(found["rounds"])
+        measured = [each for each in found["rounds"] if each["saving"]]
+        if measured:
+            parts.append(Text(f"after round {measured[-1]['round']}, {saving_text(measured[-1]['saving'])}"))
     if found["simulated_verdicts"]:
         said = f"{found['simulated_verdicts']} verdicts are by a simulated reviewer; their minutes are simulated too."
         parts.append(Text(said, style="yellow"))
@@ -117,6 +123,27 @@ class _Rounds:
             **decided,
             "simulated": self._simulated[number],
         }
+
+
+def _saving(compared: Sequence[Shadow]) -> dict[str, Any] | None:
+    """What a round's shadow students say of selection."""
+    found = saving(compared)
+    return None if found is None else asdict(found) | {"verdict": found.verdict.value}
+
+
+def saving_text(found: Mapping[str, Any]) -> str:
+    """What selection saves, in a sentence."""
+    said = {
+        "saves": "selection beats random picks",
+        "undecided": "undecided whether selection beats random picks",
+        "loses": "random picks beat selection",
+    }[found["verdict"]]
+    return (
+        f"{said}: dev accuracy {found['selected']:.3f} selected, {found['control']:.3f} random "
+        f"for ${found['usd']:.4f} each; "
+        f"difference {found['gain']:+.3f} ({found['low']:+.3f} to {found['high']:+.3f}, "
+        f"{found['pairs']} pairs of students, n={found['n']})"
+    )
 
 
 def _on_test(store: Store, checkpoint_id: int | None) -> dict[str, Any] | None:

@@ -137,6 +137,9 @@ class QueryConfig(Table):
     """Share of the picks that is spread over the domains by how far the student lags behind the teacher in each."""
     duplicate_similarity: float = Field(default=0.9, gt=0, le=1)
     """An item is passed over where its words, in runs of three, overlap so much with a pick's (Jaccard); 1: never."""
+    cost_weight: float = Field(default=1.0, ge=0, le=1)
+    """Exponent of the expected cost, in shares of both budgets, by which an item's value is divided; 0: cost is not
+    looked at. `coreset`, `badge` and `typiclust` never look at it."""
     max_asks: int = Field(default=2, ge=1)
     """How often one item may be asked in all."""
     chunk_size: int = Field(default=64, ge=1)
@@ -242,10 +245,15 @@ class AcceptanceConfig(Table):
 
 
 class EvaluationConfig(Table):
-    """When a new student replaces the old."""
+    """When a new student replaces the old, and what is measured of selection."""
 
     gate_level: float = Field(default=0.9, gt=0.5, lt=1)
     """Level of the paired interval of the difference on `dev`; the new student is refused if it lies below zero."""
+    saving_pairs: int = Field(default=3, ge=0)
+    """So many students of the control arm, and as many of selected items that cost the same, are trained each round to
+    see what selection saves; 0: none."""
+    fallback_after: int = Field(default=2, ge=1)
+    """Items are picked at random once the saving's whole interval was below zero in so many rounds in a row."""
 
 
 class Config(Table):

@@ -11,8 +11,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from loop import acceptance, evaluation
+from loop import acceptance, evaluation, saving
 from loop.answer import Answer
 from loop.checks.flag import Doubtful, check_set, doubts
 from loop.checks.risk import risk
@@ -22,8 +23,10 @@ from loop.ledger import to_micro
 from loop.ports import Example, Progress, Reviewers, Student, Teacher, Trained, Trainer
 from loop.query import racing, select
 from loop.query.acquisition import ACQUISITIONS, Candidates
+from loop.query.cost import relative_costs, review_chances
 from loop.query.domains import gap, shares
 from loop.records import (
+    Arm,
     Author,
     Checkpoint,
     Decision,
@@ -36,14 +39,16 @@ from loop.records import (
     Rationale,
     Risk,
     Round,
+    Shadow,
     Split,
     Stage,
 )
-from loop.store import asking, checkpoints, decisions, items, rationales, reading, reviews, rounds
+from loop.store import asking, checkpoints, decisions, items, rationales, reading, reviews, rounds, shadows
 from loop.store.database import Store
 from loop.store.money import Purse
 from loop.teacher.ask import ask
 from loop.teacher.demonstrations import nearest
+from loop.teacher.prompt import most_input_tokens, request_for
 
 PIECE = 64
 """Rationales checked, or holdout items predicted, between two commits."""
@@ -91,6 +96,7 @@ def advance(current: Round, store: Store, parts: Parts, config: Config) -> Round
         current = _train(current, store, parts, config)
 
     if current.stage is Stage.EVALUATE:
+        _compare_arms(current, store, parts, config)
         current = _evaluate(current, store, parts, config)
 
     return current
@@ -153,6 +159,9 @@ def _select(current: Round, store: Store, parts: Parts, config: Config) -> Round
         said = "cold start: the student is untrained, so its explanations mean nothing; the batch is "
         said += "random" if query.acquisition == "random" else f"chosen by {query.acquisition}"
         arm = "cold start"
+    elif student is not None and _selection_loses(store, current.run, config):
+        config = config.model_copy(update={"query": config.query.model_copy(update={"acquisition": "random"})})
+        said = f"random: selection did worse than the control arm in {config.evaluation.fallback_after} rounds in a row"
     if config.query.acquisition == "random":
         chosen = select.random_batch(id_of(current), pool, config, seed=seed, arm=arm)
     else:
@@ -167,17 +176,21 @@ def _select(current: Round, store: Store, parts: Parts, config: Config) -> Round
     return rounds.enter(store, current, Stage.ASK, chosen, selection=said)
 
 
+def _selection_loses(store: Store, run: str, config: Config) -> bool:
+    """Whether what was measured of selection says that random picks are better."""
+    by_round = shadows.of_run(store, run)
+    past = [each for each in rounds.all_rounds(store, run) if each.stage is Stage.CLOSED]
+    measured = [saving.saving(by_round.get(each.number, ())) for each in past]
+    return saving.loses(measured, config.evaluation.fallback_after)
+
+
 def _trained_student(current: Round, store: Store, parts: Parts, config: Config) -> Student | None:
     """The student whose explanations are worth looking at: in force, or trained on the seed items."""
     incumbent = in_force(store, current.run)
     if incumbent is not None:
         return parts.trainer.student(parts.folder / incumbent.folder)
     parts.trainer.student(None)  # a model that cannot be loaded is found before the teacher is paid
-    seeds = [
-        Example(item=item, steps=tuple(item.steps), answer=item.gold)
-        for item in items.of_split(store, Split.SEED)
-        if item.gold is not None and item.steps
-    ]
+    seeds = _seed_examples(store)
     if not seeds or config.query.acquisition == "random":
         return None
     parts.progress.say(f"round {current.number}: the student starts from {len(seeds)} seed items")
@@ -195,13 +208,33 @@ def _known(
         _score(current, candidates, student, store, parts, config)
         scores = {score.item_key: score.parts for score in rounds.scores(store, id_of(current))}
     decided = decisions.decided(store, current.run) if "embeddings" in signals else []
+    scored = [scores.get(item.key, {}) for item in candidates]
     return select.known(
-        [scores.get(item.key, {}) for item in candidates],
+        scored,
         student.embed(candidates if "embeddings" in signals else []),
         student.embed([item for item, _, _ in decided]),
         np.array([rationale.author is Author.TEACHER for _, rationale, _ in decided], dtype=np.float64),
+        _costs(candidates, store, current.run, parts.teacher, config),
         config.query,
     )
+
+
+def _costs(candidates: Sequence[Item], store: Store, run: str, teacher: Teacher, config: Config) -> NDArray[np.float64]:
+    """What each candidate is expected to use up of both budgets, relative to their mean."""
+    tokens = reading.mean_output_tokens(store, run) or config.teacher.max_completion_tokens
+    requests = [request_for(item, config.task, config.teacher, (), 0) for item in candidates]
+    usd = [
+        teacher.price(request, input_tokens=most_input_tokens(request), output_tokens=round(tokens)) / 1e6
+        for request in requests
+    ]
+    domain, risks = reading.domains(store), reading.risks_of(store, run)
+    past = [
+        (domain[each.item_key], risks[each.id] >= _review_threshold(config))
+        for each in reading.rationales_of(store, run)
+        if each.id in risks
+    ]
+    chances = review_chances(candidates, past, config.review.audit_share)
+    return relative_costs(usd, [each * config.review.minutes_per_review for each in chances], config.budget)
 
 
 def _domain_shares(current: Round, store: Store) -> dict[str, float]:
@@ -240,7 +273,7 @@ def _score(
                 rounds.keep_scores(store, scored)
             bar.advance()
     if raced:
-        _race(current, {item.key: item for item in candidates}, student, store, parts, config)
+        _race(current, candidates, student, store, parts, config)
 
 
 def _is_raced(config: Config) -> bool:
@@ -253,21 +286,23 @@ def _is_raced(config: Config) -> bool:
 
 
 def _race(
-    current: Round, candidates: Mapping[str, Item], student: Student, store: Store, parts: Parts, config: Config
+    current: Round, candidates: Sequence[Item], student: Student, store: Store, parts: Parts, config: Config
 ) -> None:
     """Sample again and again where the first samples leave open whether an item belongs to the batch."""
     query, seed = config.query, _seed(config, current.number)
+    ordered = {item.key: item for item in sorted(candidates, key=lambda item: item.key)}
+    cost = _costs(list(ordered.values()), store, current.run, parts.teacher, config) ** query.cost_weight
     sampled = len(candidates)
     for taken in range(1, query.samples):
         rows = rounds.scores(store, id_of(current))
-        still = racing.undecided([row.parts for row in rows], taken, query)
+        still = racing.undecided([row.parts for row in rows], taken, cost, query)
         running = [row for row, wanted in zip(rows, still, strict=True) if wanted]
         sampled += len(running)
         with parts.progress.bar(f"student explains {len(running)} open candidates again", len(running)) as bar:
             for start in range(0, len(running), query.chunk_size):
                 chunk = running[start : start + query.chunk_size]
                 if len(chunk[0].parts["sampled_answers"]) == taken:  # else the chunk is stored already
-                    rounds.keep_scores(store, select.race_chunk(chunk, candidates, student, query, seed=seed))
+                    rounds.keep_scores(store, select.race_chunk(chunk, ordered, student, query, seed=seed))
                 bar.advance(len(chunk))
     rounds.keep_scores(store, select.after_race(rounds.scores(store, id_of(current)), query))
     share = sampled / max(1, len(candidates) * query.samples)
@@ -376,12 +411,17 @@ def _wanted(current: Round, store: Store, config: Config) -> list[tuple[Rational
     asked = [each for each in rationales.of_round(store, id_of(current)) if is_reply(each)]
     risks = rationales.risks(store, [each.id for each in asked if each.id is not None])
     ranked = sorted(asked, key=lambda each: (each.item_key not in audited, -risks[each.id or 0], each.item_key))
-    threshold = 0.0 if config.acceptance.require_certificate else config.review.risk_threshold
+    threshold = _review_threshold(config)
     return [
         (each, "audit" if each.item_key in audited else "risk", f"{current.run}/{current.number}/{each.item_key}")
         for each in ranked
         if each.item_key in audited or risks[each.id or 0] >= threshold
     ]
+
+
+def _review_threshold(config: Config) -> float:
+    """The risk from which on a rationale is reviewed."""
+    return 0.0 if config.acceptance.require_certificate else config.review.risk_threshold
 
 
 def is_reply(rationale: Rationale) -> bool:
@@ -439,15 +479,7 @@ def _decision(current: Round, query: Query, rationale: Rationale | None, decided
 
 
 def _train(current: Round, store: Store, parts: Parts, config: Config) -> Round:
-    seeds = [(item, item.steps, item.gold) for item in items.of_split(store, Split.SEED) if item.steps]
-    decided = [
-        (item, rationale.steps, rationale.parsed) for item, rationale, _ in decisions.decided(store, current.run)
-    ]
-    examples = [
-        Example(item=item, steps=tuple(steps), answer=answer)
-        for item, steps, answer in [*seeds, *decided]
-        if answer is not None
-    ]
+    examples = [*_seed_examples(store), *_accepted(store, current.run).values()]
     if not examples:
         parts.progress.say("nothing was accepted yet: the student stays as it is")
         return rounds.enter(store, current, Stage.EVALUATE)
@@ -464,6 +496,24 @@ def _train(current: Round, store: Store, parts: Parts, config: Config) -> Round:
         ),
     )
     return rounds.enter(store, current, Stage.EVALUATE, candidate_id=kept.id)
+
+
+def _seed_examples(store: Store) -> list[Example]:
+    """The seed items with their steps."""
+    return [
+        Example(item=item, steps=tuple(item.steps), answer=item.gold)
+        for item in items.of_split(store, Split.SEED)
+        if item.gold is not None and item.steps
+    ]
+
+
+def _accepted(store: Store, run: str) -> dict[str, Example]:
+    """The gold and silver rationales in force, by item key."""
+    return {
+        item.key: Example(item=item, steps=tuple(rationale.steps), answer=rationale.parsed)
+        for item, rationale, _ in decisions.decided(store, run)
+        if rationale.parsed is not None
+    }
 
 
 def _train_into(name: str, examples: Sequence[Example], parts: Parts, seed: int) -> Trained:
@@ -496,6 +546,53 @@ def _evaluate(current: Round, store: Store, parts: Parts, config: Config) -> Rou
             parts.progress.say(f"the new student is worse on dev (difference within {interval}): the old one stays")
             student_id = incumbent.id
     return rounds.enter(store, current, Stage.CLOSED, closed_at=datetime.now(UTC), student_id=student_id)
+
+
+def _compare_arms(current: Round, store: Store, parts: Parts, config: Config) -> None:
+    """Train students of the control arm and of selected items for the same dollars; those that are there stay."""
+    dev = [item for item in items.of_split(store, Split.HOLDOUT) if item.part is Part.DEV]
+    asked = _asked_by_arm(store, current.run)
+    pairs = config.evaluation.saving_pairs if dev and asked[Arm.SELECTED] else 0
+    if not pairs:
+        return
+    seeds, done = _seed_examples(store), {(each.pair, each.arm) for each in shadows.of_round(store, id_of(current))}
+    with parts.progress.bar("shadow students show what selection saves", pairs * len(Arm)) as bar:
+        for pair in range(pairs):
+            seed = _seed(config, current.number) * pairs + pair
+            bought = saving.equal_spend(asked[Arm.CONTROL], asked[Arm.SELECTED], seed=seed)
+            if not all(map(saving.enough, bought.values())):
+                parts.progress.say(
+                    f"  saving: fewer than {saving.FEWEST} accepted rationales to compare on either side"
+                )
+                return
+            for arm, some in bought.items():
+                if (pair, arm) not in done:
+                    examples = [each.example for each in some if each.example is not None]
+                    trained = _train_into("shadow", [*seeds, *examples], parts, seed)
+                    right = evaluation.grade(dev, parts.trainer.student(trained.folder).predict(dev))
+                    shutil.rmtree(trained.folder)
+                    shadow = Shadow(
+                        round_id=id_of(current),
+                        pair=pair,
+                        arm=arm,
+                        asked=len(some),
+                        examples=len(examples),
+                        micro_usd=sum(each.micro_usd for each in some),
+                        correct={item.key: correct for item, correct in zip(dev, right, strict=True)},
+                    )
+                    shadows.keep(store, shadow)
+                bar.advance()
+
+
+def _asked_by_arm(store: Store, run: str) -> dict[Arm, list[saving.Asked]]:
+    """What was asked so far, in its order: items of the control arm have a probability."""
+    spent, accepted = reading.spent_by_query(store, run), _accepted(store, run)
+    asked: dict[Arm, list[saving.Asked]] = {arm: [] for arm in Arm}
+    for query in reading.queries_of(store, run):
+        arm = Arm.SELECTED if query.probability is None else Arm.CONTROL
+        paid = spent.get((query.round_id, query.item_key), 0)
+        asked[arm].append(saving.Asked(paid, accepted.get(query.item_key)))
+    return asked
 
 
 def _predict(candidate: Checkpoint, store: Store, parts: Parts) -> None:

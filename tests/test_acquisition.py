@@ -32,13 +32,16 @@ def candidates(
     embeddings: Floats | None = None,
     asked: Floats | None = None,
     trusted: Floats | None = None,
+    cost: Floats | None = None,
 ) -> Candidates:
+    size = max(size, len(probabilities if probabilities is not None else ()))
     return Candidates(
         divergence=np.zeros(size) if divergence is None else divergence,
         probabilities=np.ones((size, 1)) if probabilities is None else probabilities,
         embeddings=np.zeros((size, 2)) if embeddings is None else embeddings,
         asked=np.zeros((0, 2)) if asked is None else asked,
         trusted=np.zeros(0) if trusted is None else trusted,
+        cost=np.ones(size) if cost is None else cost,
     )
 
 
@@ -141,6 +144,7 @@ def test_every_function_names_each_candidate_once_whatever_comes(name: str, coun
         embeddings=np.ones((count, 4)) if alike else random.normal(size=(count, 4)),
         asked=np.ones((3, 4)),
         trusted=np.ones(3),
+        cost=np.ones(count),
     )
     acquire, _ = ACQUISITIONS[name]
     for size in (0, 1, count, count + 5):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from loop.answer import Answer, AnswerKind
 from loop.config import QueryConfig
@@ -18,6 +19,11 @@ from loop.query.select import after_race, race_chunk
 from loop.records import Item, Score, Split
 
 SAMPLED = st.lists(st.none() | st.sampled_from("abc"), min_size=1, max_size=5)
+
+
+def left_open(parts: list[dict[str, Any]], taken: int, config: QueryConfig) -> NDArray[np.bool_]:
+    """Which items need another sample where all cost the same."""
+    return undecided(parts, taken, np.ones(len(parts)), config)
 
 
 def part(greedy: str | None, *sampled: str | None, intra: float = 0.5) -> dict[str, Any]:
@@ -58,27 +64,27 @@ def test_high_confidence_means_wide_bounds() -> None:
 def test_items_that_cannot_reach_the_batch_are_sampled_no_more() -> None:
     config = QueryConfig(samples=4, batch_size=2)
     parts = [part("a", "a", "a", intra=0.0)] * 20 + [part("a", "b", "c", intra=1.0)] * 2
-    assert not undecided(parts, 2, config).any()
+    assert not left_open(parts, 2, config).any()
 
 
 def test_a_pool_no_larger_than_the_batch_is_not_raced() -> None:
-    assert not undecided([part("a", "b")] * 3, 1, QueryConfig(samples=4, batch_size=3)).any()
+    assert not left_open([part("a", "b")] * 3, 1, QueryConfig(samples=4, batch_size=3)).any()
 
 
 def test_items_all_alike_are_raced_to_the_end() -> None:
     config = QueryConfig(samples=3, batch_size=2)
-    assert undecided([part("a", "b")] * 5, 1, config).all()
-    assert undecided([part("a", "b", "b")] * 5, 2, config).all()
-    assert not undecided([part("a", "b", "b", "c")] * 5, 3, config).any()
+    assert left_open([part("a", "b")] * 5, 1, config).all()
+    assert left_open([part("a", "b", "b")] * 5, 2, config).all()
+    assert not left_open([part("a", "b", "b", "c")] * 5, 3, config).any()
 
 
 def test_a_race_that_was_cut_off_goes_on_as_it_would_have() -> None:
     config = QueryConfig(samples=4, batch_size=2)
     before = world(40, seed=1, taken=1)
-    still = undecided(before, 1, config)
+    still = left_open(before, 1, config)
     full = world(40, seed=1, taken=2)
     half = [full[place] if still[place] and place % 2 else each for place, each in enumerate(before)]
-    assert undecided(half, 1, config).tolist() == still.tolist()
+    assert left_open(half, 1, config).tolist() == still.tolist()
 
 
 def world(count: int, *, seed: int, taken: int) -> list[dict[str, Any]]:
@@ -96,7 +102,7 @@ def race(rows: list[dict[str, Any]], config: QueryConfig) -> tuple[set[int], flo
     """The batch after a race over known samples, and the share of samples that it looked at."""
     seen = [{**each, "sampled_answers": each["sampled_answers"][:1]} for each in rows]
     for taken in range(1, config.samples):
-        for place, wanted in enumerate(undecided(seen, taken, config)):
+        for place, wanted in enumerate(left_open(seen, taken, config)):
             if wanted:
                 seen[place] = {**seen[place], "sampled_answers": rows[place]["sampled_answers"][: taken + 1]}
     looked = sum(len(each["sampled_answers"]) for each in seen) / (len(rows) * config.samples)

@@ -37,7 +37,7 @@ def parts(values: Sequence[float], inter: Sequence[float] | None = None) -> list
 
 
 def ranked(pool: Sequence[Item], values: Sequence[float], config: Config, seed: int = 0) -> list[Item]:
-    found = known(parts(values), NONE, NONE, np.zeros(0), config.query)
+    found = known(parts(values), NONE, NONE, np.zeros(0), np.ones(len(values)), config.query)
     return best(pool, found, config.query, seed=seed)
 
 
@@ -73,7 +73,7 @@ def test_the_largest_divergences_are_picked_in_their_order() -> None:
 def test_the_weight_says_which_part_counts() -> None:
     rows = parts([0.9, 0.5, 0.1], [0.1, 0.2, 0.3])
     for weight, expected in ((1.0, [1, 0.5, 0]), (0.0, [0, 0.5, 1]), (0.5, [0.5, 0.5, 0.5])):
-        found = known(rows, NONE, NONE, np.zeros(0), QueryConfig(intra_weight=weight))
+        found = known(rows, NONE, NONE, np.zeros(0), np.ones(len(rows)), QueryConfig(intra_weight=weight))
         assert found.divergence.tolist() == expected
 
 

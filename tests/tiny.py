@@ -74,13 +74,13 @@ error_rate = 0.0
 """
 
 
-def tiny_project(folder: Path, *, rounds: int = 2, usd: float = 1.0, board: str = "fake") -> Path:
-    """A project of 12 sums, of which the recorded teacher gets every third wrong; its config file."""
+def tiny_project(folder: Path, *, rounds: int = 2, usd: float = 1.0, board: str = "fake", sums: int = 12) -> Path:
+    """A project of some sums, of which the recorded teacher gets every third wrong; its config file."""
     folder.mkdir(parents=True, exist_ok=True)
     tiny_model(folder / "model")
-    sums = [(left, right) for left in range(1, 5) for right in range(10, 13)]
+    pairs = [(1 + number // 3, 10 + number % 3) for number in range(sums)]
     recorded, truth = [], []
-    for number, (left, right) in enumerate(sums):
+    for number, (left, right) in enumerate(pairs):
         told = left + right + (number % 3 == 0)
         question, wrong = f"What is {left} + {right} ?", f"{left} + {right} = {told} ."
         row = {"key": f"i{number}", "question": question, "model": "tiny-teacher"}

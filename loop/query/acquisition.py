@@ -37,7 +37,8 @@ class Candidates:
 
     `divergence` is (n,), `probabilities` (n, classes) with rows filled up with zeros, `embeddings` (n, dimensions).
     `asked` holds the embeddings of the m items asked before, `trusted` in [0, 1] is (m,): 1 where the teacher's
-    rationale was kept as it was.
+    rationale was kept as it was. `cost` is (n,): what the value of each is divided by; functions that choose
+    a whole set do not look at it.
     """
 
     divergence: Floats
@@ -45,6 +46,7 @@ class Candidates:
     embeddings: Floats
     asked: Floats
     trusted: Floats
+    cost: Floats
 
     def __len__(self) -> int:
         return max(len(self.divergence), len(self.probabilities), len(self.embeddings))
@@ -52,22 +54,22 @@ class Candidates:
 
 def explanation_divergence(known: Candidates, size: int, chance: np.random.Generator) -> Positions:
     """Rank average of the divergence within and between explanations (after ELAD, arXiv 2402.13098)."""
-    return largest(known.divergence, size, chance)
+    return largest(known.divergence / known.cost, size, chance)
 
 
 def entropy(known: Candidates, size: int, chance: np.random.Generator) -> Positions:
     """Entropy of the answer (Settles 2009, "Active learning literature survey")."""
-    return largest(entr(known.probabilities).sum(axis=1), size, chance)
+    return largest(entr(known.probabilities).sum(axis=1) / known.cost, size, chance)
 
 
 def least_confidence(known: Candidates, size: int, chance: np.random.Generator) -> Positions:
     """One minus the probability of the likeliest answer (Lewis and Gale 1994)."""
-    return largest(1 - known.probabilities.max(axis=1, initial=0), size, chance)
+    return largest((1 - known.probabilities.max(axis=1, initial=0)) / known.cost, size, chance)
 
 
 def margin(known: Candidates, size: int, chance: np.random.Generator) -> Positions:
     """Small difference between the two likeliest answers (Scheffer et al. 2001)."""
-    return largest(-margins(known.probabilities), size, chance)
+    return largest((1 - margins(known.probabilities)) / known.cost, size, chance)
 
 
 def coreset(known: Candidates, size: int, chance: np.random.Generator) -> Positions:
@@ -148,7 +150,7 @@ def teacher_student_gap(known: Candidates, size: int, chance: np.random.Generato
     before; without any it is the same everywhere.
     """
     unsure = 1 - known.probabilities.max(axis=1, initial=0)
-    return largest(unsure * _trust(known), size, chance)
+    return largest(unsure * _trust(known) / known.cost, size, chance)
 
 
 def random_order(known: Candidates, size: int, chance: np.random.Generator) -> Positions:

@@ -29,12 +29,13 @@ class Foreseen(NamedTuple):
     high: Floats
 
 
-def undecided(parts: Sequence[Mapping[str, Any]], taken: int, config: QueryConfig) -> NDArray[np.bool_]:
+def undecided(parts: Sequence[Mapping[str, Any]], taken: int, cost: Floats, config: QueryConfig) -> NDArray[np.bool_]:
     """Which items need another sample, from the first `taken` samples of each; (n,).
 
     Args:
         parts: `Score.parts` of all candidates; an item that dropped out earlier has fewer samples.
         taken: Later samples are left out of the account, so that a race that was cut off goes on as it would have.
+        cost: What the divergence of each is divided by, (n,).
         config: Batch size, number of samples, weight of the intra part, and confidence of the bounds.
     """
     seen = [{**each, "sampled_answers": each["sampled_answers"][:taken]} for each in parts]
@@ -43,7 +44,9 @@ def undecided(parts: Sequence[Mapping[str, Any]], taken: int, config: QueryConfi
     inter = foresee(seen, config)
     order = np.sort(inter.mean)
     within = config.intra_weight * ranks([each["intra"] for each in seen])
-    low, high = (within + (1 - config.intra_weight) * _rank_among(order, bound) for bound in (inter.low, inter.high))
+    low, high = (
+        (within + (1 - config.intra_weight) * _rank_among(order, bound)) / cost for bound in (inter.low, inter.high)
+    )
     surely_out = high < np.sort(low)[-config.batch_size]
     surely_in = low > np.sort(high)[-config.batch_size - 1]
     racing = np.array([len(each["sampled_answers"]) == taken < config.samples for each in seen])

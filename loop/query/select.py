@@ -85,9 +85,17 @@ def after_race(rows: Sequence[Score], config: QueryConfig) -> list[Score]:
 
 
 def known(
-    parts: Sequence[Mapping[str, Any]], embeddings: Floats, asked: Floats, trusted: Floats, config: QueryConfig
+    parts: Sequence[Mapping[str, Any]],
+    embeddings: Floats,
+    asked: Floats,
+    trusted: Floats,
+    cost: Floats,
+    config: QueryConfig,
 ) -> Candidates:
-    """What was scored and embedded, as the acquisition functions take it; `parts` may be empty mappings."""
+    """What was scored and embedded, as the acquisition functions take it; `parts` may be empty mappings.
+
+    `cost` is relative to the mean; the functions get it with its weight as exponent.
+    """
     return Candidates(
         divergence=rank_average(
             [each.get("intra", np.nan) for each in parts],
@@ -98,6 +106,7 @@ def known(
         embeddings=np.nan_to_num(embeddings),
         asked=np.nan_to_num(asked),
         trusted=trusted,
+        cost=cost**config.cost_weight,
     )
 
 

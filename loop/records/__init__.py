@@ -5,10 +5,11 @@ from loop.records.money import Balance, Charge, ChargeState, Currency
 from loop.records.rationale import Author, Decision, DecisionKind, Flag, Rationale, Risk
 from loop.records.review import ReviewTask, Verdict, VerdictKind
 from loop.records.round import Claim, ConfigRow, Query, Round, Score, Stage
-from loop.records.student import Checkpoint, Prediction
+from loop.records.student import Arm, Checkpoint, Prediction, Shadow
 from loop.records.teacher import Prompt, Reply
 
 __all__ = [
+    "Arm",
     "Author",
     "Balance",
     "Charge",
@@ -31,6 +32,7 @@ __all__ = [
     "Risk",
     "Round",
     "Score",
+    "Shadow",
     "Split",
     "Stage",
     "Verdict",

@@ -1,9 +1,10 @@
 """Trained students and how they did."""
 
 from datetime import datetime
+from enum import StrEnum
 from typing import Any
 
-from sqlmodel import JSON, Field, SQLModel
+from sqlmodel import JSON, BigInteger, Field, SQLModel, UniqueConstraint
 
 from loop.records.item import Part
 
@@ -28,3 +29,29 @@ class Prediction(SQLModel, table=True):
     part: Part
     answer: str | None = None
     correct: bool
+
+
+class Arm(StrEnum):
+    """How the items that a shadow student learned from came to be asked."""
+
+    CONTROL = "control"
+    SELECTED = "selected"
+
+
+class Shadow(SQLModel, table=True):
+    """A student trained only to see what selection saves; its weights are not kept.
+
+    `pair` joins the student of the control arm with the one of selected items for the same dollars, `asked` counts the
+    items that were paid for, `examples` those that were accepted, `correct` says which items of `dev` it got right.
+    """
+
+    __table_args__ = (UniqueConstraint("round_id", "pair", "arm"),)
+
+    id: int | None = Field(default=None, primary_key=True)
+    round_id: int = Field(foreign_key="round.id", index=True)
+    pair: int
+    arm: Arm
+    asked: int
+    examples: int
+    micro_usd: int = Field(sa_type=BigInteger)
+    correct: dict[str, bool] = Field(default_factory=dict, sa_type=JSON)

@@ -177,6 +177,26 @@ def spent_by_round(store: Store, run: str) -> dict[int, dict[Currency, int]]:
     return dict(found)
 
 
+def spent_by_query(store: Store, run: str) -> dict[tuple[int, str], int]:
+    """Settled micro-dollars by the round and the key of the item that was asked."""
+    found: defaultdict[tuple[int, str], int] = defaultdict(int)
+    asked = select(Charge.purpose, Charge.settled).where(Charge.run == run, Charge.currency == Currency.USD)
+    with store.reading() as session:
+        for purpose, settled in session.exec(asked):
+            kind, number, *key, _, _ = purpose.split("/")
+            if kind == "ask":
+                found[int(number), "/".join(key)] += settled
+    return dict(found)
+
+
+def mean_output_tokens(store: Store, run: str) -> float | None:
+    """Tokens of an average reply of the run; None before the first one."""
+    query = select(func.avg(Reply.output_tokens)).join(Round, col(Round.id) == Reply.round_id).where(Round.run == run)
+    with store.reading() as session:
+        mean = session.exec(query).one()
+    return None if mean is None else float(mean)
+
+
 def dearest_request(store: Store, run: str) -> int:
     """The largest hold that a request of the run ever needed, in micro-dollars."""
     query = select(func.max(Charge.reserved)).where(Charge.run == run, Charge.currency == Currency.USD)

@@ -1,0 +1,140 @@
+"""Whether selection saves anything is measured against the control arm, and said with its interval."""
+
+import json
+import random
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from loop.answer import Answer, AnswerKind
+from loop.ports import Example
+from loop.records import Arm, Shadow
+from loop.saving import FEWEST, Asked, Saving, Verdict, enough, equal_spend, loses, saving
+from tests.builders import an_item
+from tests.test_campaign import ingested, preceptor
+from tests.tiny import tiny_project
+
+ACCEPTED = Example(an_item(), ("one",), Answer(kind=AnswerKind.NUMBER, value="1"))
+
+
+def asked(*micro_usd: int) -> list[Asked]:
+    return [Asked(each, ACCEPTED) for each in micro_usd]
+
+
+def shadows(control: float, selected: float, *, n: int = 400, pairs: int = 3, seed: int = 0) -> list[Shadow]:
+    """Students that are right about so large a share of the items."""
+    chance = random.Random(seed)
+    shares = {Arm.CONTROL: control, Arm.SELECTED: selected}
+    return [
+        Shadow(
+            round_id=1,
+            pair=pair,
+            arm=arm,
+            asked=12,
+            examples=10,
+            micro_usd=500,
+            correct={f"h{number}": chance.random() < share for number in range(n)},
+        )
+        for pair in range(pairs)
+        for arm, share in shares.items()
+    ]
+
+
+def test_both_sides_are_bought_for_what_the_cheaper_one_cost() -> None:
+    bought = equal_spend(asked(4, 4, 4), asked(*[1] * 9), seed=0)
+    assert [each.micro_usd for each in bought[Arm.CONTROL]] == [4, 4]
+    assert len(bought[Arm.SELECTED]) == 9
+    bought = equal_spend(asked(3, 3), asked(*[2] * 9), seed=0)
+    assert [sum(each.micro_usd for each in side) for side in bought.values()] == [6, 6]
+
+
+def test_the_control_arm_keeps_its_order_and_subsets_differ_by_seed() -> None:
+    control, selected = asked(1, 2, 3), asked(*range(1, 40))
+    subsets = [equal_spend(control, selected, seed=seed) for seed in range(5)]
+    assert all(each[Arm.CONTROL] == control for each in subsets)
+    assert len({tuple(one.micro_usd for one in each[Arm.SELECTED]) for each in subsets}) > 1
+    assert equal_spend(control, selected, seed=3) == equal_spend(control, selected, seed=3)
+
+
+def test_what_was_not_accepted_costs_but_teaches_nothing() -> None:
+    some = [Asked(1, None)] * 50 + asked(*[1] * (FEWEST - 1))
+    assert not enough(some)
+    assert enough([*some, *asked(1)])
+
+
+def test_nothing_is_said_before_a_pair_is_complete() -> None:
+    assert saving([]) is None
+    assert saving(shadows(0.5, 0.5)[:1]) is None
+    assert saving(shadows(0.5, 0.5, n=0)) is None
+
+
+def test_a_clear_gain_saves_and_a_clear_loss_loses() -> None:
+    gain, loss = saving(shadows(0.4, 0.6)), saving(shadows(0.6, 0.4))
+    assert gain is not None
+    assert loss is not None
+    assert gain.verdict is Verdict.SAVES
+    assert gain.low < 0.2 < gain.high
+    assert loss.verdict is Verdict.LOSES
+    assert (gain.pairs, gain.n, gain.usd, gain.control_examples) == (3, 400, 0.0005, 10)
+
+
+def test_the_interval_holds_no_difference_about_as_often_as_it_says() -> None:
+    found = [saving(shadows(0.5, 0.5, n=120, seed=seed), seed=seed) for seed in range(60)]
+    held = sum(each is not None and each.verdict is Verdict.UNDECIDED for each in found)
+    assert held >= 51  # 0.95 of 60 is 57; binomial chance of under 51 is below 1 %
+
+
+def test_shuffled_results_are_undecided() -> None:
+    rows = shadows(0.5, 0.5)
+    for each in rows:
+        each.correct = {key: number % 2 == 0 for number, key in enumerate(each.correct)}
+    found = saving(rows)
+    assert found is not None
+    assert (found.gain, found.low, found.high, found.verdict) == (0, 0, 0, Verdict.UNDECIDED)
+
+
+def test_random_picks_take_over_only_after_losses_in_a_row() -> None:
+    def verdict(low: float, high: float) -> Saving:
+        return Saving(0, low, high, 0, 0, 0, 0, 0, 3, 9)
+
+    lost, open_ = verdict(-0.2, -0.1), verdict(-0.2, 0.1)
+    assert loses([open_, lost, lost], 2)
+    assert not loses([lost, lost, open_], 2)
+    assert not loses([lost, open_, lost], 2)
+    assert not loses([lost, None, lost], 2)
+    assert not loses([lost], 2)
+    assert loses([lost], 1)
+    assert not loses([], 1)
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """A campaign whose second batch is half selected and half control arm."""
+    config = tiny_project(tmp_path_factory.mktemp("saving"), sums=60)
+    text = config.read_text().replace("batch_size = 6", "batch_size = 26\nrandom_share = 0.5")
+    config.write_text(text + "\n[evaluation]\nsaving_pairs = 2\n")
+    ingested(config)
+    return config, preceptor("run", config=config)
+
+
+def test_status_and_report_say_what_selection_saves(compared: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    config, done = compared
+    assert done.returncode == 0, done.stderr
+    rounds = json.loads(preceptor("status", "--json", config=config).stdout)["rounds"]
+    assert rounds[0]["saving"] is None
+    found = rounds[1]["saving"]
+    assert found["pairs"] == 2
+    assert found["verdict"] == "undecided"  # a student of random weights learns nothing from either
+    assert found["low"] <= found["gain"] <= found["high"]
+    assert "undecided whether selection beats random picks" in " ".join(
+        preceptor("status", config=config).stdout.split()
+    )
+    page = config.parent / "report.html"
+    assert preceptor("report", "--out", str(page), config=config).returncode == 0
+    assert "undecided whether selection beats random picks" in page.read_text()
+
+
+def test_no_shadow_student_stays_on_disk(compared: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    config, _ = compared
+    assert [folder for folder in config.parent.rglob("shadow") if folder.is_dir()] == []

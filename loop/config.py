@@ -117,6 +117,9 @@ class QueryConfig(Table):
     """How many items a round queries."""
     candidates: int = Field(default=5, ge=1)
     """The acquisition function looks at this many times the batch, drawn at random from the pool."""
+    sieve: int = Field(default=1, ge=1)
+    """So many times as many items are drawn, and those are looked at whose direct answer is the least sure; that takes
+    one pass an item. 1: no sieve."""
     samples: int = Field(default=4, ge=2)
     """Explanations sampled per item (K), besides the greedy one."""
     racing_confidence: float = Field(default=0.25, gt=0, le=1)

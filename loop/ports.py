@@ -129,6 +129,10 @@ class Student(Protocol):
         """Each item as a vector of length 1, (items, dimensions)."""
         ...
 
+    def doubt(self, items: Sequence[Item]) -> NDArray[np.float32]:
+        """How unsure the answer is that is given at once, from a single pass: 0 is sure; (items,)."""
+        ...
+
     def predict(self, items: Sequence[Item]) -> list[StudentPrediction]:
         """Greedy answers, with the explanation where the student answers by one."""
         ...

@@ -5,7 +5,7 @@ import json
 import math
 import shutil
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -25,6 +25,7 @@ from loop.query import racing, select
 from loop.query.acquisition import ACQUISITIONS, Candidates
 from loop.query.cost import relative_costs, review_chances
 from loop.query.domains import gap, shares
+from loop.query.sieve import sieve
 from loop.records import (
     Arm,
     Author,
@@ -165,15 +166,33 @@ def _select(current: Round, store: Store, parts: Parts, config: Config) -> Round
     if config.query.acquisition == "random":
         chosen = select.random_batch(id_of(current), pool, config, seed=seed, arm=arm)
     else:
-        size = config.query.candidates * config.query.batch_size
-        candidates = select.candidates(pool, size=size, seed=seed)
-        known = _known(current, candidates, student or parts.trainer.student(None), store, parts, config)
+        looker = student or parts.trainer.student(None)
+        candidates = _candidates(pool, student, parts, config, seed)
+        known = _known(current, candidates, looker, store, parts, config)
         wanted = select.best(candidates, known, config.query, seed=seed)
         lagging = _domain_shares(current, store) if config.query.domain_share else None
         chosen = select.compose(id_of(current), wanted, pool, config, seed=seed, shares=lagging)
         said += f" of {len(candidates)} candidates"
     parts.progress.say(f"round {current.number}: {said}; {len(chosen)} items picked")
     return rounds.enter(store, current, Stage.ASK, chosen, selection=said)
+
+
+def _candidates(pool: Sequence[Item], student: Student | None, parts: Parts, config: Config, seed: int) -> list[Item]:
+    """The items that are looked at: drawn at random, then sieved where that is wanted and the student is trained."""
+    size = config.query.candidates * config.query.batch_size
+    if student is None or config.query.sieve == 1:
+        return select.candidates(pool, size=size, seed=seed)
+    drawn = select.candidates(pool, size=size * config.query.sieve, seed=seed)
+    pieces = select.chunks(drawn, PIECE)
+    with parts.progress.bar("student sieves the pool", len(pieces)) as bar:
+
+        def scored() -> Iterator[tuple[list[str], NDArray[np.float32]]]:
+            for piece in pieces:
+                yield [item.key for item in piece], student.doubt(piece)
+                bar.advance()
+
+        kept = set(sieve(scored(), size))
+    return [item for item in drawn if item.key in kept]
 
 
 def _selection_loses(store: Store, run: str, config: Config) -> bool:

@@ -277,6 +277,16 @@ def test_embeddings_do_not_depend_on_the_company(model: Path) -> None:
     assert student.embed([]).shape == (0, together.shape[1])
 
 
+def test_doubt_is_what_the_likeliest_first_token_of_the_answer_leaves(model: Path) -> None:
+    student = a_trainer(model).student(None)
+    asked = [*items(sums(5)), Item(key="l", question="What is 1 + 2 + 3 + 4 ?", split=Split.POOL, text_hash="")]
+    for item, doubt in zip(asked, student.doubt(asked), strict=True):
+        context = student.encoded(prompts.answer_prompt(item)) + student.tokens("Answer:")
+        logits = student.model(input_ids=torch.tensor([context])).logits[0, -1].detach()
+        assert doubt == pytest.approx(1 - float(logits.softmax(dim=-1).max()), abs=1e-5)
+    assert student.doubt([]).shape == (0,)
+
+
 @pytest.mark.parametrize("name", ["/no/such/model", "not a repository", "a/b/c"])
 def test_unknown_model_is_an_error_with_the_cure(name: str, tmp_path: Path) -> None:
     trainer = DecoderTrainer(StudentConfig(model=name), NUMBERS, tmp_path)

@@ -1,14 +1,14 @@
 """A causal language model as a student: explains, answers, and answers after a part of an explanation."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from loop.answer import Answer, AnswerKind, parse_answer, split_rationale
+from loop.answer import TRIGGER, Answer, AnswerKind, parse_answer, split_rationale
 from loop.config import StudentConfig, TaskConfig
 from loop.ports import Explanation, Forced, StudentPrediction
 from loop.records import Item
@@ -89,22 +89,38 @@ class Decoder:
         explanations = [self._explanation(item, text) for item, [text] in zip(items, texts, strict=True)]
         return [StudentPrediction(each.answer, each) for each in explanations]
 
-    @torch.inference_mode()
     def embed(self, items: Sequence[Item]) -> NDArray[np.float32]:
         """The mean of the last layer over an item's prompt, scaled to length 1; (items, dimensions)."""
-        contexts = [self.encoded(prompts.answer_prompt(item)) for item in items]
         vectors = np.zeros((len(items), self.model.config.hidden_size), dtype=np.float32)
-        for part in alike(contexts, self.student.generation_batch):
-            ids, mask = (each.to(self.model.device) for each in padded([contexts[number] for number in part], self.pad))
-            hidden = self.model.base_model(
-                input_ids=ids,
-                attention_mask=mask,
-                position_ids=(mask.cumsum(dim=1) - 1).clamp(min=0),
-                use_cache=False,
-            ).last_hidden_state
+        for part, hidden, mask in self._read(items, []):
             means = (hidden.float() * mask[:, :, None]).sum(dim=1)
             vectors[part] = torch.nn.functional.normalize(means, dim=1).cpu().numpy()
         return vectors
+
+    def doubt(self, items: Sequence[Item]) -> NDArray[np.float32]:
+        """One minus the probability of the likeliest first token of the answer that is given at once; (items,)."""
+        found = np.zeros(len(items), dtype=np.float32)
+        for part, hidden, _ in self._read(items, self.tokens(TRIGGER)):
+            with torch.inference_mode():
+                logits = self.model.get_output_embeddings()(hidden[:, -1]).float()
+            found[part] = 1 - logits.softmax(dim=1).amax(dim=1).cpu().numpy()
+        return found
+
+    def _read(
+        self, items: Sequence[Item], then: Sequence[int]
+    ) -> Iterator[tuple[list[int], torch.Tensor, torch.Tensor]]:
+        """Batches of items: positions, last layer over prompts and what follows (padded on the left), and mask."""
+        contexts = [[*self.encoded(prompts.answer_prompt(item)), *then] for item in items]
+        for part in alike(contexts, self.student.generation_batch):
+            ids, mask = (each.to(self.model.device) for each in padded([contexts[number] for number in part], self.pad))
+            with torch.inference_mode():
+                hidden = self.model.base_model(
+                    input_ids=ids,
+                    attention_mask=mask,
+                    position_ids=(mask.cumsum(dim=1) - 1).clamp(min=0),
+                    use_cache=False,
+                ).last_hidden_state
+            yield part, hidden, mask
 
     def tokens(self, text: str) -> list[int]:
         """A text as token ids, nothing added."""

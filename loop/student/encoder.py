@@ -92,6 +92,10 @@ class Encoder:
                 vectors[part] = torch.nn.functional.normalize(means, dim=1).cpu().numpy()
         return vectors
 
+    def doubt(self, items: Sequence[Item]) -> NDArray[np.float32]:
+        """One minus the probability of the likeliest label; (items,)."""
+        return np.array([1 - max(each) for each in self.probabilities(items)], dtype=np.float32)
+
     def tokens(self, texts: Sequence[str]) -> dict[str, torch.Tensor]:
         """Texts as the model takes them, padded, cut at the end."""
         encoded = self.tokenizer(

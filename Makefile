@@ -44,7 +44,8 @@ check: $(READY)
 real: $(READY)  ## two campaigns on real questions with real teachers' rationales
 	$(BIN)/python -m benchmarks.real
 
-bench-check: $(READY)
+bench-check: $(READY)  ## re-run the benchmarks whose results are kept
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python -m benchmarks.check
 
 clean:

@@ -2,12 +2,16 @@
 
 Real SVAMP questions and SmolLM2 after a little training, so that explanations end by themselves. All ways sample with
 the same settings, dtype and threads, and are compared by CPU seconds per generated token; what a way did not run on all
-items is said in the settings. Run as `python -m benchmarks.divergence --json FILE [--quick] [--data PATH]`.
+items is said in the settings. LM-Polygraph runs in an environment of its own, which is made once.
+
+Run as `python -m benchmarks.divergence --json FILE [--quick] [--data PATH]`.
 """
 
 import argparse
 import gzip
 import json
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -37,6 +41,7 @@ SAMPLES, TEMPERATURE, TOP_P = 4, 0.7, 0.95
 LONGEST = 96
 BATCH = 16
 """Items that the batched baseline generates for at a time (times SAMPLES sequences)."""
+PEER_BATCH = 10
 PREFIXED = 8
 """Items whose prefixes are answered at a time."""
 RESAMPLED = 200
@@ -47,6 +52,7 @@ SOURCES = [
     "loop/query/racing.py",
     "loop/query/divergence.py",
     "benchmarks/divergence.py",
+    "benchmarks/polygraph.py",
 ]
 Row = dict[str, Any]
 
@@ -69,6 +75,7 @@ def main() -> None:
         "batched": _measured(student, _batched, _pieces(items[: sizes["batched"]], BATCH)),
         "naive": _measured(student, _batched, _pieces(items[: sizes["naive"]], 1), alone=True),
     }
+    speeds["lm_polygraph"], polygraph = _polygraph(student, items[: sizes["naive"]])
     shared, apart = _prefixes(student, items[: sizes["batched"]])
     racing = _racing(student, items)
     peak = _matmul_flops()
@@ -78,12 +85,14 @@ def main() -> None:
     figures = {
         "speedup_naive": ratio(speeds["naive"], speeds["ours"]),
         "speedup_batched": ratio(speeds["batched"], speeds["ours"]),
+        "speedup_lm_polygraph": ratio(speeds["lm_polygraph"], speeds["ours"]),
         "speedup_prefixes_in_one_pass": ratio(apart, shared),
         "limit_share": figure(sum(ours) / len(ours) / limit, min(ours) / limit, max(ours) / limit, "share"),
         **racing,
     }
     settings = {
         "items": sizes,
+        "peer": f"LM-Polygraph {polygraph}, greedy text, samples and LexicalSimilarity, in batches of {PEER_BATCH}",
         "samples": SAMPLES,
         "temperature": TEMPERATURE,
         "top_p": TOP_P,
@@ -133,6 +142,41 @@ def _batched(student: Decoder, items: Sequence[Item], *, alone: bool = False) ->
         ended = (written == student.end).int().argmax(dim=1)
         tokens += int(torch.where((written == student.end).any(dim=1), ended + 1, written.shape[1]).sum())
     return tokens
+
+
+def _polygraph(student: Decoder, items: Sequence[Item]) -> tuple[list[float], str]:
+    """CPU seconds per generated token of LM-Polygraph on the same student, and its version."""
+    python = cache_folder() / "lm-polygraph" / "bin" / "python"
+    if not python.exists():
+        subprocess.run([sys.executable, "-m", "venv", str(python.parents[1])], check=True)
+        install = [str(python), "-m", "pip", "install", "--quiet"]
+        subprocess.run([*install, "--constraint", str(ROOT / "constraints.txt"), "torch"], check=True)
+        subprocess.run([*install, "lm-polygraph"], check=True)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        student.model.save_pretrained(folder / "student")
+        student.tokenizer.save_pretrained(folder / "student")
+        asked = {
+            "model": str(folder / "student"),
+            "texts": [prompts.rationale_prompt(item) for item in items],
+            "batch": PEER_BATCH,
+            "samples": SAMPLES,
+            "temperature": TEMPERATURE,
+            "top_p": TOP_P,
+            "longest": LONGEST,
+            "threads": torch.get_num_threads(),
+        }
+        (folder / "asked.json").write_text(json.dumps(asked), encoding="utf-8")
+        files = [str(folder / "asked.json"), str(folder / "found.json")]
+        subprocess.run([str(python), str(ROOT / "benchmarks" / "polygraph.py"), *files], check=True)
+        seconds: list[float] = json.loads((folder / "found.json").read_text(encoding="utf-8"))["seconds"]
+    listed = subprocess.run(
+        [str(python), "-c", "from importlib.metadata import version; print(version('lm-polygraph'))"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return seconds, listed.stdout.strip()
 
 
 def _prefixes(student: Decoder, items: Sequence[Item]) -> tuple[list[float], list[float]]:

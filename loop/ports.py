@@ -1,7 +1,7 @@
 """What the loop asks of the world, as Protocols. What stands behind each is put together in `connectors.wiring`."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -187,6 +187,20 @@ class Bar(Protocol):
     def advance(self, steps: int = 1) -> None:
         """Move on."""
         ...
+
+
+class Silent:
+    """Progress that shows nothing, for work within work."""
+
+    def bar(self, title: str, total: int) -> AbstractContextManager["Silent"]:  # noqa: ARG002 - the port's names
+        """Nothing."""
+        return nullcontext(self)
+
+    def say(self, text: str) -> None:
+        """Nothing."""
+
+    def advance(self, steps: int = 1) -> None:
+        """Nothing."""
 
 
 class AskBook(Protocol):

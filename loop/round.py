@@ -6,7 +6,7 @@ import math
 import shutil
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from loop.checks.risk import risk
 from loop.config import Config
 from loop.errors import BadConfig, PoolEmpty
 from loop.ledger import to_micro
-from loop.ports import Example, Progress, Reviewers, Student, Teacher, Trained, Trainer
+from loop.ports import Example, Progress, Reviewers, Silent, Student, Teacher, Trained, Trainer
 from loop.query import racing, select
 from loop.query.acquisition import ACQUISITIONS, Candidates
 from loop.query.cost import relative_costs, review_chances
@@ -574,6 +574,7 @@ def _compare_arms(current: Round, store: Store, parts: Parts, config: Config) ->
     pairs = config.evaluation.saving_pairs if dev and asked[Arm.SELECTED] else 0
     if not pairs:
         return
+    quiet = replace(parts, progress=Silent())
     seeds, done = _seed_examples(store), {(each.pair, each.arm) for each in shadows.of_round(store, id_of(current))}
     with parts.progress.bar("shadow students show what selection saves", pairs * len(Arm)) as bar:
         for pair in range(pairs):
@@ -587,7 +588,7 @@ def _compare_arms(current: Round, store: Store, parts: Parts, config: Config) ->
             for arm, some in bought.items():
                 if (pair, arm) not in done:
                     examples = [each.example for each in some if each.example is not None]
-                    trained = _train_into("shadow", [*seeds, *examples], parts, seed)
+                    trained = _train_into("shadow", [*seeds, *examples], quiet, seed)
                     right = evaluation.grade(dev, parts.trainer.student(trained.folder).predict(dev))
                     shutil.rmtree(trained.folder)
                     shadow = Shadow(

@@ -96,6 +96,7 @@ def badge(known: Candidates, size: int, chance: np.random.Generator) -> Position
     """
     errors = known.probabilities.copy()
     errors[np.arange(len(errors)), errors.argmax(axis=1)] -= 1
+    errors[np.isnan(errors).any(axis=1)] = 0
     points = known.embeddings
     squares = np.einsum("ij,ij->i", errors, errors) * np.einsum("ij,ij->i", points, points)
     size = min(size, len(points))

@@ -151,8 +151,10 @@ def rank_average(intra: Sequence[float], inter: Sequence[float], weight: float) 
 
 
 def ranks(values: Sequence[float]) -> NDArray[np.float64]:
-    """Ranks scaled to [0, 1], 1 for the largest; equal values share the middle of theirs."""
-    return (np.asarray(rankdata(values), dtype=np.float64) - 1) / max(1, len(values) - 1)
+    """Ranks scaled to [0, 1], 1 for the largest; equal values share the middle of theirs; NaN stays NaN."""
+    ranked = np.asarray(rankdata(values, nan_policy="omit"), dtype=np.float64)
+    scaled: NDArray[np.float64] = (ranked - 1) / max(1, np.isfinite(ranked).sum() - 1)
+    return scaled
 
 
 def _flips(answers: Sequence[Answer | None]) -> list[bool]:

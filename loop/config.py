@@ -122,9 +122,9 @@ class QueryConfig(Table):
     one pass an item. 1: no sieve."""
     samples: int = Field(default=4, ge=2)
     """Explanations sampled per item (K), besides the greedy one."""
-    racing_confidence: float = Field(default=0.25, gt=0, le=1)
-    """An item gets no further samples once it is in the batch or out of it with this confidence; 1: all get K.
-    An encoder always takes all K: its samples are cheap."""
+    racing_confidence: float = Field(default=0.8, gt=0.5, le=1)
+    """An item gets no further samples once it is in the batch or out of it with this probability; 1: all get K. An
+    encoder always takes all K: its samples are cheap."""
     temperature: float = Field(default=0.7, gt=0)
     """Sampling temperature of the explanations."""
     top_p: float = Field(default=0.95, gt=0, le=1)

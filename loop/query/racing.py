@@ -1,32 +1,31 @@
-"""Racing: items that are certainly in the batch, or certainly out of it, get no further samples.
+"""Racing: items that are almost surely in the batch, or out of it, get no further samples.
 
 After the first samples of an item, what all K would show is hardly open any more: the same answers mostly come back.
 The remaining ones are foreseen as draws from an urn (Blackwell and MacQueen 1973): an answer comes again in proportion
 to how often it came, with the greedy explanation's counted once, and a new one with a weight that all candidates share
-and that is read off them. With few samples all outcomes can be listed: the bounds on the vote entropy are exact.
+and that is read off them. With few samples all outcomes of an item can be listed. Drawn for all items together, they
+give each item's chance to be in the batch.
 """
 
 import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import rankdata
 
 from loop.config import QueryConfig
 from loop.query.divergence import ranks
 
 Floats = NDArray[np.float64]
 
-
-class Foreseen(NamedTuple):
-    """The vote entropy that all K samples will show, for n items: its mean and its bounds, (n,) each."""
-
-    low: Floats
-    mean: Floats
-    high: Floats
+DRAWS = 200
+"""How often the samples that are still missing are drawn for all items."""
+BELOW_AVERAGE = 0.9
+"""An item is surely out only where its chance is this share of an average item's, however large the pool."""
 
 
 def undecided(parts: Sequence[Mapping[str, Any]], taken: int, cost: Floats, config: QueryConfig) -> NDArray[np.bool_]:
@@ -36,47 +35,54 @@ def undecided(parts: Sequence[Mapping[str, Any]], taken: int, cost: Floats, conf
         parts: `Score.parts` of all candidates; an item that dropped out earlier has fewer samples.
         taken: Later samples are left out of the account, so that a race that was cut off goes on as it would have.
         cost: What the divergence of each is divided by, (n,).
-        config: Batch size, number of samples, weight of the intra part, and confidence of the bounds.
+        config: Batch size, number of samples, weight of the intra part, and confidence.
     """
     seen = [{**each, "sampled_answers": each["sampled_answers"][:taken]} for each in parts]
     if len(seen) <= config.batch_size:
         return np.zeros(len(seen), dtype=np.bool_)
-    inter = foresee(seen, config)
-    order = np.sort(inter.mean)
-    within = config.intra_weight * ranks([each["intra"] for each in seen])
-    low, high = (
-        (within + (1 - config.intra_weight) * _rank_among(order, bound)) / cost for bound in (inter.low, inter.high)
-    )
-    surely_out = high < np.sort(low)[-config.batch_size]
-    surely_in = low > np.sort(high)[-config.batch_size - 1]
+    chance = chances(seen, cost, config, seed=taken)
+    out = min(1 - config.racing_confidence, BELOW_AVERAGE * config.batch_size / len(seen))
     racing = np.array([len(each["sampled_answers"]) == taken < config.samples for each in seen])
-    undecided_: NDArray[np.bool_] = racing & ~surely_out & ~surely_in
+    undecided_: NDArray[np.bool_] = racing & (chance > out) & (chance < config.racing_confidence)
     return undecided_
 
 
-def foresee(parts: Sequence[Mapping[str, Any]], config: QueryConfig) -> Foreseen:
-    """What the vote entropies of all K samples will be; known where an item has them all."""
+def chances(parts: Sequence[Mapping[str, Any]], cost: Floats, config: QueryConfig, *, seed: int) -> Floats:
+    """The chance of each item to be in the batch once all have K samples; (n,). Those that tie for a place share it."""
+    draw = np.random.default_rng(seed)
+    inter = np.empty((DRAWS, len(parts)))
+    for place, (values, shares) in enumerate(_foreseen(parts, config)):
+        inter[:, place] = draw.choice(values, DRAWS, p=shares)
+    between = (rankdata(inter, axis=1) - 1) / max(1, len(parts) - 1)
+    within = ranks([each["intra"] for each in parts])
+    value = np.round((config.intra_weight * within + (1 - config.intra_weight) * between) / cost, 12)
+    last = np.sort(value, axis=1)[:, [-config.batch_size]]
+    above, tied = value > last, value == last
+    places = config.batch_size - above.sum(axis=1, keepdims=True)
+    found: Floats = (above + tied * (places / tied.sum(axis=1, keepdims=True))).mean(axis=0)
+    return found
+
+
+def foresee(parts: Sequence[Mapping[str, Any]], config: QueryConfig) -> Floats:
+    """The vote entropy that all K samples of each item are expected to show, (n,); known where an item has them all."""
+    return np.array([values @ shares for values, shares in _foreseen(parts, config)])
+
+
+def _foreseen(parts: Sequence[Mapping[str, Any]], config: QueryConfig) -> list[tuple[Floats, Floats]]:
+    """The vote entropies that all K samples of each item may show, each with its probability."""
     first = [(each["answer"], each["sampled_answers"][0]) for each in parts if each["sampled_answers"]]
     differ = (sum(one is None or one != other for one, other in first) + 1) / (len(first) + 2)
     novelty = round(differ / (1 - differ), 6)
-    tail = (1 - config.racing_confidence) / 2
-    rows = [_summary(each, config.samples, novelty, tail) for each in parts]
-    low, mean, high = (np.array(column) for column in zip(*rows, strict=True))
-    return Foreseen(low, mean, high)
-
-
-def _summary(part: Mapping[str, Any], samples: int, novelty: float, tail: float) -> tuple[float, float, float]:
-    greedy, sampled = part["answer"], part["sampled_answers"]
-    counts = Counter(answer for answer in sampled if answer is not None)
-    as_greedy = counts.pop(greedy, 0)
-    others = tuple(sorted([*counts.values(), *[1] * sampled.count(None)]))
-    left = samples - len(sampled)
-    chances = _outcomes(None if greedy is None else as_greedy, others, left, novelty)
-    values = sorted(chances)
-    below = np.cumsum([chances[value] for value in values])
-    low = values[int(np.searchsorted(below, tail, side="right"))]
-    high = values[min(int(np.searchsorted(below, 1 - tail - 1e-12)), len(values) - 1)]
-    return low, sum(value * chance for value, chance in chances.items()), high
+    found = []
+    for each in parts:
+        greedy, sampled = each["answer"], each["sampled_answers"]
+        counts = Counter(answer for answer in sampled if answer is not None)
+        as_greedy = counts.pop(greedy, 0)
+        others = tuple(sorted([*counts.values(), *[1] * sampled.count(None)]))
+        outcomes = _outcomes(None if greedy is None else as_greedy, others, config.samples - len(sampled), novelty)
+        shares = np.array(list(outcomes.values()))
+        found.append((np.array(list(outcomes)), shares / shares.sum()))
+    return found
 
 
 @lru_cache(maxsize=4096)
@@ -109,10 +115,3 @@ def _entropy(counts: Sequence[int]) -> float:
     if total < 2:
         return 0.0
     return round(sum(count / total * math.log(total / count) for count in counts if count) / math.log(total), 12)
-
-
-def _rank_among(order: Floats, values: Floats) -> Floats:
-    """The rank, scaled to [0, 1], that each value would have among sorted ones; the middle of those it equals."""
-    middle = (np.searchsorted(order, values) + np.searchsorted(order, values, side="right") - 1) / 2
-    ranked: Floats = np.clip(middle / max(1, len(order) - 1), 0, 1)
-    return ranked

@@ -80,7 +80,7 @@ def race_chunk(
 
 def after_race(rows: Sequence[Score], config: QueryConfig) -> list[Score]:
     """The scores with the divergence between explanations that all K samples are expected to show."""
-    expected = racing.foresee([row.parts for row in rows], config).mean
+    expected = racing.foresee([row.parts for row in rows], config)
     return [_changed(row, {"inter": float(inter)}, config) for row, inter in zip(rows, expected, strict=True)]
 
 

@@ -2,8 +2,10 @@
 
 Real SVAMP questions and SmolLM2 after a little training, so that explanations end by themselves. All ways sample with
 the same settings, dtype and threads, and are compared by CPU seconds per generated token; what a way did not run on all
-items is said in the settings. Racing is measured on e-SNLI, with a student of PaLM-540B's rationales, and beside it on
-the same SVAMP items, where nearly all samples differ and no race can be short. LM-Polygraph runs in an environment of its own, which is made once.
+items is said in the settings. LM-Polygraph runs in an environment of its own, which is made once.
+
+Racing is measured on e-SNLI, with a student of PaLM-540B's rationales, and beside it on the same SVAMP items, where
+nearly all samples differ and no race can be short.
 
 Run as `python -m benchmarks.divergence --json FILE [--quick] [--data PATH]`.
 """

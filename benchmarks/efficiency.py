@@ -56,15 +56,17 @@ RANKED = 3.0
 """A set is ranked where the full pool is this many standard deviations over seeds above the first round."""
 PEERS = ("peer margin", "peer badge", "peer coreset", "peer typiclust")
 FULL, RANDOM, OURS = "full pool", "random", "explanation_divergence"
+DIVERSE = "explanation_divergence, diverse"
 METHODS = (
     RANDOM,
     FULL,
     OURS,
+    DIVERSE,
     "margin",
     *PEERS,
     *(name for name in ACQUISITIONS if name not in (RANDOM, OURS, "margin")),
 )
-SMALL = (RANDOM, FULL, OURS, *PEERS)
+SMALL = (RANDOM, FULL, OURS, DIVERSE, *PEERS)
 """The methods on sets whose student takes minutes a round."""
 INPUT_PRICE, OUTPUT_PRICE = 0.15, 0.6
 """US dollars per million tokens."""
@@ -182,16 +184,19 @@ def _ours(
     seed: int,
 ) -> list[str]:
     """The keys that a round would pick with default settings, without a control arm and without reviews."""
-    query = QueryConfig.model_validate({"acquisition": method, "batch_size": BATCH, "random_share": 0.0})
+    name, diversity = (OURS, 3) if method == DIVERSE else (method, 1)
+    query = QueryConfig.model_validate(
+        {"acquisition": name, "batch_size": BATCH, "random_share": 0.0, "diversity": diversity}
+    )
     drawn = seed * 100 + len(asked)
     candidates = select.candidates(left, size=query.candidates * BATCH, seed=drawn)
-    signals = ACQUISITIONS[method][1]
+    signals = ACQUISITIONS[name][1]
     parts: dict[str, Mapping[str, Any]] = {}
     if signals & {"divergence", "probabilities"}:
         for number, chunk in enumerate(select.chunks(candidates, query.chunk_size)):
             scores = select.score_chunk(0, number, chunk, student, query, seed=drawn)
             parts |= {score.item_key: score.parts for score in scores}
-    embedded = "embeddings" in signals
+    embedded = select.needs_embeddings(query)
     known = select.known(
         [parts.get(item.key, {}) for item in candidates],
         student.embed(candidates if embedded else []),

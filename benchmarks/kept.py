@@ -1,5 +1,10 @@
-"""What every benchmark writes: figures with intervals, the machine, the commit, and a hash of the code it measured."""
+"""What every benchmark writes: figures with intervals, the machine, the commit, and a hash of the code it measured.
 
+Results that are kept stand in `benchmarks/results`; `benchmarks/README.md` is made from them. Run as
+`python -m benchmarks.kept` to make it anew.
+"""
+
+import ast
 import hashlib
 import json
 import os
@@ -15,6 +20,7 @@ import psutil
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
+README = ROOT / "benchmarks" / "README.md"
 RESAMPLES = 10_000
 
 
@@ -60,6 +66,39 @@ def write(
     }
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    if file.resolve().parent == RESULTS:
+        README.write_text(readme(), encoding="utf-8")
+
+
+def readme() -> str:
+    """The page about all kept results."""
+    found = [
+        "# Benchmarks",
+        "",
+        "Made from `benchmarks/results` by `python -m benchmarks.kept`; intervals of 95 %. `make bench-check` "
+        "runs each again in its quick form and fails where a figure no longer holds or its code changed.",
+    ]
+    for file in sorted(RESULTS.glob("*.json")):
+        kept = json.loads(file.read_text(encoding="utf-8"))
+        module = ast.parse((ROOT / "benchmarks" / f"{file.stem}.py").read_text(encoding="utf-8"))
+        machine = kept["machine"]
+        found += [
+            *("", f"## {file.stem}", "", ast.get_docstring(module) or "", ""),
+            f"Measured {kept['date']} at commit `{kept['commit'][:10]}` on {machine['cpu']}, {machine['cores']} cores, "
+            f"{machine['memory_gib']} GiB.",
+            *("", "| figure | value | interval |", "|---|---|---|"),
+        ]
+        for name, each in kept["figures"].items():
+            found.append(f"| `{name}` | {each['value']:g} {each['unit']} | {each['low']:g} to {each['high']:g} |")
+        notes = kept["settings"].get("notes", [])
+        said = "; ".join(f"{name}: {value}" for name, value in kept["settings"].items() if name != "notes")
+        found += ["", f"Settings: {said}.", *([""] if notes else []), *(f"- {note}" for note in notes)]
+        found += [
+            line
+            for drawing in sorted(RESULTS.glob(f"{file.stem}.*.svg"))
+            for line in ("", f"![{drawing.stem}](results/{drawing.name})")
+        ]
+    return "\n".join(found) + "\n"
 
 
 def code_hash(sources: Sequence[str]) -> str:
@@ -77,3 +116,7 @@ def machine() -> dict[str, Any]:
     if info.exists():
         cpu = next((line.split(":")[1].strip() for line in info.read_text().splitlines() if "model name" in line), cpu)
     return {"cpu": cpu, "cores": os.cpu_count(), "memory_gib": round(psutil.virtual_memory().total / 2**30)}
+
+
+if __name__ == "__main__":
+    README.write_text(readme(), encoding="utf-8")

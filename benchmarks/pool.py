@@ -33,8 +33,6 @@ DIMENSIONS, CLASSES, BATCH, PIECE = 64, 10, 50, 8192
 SHORT = 10_000
 """Items that the sieve lets through, at most a tenth of the pool."""
 SIZES = (10_000, 100_000, 1_000_000)
-LONGEST = {"peer margin": 1_000_000, "peer kcenter": 100_000}
-"""The largest pool that a peer is given; beyond it, its memory or time is out of all proportion."""
 SOURCES = ["benchmarks/pool.py", "loop/query/acquisition.py", "loop/query/sieve.py"]
 Floats = NDArray[np.float32]
 Row = dict[str, Any]
@@ -54,14 +52,9 @@ def main() -> None:
         print(json.dumps(_one(chosen.one[0], int(chosen.one[1]), int(chosen.one[2]))))
         return
     sizes = SIZES[:2] if chosen.quick else SIZES
-    cells = [
-        _apart(way, size, 3 if size == SIZES[-1] else 7)
-        for size in sizes
-        for way in WAYS
-        if size <= LONGEST.get(way, size)
-    ]
+    cells = [_apart(way, size, 3 if size == SIZES[-1] else 7) for size in sizes for way in WAYS]
     found = {(cell["way"], cell["size"]): cell for cell in cells}
-    largest, peers = sizes[-1], {name: min(size, sizes[-1]) for name, size in LONGEST.items()}
+    largest = sizes[-1]
     figures = {
         f"{name}_ratio": ratio(
             found[name, largest]["cpu_seconds"], found[f"floor {name}", largest]["cpu_seconds"], "of the floor"
@@ -69,9 +62,8 @@ def main() -> None:
         for name in ("margin", "kcenter", "sieve")
     }
     for name in ("margin", "kcenter"):
-        size = peers[f"peer {name}"]
         figures[f"{name}_speedup_peer"] = ratio(
-            found[f"peer {name}", size]["cpu_seconds"], found[name, size]["cpu_seconds"]
+            found[f"peer {name}", largest]["cpu_seconds"], found[name, largest]["cpu_seconds"]
         )
     peak = max(found[name, largest]["peak_gib"] for name in ("margin", "kcenter", "sieve"))
     figures["peak_gib"] = figure(peak, peak, peak, "GiB")
@@ -86,7 +78,6 @@ def main() -> None:
         "classes": CLASSES,
         "batch": BATCH,
         "let_through": SHORT,
-        "peers_up_to": peers,
         "peer": f"scikit-activeml {version('scikit-activeml')}",
         "seeds": len(recalls),
         "recall_by_chance": 1 / 3,

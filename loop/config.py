@@ -140,6 +140,9 @@ class QueryConfig(Table):
     """Share of the picks that is spread over the domains by how far the student lags behind the teacher in each."""
     duplicate_similarity: float = Field(default=0.9, gt=0, le=1)
     """An item is passed over where its words, in runs of three, overlap so much with a pick's (Jaccard); 1: never."""
+    diversity: int = Field(default=1, ge=1)
+    """So many times the batch, the best by value, are grouped by their embeddings, and the best of each group is picked
+    (Cluster-Margin, arXiv 2107.14263); 1: the best are picked, however alike."""
     cost_weight: float = Field(default=1.0, ge=0, le=1)
     """Exponent of the expected cost, in shares of both budgets, by which an item's value is divided; 0: cost is not
     looked at. `coreset`, `badge` and `typiclust` never look at it."""

@@ -226,11 +226,12 @@ def _known(
     if signals & {"divergence", "probabilities"}:
         _score(current, candidates, student, store, parts, config)
         scores = {score.item_key: score.parts for score in rounds.scores(store, id_of(current))}
-    decided = decisions.decided(store, current.run) if "embeddings" in signals else []
+    embedded = select.needs_embeddings(config.query)
+    decided = decisions.decided(store, current.run) if embedded else []
     scored = [scores.get(item.key, {}) for item in candidates]
     return select.known(
         scored,
-        student.embed(candidates if "embeddings" in signals else []),
+        student.embed(candidates if embedded else []),
         student.embed([item for item, _, _ in decided]),
         np.array([rationale.author is Author.TEACHER for _, rationale, _ in decided], dtype=np.float64),
         _costs(candidates, store, current.run, parts.teacher, config),

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from loop.config import Config, QueryConfig
 from loop.query.select import best, candidates, chunks, compose, control_arm, known, random_batch, score_chunk
 from loop.records import Item, Query, Split
+from tests.builders import an_item
 from tests.test_divergence import WrittenStudent, numbers
 
 NONE = np.zeros((0, 0))
@@ -221,3 +222,16 @@ def test_answers_are_scored_by_their_probabilities_or_by_the_votes() -> None:
     rows = score_chunk(1, 0, pool, student, QueryConfig(acquisition="margin", samples=4), seed=0)
     assert [row.parts for row in rows] == [{"probabilities": [0.5, 0.25, 0.25]}, {"probabilities": [1.0]}]
     assert [row.score for row in rows] == [0.5, 0.0]
+
+
+def test_diversity_takes_the_best_of_each_group_first() -> None:
+    items = [an_item(f"q{number:02}") for number in range(12)]
+    groups = np.repeat(np.eye(3), 4, axis=0)
+    query = QueryConfig(batch_size=3, diversity=4, random_share=0)
+    values = [{"intra": 1 - number / 20, "inter": 0.5} for number in range(12)]
+    found = known(values, groups, np.zeros((0, 3)), np.zeros(0), np.ones(12), query)
+    order = [item.key for item in best(items, found, query, seed=1)]
+    assert order[:3] == ["q00", "q04", "q08"]
+    assert sorted(order) == [item.key for item in items]
+    plain = query.model_copy(update={"diversity": 1})
+    assert [item.key for item in best(items, found, plain, seed=1)][:3] == ["q00", "q01", "q02"]

@@ -122,7 +122,7 @@ def typiclust(known: Candidates, size: int, chance: np.random.Generator) -> Posi
     size = min(size, count)
     if not size:
         return np.empty(0, dtype=np.intp)
-    label = _clusters(
+    label = clusters(
         np.concatenate([points, known.asked]) if len(known.asked) else points, size + len(known.asked), chance
     )
     asked_of = Counter(label[count:].tolist())
@@ -200,6 +200,15 @@ def filled(rows: Sequence[Sequence[float]]) -> Floats:
     return np.array([[*row, *[0.0] * (widest - len(row))] for row in rows]).reshape(len(rows), widest)
 
 
+def clusters(points: Floats, wanted: int, chance: np.random.Generator) -> Positions:
+    """The k-means cluster of each point."""
+    count = min(wanted, MOST_CLUSTERS, len(np.unique(points, axis=0)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # an empty cluster is none
+        label: Positions = np.asarray(kmeans2(points, count, minit="++", rng=chance)[1], dtype=np.intp)
+    return label
+
+
 def _nearest(points: Floats, asked: Floats) -> Floats:
     """Squared distance of each point to the nearest asked one; infinite where nothing was asked."""
     nearest = np.full(len(points), np.inf)
@@ -207,15 +216,6 @@ def _nearest(points: Floats, asked: Floats) -> Floats:
         for start in range(0, len(points), BLOCK):
             nearest[start : start + BLOCK] = cdist(points[start : start + BLOCK], asked, "sqeuclidean").min(axis=1)
     return nearest
-
-
-def _clusters(points: Floats, wanted: int, chance: np.random.Generator) -> Positions:
-    """The k-means cluster of each point."""
-    count = min(wanted, MOST_CLUSTERS, len(np.unique(points, axis=0)))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # an empty cluster is none
-        label: Positions = np.asarray(kmeans2(points, count, minit="++", rng=chance)[1], dtype=np.intp)
-    return label
 
 
 def _spread(points: Floats) -> Floats:

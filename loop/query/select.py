@@ -14,7 +14,7 @@ from loop.answer import Answer
 from loop.config import Config, QueryConfig
 from loop.ports import Student
 from loop.query import racing
-from loop.query.acquisition import ACQUISITIONS, Candidates, Floats, filled
+from loop.query.acquisition import ACQUISITIONS, Candidates, Floats, Positions, clusters, filled
 from loop.query.divergence import divergences, rank_average
 from loop.query.domains import quotas
 from loop.records import Item, Query, Score
@@ -113,8 +113,16 @@ def known(
 def best(items: Sequence[Item], found: Candidates, config: QueryConfig, *, seed: int) -> list[Item]:
     """The items that the acquisition function would ask about, best first; enough to pass over near-duplicates."""
     acquire, _ = ACQUISITIONS[config.acquisition]
-    order = acquire(found, min(len(items), SPARE * config.batch_size), np.random.default_rng(seed))
+    chance = np.random.default_rng(seed)
+    order = acquire(found, min(len(items), max(SPARE, config.diversity) * config.batch_size), chance)
+    if config.diversity > 1:
+        order = _apart(order, found.embeddings, config, chance)
     return [items[position] for position in order]
+
+
+def needs_embeddings(config: QueryConfig) -> bool:
+    """Whether the candidates must be embedded."""
+    return "embeddings" in ACQUISITIONS[config.acquisition][1] or config.diversity > 1
 
 
 def control_arm(pool: Sequence[Item], size: int, run_seed: int) -> list[Item]:
@@ -167,6 +175,15 @@ def random_batch(round_id: int, pool: Sequence[Item], config: Config, *, seed: i
 def hash_seed(seed: int, number: int) -> int:
     """The seed of a chunk."""
     return random.Random(f"{seed}/{number}").getrandbits(32)
+
+
+def _apart(order: Positions, embeddings: Floats, config: QueryConfig, chance: np.random.Generator) -> Positions:
+    """The best of each cluster of the first ones, best first, then the others; the batch has a place for each cluster."""
+    first = order[: config.diversity * config.batch_size]
+    label = clusters(embeddings[first], config.batch_size, chance)
+    _, leaders = np.unique(label, return_index=True)
+    chosen = first[np.sort(leaders)]
+    return np.concatenate([chosen, order[~np.isin(order, chosen)]])
 
 
 def _changed(row: Score, change: Mapping[str, Any], config: QueryConfig) -> Score:

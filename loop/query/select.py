@@ -178,7 +178,7 @@ def hash_seed(seed: int, number: int) -> int:
 
 
 def _apart(order: Positions, embeddings: Floats, config: QueryConfig, chance: np.random.Generator) -> Positions:
-    """The best of each cluster of the first ones, best first, then the others; the batch has a place for each cluster."""
+    """The best of each cluster of the first ones, best first, then the others; a batch holds all clusters once."""
     first = order[: config.diversity * config.batch_size]
     label = clusters(embeddings[first], config.batch_size, chance)
     _, leaders = np.unique(label, return_index=True)

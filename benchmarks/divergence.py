@@ -44,6 +44,8 @@ SAMPLES, TEMPERATURE, TOP_P = 4, 0.7, 0.95
 LONGEST = 96
 BATCH = 16
 """Items that the batched baseline generates for at a time (times SAMPLES sequences)."""
+PIECE = 128
+"""Items that a round explains at a time."""
 PEER_BATCH = 10
 PREFIXED = 8
 """Items whose prefixes are answered at a time."""
@@ -74,7 +76,7 @@ def main() -> None:
     student = _trained(rows[-48:])
     items = [_item(row) for row in rows[: sizes["ours"]]]
     speeds = {
-        "ours": _measured(student, _ours, _pieces(items, 32)),
+        "ours": _measured(student, _ours, _pieces(items, PIECE)),
         "batched": _measured(student, _batched, _pieces(items[: sizes["batched"]], BATCH)),
         "naive": _measured(student, _batched, _pieces(items[: sizes["naive"]], 1), alone=True),
     }
@@ -272,7 +274,7 @@ def _matmul_flops() -> float:
 
 def _trained(rows: Sequence[Row]) -> Decoder:
     """SmolLM2 after two passes over a few rationales from the gold equations."""
-    config = StudentConfig(epochs=2, max_new_tokens=LONGEST, generation_batch=128)
+    config = StudentConfig(epochs=2, max_new_tokens=LONGEST, generation_batch=256)
     trainer = DecoderTrainer(config, TaskConfig(answer=AnswerKind.NUMBER), cache_folder())
     examples = [
         Example(
@@ -291,7 +293,7 @@ def _entailment(data: Path, count: int) -> tuple[Decoder, list[Item]]:
     """SmolLM2 after four passes over 120 of PaLM-540B's rationales on e-SNLI, and other items."""
     rows = _rows(data, "esnli_palm")[1000 : 1120 + count]
     labels = sorted({row["gold"] for row in rows})
-    config = StudentConfig(epochs=4, learning_rate=2e-4, max_new_tokens=48, generation_batch=128)
+    config = StudentConfig(epochs=4, learning_rate=2e-4, max_new_tokens=48, generation_batch=256)
     task = TaskConfig(answer=AnswerKind.LABEL, labels=dict.fromkeys(labels, ""))
     trainer = DecoderTrainer(config, task, cache_folder())
     examples = [

@@ -84,7 +84,7 @@ class StudentConfig(Table):
     """Whether the student answers after its own rationale or directly."""
     max_new_tokens: int = Field(default=160, ge=8)
     """Longest explanation the student may write, in tokens."""
-    generation_batch: int = Field(default=64, ge=1)
+    generation_batch: int = Field(default=256, ge=1)
     """Sequences generated side by side."""
     max_prompt_tokens: int = Field(default=1024, ge=32)
     """Longer questions are cut from the left of the context."""
@@ -148,7 +148,7 @@ class QueryConfig(Table):
     looked at. `coreset`, `badge` and `typiclust` never look at it."""
     max_asks: int = Field(default=2, ge=1)
     """How often one item may be asked in all."""
-    chunk_size: int = Field(default=64, ge=1)
+    chunk_size: int = Field(default=128, ge=1)
     """Items scored in one piece; each piece is stored when done."""
 
 

@@ -155,7 +155,7 @@ def test_branches_are_continued_side_by_side_as_alone(model: Path) -> None:
     together = greedy_continuations(student.model, trees, longest=6, stops=[student.end], pad=student.pad)
     alone = [
         [
-            continuations(Reading(student.model, [sequence], student.pad), longest=6, stops=[student.end])[0]
+            continuations([Reading(student.model, [sequence], student.pad)], longest=6, stops=[student.end])[0]
             for sequence in some
         ]
         for some in SEQUENCES
@@ -216,7 +216,7 @@ def test_sampled_tokens_follow_the_model_s_distribution(model: Path) -> None:
         reading = Reading(student.model, [[5, 6, 7]], student.pad)
         shares = (reading.logits[0] / 0.5).softmax(dim=-1)
         reading.take(torch.zeros(20_000, dtype=torch.long))
-    written = continuations(reading, longest=1, stops=[student.end], sampling=Sampling(0.5, 1.0, draws))
+    written = continuations([reading], longest=1, stops=[student.end], sampling=Sampling(0.5, 1.0, draws))
     kept = shares.topk(TOP_K)
     seen = torch.bincount(torch.tensor([tokens[0] for tokens in written]), minlength=len(shares))[kept.indices]
     expected = kept.values / kept.values.sum() * 20_000
@@ -232,7 +232,7 @@ def test_nucleus_keeps_the_likeliest_tokens_only(model: Path) -> None:
     kept, tokens = reading.logits[0].softmax(dim=-1).topk(TOP_K)
     draws = torch.rand((500, 1), generator=torch.Generator().manual_seed(0))
     mass = float(kept[:3].sum() / kept.sum()) - 1e-4
-    written = continuations(reading, longest=1, stops=[student.end], sampling=Sampling(1.0, mass, draws))
+    written = continuations([reading], longest=1, stops=[student.end], sampling=Sampling(1.0, mass, draws))
     assert {token for some in written for token in some} == set(tokens[:3].tolist())
 
 
@@ -348,3 +348,17 @@ def test_smollm2_is_converted_once_and_learns(tmp_path: Path) -> None:
     again: Decoder = trainer.student(tmp_path / "one")
     assert (converted / "config.json").stat().st_mtime_ns == written
     assert sum(each.answer is not None for each in again.predict(items(sums(8)))) >= 6
+
+
+def test_rows_that_join_others_are_continued_as_alone(model: Path, tmp_path: Path) -> None:
+    trainer = a_trainer(model, epochs=1)
+    examples = sums(9)
+    trainer.train(examples, seed=1, folder=tmp_path / "one", progress=QUIET)
+    asked = items(examples)
+    settings = {"copies": range(3), "temperature": 1.0, "top_p": 1.0, "seed": 4}
+    together = trainer.student(tmp_path / "one")
+    together.student = together.student.model_copy(update={"generation_batch": 8})
+    alone = trainer.student(tmp_path / "one")
+    texts = [[each.text for each in some] for some in together.explain(asked, **settings)]
+    assert texts == [[each.text for each in alone.explain([item], **settings)[0]] for item in asked]
+    assert len({text for some in texts for text in some}) > 9

@@ -1,14 +1,14 @@
 """A causal language model as a student: explains, answers, and answers after a part of an explanation."""
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from loop.answer import TRIGGER, Answer, AnswerKind, parse_answer, split_rationale
+from loop.answer import Answer, AnswerKind, parse_answer, split_rationale
 from loop.config import StudentConfig, TaskConfig
 from loop.ports import Explanation, Forced, StudentPrediction
 from loop.records import Item
@@ -16,6 +16,8 @@ from loop.student import prompts
 from loop.student.reading import Reading, Sampling, alike, continuations, padded
 from loop.student.tree import greedy_continuations, grow, target_log_probabilities
 
+REFILLS = 4
+"""The batch is filled in so many parts: each comes when another has ended."""
 FORCED_TOKENS = 16
 """Longest answer that is generated after a forced trigger."""
 
@@ -89,38 +91,32 @@ class Decoder:
         explanations = [self._explanation(item, text) for item, [text] in zip(items, texts, strict=True)]
         return [StudentPrediction(each.answer, each) for each in explanations]
 
+    @torch.inference_mode()
     def embed(self, items: Sequence[Item]) -> NDArray[np.float32]:
         """The mean of the last layer over an item's prompt, scaled to length 1; (items, dimensions)."""
+        contexts = [self.encoded(prompts.answer_prompt(item)) for item in items]
         vectors = np.zeros((len(items), self.model.config.hidden_size), dtype=np.float32)
-        for part, hidden, mask in self._read(items, []):
+        for part in alike(contexts, self.student.generation_batch):
+            ids, mask = (each.to(self.model.device) for each in padded([contexts[number] for number in part], self.pad))
+            hidden = self.model.base_model(
+                input_ids=ids,
+                attention_mask=mask,
+                position_ids=(mask.cumsum(dim=1) - 1).clamp(min=0),
+                use_cache=False,
+            ).last_hidden_state
             means = (hidden.float() * mask[:, :, None]).sum(dim=1)
             vectors[part] = torch.nn.functional.normalize(means, dim=1).cpu().numpy()
         return vectors
 
+    @torch.inference_mode()
     def doubt(self, items: Sequence[Item]) -> NDArray[np.float32]:
         """One minus the probability of the likeliest first token of the answer that is given at once; (items,)."""
+        contexts = [self._forced(item, ()) for item in items]
         found = np.zeros(len(items), dtype=np.float32)
-        for part, hidden, _ in self._read(items, self.tokens(TRIGGER)):
-            with torch.inference_mode():
-                logits = self.model.get_output_embeddings()(hidden[:, -1]).float()
+        for part in alike(contexts, self.student.generation_batch):
+            logits = self._reading([contexts[number] for number in part]).logits
             found[part] = 1 - logits.softmax(dim=1).amax(dim=1).cpu().numpy()
         return found
-
-    def _read(
-        self, items: Sequence[Item], then: Sequence[int]
-    ) -> Iterator[tuple[list[int], torch.Tensor, torch.Tensor]]:
-        """Batches of items: positions, last layer over prompts and what follows (padded on the left), and mask."""
-        contexts = [[*self.encoded(prompts.answer_prompt(item)), *then] for item in items]
-        for part in alike(contexts, self.student.generation_batch):
-            ids, mask = (each.to(self.model.device) for each in padded([contexts[number] for number in part], self.pad))
-            with torch.inference_mode():
-                hidden = self.model.base_model(
-                    input_ids=ids,
-                    attention_mask=mask,
-                    position_ids=(mask.cumsum(dim=1) - 1).clamp(min=0),
-                    use_cache=False,
-                ).last_hidden_state
-            yield part, hidden, mask
 
     def tokens(self, text: str) -> list[int]:
         """A text as token ids, nothing added."""
@@ -204,20 +200,27 @@ class Decoder:
         """Continuations of each context: one, or as many as it has rows of draws, (contexts, copies, places)."""
         copies = 1 if sampling is None else sampling.draws.shape[1]
         texts: list[list[str]] = [[] for _ in contexts]
-        for part in alike(contexts, max(1, self.student.generation_batch // copies)):
-            reading = self._reading([contexts[number] for number in part])
-            with torch.inference_mode():
-                reading.take(torch.arange(len(part)).repeat_interleave(copies))
-            own = sampling and Sampling(sampling.temperature, sampling.top_p, sampling.draws[part].flatten(0, 1))
-            written = continuations(reading, longest=longest, stops=[self.end], sampling=own)
-            decoded = self.tokenizer.batch_decode(written, skip_special_tokens=True)
-            for place, number in enumerate(part):
-                texts[number] = decoded[place * copies : (place + 1) * copies]
+        parts = list(alike(contexts, max(1, self.student.generation_batch // copies // REFILLS)))
+        order = [number for part in parts for number in part]
+        own = sampling and Sampling(sampling.temperature, sampling.top_p, sampling.draws[order].flatten(0, 1))
+        written = continuations(
+            (self._reading([contexts[number] for number in part], copies) for part in parts),
+            longest=longest,
+            stops=[self.end],
+            sampling=own,
+            room=self.student.generation_batch - copies * len(parts[0]) if parts else 0,
+        )
+        decoded = self.tokenizer.batch_decode(written, skip_special_tokens=True)
+        for place, number in enumerate(order):
+            texts[number] = decoded[place * copies : (place + 1) * copies]
         return texts
 
     @torch.inference_mode()
-    def _reading(self, contexts: Sequence[list[int]]) -> Reading:
-        return Reading(self.model, contexts, self.pad)
+    def _reading(self, contexts: Sequence[list[int]], copies: int = 1) -> Reading:
+        """Contexts that were read once, each in so many rows."""
+        reading = Reading(self.model, contexts, self.pad)
+        reading.take(torch.arange(len(contexts)).repeat_interleave(copies))
+        return reading
 
 
 def _repeated(contexts: Sequence[list[int]], times: int) -> list[list[int]]:

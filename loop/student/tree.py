@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from loop.student.reading import last
+
 
 @dataclass(frozen=True)
 class TokenTree:
@@ -102,7 +104,7 @@ class TreeReading:
             position_ids=depths.to(device),
             past_key_values=self._cache,
             use_cache=True,
-            logits_to_keep=keep,
+            logits_to_keep=last(keep, ids.shape[1], device),
         )
         self._cache = out.past_key_values
         logits: torch.Tensor = out.logits

@@ -1,0 +1,105 @@
+"""Promises about what passes unreviewed, from audits that were drawn at random before anybody looked.
+
+Two promises. *Of an export*: an upper bound on the wrong rows among those that were accepted unreviewed. Its
+population is finite and already there, so it holds whatever became of student and prompt. *Of a threshold*: the share
+of wrong rationales below a risk stays under alpha in the next rounds, as long as nothing that makes them changes.
+Wrong always means: as reviewers judge.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from scipy.stats import hypergeom
+
+from loop.interval import clopper_pearson_upper
+
+
+@dataclass(frozen=True)
+class Stratum:
+    """Rows accepted unreviewed or by certifying audit alone, drawn into the audit with one probability.
+
+    `population` counts both, `audited` those that were audited, `wrong` those of them that reviewers found wrong.
+    """
+
+    population: int
+    audited: int
+    wrong: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.wrong <= self.audited <= self.population:
+            raise ValueError(f"{self.wrong} wrong of {self.audited} audited of {self.population} rows is impossible")
+
+
+def most_wrong(stratum: Stratum, level: float) -> int:
+    """The upper `level` confidence bound on the wrong rows of a stratum, those that the audit found included.
+
+    The largest number under which so few wrong rows in the sample had a chance of more than 1 - level (exact inversion
+    of the hypergeometric distribution; Buonaccorsi, The American Statistician 41, 1987).
+    """
+    low, high = stratum.wrong, stratum.population - (stratum.audited - stratum.wrong)
+    while low < high:
+        middle = (low + high + 1) // 2
+        chance = hypergeom.cdf(stratum.wrong, stratum.population, middle, stratum.audited)
+        low, high = (middle, high) if chance > 1 - level else (low, middle - 1)
+    return low
+
+
+def wrong_rows_bound(strata: Sequence[Stratum], delta: float) -> tuple[int, float]:
+    """With confidence 1 - delta at most so many of the unaudited rows are wrong: their number, and their share.
+
+    The chance of error is split evenly over the strata; the share is 0 where nothing is unaudited.
+    """
+    if not strata:
+        return 0, 0.0
+    level = 1 - delta / len(strata)
+    wrong = sum(most_wrong(each, level) - each.wrong for each in strata)
+    unaudited = sum(each.population - each.audited for each in strata)
+    return wrong, wrong / unaudited if unaudited else 0.0
+
+
+def audits_needed(alpha: float, delta: float, wrong: int = 0) -> int:
+    """How many audits certify a threshold at alpha where so many of them are wrong; 45 for 0.05, 0.1 and none."""
+    low, high = wrong, max(1, wrong + 1)
+    while clopper_pearson_upper(wrong, high, 1 - delta) > alpha:
+        high *= 2
+    while low < high:
+        middle = (low + high) // 2
+        enough = middle > wrong and clopper_pearson_upper(wrong, middle, 1 - delta) <= alpha
+        low, high = (low, middle) if enough else (middle + 1, high)
+    return low
+
+
+def look_delta(delta: float, look: int) -> float:
+    """The chance of error that look number 1, 2, ... may use, so that all looks together use at most delta."""
+    return 6 * delta / (math.pi**2 * look**2)
+
+
+def certified_threshold(
+    thresholds: Sequence[float], audited: Sequence[tuple[float, bool]], *, alpha: float, delta: float
+) -> float | None:
+    """The loosest threshold below which at most alpha of the rationales are wrong; None where even the strictest fails.
+
+    Fixed-sequence testing (Angelopoulos and others, Learn then Test, arXiv 2110.01052): from strict to loose, up to the
+    first threshold whose one-sided Clopper-Pearson bound is above alpha. `thresholds` must be fixed before the audits
+    are read; `audited` has the risk of each, and whether it was wrong.
+    """
+    last = None
+    for threshold in sorted(thresholds):
+        below = [wrong for risk, wrong in audited if risk < threshold]
+        if clopper_pearson_upper(sum(below), len(below), 1 - delta) > alpha:
+            break
+        last = threshold
+    return last
+
+
+def corrected_share(found: float, *, sensitivity: float, specificity: float) -> float:
+    """The share of wrong rationales behind the share that reviewers found (Rogan and Gladen 1978), within [0, 1].
+
+    Raises:
+        ValueError: reviewers are no better than chance, so that nothing can be said.
+    """
+    better = sensitivity + specificity - 1
+    if better <= 0:
+        raise ValueError("sensitivity and specificity together must be above 1")
+    return min(1.0, max(0.0, (found + specificity - 1) / better))

@@ -1,0 +1,106 @@
+"""Promises about unreviewed rows hold as often as they say, on populations whose truth is known."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import hypergeom
+
+from loop.certificate import (
+    Stratum,
+    audits_needed,
+    certified_threshold,
+    corrected_share,
+    look_delta,
+    most_wrong,
+    wrong_rows_bound,
+)
+from loop.interval import clopper_pearson_upper
+
+
+@pytest.mark.parametrize(
+    ("wrong", "n", "bound"), [(0, 50, 0.0582), (2, 50, 0.1206), (5, 100, 0.1023), (10, 200, 0.0833)]
+)
+def test_bounds_of_shares_have_their_published_values(wrong: int, n: int, bound: float) -> None:
+    assert clopper_pearson_upper(wrong, n, 0.95) == pytest.approx(bound, abs=5e-5)
+
+
+def test_forty_five_audits_without_an_error_certify_five_percent() -> None:
+    assert audits_needed(0.05, 0.1) == 45
+    assert clopper_pearson_upper(0, 45, 0.9) <= 0.05 < clopper_pearson_upper(0, 44, 0.9)
+
+
+@given(st.sampled_from([0.02, 0.05, 0.1, 0.3]), st.sampled_from([0.05, 0.1, 0.2]), st.integers(0, 6))
+def test_audits_needed_are_just_enough(alpha: float, delta: float, wrong: int) -> None:
+    n = audits_needed(alpha, delta, wrong)
+    assert clopper_pearson_upper(wrong, n, 1 - delta) <= alpha
+    assert n == wrong + 1 or clopper_pearson_upper(wrong, n - 1, 1 - delta) > alpha
+
+
+@given(st.integers(1, 60), st.data(), st.sampled_from([0.8, 0.9, 0.95]))
+def test_the_bound_is_the_largest_number_that_is_not_refuted(
+    population: int, data: st.DataObject, level: float
+) -> None:
+    audited = data.draw(st.integers(0, population))
+    wrong = data.draw(st.integers(0, audited))
+    believable = [
+        number
+        for number in range(wrong, population - audited + wrong + 1)
+        if hypergeom.cdf(wrong, population, number, audited) > 1 - level
+    ]
+    assert most_wrong(Stratum(population, audited, wrong), level) == max(believable)
+
+
+def test_a_whole_audit_leaves_nothing_open_and_none_leaves_everything() -> None:
+    assert wrong_rows_bound([Stratum(40, 40, 3)], 0.1) == (0, 0.0)
+    assert wrong_rows_bound([Stratum(40, 0, 0)], 0.1) == (40, 1.0)
+    assert wrong_rows_bound([], 0.1) == (0, 0.0)
+
+
+@pytest.mark.parametrize("counts", [(10, 11, 0), (10, 5, 6), (10, 5, -1)])
+def test_impossible_counts_are_refused(counts: tuple[int, int, int]) -> None:
+    with pytest.raises(ValueError, match="impossible"):
+        Stratum(*counts)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.05, 0.2, 0.6])
+def test_the_bound_of_an_export_holds_as_often_as_it_says(share: float) -> None:
+    chance, held, delta, trials = np.random.default_rng(7), 0, 0.1, 400
+    for _ in range(trials):
+        strata, truth = [], 0
+        for population, drawn in ((180, 0.1), (90, 0.3)):  # two shares of audits in one campaign
+            wrong = chance.random(population) < share
+            audit = chance.random(population) < drawn
+            strata.append(Stratum(population, int(audit.sum()), int((wrong & audit).sum())))
+            truth += int((wrong & ~audit).sum())
+        held += truth <= wrong_rows_bound(strata, delta)[0]
+    assert held >= 0.9 * trials - 2.33 * np.sqrt(trials * 0.09)
+
+
+def test_a_threshold_is_kept_as_often_as_it_says() -> None:
+    chance, broken, trials, grid = np.random.default_rng(3), 0, 400, [0.1, 0.2, 0.3, 0.5]
+    for _ in range(trials):
+        risk = chance.random(150)
+        wrong = chance.random(150) < risk / 3
+        found = certified_threshold(grid, list(zip(risk.tolist(), wrong.tolist(), strict=True)), alpha=0.05, delta=0.1)
+        broken += found is not None and found / 6 > 0.05  # of uniform risks below t, t / 6 are wrong
+    assert broken <= 0.1 * trials + 2.33 * np.sqrt(trials * 0.09)
+
+
+def test_testing_stops_at_the_first_threshold_that_fails() -> None:
+    audited = [(0.05, False)] * 60 + [(0.15, True)] * 20 + [(0.25, False)] * 900
+    assert certified_threshold([0.3, 0.1, 0.2], audited, alpha=0.05, delta=0.1) == 0.1
+    assert certified_threshold([0.1], audited[:40], alpha=0.05, delta=0.1) is None
+
+
+def test_all_looks_together_use_no_more_than_delta() -> None:
+    assert look_delta(0.1, 1) == pytest.approx(0.0608, abs=1e-4)
+    assert sum(look_delta(0.1, look) for look in range(1, 10_000)) < 0.1
+
+
+def test_reviewers_errors_are_taken_out_of_what_they_found() -> None:
+    seen = 0.9 * 0.1 + (1 - 0.95) * 0.9
+    assert corrected_share(seen, sensitivity=0.9, specificity=0.95) == pytest.approx(0.1)
+    assert corrected_share(0.0, sensitivity=0.9, specificity=0.95) == 0
+    with pytest.raises(ValueError, match="above 1"):
+        corrected_share(0.2, sensitivity=0.5, specificity=0.5)

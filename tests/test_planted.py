@@ -1,0 +1,54 @@
+"""A planted error changes one step, says what it changed, and is one that the checks can look for."""
+
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loop.checks.planted import ErrorKind, plant
+
+STEPS = ("Tom has 12 apples and is not hungry.", "He buys 5 more: 12 + 5 = 17 apples.", "That takes 3 hours.")
+
+
+def test_one_step_is_changed_as_it_is_said() -> None:
+    for seed in range(50):
+        found = plant(STEPS, seed=seed)
+        assert found is not None
+        assert [place for place, (old, new) in enumerate(zip(STEPS, found.steps, strict=True)) if old != new] == [
+            found.step
+        ]
+        assert found.before in STEPS[found.step]
+        assert found.after in found.steps[found.step]
+        assert found.before != found.after
+
+
+def test_every_kind_comes_up_and_the_same_seed_plants_the_same() -> None:
+    kinds = Counter(found.kind for seed in range(200) if (found := plant(STEPS, seed=seed)))
+    assert set(kinds) == set(ErrorKind)
+    assert min(kinds.values()) > 20
+    assert plant(STEPS, seed=3) == plant(STEPS, seed=3)
+
+
+@pytest.mark.parametrize(
+    ("step", "kind", "bad"),
+    [
+        ("The trip took 3 hours.", ErrorKind.UNIT, "The trip took 3 minutes."),
+        ("A dog is an animal.", ErrorKind.PREMISE, "A dog is not an animal."),
+        ("Playing is not sleeping.", ErrorKind.PREMISE, "Playing is sleeping."),
+    ],
+)
+def test_units_and_premises_are_turned_round(step: str, kind: ErrorKind, bad: str) -> None:
+    found = {each.steps[0] for seed in range(40) if (each := plant([step], seed=seed)) and each.kind is kind}
+    assert found == {bad}
+
+
+@pytest.mark.parametrize("steps", [[], ["Hm."], ["", "   "], ["x1 2x 3/4"]])
+def test_where_nothing_can_be_planted_nothing_is(steps: list[str]) -> None:
+    assert plant(steps, seed=0) is None
+
+
+@given(st.lists(st.text(max_size=300), max_size=5), st.integers(0, 5))
+def test_no_text_breaks_it(steps: list[str], seed: int) -> None:
+    found = plant(steps, seed=seed)
+    assert found is None or found.steps != tuple(steps)

@@ -35,8 +35,8 @@ RESULT = re.compile(r"(?<==)\s*\$?\s*(\d{1,9}(?:\.\d{1,4})?)(?![\w/]|[.,]\d)")
 UNITS = (
     ("dollars", "cents"), ("dollar", "cent"), ("hours", "minutes"), ("hour", "minute"), ("days", "weeks"),
     ("day", "week"), ("months", "years"), ("month", "year"), ("kilometers", "meters"), ("km", "m"),
-    ("kilograms", "grams"), ("kg", "g"), ("feet", "inches"), ("foot", "inch"), ("miles", "feet"), ("liters", "milliliters"),
-    ("pounds", "ounces"),
+    ("kilograms", "grams"), ("kg", "g"), ("feet", "inches"), ("foot", "inch"), ("miles", "feet"),
+    ("liters", "milliliters"), ("pounds", "ounces"),
 )  # fmt: skip
 OPPOSITES = (
     ("more", "less"), ("before", "after"), ("increases", "decreases"), ("all", "none"), ("always", "never"),

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from loop.answer import Answer, AnswerKind, parse_answer
 from loop.checks.flag import CHECKS, Doubt, Doubtful, check_set, doubts
-from loop.checks.risk import BASE, risk
+from loop.checks.risk import risk
 from loop.config import ChecksConfig, TaskConfig
 from loop.records import Author, Item, Rationale
 from tests.builders import an_item
@@ -375,12 +375,3 @@ def test_only_enabled_checks_are_run_and_named() -> None:
     assert doubts(doubtful, ChecksConfig(enabled=())) == []
     assert check_set(everything) != check_set(one)
     assert check_set(one) == check_set(ChecksConfig(enabled=("arithmetic",)))
-
-
-def test_risk_starts_at_the_base_rate_and_grows_with_every_check() -> None:
-    light, heavy = Doubt("quantities", 0, "", 0.4), Doubt("arithmetic", 0, "", 0.85)
-    assert risk([]) == pytest.approx(BASE)
-    assert risk([light]) == pytest.approx(1 - 0.9 * 0.6)
-    assert risk([light, light]) == risk([light])
-    assert risk([light, heavy]) == pytest.approx(1 - 0.9 * 0.6 * 0.15)
-    assert risk([Doubt("answer", None, "", 1.0)]) == 1

@@ -3,7 +3,7 @@
 from collections import Counter
 
 from loop.answer import shown
-from loop.checks.doubt import Doubt, Doubtful, excerpt
+from loop.checks.doubt import Check, Doubt, Doubtful, Need, excerpt
 from loop.config import ChecksConfig
 
 WEIGHT = 0.78
@@ -23,3 +23,6 @@ def disagreement(doubtful: Doubtful, config: ChecksConfig) -> list[Doubt]:  # no
         f"most often “{excerpt(shown(favourite, doubtful.item.choices))}”"
     )
     return [Doubt("agreement", None, evidence, WEIGHT * (len(others) / len(answers)) ** 2)]
+
+
+CHECK = Check("agreement", disagreement, milliseconds=0.02, needs=frozenset({Need.SAMPLES}))

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from loop.answer import AnswerKind
-from loop.checks.doubt import Doubt, Doubtful, excerpt
+from loop.checks.doubt import Check, Doubt, Doubtful, excerpt
 from loop.config import ChecksConfig
 
 WEIGHT = 0.9
@@ -23,3 +23,6 @@ def unusable_answer(doubtful: Doubtful, config: ChecksConfig) -> list[Doubt]:  #
     stated = excerpt(doubtful.rationale.stated)
     evidence = f"the answer “{stated}” is not {EXPECTED[doubtful.task.answer]}" if stated else "no answer is stated"
     return [Doubt("answer", None, evidence, WEIGHT)]
+
+
+CHECK = Check("answer", unusable_answer, milliseconds=0.01)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 
-from loop.checks.doubt import Doubt, Doubtful, excerpt
+from loop.checks.doubt import Check, Doubt, Doubtful, excerpt
 from loop.checks.expression import NOTHING, Reading, Token, Unreadable, cleaned, read, tokens
 from loop.checks.words import ABOUT, CLAUSES, COMPARED, FAMILIES, LEADING, SHADOWS
 from loop.config import ChecksConfig
@@ -201,3 +201,6 @@ def _shown(value: Fraction) -> str:
 
 def _at(found: Sequence[Token], index: int) -> Token:
     return found[index] if 0 <= index < len(found) else NOTHING
+
+
+CHECK = Check("arithmetic", wrong_equations, milliseconds=1.0)

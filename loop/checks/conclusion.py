@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 
 from loop.answer import Answer, AnswerKind, shown
-from loop.checks.doubt import Doubt, Doubtful, excerpt
+from loop.checks.doubt import Check, Doubt, Doubtful, excerpt
 from loop.checks.numbers import numerals, results, spoken
 from loop.config import ChecksConfig
 
@@ -88,3 +88,6 @@ CONCLUSIONS: Mapping[AnswerKind, Callable[[Doubtful, Answer, Sequence[str]], str
     AnswerKind.SPANS: _nothing,
 }
 """What is missing in the steps, by kind of answer."""
+
+
+CHECK = Check("conclusion", missing_conclusion, milliseconds=0.2)

@@ -3,7 +3,7 @@
 from collections import Counter
 
 from loop.answer import Answer, shown
-from loop.checks.doubt import Doubt, Doubtful, excerpt
+from loop.checks.doubt import Check, Doubt, Doubtful, Need, excerpt
 from loop.config import ChecksConfig
 
 WEIGHT = 0.4
@@ -32,3 +32,6 @@ def _readable(doubtful: Doubtful) -> list[str]:
     parts = doubtful.student or {}
     answers = [parts.get("answer"), *(parts.get("sampled_answers") or ())]
     return [answer for answer in answers if isinstance(answer, str)]
+
+
+CHECK = Check("dissent", dissent, milliseconds=0.02, needs=frozenset({Need.STUDENT}))

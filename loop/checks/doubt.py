@@ -1,7 +1,8 @@
-"""What a check looks at and what it raises."""
+"""What a check looks at, what it raises, and what it says of itself."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 from loop.config import ChecksConfig, TaskConfig
@@ -23,16 +24,36 @@ class Doubtful:
 
 @dataclass(frozen=True)
 class Doubt:
-    """A flag before it is stored. `step` is 0-based, None where it concerns the whole; `weight` in (0, 1]."""
+    """A flag before it is stored.
+
+    `weight` in (0, 1] is the share of wrong rationales measured among those so doubted. `step` is 0-based, None where
+    the doubt concerns the whole; `span` says from which to which character of that step.
+    """
 
     check: str
     step: int | None
     evidence: str
     weight: float
+    span: tuple[int, int] | None = None
 
 
-Check = Callable[[Doubtful, ChecksConfig], list[Doubt]]
-"""The doubts of one check about one rationale; pure, and no text may break it or hold it up."""
+class Need(StrEnum):
+    """What a check cannot do without; where it is missing, the check is not run."""
+
+    SAMPLES = "samples"
+    STUDENT = "student"
+    VERDICTS = "verdicts"
+    JUDGE = "judge"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check. `find` is pure, and no text may break it or hold it up; `milliseconds` is its usual time for one."""
+
+    name: str
+    find: Callable[[Doubtful, ChecksConfig], list[Doubt]]
+    milliseconds: float
+    needs: frozenset[Need] = frozenset()
 
 
 def excerpt(text: str, length: int = 80) -> str:

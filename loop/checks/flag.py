@@ -1,35 +1,43 @@
-"""Runs the enabled checks on one rationale."""
+"""Runs the enabled checks on one rationale, the cheapest first."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
-from loop.checks.agreement import disagreement
-from loop.checks.answer_form import unusable_answer
-from loop.checks.arithmetic import wrong_equations
-from loop.checks.conclusion import missing_conclusion
-from loop.checks.dissent import dissent
-from loop.checks.doubt import Check, Doubt, Doubtful
-from loop.checks.quantities import sourceless_quantities
+from loop.checks import agreement, answer_form, arithmetic, conclusion, dissent, quantities
+from loop.checks.doubt import Check, Doubt, Doubtful, Need
 from loop.config import ChecksConfig
 
 __all__ = ["CHECKS", "Check", "Doubt", "Doubtful", "check_set", "doubts"]
 
-VERSION = 1
+VERSION = 2
 """Raised whenever a check or the risk would judge the same rationale differently."""
 
 CHECKS: Mapping[str, Check] = {
-    "arithmetic": wrong_equations,
-    "answer": unusable_answer,
-    "conclusion": missing_conclusion,
-    "quantities": sourceless_quantities,
-    "dissent": dissent,
-    "agreement": disagreement,
+    module.CHECK.name: module.CHECK for module in (arithmetic, answer_form, conclusion, quantities, dissent, agreement)
 }
 
 
-def doubts(doubtful: Doubtful, config: ChecksConfig) -> list[Doubt]:
-    """All doubts of the enabled checks about one rationale, in the order of the checks."""
-    return [doubt for name, check in CHECKS.items() if name in config.enabled for doubt in check(doubtful, config)]
+def doubts(
+    doubtful: Doubtful, config: ChecksConfig, *, settled: Callable[[Sequence[Doubt]], bool] | None = None
+) -> list[Doubt]:
+    """The doubts of the enabled checks that have what they need, cheapest first, until they settle the risk."""
+    met = _met(doubtful)
+    found: list[Doubt] = []
+    for check in sorted(CHECKS.values(), key=lambda check: check.milliseconds):
+        if check.name in config.enabled and check.needs <= met:
+            if settled is not None and settled(found):
+                break
+            found += check.find(doubtful, config)
+    return found
+
+
+def _met(doubtful: Doubtful) -> set[Need]:
+    """What is there for checks to stand on."""
+    return {
+        need
+        for need, there in {Need.SAMPLES: doubtful.siblings, Need.STUDENT: doubtful.student is not None}.items()
+        if there
+    }
 
 
 def check_set(config: ChecksConfig) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from fractions import Fraction
 
 from loop.answer import AnswerKind
-from loop.checks.doubt import Doubt, Doubtful
+from loop.checks.doubt import Check, Doubt, Doubtful
 from loop.checks.expression import NOTHING, Token, cleaned, tokens
 from loop.checks.numbers import forms, spoken, written
 from loop.checks.words import LEADING
@@ -94,3 +94,6 @@ def _follows(value: Fraction, known: Sequence[Fraction]) -> bool:
 
 def _at(found: Sequence[Token], index: int) -> Token:
     return found[index] if 0 <= index < len(found) else NOTHING
+
+
+CHECK = Check("quantities", sourceless_quantities, milliseconds=1.0)

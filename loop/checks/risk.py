@@ -1,18 +1,106 @@
-"""How likely a rationale is wrong, from the doubts about it."""
+"""How likely a rationale is wrong, from the doubts about it, learned from what people said of others.
+
+The risk is a logistic model. Each check adds the log-odds by which its heaviest doubt raises the base rate, times a
+weight. Before any verdict every weight is 1, so that a single doubt gives exactly the share of wrong rationales that
+was measured for it. Verdicts move weights and base rate; no weight falls below 0, so no doubt ever raises trust.
+"""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.special import expit
 
 from loop.checks.doubt import Doubt
 
 BASE = 0.1
 """Taken as wrong among rationales without any doubt; with one sample of a weak teacher it is more."""
+SURE = 0.999
+"""A doubt of more weight than this counts as of this."""
+WEIGHT_SPREAD = 0.5
+"""Standard deviation of the prior of a weight around 1."""
+BASE_SPREAD = 1.5
+"""Standard deviation of the prior of the base rate's log-odds."""
+FOLDS = 5
 
 
-def risk(doubts: Sequence[Doubt]) -> float:
-    """Noisy-or of the base rate and, for each check, its heaviest doubt: 1 - (1 - base) * prod(1 - weight)."""
+def _logit(share: float) -> float:
+    return math.log(share / (1 - share))
+
+
+@dataclass(frozen=True)
+class RiskModel:
+    """From evidence to risk: the base rate in log-odds and a weight for each check, 1 for those it does not name."""
+
+    base: float = _logit(BASE)
+    weights: Mapping[str, float] = field(default_factory=dict)
+    reviewed: int = 0
+    """How many verdicts it was fitted on."""
+
+    def __call__(self, evidence: Mapping[str, float]) -> float:
+        """The probability in (0, 1) that a rationale with such evidence is wrong."""
+        return float(expit(self.base + sum(self.weights.get(name, 1.0) * each for name, each in evidence.items())))
+
+
+PRIOR = RiskModel()
+"""What is believed before any verdict."""
+
+
+@dataclass(frozen=True)
+class Reviewed:
+    """Evidence about a rationale that people judged. `weight` is 1 / its chance of being reviewed, at random or not."""
+
+    evidence: Mapping[str, float]
+    wrong: bool
+    weight: float = 1.0
+
+
+def evidence(doubts: Sequence[Doubt]) -> dict[str, float]:
+    """For each check, the log-odds by which its heaviest doubt alone raises the base rate."""
     heaviest: dict[str, float] = {}
     for doubt in doubts:
         heaviest[doubt.check] = max(heaviest.get(doubt.check, 0.0), doubt.weight)
-    right = (1 - BASE) * math.prod(1 - weight for weight in heaviest.values())
-    return min(1.0, max(0.0, 1 - right))
+    return {name: _logit(1 - (1 - BASE) * (1 - min(weight, SURE))) - _logit(BASE) for name, weight in heaviest.items()}
+
+
+def risk(doubts: Sequence[Doubt], model: RiskModel = PRIOR) -> float:
+    """The probability in (0, 1) that a rationale with these doubts is wrong."""
+    return model(evidence(doubts))
+
+
+def fit(cases: Sequence[Reviewed]) -> RiskModel:
+    """The most probable model after these verdicts; the prior where there are none.
+
+    Maximum a posteriori under Gaussian priors around the model before any verdict, weights bounded below by 0. The
+    weights of the cases are scaled to a mean of 1.
+    """
+    if not cases:
+        return PRIOR
+    names = sorted({name for case in cases for name in case.evidence})
+    seen = np.array([[case.evidence.get(name, 0.0) for name in names] for case in cases], dtype=np.float64)
+    wrong = np.array([case.wrong for case in cases], dtype=np.float64)
+    each = np.array([case.weight for case in cases], dtype=np.float64)
+    each /= each.mean()
+    start = np.array([PRIOR.base, *[1.0] * len(names)])
+    spread = np.array([BASE_SPREAD, *[WEIGHT_SPREAD] * len(names)])
+
+    def loss(now: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        odds = now[0] + seen @ now[1:]
+        surprise = each * (np.logaddexp(0, odds) - wrong * odds)
+        slope = each * (expit(odds) - wrong)
+        away = (now - start) / spread
+        gradient = np.array([slope.sum(), *(slope @ seen)]) + away / spread
+        return float(surprise.sum() + 0.5 * away @ away), gradient
+
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=[(None, None), *[(0.0, None)] * len(names)]).x
+    return RiskModel(float(found[0]), dict(zip(names, map(float, found[1:]), strict=True)), len(cases))
+
+
+def cross_fitted(cases: Sequence[Reviewed], *, seed: int) -> list[float]:
+    """The risk of each case from a model that was fitted without it (5 folds)."""
+    fold = np.random.default_rng(seed).permutation(np.arange(len(cases)) % FOLDS)
+    models = [fit([case for case, at in zip(cases, fold, strict=True) if at != number]) for number in range(FOLDS)]
+    return [models[at](case.evidence) for case, at in zip(cases, fold, strict=True)]

@@ -1,7 +1,7 @@
 """Re-runs every benchmark whose results are kept, in its quick form, and says what no longer holds.
 
 A kept figure fails where its interval and that of the quick run do not meet, and a benchmark fails where the code that
-it measures has changed since. Run as `python -m benchmarks.check`.
+it measures has changed since. Figures that only the whole run gives are counted. Run as `python -m benchmarks.check`.
 """
 
 import json
@@ -23,9 +23,7 @@ def problems(kept: Row, quick: Row) -> list[str]:
         found.append("its code changed since; run it whole and keep the new results")
     for name, figure in kept["figures"].items():
         now = quick["figures"].get(name)
-        if now is None:
-            found.append(f"{name}: the quick run does not give it")
-        elif now["low"] > figure["high"] or now["high"] < figure["low"]:
+        if now is not None and (now["low"] > figure["high"] or now["high"] < figure["low"]):
             found.append(
                 f"{name}: kept {figure['value']} ({figure['low']} to {figure['high']}), "
                 f"now {now['value']} ({now['low']} to {now['high']})"
@@ -41,9 +39,11 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             out = Path(folder) / file.name
             subprocess.run([sys.executable, "-m", f"benchmarks.{file.stem}", "--quick", "--json", str(out)], check=True)
-            found = problems(json.loads(file.read_text(encoding="utf-8")), json.loads(out.read_text(encoding="utf-8")))
+            kept, quick = (json.loads(each.read_text(encoding="utf-8")) for each in (file, out))
+        found = problems(kept, quick)
         failed |= bool(found)
-        print(f"{file.stem}: {'; '.join(found) or 'holds'}")
+        again = len(kept["figures"].keys() & quick["figures"].keys())
+        print(f"{file.stem}: {'; '.join(found) or 'holds'} ({again} of {len(kept['figures'])} figures measured again)")
     print(f"{len(files)} benchmarks checked")
     raise SystemExit(failed)
 

@@ -14,9 +14,19 @@ from loop.config import Config
 from loop.errors import PreceptorError
 from loop.interval import wilson
 from loop.records import DecisionKind, Part, Prediction, Verdict, VerdictKind
-from loop.report import accuracy, asked, pseudonyms, reviewer_figures, risk_bins
+from loop.report import (
+    Calibration,
+    accuracy,
+    asked,
+    calibration,
+    pseudonyms,
+    reviewer_figures,
+    risk_bins,
+    wrong_by_rationale,
+)
 from loop.store import checkpoints, decisions, reading, rounds
 from loop.store.database import Store
+from loop.store.rationales import risk_fit
 
 TEMPLATES = Path(__file__).parent / "templates"
 Row = dict[str, Any]
@@ -50,6 +60,8 @@ def page(store: Store, run: str, config: Config) -> str:
         curve=_curve(store, run, state["rounds"]),
         charts=_charts(store, run, state, verdicts),
         audits=_audits(store, run, verdicts),
+        calibration=_calibration(store, run, verdicts),
+        fits=[(each.number, fit) for each in rounds.all_rounds(store, run) if (fit := risk_fit(store, each.id or 0))],
         reviewers=_reviewers(store, run, verdicts),
         domains=_domains(store, run),
         saving_text=saving_text,
@@ -117,6 +129,13 @@ def _audits(store: Store, run: str, verdicts: Sequence[Verdict]) -> Row | None:
         return None
     low, high = wilson(seen.wrong, seen.reviewed)
     return {"n": seen.reviewed, "wrong": seen.wrong, "low": low, "high": high}
+
+
+def _calibration(store: Store, run: str, verdicts: Sequence[Verdict]) -> Calibration | None:
+    """How far the risk lay from what reviewers found; each risk was given before anybody looked."""
+    risks, wrong = reading.risks_of(store, run), wrong_by_rationale(verdicts)
+    seen = sorted(risks.keys() & wrong.keys())
+    return calibration([risks[each] for each in seen], [wrong[each] for each in seen])
 
 
 def _reviewers(store: Store, run: str, verdicts: Sequence[Verdict]) -> list[Row]:

@@ -203,6 +203,8 @@ class ChecksConfig(Table):
     """Checks that are run on every rationale."""
     dissent_confidence: float = Field(default=0.75, gt=0, le=1)
     """Share of the student's explanations that must agree on another answer to count as dissent."""
+    settled_risk: float = Field(default=0.95, gt=0, le=1)
+    """From this risk on the dearer checks are left out; audited rationales go through every check."""
 
 
 class ReviewConfig(Table):

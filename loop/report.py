@@ -4,11 +4,16 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from loop.interval import wilson
-from loop.records import Author, Prediction, Rationale, Verdict, VerdictKind
+from loop.records import Author, Prediction, Rationale, Verdict, VerdictKind, found_wrong
 
 RISK_BINS = 5
 """Equal parts of the unit interval in which risk is set against what reviewers found."""
+DRAWS = 1000
+"""Samples drawn to find the calibration error of a perfect risk."""
 
 
 @dataclass(frozen=True)
@@ -75,22 +80,55 @@ def reviewer_figures(verdicts: Sequence[Verdict], names: Mapping[str, str]) -> l
     return found
 
 
-def risk_bins(risks: Mapping[int, float], verdicts: Sequence[Verdict]) -> list[RiskBin]:
-    """Risk against what reviewers found: a rationale counts as wrong unless most of its verdicts accept it."""
-    accepts: dict[int, list[bool]] = {}
+def wrong_by_rationale(verdicts: Sequence[Verdict]) -> dict[int, bool]:
+    """Whether reviewers found a rationale wrong, for each with an interpreted verdict."""
+    given: dict[int, list[Verdict]] = {}
     for verdict in verdicts:
-        rationale = verdict.rationale_id
-        if rationale is not None and rationale in risks and verdict.kind is not None:
-            accepts.setdefault(rationale, []).append(verdict.kind is VerdictKind.ACCEPT)
+        if verdict.rationale_id is not None:
+            given.setdefault(verdict.rationale_id, []).append(verdict)
+    found = {rationale: found_wrong(each) for rationale, each in given.items()}
+    return {rationale: wrong for rationale, wrong in found.items() if wrong is not None}
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How far the risk lies from what was found: the expected calibration error over equal parts of the unit interval.
+
+    `by_chance` is what a perfect risk would stay under in 95 % of such samples: small ones have an error of their own.
+    """
+
+    error: float
+    by_chance: float
+    n: int
+
+
+def calibration(risks: Sequence[float], wrong: Sequence[bool]) -> Calibration | None:
+    """The expected calibration error of risks (Naeini and others, AAAI 2015); None without any."""
+    if not risks:
+        return None
+    expected = np.array(risks)
+    part = np.minimum((expected * RISK_BINS).astype(int), RISK_BINS - 1)
+
+    def error(found: NDArray[np.float64]) -> float:
+        return float(np.abs(np.bincount(part, found - expected, RISK_BINS)).sum() / len(expected))
+
+    drawn = np.random.default_rng(0).random((DRAWS, len(expected))) < expected
+    chance = np.quantile([error(each.astype(np.float64)) for each in drawn], 0.95)
+    return Calibration(error(np.array(wrong, dtype=np.float64)), float(chance), len(expected))
+
+
+def risk_bins(risks: Mapping[int, float], verdicts: Sequence[Verdict]) -> list[RiskBin]:
+    """Risk against what reviewers found, in equal parts of the unit interval."""
+    wrong = wrong_by_rationale(verdicts)
     bins: list[list[int]] = [[] for _ in range(RISK_BINS)]
-    for reviewed in accepts:
+    for reviewed in wrong.keys() & risks.keys():
         bins[min(int(risks[reviewed] * RISK_BINS), RISK_BINS - 1)].append(reviewed)
     return [
         RiskBin(
             low=number / RISK_BINS,
             high=(number + 1) / RISK_BINS,
             reviewed=len(members),
-            wrong=sum(2 * sum(accepts[each]) <= len(accepts[each]) for each in members),
+            wrong=sum(wrong[each] for each in members),
             expected=sum(risks[each] for each in members) / max(1, len(members)),
         )
         for number, members in enumerate(bins)

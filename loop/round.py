@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from loop import acceptance, evaluation, saving
 from loop.answer import Answer
 from loop.checks.flag import Doubtful, check_set, doubts
-from loop.checks.risk import risk
+from loop.checks.risk import Reviewed, RiskModel, evidence, fit
 from loop.config import Config
 from loop.errors import BadConfig, PoolEmpty
 from loop.ledger import to_micro
@@ -39,6 +39,7 @@ from loop.records import (
     Query,
     Rationale,
     Risk,
+    RiskFit,
     Round,
     Shadow,
     Split,
@@ -371,7 +372,8 @@ def _ask(current: Round, store: Store, parts: Parts, config: Config) -> Round:
 def _check(current: Round, store: Store, parts: Parts, config: Config) -> Round:
     todo = rationales.unchecked(store, id_of(current))
     scored = {score.item_key: score.parts for score in rounds.scores(store, id_of(current))}
-    version = check_set(config.checks)
+    audited = {query.item_key for query in rounds.queries(store, id_of(current)) if query.audit}
+    version, model = check_set(config.checks), _risk_model(current, store)
     with parts.progress.bar("rationales are checked", len(todo)) as bar:
         for start in range(0, len(todo), PIECE):
             piece = todo[start : start + PIECE]
@@ -389,6 +391,9 @@ def _check(current: Round, store: Store, parts: Parts, config: Config) -> Round:
                         student=scored.get(rationale.item_key),
                     ),
                     config.checks,
+                    settled=None
+                    if rationale.item_key in audited
+                    else lambda seen: model(evidence(seen)) >= config.checks.settled_risk,
                 )
                 flags += [
                     Flag(
@@ -400,10 +405,37 @@ def _check(current: Round, store: Store, parts: Parts, config: Config) -> Round:
                     )
                     for doubt in found
                 ]
-                risks.append(Risk(rationale_id=rationale.id, value=risk(found), check_set=version))
+                seen = evidence(found)
+                risks.append(Risk(rationale_id=rationale.id, value=model(seen), check_set=version, evidence=seen))
             rationales.keep_checked(store, risks, flags)
             bar.advance(len(piece))
     return rounds.enter(store, current, Stage.REVIEW, review_opened_at=datetime.now(UTC))
+
+
+def _risk_model(current: Round, store: Store) -> RiskModel:
+    """The round's risk model, fitted once on what people said in earlier rounds."""
+    stored = rationales.risk_fit(store, id_of(current))
+    if stored is None:
+        now = datetime.now(UTC)
+        fitted = fit([_case(store, each) for each in rationales.judged(store, current.run, now)])
+        stored = rationales.keep_risk_fit(
+            store,
+            RiskFit(
+                round_id=id_of(current),
+                base=fitted.base,
+                weights=dict(fitted.weights),
+                reviewed=fitted.reviewed,
+                fitted_at=now,
+            ),
+        )
+    return RiskModel(stored.base, stored.weights, stored.reviewed)
+
+
+def _case(store: Store, judged: rationales.Judged) -> Reviewed:
+    """What a verdict teaches; one that only an audit brought about counts for all that were not audited."""
+    threshold = rounds.config_of(store, judged.round)["review"]["risk_threshold"]
+    chance = 1.0 if judged.risk.value >= threshold else judged.query.audit_probability or 1.0
+    return Reviewed(judged.risk.evidence, judged.wrong, 1 / chance)
 
 
 # --- REVIEW ---------------------------------------------------------------------------------------------------------

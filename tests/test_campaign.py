@@ -63,6 +63,14 @@ def test_wrong_sums_do_not_become_gold_or_silver(finished: Path) -> None:
         assert sum(int(part) for part in left.split("+")) == int(right.strip(" ."))
 
 
+def test_later_rounds_learn_their_risk_from_the_verdicts_of_earlier_ones(finished: Path) -> None:
+    fits = rows(finished, "select round_id, reviewed, weights from riskfit order by round_id")
+    assert fits[0][1:] == (0, "{}")
+    judged = rows(finished, "select t.round_id, count(distinct t.rationale_id) from reviewtask t group by t.round_id")
+    assert [each[1] for each in fits] == [sum(int(str(n)) for at, n in judged if at < each[0]) for each in fits]
+    assert "arithmetic" in json.loads(str(fits[-1][2]))
+
+
 def test_a_finished_run_says_so_again(finished: Path) -> None:
     again = preceptor("run", config=finished)
     assert again.returncode == 0

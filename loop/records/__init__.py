@@ -2,8 +2,8 @@
 
 from loop.records.item import Item, Part, Split
 from loop.records.money import Balance, Charge, ChargeState, Currency
-from loop.records.rationale import Author, Decision, DecisionKind, Flag, Rationale, Risk
-from loop.records.review import ReviewTask, Verdict, VerdictKind
+from loop.records.rationale import Author, Decision, DecisionKind, Flag, Rationale, Risk, RiskFit
+from loop.records.review import ReviewTask, Verdict, VerdictKind, found_wrong
 from loop.records.round import Claim, ConfigRow, Query, Round, Score, Stage
 from loop.records.student import Arm, Checkpoint, Prediction, Shadow
 from loop.records.teacher import Prompt, Reply
@@ -30,6 +30,7 @@ __all__ = [
     "Reply",
     "ReviewTask",
     "Risk",
+    "RiskFit",
     "Round",
     "Score",
     "Shadow",
@@ -37,4 +38,5 @@ __all__ = [
     "Stage",
     "Verdict",
     "VerdictKind",
+    "found_wrong",
 ]

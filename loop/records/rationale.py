@@ -58,6 +58,20 @@ class Risk(SQLModel, table=True):
     rationale_id: int = Field(foreign_key="rationale.id", primary_key=True)
     value: float
     check_set: str
+    evidence: dict[str, float] = Field(default_factory=dict, sa_type=JSON)
+    """For each check with a doubt, the log-odds by which it alone raises the base rate."""
+
+
+class RiskFit(SQLModel, table=True):
+    """The model from evidence to risk in a round: the base rate in log-odds, and a weight for each check."""
+
+    round_id: int = Field(foreign_key="round.id", primary_key=True)
+    base: float
+    weights: dict[str, float] = Field(default_factory=dict, sa_type=JSON)
+    reviewed: int
+    """Rationales of earlier rounds with verdicts that it was fitted on; with none it is the prior."""
+    fitted_at: datetime
+    """Verdicts that came later did not count."""
 
 
 class DecisionKind(StrEnum):

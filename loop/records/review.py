@@ -1,5 +1,6 @@
 """What was shown to reviewers and what they said."""
 
+from collections.abc import Iterable
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -55,3 +56,9 @@ class Verdict(SQLModel, table=True):
     simulated: bool = False
     raw: dict[str, Any] = Field(sa_type=JSON)
     pulled_at: datetime
+
+
+def found_wrong(verdicts: Iterable[Verdict]) -> bool | None:
+    """Whether reviewers found a rationale wrong: unless most verdicts accept it. None without a verdict."""
+    accepts = [verdict.kind is VerdictKind.ACCEPT for verdict in verdicts if verdict.kind is not None]
+    return 2 * sum(accepts) <= len(accepts) if accepts else None

@@ -2,11 +2,13 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
 
 from sqlmodel import col, select
 
 from loop.answer import Answer
-from loop.records import Author, Flag, Rationale, Risk
+from loop.records import Author, Flag, Item, Query, Rationale, ReviewTask, Risk, RiskFit, Round, Verdict, found_wrong
 from loop.store.database import Store
 
 
@@ -89,3 +91,55 @@ def risks(store: Store, ids: Sequence[int]) -> dict[int, float]:
     with store.reading() as session:
         rows = session.exec(select(Risk).where(col(Risk.rationale_id).in_(ids)))
         return {row.rationale_id: row.value for row in rows}
+
+
+def keep_risk_fit(store: Store, fitted: RiskFit) -> RiskFit:
+    """Store the risk model of a round; the one stored already where there is one."""
+    with store.writing() as session:
+        known = session.get(RiskFit, fitted.round_id)
+        if known is None:
+            session.add(fitted)
+    return known or fitted
+
+
+def risk_fit(store: Store, round_id: int) -> RiskFit | None:
+    """The risk model of a round."""
+    with store.reading() as session:
+        return session.get(RiskFit, round_id)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A checked rationale that people judged, with why and in which round they were asked."""
+
+    item: Item
+    rationale: Rationale
+    risk: Risk
+    query: Query
+    round: Round
+    wrong: bool
+
+
+def judged(store: Store, run: str, until: datetime) -> list[Judged]:
+    """What people judged in a run up to a moment, in the order in which the rationales were stored."""
+    query = (
+        select(Item, Rationale, Risk, Query, Round)
+        .join(Rationale, col(Rationale.item_key) == Item.key)
+        .join(Risk, col(Risk.rationale_id) == Rationale.id)
+        .join(Round, col(Round.id) == Rationale.round_id)
+        .join(Query, (col(Query.round_id) == Round.id) & (col(Query.item_key) == Item.key))
+        .join(ReviewTask, col(ReviewTask.rationale_id) == Rationale.id)
+        .where(Round.run == run)
+        .order_by(col(Rationale.id))
+    )
+    given: defaultdict[int, dict[tuple[str, str, str], Verdict]] = defaultdict(dict)
+    with store.reading() as session:
+        for verdict in session.exec(
+            select(Verdict).where(Verdict.pulled_at <= until).order_by(col(Verdict.updated_at))
+        ):
+            given[verdict.rationale_id or 0][verdict.board, verdict.project, verdict.annotation] = verdict
+        return [
+            Judged(item, rationale, risk, asked, opened, wrong)
+            for item, rationale, risk, asked, opened in session.exec(query)
+            if (wrong := found_wrong(given[rationale.id or 0].values())) is not None
+        ]

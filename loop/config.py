@@ -197,8 +197,10 @@ class BudgetConfig(Table):
 class ChecksConfig(Table):
     """What doubts a rationale."""
 
-    enabled: tuple[Literal["arithmetic", "answer", "conclusion", "quantities", "dissent", "agreement"], ...] = Field(
-        default=("arithmetic", "answer", "conclusion", "quantities", "dissent", "agreement"), strict=False
+    enabled: tuple[
+        Literal["arithmetic", "answer", "conclusion", "quantities", "dissent", "agreement", "verifier"], ...
+    ] = Field(
+        default=("arithmetic", "answer", "conclusion", "quantities", "dissent", "agreement", "verifier"), strict=False
     )
     """Checks that are run on every rationale."""
     dissent_confidence: float = Field(default=0.75, gt=0, le=1)

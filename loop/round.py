@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from loop.checks.risk import Reviewed, RiskModel, evidence, fit
 from loop.config import Config
 from loop.errors import BadConfig, PoolEmpty
 from loop.ledger import to_micro
-from loop.ports import Example, Progress, Reviewers, Silent, Student, Teacher, Trained, Trainer
+from loop.ports import Example, Forced, Progress, Reviewers, Silent, Student, Teacher, Trained, Trainer
 from loop.query import racing, select
 from loop.query.acquisition import ACQUISITIONS, Candidates
 from loop.query.cost import relative_costs, review_chances
@@ -374,6 +375,8 @@ def _check(current: Round, store: Store, parts: Parts, config: Config) -> Round:
     scored = {score.item_key: score.parts for score in rounds.scores(store, id_of(current))}
     audited = {query.item_key for query in rounds.queries(store, id_of(current)) if query.audit}
     version, model = check_set(config.checks), _risk_model(current, store)
+    incumbent = in_force(store, current.run) if "verifier" in config.checks.enabled else None
+    verifier = incumbent and parts.trainer.student(parts.folder / incumbent.folder)
     with parts.progress.bar("rationales are checked", len(todo)) as bar:
         for start in range(0, len(todo), PIECE):
             piece = todo[start : start + PIECE]
@@ -389,6 +392,7 @@ def _check(current: Round, store: Store, parts: Parts, config: Config) -> Round:
                         task=config.task,
                         siblings=tuple(rationales.siblings(store, rationale)),
                         student=scored.get(rationale.item_key),
+                        after=verifier and partial(_answers_after, verifier, wanted[rationale.item_key], rationale),
                     ),
                     config.checks,
                     settled=None
@@ -412,12 +416,22 @@ def _check(current: Round, store: Store, parts: Parts, config: Config) -> Round:
     return rounds.enter(store, current, Stage.REVIEW, review_opened_at=datetime.now(UTC))
 
 
+def _answers_after(student: Student, item: Item, rationale: Rationale) -> list[Forced]:
+    """The student's answers after 0, 1, ... steps of somebody's rationale."""
+    return student.answers_after([item], [[rationale.steps[:end] for end in range(len(rationale.steps) + 1)]])[0]
+
+
 def _risk_model(current: Round, store: Store) -> RiskModel:
     """The round's risk model, fitted once on what people said in earlier rounds."""
     stored = rationales.risk_fit(store, id_of(current))
     if stored is None:
         now = datetime.now(UTC)
-        fitted = fit([_case(store, each) for each in rationales.judged(store, current.run, now)])
+        bodies = {past.id: rounds.config_of(store, past) for past in rounds.all_rounds(store, current.run)}
+        cases = [
+            _case(each, bodies[each.query.round_id]["review"]["risk_threshold"])
+            for each in rationales.judged(store, current.run, now)
+        ]
+        fitted = fit(cases)
         stored = rationales.keep_risk_fit(
             store,
             RiskFit(
@@ -431,9 +445,8 @@ def _risk_model(current: Round, store: Store) -> RiskModel:
     return RiskModel(stored.base, stored.weights, stored.reviewed)
 
 
-def _case(store: Store, judged: rationales.Judged) -> Reviewed:
+def _case(judged: rationales.Judged, threshold: float) -> Reviewed:
     """What a verdict teaches; one that only an audit brought about counts for all that were not audited."""
-    threshold = rounds.config_of(store, judged.round)["review"]["risk_threshold"]
     chance = 1.0 if judged.risk.value >= threshold else judged.query.audit_probability or 1.0
     return Reviewed(judged.risk.evidence, judged.wrong, 1 / chance)
 

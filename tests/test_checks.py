@@ -12,6 +12,7 @@ from loop.answer import Answer, AnswerKind, parse_answer
 from loop.checks.flag import CHECKS, Doubt, Doubtful, check_set, doubts
 from loop.checks.risk import risk
 from loop.config import ChecksConfig, TaskConfig
+from loop.ports import Forced
 from loop.records import Author, Item, Rationale
 from tests.builders import an_item
 
@@ -375,3 +376,47 @@ def test_only_enabled_checks_are_run_and_named() -> None:
     assert doubts(doubtful, ChecksConfig(enabled=())) == []
     assert check_set(everything) != check_set(one)
     assert check_set(one) == check_set(ChecksConfig(enabled=("arithmetic",)))
+
+
+# --- verifier -------------------------------------------------------------------------------------------------------
+
+
+def read_by_a_student(task: TaskConfig, stated: str, forced: Sequence[Forced]) -> list[Doubt]:
+    item = an_item(question="Is it?")
+    given = a_rationale(["first", "second", "third"], stated, task, item)
+    return doubts(Doubtful(item, given, task, after=lambda: forced), ChecksConfig(enabled=("verifier",)))
+
+
+def a_label(name: str, *probabilities: float) -> Forced:
+    return Forced(Answer(kind=AnswerKind.LABEL, value=name), probabilities)
+
+
+def test_the_step_behind_which_the_students_belief_falls_is_named() -> None:
+    rising = [a_label("neutral", 0.2, 0.5, 0.3), a_label("entailment", 0.8, 0.1, 0.1)]
+    falling = [a_label("neutral", 0.3, 0.6, 0.1), a_label("neutral", 0.2, 0.7, 0.1)]
+    (doubt,) = read_by_a_student(LABEL, "entailment", [*rising, *falling])
+    assert doubt.step == 1
+    assert "“neutral”" in doubt.evidence
+    assert "from 80% to 30%" in doubt.evidence
+    assert doubt.weight == pytest.approx(0.4 * 0.8)
+
+
+def test_a_convinced_student_raises_no_doubt() -> None:
+    assert read_by_a_student(LABEL, "neutral", [a_label("neutral", 0.3, 0.6, 0.1)] * 4) == []
+
+
+def test_a_student_that_was_never_convinced_names_no_step() -> None:
+    never = [Forced(Answer(kind=AnswerKind.NUMBER, value="7"))] * 4
+    (doubt,) = read_by_a_student(NUMBER, "5", never)
+    assert (doubt.step, doubt.weight) == (None, 0.4)
+
+
+def test_checks_without_what_they_need_are_left_out_and_dear_ones_where_the_risk_is_settled() -> None:
+    item = an_item(question="How many?")
+
+    def after() -> list[Forced]:
+        raise AssertionError("the student was asked")
+
+    doubtful = Doubtful(item, a_rationale(["1 + 1 = 3"], "9", NUMBER, item), NUMBER, after=after)
+    doubts(doubtful, ChecksConfig(), settled=bool)
+    assert not doubts(Doubtful(item, doubtful.rationale, NUMBER), ChecksConfig(enabled=("verifier", "dissent")))

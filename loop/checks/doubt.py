@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import Any
 
 from loop.config import ChecksConfig, TaskConfig
+from loop.ports import Forced
 from loop.records import Item, Rationale
 
 
@@ -20,6 +21,8 @@ class Doubtful:
     """The teacher's other samples on the item."""
     student: Mapping[str, Any] | None = None
     """`Score.parts` of the item, where a trained student has explained it."""
+    after: Callable[[], Sequence[Forced]] | None = None
+    """The answers that a trained student gives after 0, 1, ... steps of the rationale."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ class Need(StrEnum):
 
     SAMPLES = "samples"
     STUDENT = "student"
+    VERIFIER = "verifier"
     VERDICTS = "verdicts"
     JUDGE = "judge"
 

@@ -3,17 +3,18 @@
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 
-from loop.checks import agreement, answer_form, arithmetic, conclusion, dissent, quantities
+from loop.checks import agreement, answer_form, arithmetic, conclusion, dissent, quantities, verifier
 from loop.checks.doubt import Check, Doubt, Doubtful, Need
 from loop.config import ChecksConfig
 
 __all__ = ["CHECKS", "Check", "Doubt", "Doubtful", "check_set", "doubts"]
 
-VERSION = 2
+VERSION = 3
 """Raised whenever a check or the risk would judge the same rationale differently."""
 
 CHECKS: Mapping[str, Check] = {
-    module.CHECK.name: module.CHECK for module in (arithmetic, answer_form, conclusion, quantities, dissent, agreement)
+    module.CHECK.name: module.CHECK
+    for module in (arithmetic, answer_form, conclusion, quantities, dissent, agreement, verifier)
 }
 
 
@@ -33,11 +34,12 @@ def doubts(
 
 def _met(doubtful: Doubtful) -> set[Need]:
     """What is there for checks to stand on."""
-    return {
-        need
-        for need, there in {Need.SAMPLES: doubtful.siblings, Need.STUDENT: doubtful.student is not None}.items()
-        if there
+    there = {
+        Need.SAMPLES: bool(doubtful.siblings),
+        Need.STUDENT: doubtful.student is not None,
+        Need.VERIFIER: doubtful.after is not None,
     }
+    return {need for need, met in there.items() if met}
 
 
 def check_set(config: ChecksConfig) -> str:

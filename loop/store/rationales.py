@@ -110,20 +110,19 @@ def risk_fit(store: Store, round_id: int) -> RiskFit | None:
 
 @dataclass(frozen=True)
 class Judged:
-    """A checked rationale that people judged, with why and in which round they were asked."""
+    """A checked rationale that people judged, with the query that it came from."""
 
     item: Item
     rationale: Rationale
     risk: Risk
     query: Query
-    round: Round
     wrong: bool
 
 
 def judged(store: Store, run: str, until: datetime) -> list[Judged]:
     """What people judged in a run up to a moment, in the order in which the rationales were stored."""
     query = (
-        select(Item, Rationale, Risk, Query, Round)
+        select(Item, Rationale, Risk, Query)
         .join(Rationale, col(Rationale.item_key) == Item.key)
         .join(Risk, col(Risk.rationale_id) == Rationale.id)
         .join(Round, col(Round.id) == Rationale.round_id)
@@ -139,7 +138,7 @@ def judged(store: Store, run: str, until: datetime) -> list[Judged]:
         ):
             given[verdict.rationale_id or 0][verdict.board, verdict.project, verdict.annotation] = verdict
         return [
-            Judged(item, rationale, risk, asked, opened, wrong)
-            for item, rationale, risk, asked, opened in session.exec(query)
+            Judged(item, rationale, risk, asked, wrong)
+            for item, rationale, risk, asked in session.exec(query)
             if (wrong := found_wrong(given[rationale.id or 0].values())) is not None
         ]

@@ -3,7 +3,7 @@
 import difflib
 import tomllib
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -194,14 +194,15 @@ class BudgetConfig(Table):
     """Limit on reviewers' minutes; it bounds what is sent to them."""
 
 
+CheckName = Literal[
+    "arithmetic", "answer", "conclusion", "quantities", "dissent", "agreement", "neighbours", "verifier", "label_noise"
+]  # fmt: skip
+
+
 class ChecksConfig(Table):
     """What doubts a rationale."""
 
-    enabled: tuple[
-        Literal["arithmetic", "answer", "conclusion", "quantities", "dissent", "agreement", "verifier"], ...
-    ] = Field(
-        default=("arithmetic", "answer", "conclusion", "quantities", "dissent", "agreement", "verifier"), strict=False
-    )
+    enabled: tuple[CheckName, ...] = Field(default=get_args(CheckName), strict=False)
     """Checks that are run on every rationale."""
     dissent_confidence: float = Field(default=0.75, gt=0, le=1)
     """Share of the student's explanations that must agree on another answer to count as dissent."""

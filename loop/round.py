@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from loop import acceptance, evaluation, saving
 from loop.answer import Answer
+from loop.checks import neighbours
 from loop.checks.flag import Doubtful, check_set, doubts
 from loop.checks.risk import Reviewed, RiskModel, evidence, fit
 from loop.config import Config
@@ -375,8 +376,14 @@ def _check(current: Round, store: Store, parts: Parts, config: Config) -> Round:
     scored = {score.item_key: score.parts for score in rounds.scores(store, id_of(current))}
     audited = {query.item_key for query in rounds.queries(store, id_of(current)) if query.audit}
     version, model = check_set(config.checks), _risk_model(current, store)
-    incumbent = in_force(store, current.run) if "verifier" in config.checks.enabled else None
-    verifier = incumbent and parts.trainer.student(parts.folder / incumbent.folder)
+    incumbent = in_force(store, current.run)
+    verifier = None if incumbent is None else parts.trainer.student(parts.folder / incumbent.folder)
+    gold = [
+        (item, rationale.parsed)
+        for item, rationale, decision in decisions.decided(store, current.run)
+        if decision.kind is DecisionKind.GOLD and rationale.parsed is not None
+    ]
+    settled = neighbours.decided([item for item, _ in gold], [answer for _, answer in gold])
     with parts.progress.bar("rationales are checked", len(todo)) as bar:
         for start in range(0, len(todo), PIECE):
             piece = todo[start : start + PIECE]
@@ -392,7 +399,10 @@ def _check(current: Round, store: Store, parts: Parts, config: Config) -> Round:
                         task=config.task,
                         siblings=tuple(rationales.siblings(store, rationale)),
                         student=scored.get(rationale.item_key),
-                        after=verifier and partial(_answers_after, verifier, wanted[rationale.item_key], rationale),
+                        after=None
+                        if verifier is None
+                        else cache(partial(_answers_after, verifier, wanted[rationale.item_key], rationale)),
+                        decided=settled,
                     ),
                     config.checks,
                     settled=None

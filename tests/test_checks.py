@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loop.answer import Answer, AnswerKind, parse_answer
+from loop.checks import neighbours
 from loop.checks.flag import CHECKS, Doubt, Doubtful, check_set, doubts
 from loop.checks.risk import risk
 from loop.config import ChecksConfig, TaskConfig
@@ -409,6 +410,47 @@ def test_a_student_that_was_never_convinced_names_no_step() -> None:
     never = [Forced(Answer(kind=AnswerKind.NUMBER, value="7"))] * 4
     (doubt,) = read_by_a_student(NUMBER, "5", never)
     assert (doubt.step, doubt.weight) == (None, 0.4)
+
+
+# --- neighbours, label noise ----------------------------------------------------------------------------------------
+
+
+def beside_decided(label: str, question: str) -> list[Doubt]:
+    items = [an_item(f"d{at}", question=f"where is my card number {at}") for at in range(8)]
+    settled = neighbours.decided(items, [Answer(kind=AnswerKind.LABEL, value="neutral")] * 8)
+    item = an_item("new", question=question)
+    doubtful = Doubtful(item, a_rationale(["so"], label, LABEL, item), LABEL, decided=settled)
+    return doubts(doubtful, ChecksConfig(enabled=("neighbours",)))
+
+
+def test_a_label_that_no_similar_decided_item_has_is_doubted() -> None:
+    (doubt,) = beside_decided("entailment", "where is my card")
+    assert "5 have “neutral”" in doubt.evidence
+    assert "where is my card number" in doubt.evidence
+
+
+@pytest.mark.parametrize(("label", "question"), [("neutral", "where is my card"), ("entailment", "quite otherwise")])
+def test_the_neighbours_label_or_no_neighbours_raise_no_doubt(label: str, question: str) -> None:
+    assert beside_decided(label, question) == []
+
+
+def test_too_few_or_wordless_decided_items_are_no_neighbours() -> None:
+    answer = Answer(kind=AnswerKind.LABEL, value="neutral")
+    assert neighbours.decided([an_item("a")] * 3, [answer] * 3) is None
+    assert neighbours.decided([an_item("a", question="???")] * 30, [answer] * 30) is None
+
+
+@pytest.mark.parametrize(
+    ("shares", "weight"), [((0.1, 0.8, 0.1), 0.4 * 0.7), ((0.5, 0.3, 0.2), None), ((0.4, 0.4, 0.2), None), ((), None)]
+)
+def test_a_label_that_the_student_finds_less_likely_than_another_is_noise(
+    shares: tuple[float, ...], weight: float | None
+) -> None:
+    item = an_item(question="Is it?")
+    given = a_rationale(["so"], "entailment", LABEL, item)
+    doubtful = Doubtful(item, given, LABEL, after=lambda: [a_label("neutral", *shares)])
+    found = doubts(doubtful, ChecksConfig(enabled=("label_noise",)))
+    assert [doubt.weight for doubt in found] == ([] if weight is None else [pytest.approx(weight)])
 
 
 def test_checks_without_what_they_need_are_left_out_and_dear_ones_where_the_risk_is_settled() -> None:

@@ -3,11 +3,14 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from loop.config import ChecksConfig, TaskConfig
 from loop.ports import Forced
 from loop.records import Item, Rationale
+
+if TYPE_CHECKING:
+    from loop.checks.neighbours import Decided
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,8 @@ class Doubtful:
     """`Score.parts` of the item, where a trained student has explained it."""
     after: Callable[[], Sequence[Forced]] | None = None
     """The answers that a trained student gives after 0, 1, ... steps of the rationale."""
+    decided: "Decided | None" = None
+    """What people settled on for other items."""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,17 @@
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 
-from loop.checks import agreement, answer_form, arithmetic, conclusion, dissent, quantities, verifier
+from loop.checks import (
+    agreement,
+    answer_form,
+    arithmetic,
+    conclusion,
+    dissent,
+    label_noise,
+    neighbours,
+    quantities,
+    verifier,
+)
 from loop.checks.doubt import Check, Doubt, Doubtful, Need
 from loop.config import ChecksConfig
 
@@ -14,7 +24,17 @@ VERSION = 3
 
 CHECKS: Mapping[str, Check] = {
     module.CHECK.name: module.CHECK
-    for module in (arithmetic, answer_form, conclusion, quantities, dissent, agreement, verifier)
+    for module in (
+        arithmetic,
+        answer_form,
+        conclusion,
+        quantities,
+        dissent,
+        agreement,
+        neighbours,
+        verifier,
+        label_noise,
+    )
 }
 
 
@@ -38,6 +58,7 @@ def _met(doubtful: Doubtful) -> set[Need]:
         Need.SAMPLES: bool(doubtful.siblings),
         Need.STUDENT: doubtful.student is not None,
         Need.VERIFIER: doubtful.after is not None,
+        Need.VERDICTS: doubtful.decided is not None,
     }
     return {need for need, met in there.items() if met}
 

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -377,7 +377,7 @@ def _check(current: Round, store: Store, parts: Parts, config: Config) -> Round:
     audited = {query.item_key for query in rounds.queries(store, id_of(current)) if query.audit}
     version, model = check_set(config.checks), _risk_model(current, store)
     incumbent = in_force(store, current.run)
-    verifier = None if incumbent is None else parts.trainer.student(parts.folder / incumbent.folder)
+    trained = None if incumbent is None else parts.trainer.student(parts.folder / incumbent.folder)
     gold = [
         (item, rationale.parsed)
         for item, rationale, decision in decisions.decided(store, current.run)
@@ -399,9 +399,12 @@ def _check(current: Round, store: Store, parts: Parts, config: Config) -> Round:
                         task=config.task,
                         siblings=tuple(rationales.siblings(store, rationale)),
                         student=scored.get(rationale.item_key),
-                        after=None
-                        if verifier is None
-                        else cache(partial(_answers_after, verifier, wanted[rationale.item_key], rationale)),
+                        after=partial(_answers_after, trained, wanted[rationale.item_key], rationale)
+                        if trained is not None and config.student.kind == "causal"
+                        else None,
+                        probabilities=partial(_probabilities, trained, wanted[rationale.item_key])
+                        if trained is not None
+                        else None,
                         decided=settled,
                     ),
                     config.checks,
@@ -429,6 +432,11 @@ def _check(current: Round, store: Store, parts: Parts, config: Config) -> Round:
 def _answers_after(student: Student, item: Item, rationale: Rationale) -> list[Forced]:
     """The student's answers after 0, 1, ... steps of somebody's rationale."""
     return student.answers_after([item], [[rationale.steps[:end] for end in range(len(rationale.steps) + 1)]])[0]
+
+
+def _probabilities(student: Student, item: Item) -> Sequence[float]:
+    """Of the allowed answers, by a student that sees the item alone."""
+    return student.probabilities([item])[0]
 
 
 def _risk_model(current: Round, store: Store) -> RiskModel:

@@ -448,7 +448,7 @@ def test_a_label_that_the_student_finds_less_likely_than_another_is_noise(
 ) -> None:
     item = an_item(question="Is it?")
     given = a_rationale(["so"], "entailment", LABEL, item)
-    doubtful = Doubtful(item, given, LABEL, after=lambda: [a_label("neutral", *shares)])
+    doubtful = Doubtful(item, given, LABEL, probabilities=lambda: shares)
     found = doubts(doubtful, ChecksConfig(enabled=("label_noise",)))
     assert [doubt.weight for doubt in found] == ([] if weight is None else [pytest.approx(weight)])
 

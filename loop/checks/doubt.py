@@ -26,6 +26,8 @@ class Doubtful:
     """`Score.parts` of the item, where a trained student has explained it."""
     after: Callable[[], Sequence[Forced]] | None = None
     """The answers that a trained student gives after 0, 1, ... steps of the rationale."""
+    probabilities: Callable[[], Sequence[float]] | None = None
+    """Of the allowed answers, in their order, by a trained student that sees the item alone."""
     decided: "Decided | None" = None
     """What people settled on for other items."""
 

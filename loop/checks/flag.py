@@ -56,7 +56,7 @@ def _met(doubtful: Doubtful) -> set[Need]:
     """What is there for checks to stand on."""
     there = {
         Need.SAMPLES: bool(doubtful.siblings),
-        Need.STUDENT: doubtful.student is not None,
+        Need.STUDENT: doubtful.student is not None or doubtful.probabilities is not None,
         Need.VERIFIER: doubtful.after is not None,
         Need.VERDICTS: doubtful.decided is not None,
     }

@@ -18,9 +18,9 @@ WEIGHT = 0.4
 def noisy_label(doubtful: Doubtful, config: ChecksConfig) -> list[Doubt]:  # noqa: ARG001 - the checks' signature
     """A doubt where the student, given the item alone, finds another label likelier."""
     given = doubtful.rationale.parsed
-    if given is None or given.kind is not AnswerKind.LABEL or doubtful.after is None:
+    if given is None or given.kind is not AnswerKind.LABEL or doubtful.probabilities is None:
         return []
-    labels, shares = list(doubtful.task.labels), np.array(doubtful.after()[0].probabilities)
+    labels, shares = list(doubtful.task.labels), np.array(doubtful.probabilities())
     if len(shares) != len(labels) or given.value not in labels:
         return []
     quality = float(
@@ -34,4 +34,4 @@ def noisy_label(doubtful: Doubtful, config: ChecksConfig) -> list[Doubt]:  # noq
     return [Doubt("label_noise", None, evidence, WEIGHT * (1 - 2 * quality))]
 
 
-CHECK = Check("label_noise", noisy_label, milliseconds=101, needs=frozenset({Need.VERIFIER}))
+CHECK = Check("label_noise", noisy_label, milliseconds=20, needs=frozenset({Need.STUDENT}))

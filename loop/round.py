@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from functools import partial
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +18,13 @@ from loop import acceptance, evaluation, saving
 from loop.answer import Answer
 from loop.checks import neighbours
 from loop.checks.flag import Doubtful, check_set, doubts
-from loop.checks.risk import Reviewed, RiskModel, evidence, fit
+from loop.checks.learn import Judged, learn
+from loop.checks.reader import Reader
+from loop.checks.risk import RiskModel, evidence
 from loop.config import Config
 from loop.errors import BadConfig, PoolEmpty
 from loop.ledger import to_micro
-from loop.ports import Example, Forced, Progress, Reviewers, Silent, Student, Teacher, Trained, Trainer
+from loop.ports import Example, Progress, Reviewers, Silent, Student, Teacher, Trained, Trainer
 from loop.query import racing, select
 from loop.query.acquisition import ACQUISITIONS, Candidates
 from loop.query.cost import relative_costs, review_chances
@@ -56,6 +58,8 @@ from loop.teacher.prompt import most_input_tokens, request_for
 
 PIECE = 64
 """Rationales checked, or holdout items predicted, between two commits."""
+SHOWN = 0.1
+"""Weight below which a doubt counts, but is no flag that anybody is shown."""
 
 
 @dataclass(frozen=True)
@@ -372,84 +376,97 @@ def _ask(current: Round, store: Store, parts: Parts, config: Config) -> Round:
 
 
 def _check(current: Round, store: Store, parts: Parts, config: Config) -> Round:
-    todo = rationales.unchecked(store, id_of(current))
-    scored = {score.item_key: score.parts for score in rounds.scores(store, id_of(current))}
+    looked_at = _Looking(current, store, parts, config)
     audited = {query.item_key for query in rounds.queries(store, id_of(current)) if query.audit}
-    version, model = check_set(config.checks), _risk_model(current, store)
-    incumbent = in_force(store, current.run)
-    trained = None if incumbent is None else parts.trainer.student(parts.folder / incumbent.folder)
-    gold = [
-        (item, rationale.parsed)
-        for item, rationale, decision in decisions.decided(store, current.run)
-        if decision.kind is DecisionKind.GOLD and rationale.parsed is not None
-    ]
-    settled = neighbours.decided([item for item, _ in gold], [answer for _, answer in gold])
+    fitted, learned = _learned(current, store, looked_at, config)
+    version, todo = check_set(config.checks), rationales.unchecked(store, id_of(current))
     with parts.progress.bar("rationales are checked", len(todo)) as bar:
         for start in range(0, len(todo), PIECE):
             piece = todo[start : start + PIECE]
-            wanted = items.existing(store, [rationale.item_key for rationale in piece])
             flags: list[Flag] = []
             risks: list[Risk] = []
-            for rationale in piece:
-                assert rationale.id is not None
+            for case in looked_at(piece):
+                number = case.rationale.id
+                assert number is not None
                 found = doubts(
-                    Doubtful(
-                        item=wanted[rationale.item_key],
-                        rationale=rationale,
-                        task=config.task,
-                        siblings=tuple(rationales.siblings(store, rationale)),
-                        student=scored.get(rationale.item_key),
-                        after=partial(_answers_after, trained, wanted[rationale.item_key], rationale)
-                        if trained is not None and config.student.kind == "causal"
-                        else None,
-                        probabilities=partial(_probabilities, trained, wanted[rationale.item_key])
-                        if trained is not None
-                        else None,
-                        decided=settled,
-                    ),
+                    replace(case, reader=learned),
                     config.checks,
                     settled=None
-                    if rationale.item_key in audited
-                    else lambda seen: model(evidence(seen)) >= config.checks.settled_risk,
+                    if case.item.key in audited
+                    else lambda some: fitted(evidence(some)) >= config.checks.settled_risk,
                 )
+                seen = evidence(found)
+                risks.append(Risk(rationale_id=number, value=fitted(seen), check_set=version, evidence=seen))
                 flags += [
                     Flag(
-                        rationale_id=rationale.id,
+                        rationale_id=number,
                         check_name=doubt.check,
                         step=doubt.step,
                         evidence=doubt.evidence,
                         weight=doubt.weight,
                     )
                     for doubt in found
+                    if doubt.weight >= SHOWN
                 ]
-                seen = evidence(found)
-                risks.append(Risk(rationale_id=rationale.id, value=model(seen), check_set=version, evidence=seen))
             rationales.keep_checked(store, risks, flags)
             bar.advance(len(piece))
     return rounds.enter(store, current, Stage.REVIEW, review_opened_at=datetime.now(UTC))
 
 
-def _answers_after(student: Student, item: Item, rationale: Rationale) -> list[Forced]:
-    """The student's answers after 0, 1, ... steps of somebody's rationale."""
-    return student.answers_after([item], [[rationale.steps[:end] for end in range(len(rationale.steps) + 1)]])[0]
+class _Looking:
+    """Puts together what checks compare a rationale with, from what the store and the student in force know."""
 
-
-def _probabilities(student: Student, item: Item) -> Sequence[float]:
-    """Of the allowed answers, by a student that sees the item alone."""
-    return student.probabilities([item])[0]
-
-
-def _risk_model(current: Round, store: Store) -> RiskModel:
-    """The round's risk model, fitted once on what people said in earlier rounds."""
-    stored = rationales.risk_fit(store, id_of(current))
-    if stored is None:
-        now = datetime.now(UTC)
-        bodies = {past.id: rounds.config_of(store, past) for past in rounds.all_rounds(store, current.run)}
-        cases = [
-            _case(each, bodies[each.query.round_id]["review"]["risk_threshold"])
-            for each in rationales.judged(store, current.run, now)
+    def __init__(self, current: Round, store: Store, parts: Parts, config: Config) -> None:
+        self._store, self._config = store, config
+        self._scored = {score.item_key: score.parts for score in rounds.scores(store, id_of(current))}
+        incumbent = in_force(store, current.run)
+        self._student = None if incumbent is None else parts.trainer.student(parts.folder / incumbent.folder)
+        gold = [
+            (item, rationale.parsed)
+            for item, rationale, decision in decisions.decided(store, current.run)
+            if decision.kind is DecisionKind.GOLD and rationale.parsed is not None
         ]
-        fitted = fit(cases)
+        self._decided = neighbours.decided([item for item, _ in gold], [answer for _, answer in gold])
+
+    def __call__(self, some: Sequence[Rationale]) -> list[Doubtful]:
+        wanted = items.existing(self._store, [rationale.item_key for rationale in some])
+        return [self._case(wanted[rationale.item_key], rationale) for rationale in some]
+
+    def _case(self, item: Item, rationale: Rationale) -> Doubtful:
+        student = self._student
+        parts = [rationale.steps[:end] for end in range(len(rationale.steps) + 1)]
+        return Doubtful(
+            item=item,
+            rationale=rationale,
+            task=self._config.task,
+            siblings=tuple(rationales.siblings(self._store, rationale)),
+            student=self._scored.get(item.key),
+            after=(lambda: student.answers_after([item], [parts])[0])
+            if student is not None and self._config.student.kind == "causal"
+            else None,
+            probabilities=cache(lambda: student.probabilities([item])[0]) if student is not None else None,
+            decided=self._decided,
+        )
+
+
+def _learned(current: Round, store: Store, looked_at: _Looking, config: Config) -> tuple[RiskModel, Reader | None]:
+    """The round's risk model, fitted once on what people said in earlier rounds, and its reader."""
+    stored = rationales.risk_fit(store, id_of(current))
+    until = datetime.now(UTC) if stored is None else stored.fitted_at
+    past = rationales.judged(store, current.run, until)
+    bodies = {each.id: rounds.config_of(store, each) for each in rounds.all_rounds(store, current.run)}
+    judged = [
+        Judged(
+            case,
+            each.risk.evidence,
+            each.wrong,
+            1 / _review_chance(each, bodies[each.query.round_id]["review"]["risk_threshold"]),
+        )
+        for case, each in zip(looked_at([each.rationale for each in past]), past, strict=True)
+    ]
+    pool = looked_at([each for each in rationales.of_round(store, id_of(current)) if is_reply(each)])
+    fitted, learned = learn(judged, pool, seed=_seed(config, current.number))
+    if stored is None:
         stored = rationales.keep_risk_fit(
             store,
             RiskFit(
@@ -457,16 +474,15 @@ def _risk_model(current: Round, store: Store) -> RiskModel:
                 base=fitted.base,
                 weights=dict(fitted.weights),
                 reviewed=fitted.reviewed,
-                fitted_at=now,
+                fitted_at=until,
             ),
         )
-    return RiskModel(stored.base, stored.weights, stored.reviewed)
+    return RiskModel(stored.base, stored.weights, stored.reviewed), learned
 
 
-def _case(judged: rationales.Judged, threshold: float) -> Reviewed:
-    """What a verdict teaches; one that only an audit brought about counts for all that were not audited."""
-    chance = 1.0 if judged.risk.value >= threshold else judged.query.audit_probability or 1.0
-    return Reviewed(judged.risk.evidence, judged.wrong, 1 / chance)
+def _review_chance(judged: rationales.Judged, threshold: float) -> float:
+    """How likely a rationale was to be reviewed: for certain from the threshold on, else as an audit."""
+    return 1.0 if judged.risk.value >= threshold else judged.query.audit_probability or 1.0
 
 
 # --- REVIEW ---------------------------------------------------------------------------------------------------------

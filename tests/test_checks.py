@@ -441,16 +441,16 @@ def test_too_few_or_wordless_decided_items_are_no_neighbours() -> None:
 
 
 @pytest.mark.parametrize(
-    ("shares", "weight"), [((0.1, 0.8, 0.1), 0.4 * 0.7), ((0.5, 0.3, 0.2), None), ((0.4, 0.4, 0.2), None), ((), None)]
+    ("shares", "quality"), [((0.1, 0.8, 0.1), 0.15), ((0.5, 0.3, 0.2), 0.6), ((0.4, 0.4, 0.2), 0.5), ((), None)]
 )
-def test_a_label_that_the_student_finds_less_likely_than_another_is_noise(
-    shares: tuple[float, ...], weight: float | None
+def test_a_label_is_doubted_the_more_the_likelier_another_one_is(
+    shares: tuple[float, ...], quality: float | None
 ) -> None:
     item = an_item(question="Is it?")
-    given = a_rationale(["so"], "entailment", LABEL, item)
-    doubtful = Doubtful(item, given, LABEL, probabilities=lambda: shares)
+    doubtful = Doubtful(item, a_rationale(["so"], "entailment", LABEL, item), LABEL, probabilities=lambda: shares)
     found = doubts(doubtful, ChecksConfig(enabled=("label_noise",)))
-    assert [doubt.weight for doubt in found] == ([] if weight is None else [pytest.approx(weight)])
+    assert [each.weight for each in found] == ([] if quality is None else [pytest.approx(0.4 * (1 - quality))])
+    assert all("“neutral”" in each.evidence for each in found)
 
 
 def test_checks_without_what_they_need_are_left_out_and_dear_ones_where_the_risk_is_settled() -> None:

@@ -11,6 +11,7 @@ from loop.records import Item, Rationale
 
 if TYPE_CHECKING:
     from loop.checks.neighbours import Decided
+    from loop.checks.reader import Reader
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class Doubtful:
     """Of the allowed answers, in their order, by a trained student that sees the item alone."""
     decided: "Decided | None" = None
     """What people settled on for other items."""
+    reader: "Reader | None" = None
+    """What learned from verdicts on other rationales."""
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from loop.checks import (
     label_noise,
     neighbours,
     quantities,
+    reader,
     verifier,
 )
 from loop.checks.doubt import Check, Doubt, Doubtful, Need
@@ -19,7 +20,7 @@ from loop.config import ChecksConfig
 
 __all__ = ["CHECKS", "Check", "Doubt", "Doubtful", "check_set", "doubts"]
 
-VERSION = 3
+VERSION = 4
 """Raised whenever a check or the risk would judge the same rationale differently."""
 
 CHECKS: Mapping[str, Check] = {
@@ -32,6 +33,7 @@ CHECKS: Mapping[str, Check] = {
         dissent,
         agreement,
         neighbours,
+        reader,
         verifier,
         label_noise,
     )
@@ -58,7 +60,7 @@ def _met(doubtful: Doubtful) -> set[Need]:
         Need.SAMPLES: bool(doubtful.siblings),
         Need.STUDENT: doubtful.student is not None or doubtful.probabilities is not None,
         Need.VERIFIER: doubtful.after is not None,
-        Need.VERDICTS: doubtful.decided is not None,
+        Need.VERDICTS: doubtful.decided is not None or doubtful.reader is not None,
     }
     return {need for need, met in there.items() if met}
 

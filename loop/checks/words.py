@@ -4,34 +4,35 @@ from collections.abc import Mapping
 from fractions import Fraction
 
 
-def _words(text: str) -> frozenset[str]:
+def word_set(text: str) -> frozenset[str]:
+    """The words of a text, each once."""
     return frozenset(text.split())
 
 
-CLAUSES = _words("and so then if but or because which while when than mod is are was gives makes leaves x")
+CLAUSES = word_set("and so then if but or because which while when than mod is are was gives makes leaves x")
 """Words that end a unit: what follows belongs to another clause."""
-DETERMINERS = _words("the these those his her their its all a")
-UNIT_LETTERS = _words("g m l h s a")
+DETERMINERS = word_set("the these those his her their its all a")
+UNIT_LETTERS = word_set("g m l h s a")
 """Single letters that may stand behind a number; all others are variables."""
-ABOUT = _words("≈ about approximately approx roughly around nearly almost rounded ~")
-LEADING = ABOUT | _words("a total of the exactly just only")
+ABOUT = word_set("≈ about approximately approx roughly around nearly almost rounded ~")
+LEADING = ABOUT | word_set("a total of the exactly just only")
 """Words between a relation and the right side."""
-COMPARED = _words(
+COMPARED = word_set(
     "more less fewer times greater larger smaller percent away out short over under than too older younger"
 )
 """Words after which a right side is no result, as in `5 - 3 is 2 less than 4`."""
-SHADOWS = _words(
+SHADOWS = word_set(
     "twice double triple thrice half third quarter root sqrt log sin cos tan mod modulo average mean dozen dozens "
     "hundred thousand thousands million millions billion k score scores remainder r squared cubed max min gcd lcm "
     "full whole complete"
 )
 """Words that change a value beside the signs; a failing equation with one of them is not judged."""
 FAMILIES: Mapping[str, frozenset[str]] = {
-    "time": _words("second minute hour day week month year"),
-    "length": _words("mm cm m meter metre km inch inches foot feet yard mile"),
-    "weight": _words("mg g gram kg kilogram ounce pound ton"),
-    "volume": _words("ml l liter litre cup pint quart gallon"),
-    "money": _words("cent ¢ $ dollar penny pennies nickel dime quarter"),
+    "time": word_set("second minute hour day week month year"),
+    "length": word_set("mm cm m meter metre km inch inches foot feet yard mile"),
+    "weight": word_set("mg g gram kg kilogram ounce pound ton"),
+    "volume": word_set("ml l liter litre cup pint quart gallon"),
+    "money": word_set("cent ¢ $ dollar penny pennies nickel dime quarter"),
 }
 """Units by what they measure; a failing equation between two units of a family is a conversion, not a mistake."""
 

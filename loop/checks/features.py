@@ -1,0 +1,138 @@
+"""What can be counted in a rationale: how it uses the item, what the other samples support, and how it is written."""
+
+import math
+import re
+from collections.abc import Container, Iterable
+
+from loop.answer import AnswerKind
+from loop.checks.doubt import Doubtful
+from loop.checks.words import word_set
+
+WORD = re.compile(r"[^\W\d_]+|\d+(?:[.,]\d+)*")
+NUMBER = re.compile(r"\d+(?:,\d{3})*(?:\.\d+)?")
+HEDGES = word_set("may might maybe could possibly probably likely perhaps seems appears unclear assume assuming")
+DENIALS = word_set("not no never cannot can't isn't doesn't don't without neither nor none nothing")
+MOST_CHARACTERS = 20_000
+"""Of a text, what is counted; the rest is not looked at."""
+
+
+def features(case: Doubtful) -> dict[str, float]:
+    """Named counts and shares of one rationale, most of them in the unit interval."""
+    item, text = case.item.text[:MOST_CHARACTERS], "\n".join(case.rationale.steps)[:MOST_CHARACTERS]
+    found = _writing(item, text, case) | _use(item, text, case) | _samples(text, case)
+    if case.task.answer is AnswerKind.NUMBER:
+        found |= _quantities(item, text, case)
+    if case.rationale.confidence is not None:
+        found["confidence"] = case.rationale.confidence
+    given = case.rationale.parsed
+    if given is not None and given.kind is AnswerKind.LABEL:
+        found |= {f"{name} if {given.value}": value for name, value in found.items()}
+        found[given.value] = 1.0
+    return found
+
+
+def _writing(item: str, text: str, case: Doubtful) -> dict[str, float]:
+    words = _words(text)
+    return {
+        "length": math.log1p(len(words)),
+        "length of the item": math.log1p(len(_words(item))),
+        "steps": math.log1p(len(case.rationale.steps)),
+        "hedges": min(1.0, 0.5 * sum(word in HEDGES for word in words)),
+        "denials": min(1.0, 0.5 * sum(word in DENIALS for word in words)),
+        "denials in the item": min(1.0, 0.5 * sum(word in DENIALS for word in _words(item))),
+        "repetition": 1 - len(set(words)) / len(words) if words else 0.0,
+        "no answer": float(case.rationale.answer is None),
+        "question": float("?" in text),
+        "ends in a full stop": float(text.rstrip().endswith((".", "。"))),
+    }
+
+
+def _use(item: str, text: str, case: Doubtful) -> dict[str, float]:
+    """Overlap of the rationale with the item, with its first and last part, and with the answer."""
+    parts = [part for part in item.split("\n") if part.strip()] or [""]
+    first, last, words = set(_words(parts[0])), set(_words(parts[-1])), set(_words(text))
+    both = set(_words(item))
+    answer = set(_words(_answer_text(case)))
+    others = {word for choice in case.item.choices for word in _words(choice)} - answer
+    return {
+        "item words used": _inside(both, words),
+        "words from the item": _inside(words, both),
+        "first part used": _inside(first, words),
+        "words from the first part": _inside(words, first),
+        "last part used": _inside(last, words),
+        "words from the last part": _inside(words, last),
+        "last part within the first": _inside(last, first),
+        "last part new and used": _inside(last - first, words),
+        "first part alone used": _inside(first - last, words),
+        "answer words used": _inside(answer, words),
+        "answer words in the item": _inside(answer, both),
+        "other choices used": _inside(others - both, words),
+        "new words": math.log1p(len(words - both - answer)),
+    }
+
+
+def _samples(text: str, case: Doubtful) -> dict[str, float]:
+    """What the teacher's other samples say of the answer and of the words."""
+    if not case.siblings:
+        return {}
+    answers = [sibling.answer for sibling in case.siblings if sibling.answer is not None]
+    same = sum(answer == case.rationale.answer for answer in answers)
+    most = max((answers.count(answer) for answer in set(answers) if answer != case.rationale.answer), default=0)
+    n = max(1, len(answers))
+    words = set(_words(text)) - set(_words(case.item.text[:MOST_CHARACTERS]))
+    support = [_inside(words, set(_words("\n".join(each.steps)[:MOST_CHARACTERS]))) for each in case.siblings]
+    return {
+        "samples that agree": same / n,
+        "samples that agree on another answer": most / n,
+        "another answer leads": float(most > same),
+        "answers per sample": len(set(answers)) / n,
+        "words supported by other samples": sum(support) / len(support),
+    }
+
+
+def _quantities(item: str, text: str, case: Doubtful) -> dict[str, float]:
+    asked, used = set(_numbers(item)), set(_numbers(text))
+    given = next(iter(_numbers(case.rationale.stated)), None)
+    elsewhere = [set(_numbers("\n".join(each.steps)[:MOST_CHARACTERS])) for each in case.siblings]
+    reached = [_inside({number}, some) for number in used - asked for some in elsewhere]
+    found = {
+        "quantities left out": 1 - _inside(asked, used),
+        "quantities in the item": math.log1p(len(asked)),
+        "equations": math.log1p(text.count("=")),
+    }
+    if elsewhere:
+        found["quantities supported by other samples"] = sum(reached) / len(reached) if reached else 1.0
+    if given is not None:
+        found |= {
+            "answer is a fraction": float(given != int(given)),
+            "answer stands in the item": float(given in asked),
+            "answer is 0": float(given == 0),
+            "answer is negative": float("-" in case.rationale.stated),
+            "size of the answer": math.log1p(given),
+        }
+        if elsewhere:
+            found["answer reached by other samples"] = sum(given in some for some in elsewhere) / len(elsewhere)
+    return found
+
+
+def _answer_text(case: Doubtful) -> str:
+    """The answer in words: the text of a choice, the label, or what was stated."""
+    given = case.rationale.parsed
+    if given is not None and given.kind is AnswerKind.CHOICE:
+        place = ord(given.value) - ord("A")
+        return case.item.choices[place] if 0 <= place < len(case.item.choices) else ""
+    return case.rationale.stated[:MOST_CHARACTERS]
+
+
+def _words(text: str) -> list[str]:
+    return WORD.findall(text.casefold())
+
+
+def _numbers(text: str) -> list[float]:
+    return [float(found.replace(",", "")) for found in NUMBER.findall(text) if len(found) < 16]
+
+
+def _inside(some: Iterable[object], others: Container[object]) -> float:
+    """The share of some things that are among others; 1 of nothing."""
+    counted = list(some)
+    return sum(each in others for each in counted) / len(counted) if counted else 1.0

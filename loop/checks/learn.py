@@ -23,7 +23,7 @@ class Judged:
 
 
 def learn(judged: Sequence[Judged], unjudged: Sequence[Doubtful], *, seed: int) -> tuple[RiskModel, Reader | None]:
-    """A risk model, and a reader where verdicts suffice; the model weighs the reader by what it says of unseen cases."""
+    """A risk model, and a reader where verdicts suffice, which the model weighs by what it says of unseen cases."""
     cases, wrong = [each.case for each in judged], [each.wrong for each in judged]
     background = Background([*cases, *unjudged], seed=seed)
     read = reader.cross_fitted(cases, wrong, background, seed=seed)

@@ -40,9 +40,10 @@ from connectors.progress import RichProgress
 from connectors.wiring import cache_folder
 from loop.answer import AnswerKind, parse_answer, split_steps
 from loop.certificate import certified_threshold
+from loop.checks.arithmetic import wrong_equations
 from loop.checks.doubt import Doubtful
 from loop.checks.flag import doubts
-from loop.checks.learn import Judged, learn
+from loop.checks.learn import Judged, Learned, learn
 from loop.checks.risk import evidence
 from loop.config import ChecksConfig, StudentConfig, TaskConfig
 from loop.interval import clopper_pearson_upper, wilson
@@ -256,6 +257,11 @@ def _cell(world: World, reviews: int, seeds: int) -> Row | None:
         some = np.array([case.answer_right for case in world.dev])
         cell["auroc_answer_right"] = _mean(_auroc(wrong[some], run["risk"][some]) for run in runs)
         cell["answer_right_and_a_step_wrong"] = int(lucky.sum())
+    if any(case.first_error is not None for case in world.dev):
+        first = [case.first_error for case in world.dev]
+        cell["first_error_f1"] = _mean(_first_error_f1(run["said"], first) for run in runs)
+        cell["peers_first_error_f1"] = {"arithmetic check": _first_error_f1(runs[0]["arithmetic"], first)}
+        cell["_said"], cell["_first"] = [run["said"] for run in runs], first
     cell |= _promise(world, reviews)
     return cell
 
@@ -263,12 +269,40 @@ def _cell(world: World, reviews: int, seeds: int) -> Row | None:
 def _ours(world: World, reviews: int, seed: int) -> Row:
     """The risk of every dev rationale by what a campaign would do: checks, a reader, a risk fitted on the verdicts."""
     reviewed, pool = _drawn(world, reviews, seed)
-    judged = [Judged(case.doubtful, evidence(doubts(case.doubtful, CHECKS)), case.wrong) for case in reviewed]
-    fitted, learned = learn(judged, pool, seed=seed)
+    learned = learn(_judged(reviewed), pool, seed=seed)
     started = time.process_time()
-    risks = [fitted(evidence(doubts(replace(case.doubtful, reader=learned), CHECKS))) for case in world.dev]
+    risks = [_risk(case, learned) for case in world.dev]
     spent = time.process_time() - started
-    return {"risk": np.array(risks), "milliseconds": 1000 * spent / len(risks), "weights": fitted.weights}
+    return {
+        "risk": np.array(risks),
+        "milliseconds": 1000 * spent / len(risks),
+        "said": [learned.first_error and learned.first_error.first_error(case.doubtful) for case in world.dev],
+        "arithmetic": [
+            min(
+                (doubt.step for doubt in wrong_equations(case.doubtful, CHECKS) if doubt.step is not None), default=None
+            )
+            for case in world.dev
+        ],
+    }
+
+
+def _risk(case: Case, learned: Learned) -> float:
+    return learned.risk(evidence(doubts(learned.knows(case.doubtful), CHECKS)))
+
+
+def _judged(reviewed: Sequence[Case]) -> list[Judged]:
+    """What a reviewer would have said; of files where steps are marked also of the steps."""
+    marked = any(case.first_error is not None for case in reviewed)
+    return [
+        Judged(
+            case.doubtful,
+            evidence(doubts(case.doubtful, CHECKS)),
+            case.wrong,
+            steps=marked and (not case.wrong or case.first_error is not None),
+            first_error=case.first_error,
+        )
+        for case in reviewed
+    ]
 
 
 CHECKS = ChecksConfig()
@@ -326,11 +360,10 @@ def _promise(world: World, reviews: int) -> Row:
     The model is fitted once on the reviewed train rows; these are left out of the splits.
     """
     reviewed, pool = _drawn(world, min(reviews, len(world.train) // 2), 0)
-    judged = [Judged(case.doubtful, evidence(doubts(case.doubtful, CHECKS)), case.wrong) for case in reviewed]
-    fitted, learned = learn(judged, pool, seed=0)
+    learned = learn(_judged(reviewed), pool, seed=0)
     taken = {case.key for case in reviewed}
     fresh = [case for case in (*world.train, *world.dev) if case.key not in taken][:3000]
-    risks = np.array([fitted(evidence(doubts(replace(case.doubtful, reader=learned), CHECKS))) for case in fresh])
+    risks = np.array([_risk(case, learned) for case in fresh])
     wrong = np.array([case.wrong for case in fresh])
     chance = np.random.default_rng(0)
     held, covered = [], []
@@ -435,6 +468,14 @@ def _auroc(wrong: NDArray[np.bool_], scores: Floats) -> float:
     return float(roc_auc_score(wrong, scores))
 
 
+def _first_error_f1(said: Sequence[int | None], first: Sequence[int | None]) -> float:
+    """ProcessBench's: harmonic mean of the right steps among wrong and the spared among right rationales, times 100."""
+    found = [one == other for one, other in zip(said, first, strict=True) if other is not None]
+    spared = [one is None for one, other in zip(said, first, strict=True) if other is None]
+    both = (float(np.mean(found)) if found else 0.0, float(np.mean(spared)) if spared else 0.0)
+    return round(200 * both[0] * both[1] / sum(both), 2) if sum(both) else 0.0
+
+
 def _recall(wrong: NDArray[np.bool_], risks: Floats, share: float) -> float:
     """Share of the wrong ones among the riskiest, over what is possible."""
     chosen = np.argsort(-risks, kind="stable")[: math.ceil(share * len(risks))]
@@ -471,6 +512,15 @@ def _figures(cells: Sequence[Row]) -> Row:
         f"{each}.{name}": figure(drawn[0][at], min(low[at], drawn[0][at]), max(high[at], drawn[0][at]), unit)
         for at, (each, unit) in enumerate(zip(names, ("AUROC", "AUROC", "of its ceiling", "share"), strict=True))
     }
+    if "_said" in main[0]:
+        first, said = (
+            np.array(main[0]["_first"], dtype=object),
+            [np.array(each, dtype=object) for each in main[0]["_said"]],
+        )
+        draws = [chance.integers(len(first), size=len(first)) for _ in range(RESAMPLES)]
+        drawn_f1 = [float(np.mean([_first_error_f1(each[rows], first[rows]) for each in said])) for rows in draws]
+        bounds = np.quantile(drawn_f1, [0.025, 0.975])
+        figures[f"first_error_f1.{name}"] = figure(main[0]["first_error_f1"], *map(float, bounds), "F1 x 100")
     certified, held = sum(cell["certified"] for cell in main), sum(cell["held"] for cell in main)
     covered = [each for cell in main for each in cell["covered"]]
     if certified:

@@ -195,8 +195,8 @@ class BudgetConfig(Table):
 
 
 CheckName = Literal[
-    "arithmetic", "answer", "conclusion", "quantities", "dissent", "agreement", "neighbours", "reader", "verifier",
-    "label_noise",
+    "arithmetic", "answer", "conclusion", "quantities", "dissent", "agreement", "neighbours", "reader",
+    "first_error", "verifier", "label_noise",
 ]  # fmt: skip
 
 

@@ -18,8 +18,7 @@ from loop import acceptance, evaluation, saving
 from loop.answer import Answer
 from loop.checks import neighbours
 from loop.checks.flag import Doubtful, check_set, doubts
-from loop.checks.learn import Judged, learn
-from loop.checks.reader import Reader
+from loop.checks.learn import Judged, Learned, learn
 from loop.checks.risk import RiskModel, evidence
 from loop.config import Config
 from loop.errors import BadConfig, PoolEmpty
@@ -378,7 +377,7 @@ def _ask(current: Round, store: Store, parts: Parts, config: Config) -> Round:
 def _check(current: Round, store: Store, parts: Parts, config: Config) -> Round:
     looked_at = _Looking(current, store, parts, config)
     audited = {query.item_key for query in rounds.queries(store, id_of(current)) if query.audit}
-    fitted, learned = _learned(current, store, looked_at, config)
+    learned = _learned(current, store, looked_at, config)
     version, todo = check_set(config.checks), rationales.unchecked(store, id_of(current))
     with parts.progress.bar("rationales are checked", len(todo)) as bar:
         for start in range(0, len(todo), PIECE):
@@ -389,14 +388,14 @@ def _check(current: Round, store: Store, parts: Parts, config: Config) -> Round:
                 number = case.rationale.id
                 assert number is not None
                 found = doubts(
-                    replace(case, reader=learned),
+                    learned.knows(case),
                     config.checks,
                     settled=None
                     if case.item.key in audited
-                    else lambda some: fitted(evidence(some)) >= config.checks.settled_risk,
+                    else lambda some: learned.risk(evidence(some)) >= config.checks.settled_risk,
                 )
                 seen = evidence(found)
-                risks.append(Risk(rationale_id=number, value=fitted(seen), check_set=version, evidence=seen))
+                risks.append(Risk(rationale_id=number, value=learned.risk(seen), check_set=version, evidence=seen))
                 flags += [
                     Flag(
                         rationale_id=number,
@@ -449,8 +448,8 @@ class _Looking:
         )
 
 
-def _learned(current: Round, store: Store, looked_at: _Looking, config: Config) -> tuple[RiskModel, Reader | None]:
-    """The round's risk model, fitted once on what people said in earlier rounds, and its reader."""
+def _learned(current: Round, store: Store, looked_at: _Looking, config: Config) -> Learned:
+    """What people said in earlier rounds teaches the round; its risk model is stored, and stays."""
     stored = rationales.risk_fit(store, id_of(current))
     until = datetime.now(UTC) if stored is None else stored.fitted_at
     past = rationales.judged(store, current.run, until)
@@ -461,23 +460,25 @@ def _learned(current: Round, store: Store, looked_at: _Looking, config: Config) 
             each.risk.evidence,
             each.wrong,
             1 / _review_chance(each, bodies[each.query.round_id]["review"]["risk_threshold"]),
+            steps=not each.wrong or bool(each.wrong_steps),
+            first_error=min(each.wrong_steps, default=None),
         )
         for case, each in zip(looked_at([each.rationale for each in past]), past, strict=True)
     ]
     pool = looked_at([each for each in rationales.of_round(store, id_of(current)) if is_reply(each)])
-    fitted, learned = learn(judged, pool, seed=_seed(config, current.number))
+    learned = learn(judged, pool, seed=_seed(config, current.number))
     if stored is None:
         stored = rationales.keep_risk_fit(
             store,
             RiskFit(
                 round_id=id_of(current),
-                base=fitted.base,
-                weights=dict(fitted.weights),
-                reviewed=fitted.reviewed,
+                base=learned.risk.base,
+                weights=dict(learned.risk.weights),
+                reviewed=learned.risk.reviewed,
                 fitted_at=until,
             ),
         )
-    return RiskModel(stored.base, stored.weights, stored.reviewed), learned
+    return replace(learned, risk=RiskModel(stored.base, stored.weights, stored.reviewed))
 
 
 def _review_chance(judged: rationales.Judged, threshold: float) -> float:

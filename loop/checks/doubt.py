@@ -10,6 +10,7 @@ from loop.ports import Forced
 from loop.records import Item, Rationale
 
 if TYPE_CHECKING:
+    from loop.checks.first_error import FirstError
     from loop.checks.neighbours import Decided
     from loop.checks.reader import Reader
 
@@ -33,6 +34,8 @@ class Doubtful:
     """What people settled on for other items."""
     reader: "Reader | None" = None
     """What learned from verdicts on other rationales."""
+    first_error: "FirstError | None" = None
+    """What learned from the steps that people marked."""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from loop.checks import (
     arithmetic,
     conclusion,
     dissent,
+    first_error,
     label_noise,
     neighbours,
     quantities,
@@ -34,6 +35,7 @@ CHECKS: Mapping[str, Check] = {
         agreement,
         neighbours,
         reader,
+        first_error,
         verifier,
         label_noise,
     )
@@ -60,7 +62,7 @@ def _met(doubtful: Doubtful) -> set[Need]:
         Need.SAMPLES: bool(doubtful.siblings),
         Need.STUDENT: doubtful.student is not None or doubtful.probabilities is not None,
         Need.VERIFIER: doubtful.after is not None,
-        Need.VERDICTS: doubtful.decided is not None or doubtful.reader is not None,
+        Need.VERDICTS: any((doubtful.decided, doubtful.reader, doubtful.first_error)),
     }
     return {need for need, met in there.items() if met}
 

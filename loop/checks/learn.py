@@ -1,36 +1,62 @@
-"""What verdicts on some rationales teach about others: a reader, and how much to believe each check."""
+"""What verdicts on some rationales teach about others: a reader, where to look first, which checks to believe."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from loop.checks import reader
+from loop.checks import first_error, reader
 from loop.checks.doubt import Doubt, Doubtful
+from loop.checks.first_error import FirstError
 from loop.checks.reader import Background, Reader
-from loop.checks.risk import Reviewed, RiskModel, evidence, fit
+from loop.checks.risk import PRIOR, Reviewed, RiskModel, evidence, fit
 
 
 @dataclass(frozen=True)
 class Judged:
-    """A rationale that people judged, with the evidence that the other checks gave.
+    """A rationale that people judged, with the evidence that the checks gave when it was new.
 
-    `weight` is 1 / its chance of being reviewed.
+    `weight` is 1 / its chance of being reviewed. `first_error` counts only where people judged the `steps` too.
     """
 
     case: Doubtful
     evidence: Mapping[str, float]
     wrong: bool
     weight: float = 1.0
+    steps: bool = False
+    first_error: int | None = None
 
 
-def learn(judged: Sequence[Judged], unjudged: Sequence[Doubtful], *, seed: int) -> tuple[RiskModel, Reader | None]:
-    """A risk model, and a reader where verdicts suffice, which the model weighs by what it says of unseen cases."""
+@dataclass(frozen=True)
+class Learned:
+    """What there is to learn; a part is None where verdicts are too few."""
+
+    risk: RiskModel = PRIOR
+    reader: Reader | None = None
+    first_error: FirstError | None = None
+
+    def knows(self, case: Doubtful) -> Doubtful:
+        """The case with what was learned, for the checks to use."""
+        return replace(case, reader=self.reader, first_error=self.first_error)
+
+
+def learn(judged: Sequence[Judged], unjudged: Sequence[Doubtful], *, seed: int) -> Learned:
+    """Learn from verdicts; what the risk is told of a judged case comes from models that did not see its verdict."""
     cases, wrong = [each.case for each in judged], [each.wrong for each in judged]
     background = Background([*cases, *unjudged], seed=seed)
     read = reader.cross_fitted(cases, wrong, background, seed=seed)
-    shares = [None] * len(judged) if read is None else map(float, read)
-    seen = []
-    for each, share in zip(judged, shares, strict=True):
-        others = {name: value for name, value in each.evidence.items() if name != "reader"}
-        own = {} if share is None else evidence([Doubt("reader", None, "", share)])
-        seen.append(Reviewed(others | own, each.wrong, each.weight))
-    return fit(seen), reader.fit(cases, wrong, background, seed=seed)
+    marked = [at for at, each in enumerate(judged) if each.steps]
+    looking = first_error.fit([cases[at] for at in marked], [judged[at].first_error for at in marked], seed=seed)
+    told: list[list[Doubt]] = [[] for _ in judged]
+    for at, share in enumerate(() if read is None else read):
+        told[at].append(Doubt("reader", None, "", float(share)))
+    for at, share in zip(marked, () if looking is None else looking.unseen_wrong, strict=False):
+        told[at].append(Doubt("first_error", None, "", share))
+    seen = [
+        Reviewed(_without(each.evidence) | evidence(doubts), each.wrong, each.weight)
+        for each, doubts in zip(judged, told, strict=True)
+    ]
+    return Learned(fit(seen), reader.fit(cases, wrong, background, seed=seed), looking)
+
+
+def _without(found: Mapping[str, float]) -> dict[str, float]:
+    """The evidence of the checks that learn nothing."""
+    return {name: value for name, value in found.items() if name not in ("reader", "first_error")}

@@ -1,7 +1,7 @@
 """Rationales, flags and risks in the store."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -10,6 +10,9 @@ from sqlmodel import col, select
 from loop.answer import Answer
 from loop.records import Author, Flag, Item, Query, Rationale, ReviewTask, Risk, RiskFit, Round, Verdict, found_wrong
 from loop.store.database import Store
+
+BAD_MARKS = frozenset({"wrong", "unsupported", "hallucinated"})
+"""What reviewers say of a step that is not right."""
 
 
 def of_round(store: Store, round_id: int) -> list[Rationale]:
@@ -117,6 +120,8 @@ class Judged:
     risk: Risk
     query: Query
     wrong: bool
+    wrong_steps: frozenset[int]
+    """Steps that somebody marked as wrong, unsupported or hallucinated, 0-based; none where most accept."""
 
 
 def judged(store: Store, run: str, until: datetime) -> list[Judged]:
@@ -138,7 +143,18 @@ def judged(store: Store, run: str, until: datetime) -> list[Judged]:
         ):
             given[verdict.rationale_id or 0][verdict.board, verdict.project, verdict.annotation] = verdict
         return [
-            Judged(item, rationale, risk, asked, wrong)
+            Judged(
+                item,
+                rationale,
+                risk,
+                asked,
+                wrong,
+                _wrong_steps(given[rationale.id or 0].values()) if wrong else frozenset(),
+            )
             for item, rationale, risk, asked in session.exec(query)
             if (wrong := found_wrong(given[rationale.id or 0].values())) is not None
         ]
+
+
+def _wrong_steps(verdicts: Iterable[Verdict]) -> frozenset[int]:
+    return frozenset(int(step) for verdict in verdicts for step, mark in verdict.marks.items() if mark in BAD_MARKS)

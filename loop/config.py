@@ -195,7 +195,7 @@ class BudgetConfig(Table):
 
 
 CheckName = Literal[
-    "arithmetic", "answer", "conclusion", "quantities", "dissent", "agreement", "neighbours", "reader",
+    "instructions", "arithmetic", "answer", "conclusion", "quantities", "dissent", "agreement", "neighbours", "reader",
     "first_error", "verifier", "label_noise",
 ]  # fmt: skip
 

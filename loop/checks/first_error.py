@@ -105,7 +105,7 @@ class _Hazard:
 
 
 def _first(hazard: Floats) -> Floats:
-    return hazard * np.concatenate([[1.0], np.cumprod(1 - hazard)[:-1]])
+    return np.asarray(hazard * np.concatenate([[1.0], np.cumprod(1 - hazard)[:-1]]))
 
 
 def _any(hazard: Floats) -> float:

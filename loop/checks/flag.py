@@ -10,6 +10,7 @@ from loop.checks import (
     conclusion,
     dissent,
     first_error,
+    instructions,
     label_noise,
     neighbours,
     quantities,
@@ -21,12 +22,13 @@ from loop.config import ChecksConfig
 
 __all__ = ["CHECKS", "Check", "Doubt", "Doubtful", "check_set", "doubts"]
 
-VERSION = 4
+VERSION = 5
 """Raised whenever a check or the risk would judge the same rationale differently."""
 
 CHECKS: Mapping[str, Check] = {
     module.CHECK.name: module.CHECK
     for module in (
+        instructions,
         arithmetic,
         answer_form,
         conclusion,

@@ -20,6 +20,8 @@ BASE = 0.1
 """Taken as wrong among rationales without any doubt; with one sample of a weak teacher it is more."""
 SURE = 0.999
 """A doubt of more weight than this counts as of this."""
+HOSTILE = 0.98
+"""Least risk of a rationale that speaks to its graders or hides something: nothing that is learned makes up for it."""
 WEIGHT_SPREAD = 0.5
 """Standard deviation of the prior of a weight around 1."""
 BASE_SPREAD = 1.5
@@ -42,7 +44,8 @@ class RiskModel:
 
     def __call__(self, evidence: Mapping[str, float]) -> float:
         """The probability in (0, 1) that a rationale with such evidence is wrong."""
-        return float(expit(self.base + sum(self.weights.get(name, 1.0) * each for name, each in evidence.items())))
+        odds = self.base + sum(self.weights.get(name, 1.0) * each for name, each in evidence.items())
+        return max(float(expit(odds)), HOSTILE if "instructions" in evidence else 0.0)
 
 
 PRIOR = RiskModel()

@@ -87,7 +87,8 @@ def _open(project: Project, pilot: int | None) -> Round:
 
 def _pilot(config: Config, size: int) -> Config:
     query = config.query.model_copy(update={"acquisition": "random", "batch_size": size})
-    return config.model_copy(update={"query": query, "review": config.review.model_copy(update={"audit_share": 1.0})})
+    review = config.review.model_copy(update={"audit_share": 1.0, "certify_share": 0.0})
+    return config.model_copy(update={"query": query, "review": review})
 
 
 def _before_next(

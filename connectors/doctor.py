@@ -78,7 +78,7 @@ def _teacher(project: Project) -> str:
 
 
 def _reviewers(project: Project) -> str:
-    address = project.board.address()
+    address = project.board().address()
     return f"reviewers work at {address}"
 
 

@@ -69,7 +69,7 @@ def push_reviews(project: Project) -> str:
         raise PreceptorError("no round is in review; `preceptor run` brings one there")
     pending = reviews.pending(project.store, rounds_of.id_of(current))
     project.desk().push(pending)
-    return f"{len(pending)} reviews stand at {project.board.address()}"
+    return f"{len(pending)} reviews stand at {project.desk().address()}"
 
 
 def review_state(project: Project) -> str:

@@ -29,7 +29,8 @@ class LabelStudioBoard:
         self._url = url.rstrip("/")
         self._name = name or f"label-studio {self._url}"
         self._page = page or interface()
-        self._title = f"{title[:36]} {hashlib.sha256(self._page.encode()).hexdigest()[:12]}"
+        version = hashlib.sha256("\n".join([title, self._page]).encode()).hexdigest()
+        self._title = f"{title[:36]} {version[:12]}"
         self._http = httpx.Client(trust_env=False, timeout=60.0)
         self._client = LabelStudio(base_url=self._url, api_key=token, httpx_client=self._http)
         self._project: int | None = None

@@ -39,6 +39,7 @@ class Project:
         self.path = path.resolve()
         self.progress = progress
         config = load(path)
+        self._boards: dict[int, Board] = {}
         self.config: Config = (
             config if run is None else config.model_copy(update={"run": config.run.model_copy(update={"name": run})})
         )
@@ -122,10 +123,12 @@ class Project:
         with serving(file) as address:
             yield OpenAITeacher(config.model_copy(update={"base_url": address}))
 
-    @cached_property
-    def board(self) -> Board:
-        """Where reviewers judge rationales."""
-        return self._board_with(None, self.config.run.name)
+    def board(self, slot: int = 0) -> Board:
+        """Where reviewers judge rationales: a project for each slot, so that second reviews are blind."""
+        if slot not in self._boards:
+            numbered = f" {slot + 1}" if slot else ""
+            self._boards[slot] = self._board_with(None, f"{self.config.run.name}{numbered}")
+        return self._boards[slot]
 
     def holdout_board(self, page: str) -> Board:
         """Where people answer questions for the holdout."""
@@ -158,7 +161,7 @@ class Project:
     def desk(self) -> Desk:
         """The reviewers' desk on the board."""
         book = reviews.RunReviewBook(self.store, self.config.run.name)
-        return Desk(lambda: self.board, book, self._details, self.config.task)
+        return Desk(self.board, book, self._details, self.config.task)
 
     def _details(self, rationale: Rationale, item: Item) -> Details:
         """What a reviewer sees beside the rationale."""
@@ -177,8 +180,9 @@ class Project:
         settings = self.config.simulated_reviewer
         if settings.truth is None:
             return None
+        slots = reviews.RunReviewBook(self.store, self.config.run.name).slots()
         return SimulatedReviewer(
-            self.board,
+            [self.board(slot) for slot in slots],
             read_truth(self.home / settings.truth),
             self.config.task,
             error_rate=settings.error_rate,

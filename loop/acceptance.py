@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from loop.answer import Answer
 from loop.config import AcceptanceConfig
-from loop.records import DecisionKind, Query, Rationale, ReviewTask, Verdict, VerdictKind
+from loop.records import DecisionKind, Query, Rationale, Verdict, VerdictKind, deciding
 
 
 @dataclass(frozen=True)
@@ -19,23 +19,47 @@ class Decided:
     corrected: tuple[tuple[str, ...], Answer] | None = None
 
 
+@dataclass(frozen=True)
+class Passing:
+    """Risks strictly below which a rationale passes unreviewed, and below which that is certified."""
+
+    silver: float
+    certified: float
+
+
+def passing(config: AcceptanceConfig, threshold: float | None) -> Passing:
+    """What passes where this threshold is certified, or none."""
+    certified = threshold or 0.0
+    return Passing(certified if config.require_certificate else config.silver_risk, certified)
+
+
 def decide(
     query: Query,
     rationale: Rationale | None,
-    task: ReviewTask | None,
+    sent: bool,
     verdicts: Sequence[Verdict],
     risk: float | None,
-    config: AcceptanceConfig,
+    limits: Passing,
 ) -> Decided:
-    """Decide about an item when its review closes; people's verdicts go before the risk."""
+    """Decide about an item when its review closes, `sent` if it was to be reviewed.
+
+    People's verdicts go before the risk.
+    """
     if rationale is None:
         return _undecided(query.problem or "no reply came")
     votes = _votes(verdicts)
     if votes:
         return _judged(rationale, votes)
-    if task is not None:
+    if sent:
         return _undecided("no verdict when the review closed")
-    return _unreviewed(rationale, risk, config)
+    return unreviewed(rationale, risk, limits)
+
+
+def contradict(verdicts: Sequence[Verdict]) -> bool:
+    """Whether reviewers contradict each other, so that one more person has to decide."""
+    votes = _votes(verdicts)
+    corrected = {vote.answer for vote in votes if vote.kind is VerdictKind.EDIT}
+    return len({vote.kind for vote in votes}) > 1 or len(corrected) > 1
 
 
 def _undecided(reason: str) -> Decided:
@@ -43,9 +67,9 @@ def _undecided(reason: str) -> Decided:
 
 
 def _votes(verdicts: Sequence[Verdict]) -> list[Verdict]:
-    """The newest interpreted verdict of each reviewer, oldest first."""
-    usable = sorted((each for each in verdicts if each.kind is not None), key=lambda each: each.updated_at)
-    newest = {each.reviewer or (each.board, each.project, each.annotation): each for each in usable}
+    """The newest deciding verdict of each reviewer in each slot, oldest first."""
+    usable = sorted(deciding(verdicts), key=lambda each: each.updated_at)
+    newest = {(each.slot, each.reviewer or (each.board, each.project, each.annotation)): each for each in usable}
     return sorted(newest.values(), key=lambda each: (each.updated_at, each.annotation))
 
 
@@ -100,14 +124,17 @@ def _with_reasons(said: str, votes: Sequence[Verdict]) -> str:
     return f"{said}: {', '.join(reasons)}" if reasons else said
 
 
-def _unreviewed(rationale: Rationale, risk: float | None, config: AcceptanceConfig) -> Decided:
+def unreviewed(rationale: Rationale, risk: float | None, limits: Passing) -> Decided:
     """What becomes of a rationale that nobody looked at."""
     if rationale.answer is None:
         return _undecided("the answer is not an allowed one")
     if risk is None:
         return _undecided("not checked")
-    if config.require_certificate:
+    if limits.silver == 0:
         return _undecided("no certificate, and not reviewed")
-    if risk >= config.silver_risk:
+    if risk >= limits.silver:
         return _undecided(f"risk {risk:.2f}, but the minutes for review were spent")
-    return Decided(DecisionKind.SILVER, f"not reviewed, risk {risk:.2f}")
+    certified = risk < limits.certified
+    return Decided(
+        DecisionKind.SILVER, f"not reviewed, {'certified ' if certified else ''}risk {risk:.2f}", certified=certified
+    )

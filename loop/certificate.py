@@ -10,9 +10,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
 from scipy.stats import hypergeom
 
 from loop.interval import clopper_pearson_upper
+
+MOST_WAYS = 4_000_000_000
+"""Steps of arithmetic up to which the bound over several strata is exact."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,11 @@ class Stratum:
         if not 0 <= self.wrong <= self.audited <= self.population:
             raise ValueError(f"{self.wrong} wrong of {self.audited} audited of {self.population} rows is impossible")
 
+    @property
+    def most(self) -> int:
+        """The most rows that can be wrong after what the audit found."""
+        return self.population - (self.audited - self.wrong)
+
 
 def most_wrong(stratum: Stratum, level: float) -> int:
     """The upper `level` confidence bound on the wrong rows of a stratum, those that the audit found included.
@@ -37,7 +47,7 @@ def most_wrong(stratum: Stratum, level: float) -> int:
     The largest number under which so few wrong rows in the sample had a chance of more than 1 - level (exact inversion
     of the hypergeometric distribution; Buonaccorsi, The American Statistician 41, 1987).
     """
-    low, high = stratum.wrong, stratum.population - (stratum.audited - stratum.wrong)
+    low, high = stratum.wrong, stratum.most
     while low < high:
         middle = (low + high + 1) // 2
         chance = hypergeom.cdf(stratum.wrong, stratum.population, middle, stratum.audited)
@@ -48,14 +58,41 @@ def most_wrong(stratum: Stratum, level: float) -> int:
 def wrong_rows_bound(strata: Sequence[Stratum], delta: float) -> tuple[int, float]:
     """With confidence 1 - delta at most so many of the unaudited rows are wrong: their number, and their share.
 
-    The chance of error is split evenly over the strata; the share is 0 where nothing is unaudited.
+    The largest number of wrong rows under which, however they lie over the strata, so few in the samples had a chance
+    of more than delta. That also holds where later strata depend on what earlier samples showed. Of strata too large
+    to try every way, each gets an even part of delta instead. The share is 0 where nothing is unaudited.
     """
-    if not strata:
-        return 0, 0.0
-    level = 1 - delta / len(strata)
-    wrong = sum(most_wrong(each, level) - each.wrong for each in strata)
+    found = sum(each.wrong for each in strata)
+    ways = sum(each.population for each in strata) * sum(each.most for each in strata) * (found + 1) ** 2
+    if ways <= MOST_WAYS:
+        wrong = _most_wrong_in_all(strata, found, delta) - found
+    else:
+        wrong = sum(most_wrong(each, 1 - delta / len(strata)) - each.wrong for each in strata)
     unaudited = sum(each.population - each.audited for each in strata)
     return wrong, wrong / unaudited if unaudited else 0.0
+
+
+def _most_wrong_in_all(strata: Sequence[Stratum], found: int, delta: float) -> int:
+    """The bound on all wrong rows of the strata, by dynamic programming over where they lie.
+
+    `chance[m, t]` is the largest chance, over all ways in which m wrong rows can lie in the strata from one on, that
+    their samples hold at most t of them.
+    """
+    chance = np.ones((1, found + 1))
+    for each in reversed(strata):
+        wrong = np.arange(each.wrong, each.most + 1)
+        seen: NDArray[np.float64] = np.array(
+            hypergeom.pmf(np.arange(found + 1)[None, :], each.population, wrong[:, None], each.audited)
+        )
+        wider = np.zeros((len(chance) + each.most, found + 1))
+        for m, share in zip(wrong, seen, strict=True):
+            reached = np.zeros_like(chance)
+            for x in range(found + 1):
+                reached[:, x:] += share[x] * chance[:, : found + 1 - x]
+            here = wider[m : m + len(chance)]
+            np.maximum(here, reached, out=here)
+        chance = wider
+    return int(np.flatnonzero(chance[:, found] > delta).max())
 
 
 def audits_needed(alpha: float, delta: float, wrong: int = 0) -> int:
@@ -75,6 +112,12 @@ def look_delta(delta: float, look: int) -> float:
     return 6 * delta / (math.pi**2 * look**2)
 
 
+def testable(thresholds: Sequence[float], risks: Sequence[float], *, alpha: float, delta: float) -> list[float]:
+    """The thresholds below which enough audits lie to certify them if none is wrong, the strictest first."""
+    needed = audits_needed(alpha, delta)
+    return [each for each in sorted(thresholds) if sum(risk < each for risk in risks) >= needed]
+
+
 def certified_threshold(
     thresholds: Sequence[float], audited: Sequence[tuple[float, bool]], *, alpha: float, delta: float
 ) -> float | None:
@@ -82,10 +125,11 @@ def certified_threshold(
 
     Fixed-sequence testing (Angelopoulos and others, Learn then Test, arXiv 2110.01052): from strict to loose, up to the
     first threshold whose one-sided Clopper-Pearson bound is above alpha. `thresholds` must be fixed before the audits
-    are read; `audited` has the risk of each, and whether it was wrong.
+    are read; `audited` has the risk of each, and whether it was wrong. Which thresholds are tested depends on risks
+    alone: those below which too few audits lie to certify anything are passed over.
     """
     last = None
-    for threshold in sorted(thresholds):
+    for threshold in testable(thresholds, [risk for risk, _ in audited], alpha=alpha, delta=delta):
         below = [wrong for risk, wrong in audited if risk < threshold]
         if clopper_pearson_upper(sum(below), len(below), 1 - delta) > alpha:
             break

@@ -224,6 +224,9 @@ class ReviewConfig(Table):
     """Title of the project that holds the review tasks."""
     audit_share: float = Field(default=0.1, ge=0, le=1)
     """Share of all asked rationales that people review whatever the risk."""
+    certify_share: float = Field(default=0.5, ge=0, le=1)
+    """Share of the audits that serve certificates alone. Each is reviewed by two people who do not see each other's
+    verdict, a third decides where they disagree, and nothing learns from it until a certificate is issued."""
     risk_threshold: float = Field(default=0.3, ge=0, le=1)
     """Rationales at or above this risk are sent to reviewers."""
     quorum: float = Field(default=1.0, gt=0, le=1)
@@ -248,12 +251,19 @@ class SimulatedReviewerConfig(Table):
 
 
 class AcceptanceConfig(Table):
-    """What becomes training data without a person's look."""
+    """What becomes training data without a person's look, and what is promised of it."""
 
     silver_risk: float = Field(default=0.3, ge=0, le=1)
     """Unreviewed rationales strictly below this risk become silver."""
     require_certificate: bool = False
-    """Whether silver needs a certificate; without one the rationale is reviewed instead."""
+    """Whether silver needs a certified threshold; what lies above it, or without one everything, is reviewed."""
+    alpha: float = Field(default=0.05, gt=0, lt=1)
+    """Largest share of wrong rationales that is called certified."""
+    delta: float = Field(default=0.1, gt=0, lt=1)
+    """Chance that a certificate says too much; all looks at a threshold share it."""
+    thresholds: tuple[float, ...] = Field(default=(0.02, 0.05, 0.1, 0.15, 0.2, 0.3), strict=False, min_length=1)
+    """Risks that are tested for a certified threshold, the strictest first. Like alpha and delta they are fixed before
+    the first audit is read, and cannot change within a run."""
 
 
 class EvaluationConfig(Table):

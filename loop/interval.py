@@ -30,6 +30,11 @@ def clopper_pearson_upper(successes: int, n: int, level: float = 0.95) -> float:
     return 1.0 if successes >= n else float(beta.ppf(level, successes + 1, n - successes))
 
 
+def clopper_pearson_lower(successes: int, n: int, level: float = 0.95) -> float:
+    """The exact one-sided lower bound of a share."""
+    return 0.0 if successes == 0 else float(beta.ppf(1 - level, successes, n - successes + 1))
+
+
 def paired_difference(before: Sequence[bool], after: Sequence[bool], level: float = 0.9) -> Interval:
     """Interval of the share right after minus the share right before, on the same items in the same order.
 

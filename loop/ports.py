@@ -242,8 +242,12 @@ class ReviewBook(Protocol):
         """The newest `updated_at` of the verdicts stored for this project (ISO 8601 with microseconds)."""
         ...
 
-    def reviewed(self, uid: str) -> tuple[Rationale, Item] | None:
-        """The rationale and the item behind a task's uid."""
+    def reviewed(self, uid: str) -> tuple[ReviewTask, Rationale, Item] | None:
+        """The task of a uid with its rationale and item."""
+        ...
+
+    def slots(self) -> list[int]:
+        """The slots in which the run ever opened a task."""
         ...
 
     def keep_verdict(self, verdict: Verdict) -> bool:

@@ -10,17 +10,18 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from loop import acceptance, evaluation, saving
+from loop import acceptance, certification, evaluation, saving
 from loop.answer import Answer
 from loop.checks import neighbours
 from loop.checks.flag import Doubtful, check_set, doubts
 from loop.checks.learn import Judged, Learned, learn
 from loop.checks.risk import RiskModel, evidence
-from loop.config import Config
+from loop.config import Config, ReviewConfig
 from loop.errors import BadConfig, PoolEmpty
 from loop.ledger import to_micro
 from loop.ports import Example, Progress, Reviewers, Silent, Student, Teacher, Trained, Trainer
@@ -30,6 +31,8 @@ from loop.query.cost import relative_costs, review_chances
 from loop.query.domains import gap, shares
 from loop.query.sieve import sieve
 from loop.records import (
+    ADJUDICATION,
+    SECOND,
     Arm,
     Author,
     Checkpoint,
@@ -48,7 +51,18 @@ from loop.records import (
     Split,
     Stage,
 )
-from loop.store import asking, checkpoints, decisions, items, rationales, reading, reviews, rounds, shadows
+from loop.store import (
+    asking,
+    certificates,
+    checkpoints,
+    decisions,
+    items,
+    rationales,
+    reading,
+    reviews,
+    rounds,
+    shadows,
+)
 from loop.store.database import Store
 from loop.store.money import Purse
 from loop.teacher.ask import ask
@@ -57,6 +71,8 @@ from loop.teacher.prompt import most_input_tokens, request_for
 
 PIECE = 64
 """Rationales checked, or holdout items predicted, between two commits."""
+FROZEN = ("task.", "pool.", "run.seed", "acceptance.alpha", "acceptance.delta", "acceptance.thresholds")
+"""Settings that a run keeps."""
 SHOWN = 0.1
 """Weight below which a doubt counts, but is no flag that anybody is shown."""
 
@@ -97,7 +113,7 @@ def advance(current: Round, store: Store, parts: Parts, config: Config) -> Round
         current = rounds.enter(store, current, Stage.ACCEPT)
 
     if current.stage is Stage.ACCEPT:
-        current = _accept(current, store, config)
+        current = _accept(current, store, parts, config)
 
     if current.stage is Stage.TRAIN:
         current = _train(current, store, parts, config)
@@ -135,7 +151,8 @@ def resume(store: Store, current: Round, config: Config) -> tuple[Round, list[st
     past = rounds.config_of(store, current)
     body = config.model_dump(mode="json")
     body["query"] = past["query"]
-    body["review"]["audit_share"] = past["review"]["audit_share"]
+    for name in ("audit_share", "certify_share"):
+        body["review"][name] = past["review"].get(name, body["review"][name])
     changed = _permitted_changes(store, current, body)
     return (rounds.take_config(store, current, body) if changed else current), changed
 
@@ -255,7 +272,7 @@ def _costs(candidates: Sequence[Item], store: Store, run: str, teacher: Teacher,
     ]
     domain, risks = reading.domains(store), reading.risks_of(store, run)
     past = [
-        (domain[each.item_key], risks[each.id] >= _review_threshold(config))
+        (domain[each.item_key], risks[each.id] >= _review_threshold(config, None))
         for each in reading.rationales_of(store, run)
         if each.id in risks
     ]
@@ -413,11 +430,14 @@ def _check(current: Round, store: Store, parts: Parts, config: Config) -> Round:
 
 
 class _Looking:
-    """Puts together what checks compare a rationale with, from what the store and the student in force know."""
+    """Puts together what checks compare a rationale with, from what the store and the student in force know.
+
+    What the student said of an item when it was picked is that of the round that asked it.
+    """
 
     def __init__(self, current: Round, store: Store, parts: Parts, config: Config) -> None:
         self._store, self._config = store, config
-        self._scored = {score.item_key: score.parts for score in rounds.scores(store, id_of(current))}
+        self._scored = cache(self._scores)
         incumbent = in_force(store, current.run)
         self._student = None if incumbent is None else parts.trainer.student(parts.folder / incumbent.folder)
         gold = [
@@ -431,6 +451,9 @@ class _Looking:
         wanted = items.existing(self._store, [rationale.item_key for rationale in some])
         return [self._case(wanted[rationale.item_key], rationale) for rationale in some]
 
+    def _scores(self, round_id: int) -> Mapping[str, Mapping[str, Any]]:
+        return {score.item_key: score.parts for score in rounds.scores(self._store, round_id)}
+
     def _case(self, item: Item, rationale: Rationale) -> Doubtful:
         student = self._student
         parts = [rationale.steps[:end] for end in range(len(rationale.steps) + 1)]
@@ -439,7 +462,7 @@ class _Looking:
             rationale=rationale,
             task=self._config.task,
             siblings=tuple(rationales.siblings(self._store, rationale)),
-            student=self._scored.get(item.key),
+            student=self._scored(rationale.round_id).get(item.key),
             after=(lambda: student.answers_after([item], [parts])[0])
             if student is not None and self._config.student.kind == "causal"
             else None,
@@ -449,9 +472,15 @@ class _Looking:
 
 
 def _learned(current: Round, store: Store, looked_at: _Looking, config: Config) -> Learned:
-    """What people said in earlier rounds teaches the round; its risk model is stored, and stays."""
+    """What people said in earlier rounds teaches the round; its risk model is stored, and stays.
+
+    Under a certified threshold the round learns what the one that was looked at had learned, and nothing else.
+    """
     stored = rationales.risk_fit(store, id_of(current))
-    until = datetime.now(UTC) if stored is None else stored.fitted_at
+    relied_on = certification.threshold_in_force(store, current, config) if stored is None else None
+    fixed = stored or (None if relied_on is None else rationales.risk_fit(store, relied_on.round_id))
+    until = datetime.now(UTC) if fixed is None else fixed.fitted_at
+    learned_in = None if fixed is None else fixed.learned_in or fixed.round_id
     past = rationales.judged(store, current.run, until)
     bodies = {each.id: rounds.config_of(store, each) for each in rounds.all_rounds(store, current.run)}
     judged = [
@@ -459,31 +488,36 @@ def _learned(current: Round, store: Store, looked_at: _Looking, config: Config) 
             case,
             each.risk.evidence,
             each.wrong,
-            1 / _review_chance(each, bodies[each.query.round_id]["review"]["risk_threshold"]),
+            1 / _review_chance(each, ReviewConfig.model_validate(bodies[each.query.round_id]["review"])),
             steps=not each.wrong or bool(each.wrong_steps),
             first_error=min(each.wrong_steps, default=None),
         )
         for case, each in zip(looked_at([each.rationale for each in past]), past, strict=True)
     ]
-    pool = looked_at([each for each in rationales.of_round(store, id_of(current)) if is_reply(each)])
-    learned = learn(judged, pool, seed=_seed(config, current.number))
+    source = current if learned_in is None else rounds.by_id(store, learned_in)
+    certifying = {query.item_key for query in rounds.queries(store, id_of(source)) if query.certify}
+    seen = [each for each in rationales.of_round(store, id_of(source)) if is_reply(each)]
+    pool = looked_at([each for each in seen if each.item_key not in certifying])
+    learned = learn(judged, pool, seed=_seed(config, source.number))
     if stored is None:
         stored = rationales.keep_risk_fit(
             store,
             RiskFit(
                 round_id=id_of(current),
-                base=learned.risk.base,
-                weights=dict(learned.risk.weights),
-                reviewed=learned.risk.reviewed,
+                base=(fixed or learned.risk).base,
+                weights=dict((fixed or learned.risk).weights),
+                reviewed=(fixed or learned.risk).reviewed,
                 fitted_at=until,
+                learned_in=learned_in,
             ),
         )
     return replace(learned, risk=RiskModel(stored.base, stored.weights, stored.reviewed))
 
 
-def _review_chance(judged: rationales.Judged, threshold: float) -> float:
-    """How likely a rationale was to be reviewed: for certain from the threshold on, else as an audit."""
-    return 1.0 if judged.risk.value >= threshold else judged.query.audit_probability or 1.0
+def _review_chance(judged: rationales.Judged, config: ReviewConfig) -> float:
+    """How likely a rationale was to be learned from: for certain from the threshold on, else as an audit to fit on."""
+    audited = judged.query.audit_probability * (1 - config.certify_share)
+    return 1.0 if judged.risk.value >= config.risk_threshold else audited or 1.0
 
 
 # --- REVIEW ---------------------------------------------------------------------------------------------------------
@@ -498,6 +532,9 @@ def _reviewed(current: Round, store: Store, parts: Parts, config: Config) -> boo
     if pending:
         parts.reviewers.push(pending)
         parts.reviewers.pull()
+        contradicted = reviews.open_tasks(store, current.run, id_of(current), _contradicted(current, store), minutes)
+        if contradicted:
+            parts.reviewers.push(reviews.pending(store, id_of(current)))
     total = len(reviews.tasks(store, id_of(current)))
     waiting = len(reviews.pending(store, id_of(current)))
     assert current.review_opened_at is not None
@@ -505,23 +542,51 @@ def _reviewed(current: Round, store: Store, parts: Parts, config: Config) -> boo
     return total - waiting >= math.ceil(config.review.quorum * total) or datetime.now(UTC) >= deadline
 
 
-def _wanted(current: Round, store: Store, config: Config) -> list[tuple[Rationale, str, str]]:
-    """Rationales for reviewers with reason and uid: audits first, then the riskiest."""
-    audited = {query.item_key for query in rounds.queries(store, id_of(current)) if query.audit}
+def _wanted(current: Round, store: Store, config: Config) -> list[reviews.Wanted]:
+    """Rationales for reviewers: audits first, those that certify twice; then the riskiest."""
+    queries = rounds.queries(store, id_of(current))
+    audited = {query.item_key for query in queries if query.audit}
+    certifying = {query.item_key for query in queries if query.certify}
     asked = [each for each in rationales.of_round(store, id_of(current)) if is_reply(each)]
     risks = rationales.risks(store, [each.id for each in asked if each.id is not None])
     ranked = sorted(asked, key=lambda each: (each.item_key not in audited, -risks[each.id or 0], each.item_key))
-    threshold = _review_threshold(config)
+    threshold = _review_threshold(config, _certified(current, store, config))
     return [
-        (each, "audit" if each.item_key in audited else "risk", f"{current.run}/{current.number}/{each.item_key}")
+        reviews.Wanted(each, "audit" if each.item_key in audited else "risk", _uid(current, each, slot), slot)
         for each in ranked
         if each.item_key in audited or risks[each.id or 0] >= threshold
+        for slot in ((0, SECOND) if each.item_key in certifying else (0,))
     ]
 
 
-def _review_threshold(config: Config) -> float:
+def _contradicted(current: Round, store: Store) -> list[reviews.Wanted]:
+    """Rationales whose blind reviews contradict each other, for a third person."""
+    certifying = {query.item_key for query in rounds.queries(store, id_of(current)) if query.certify}
+    asked = [
+        each for each in rationales.of_round(store, id_of(current)) if is_reply(each) and each.item_key in certifying
+    ]
+    said = reviews.verdicts(store, [each.id or 0 for each in asked])
+    return [
+        reviews.Wanted(each, "disagreement", _uid(current, each, ADJUDICATION), ADJUDICATION)
+        for each in asked
+        if acceptance.contradict(said.get(each.id or 0, []))
+    ]
+
+
+def _uid(current: Round, rationale: Rationale, slot: int) -> str:
+    """What the board knows a review by."""
+    return f"{current.run}/{current.number}/{rationale.item_key}" + (f"/{slot + 1}" if slot else "")
+
+
+def _certified(current: Round, store: Store, config: Config) -> float | None:
+    """The certified threshold that the round may rely on."""
+    relied_on = certification.threshold_in_force(store, current, config)
+    return None if relied_on is None else relied_on.threshold
+
+
+def _review_threshold(config: Config, certified: float | None) -> float:
     """The risk from which on a rationale is reviewed."""
-    return 0.0 if config.acceptance.require_certificate else config.review.risk_threshold
+    return certified or 0.0 if config.acceptance.require_certificate else config.review.risk_threshold
 
 
 def is_reply(rationale: Rationale) -> bool:
@@ -536,23 +601,22 @@ def _aware(moment: datetime) -> datetime:
 # --- ACCEPT ---------------------------------------------------------------------------------------------------------
 
 
-def _accept(current: Round, store: Store, config: Config) -> Round:
+def _accept(current: Round, store: Store, parts: Parts, config: Config) -> Round:
+    limits = acceptance.passing(config.acceptance, _certified(current, store, config))
+    _hold_back(current, store, parts, config, limits)
     asked = {each.item_key: each for each in rationales.of_round(store, id_of(current)) if is_reply(each)}
-    tasks = {task.rationale_id: task for task in reviews.tasks(store, id_of(current))}
+    sent = {task.rationale_id for task in reviews.tasks(store, id_of(current))}
     ids = [each.id for each in asked.values() if each.id is not None]
     verdicts = reviews.verdicts(store, ids)
     risks = rationales.risks(store, ids)
     rows: list[Decision] = []
     for query in rounds.queries(store, id_of(current)):
         rationale = asked.get(query.item_key)
+        if query.certify and rationale is not None:
+            continue  # held back until a certificate releases it
         number = -1 if rationale is None or rationale.id is None else rationale.id
         decided = acceptance.decide(
-            query,
-            rationale,
-            tasks.get(number),
-            verdicts.get(number, []),
-            risks.get(number),
-            config.acceptance,
+            query, rationale, number in sent, verdicts.get(number, []), risks.get(number), limits
         )
         if decided.corrected is not None and rationale is not None:
             steps, answer = decided.corrected
@@ -560,6 +624,26 @@ def _accept(current: Round, store: Store, config: Config) -> Round:
         rows.append(_decision(current, query, rationale, decided))
     decisions.keep(store, rows)
     return rounds.enter(store, current, Stage.TRAIN)
+
+
+def _hold_back(current: Round, store: Store, parts: Parts, config: Config, limits: acceptance.Passing) -> None:
+    """Note which certifying audits would have passed unreviewed, then look at all that are held."""
+    audits = [each for each in certificates.audits(store, current.run) if each.query.round_id == current.id]
+    passing = [
+        each.item.key
+        for each in audits
+        if acceptance.unreviewed(each.rationale, each.risk, limits).kind is DecisionKind.SILVER
+    ]
+    certificates.note_passing(store, id_of(current), passing)
+
+    def rescored(some: Sequence[Rationale]) -> list[float]:
+        looked_at = _Looking(current, store, parts, config)
+        learned = _learned(current, store, looked_at, config)
+        return [learned.risk(evidence(doubts(learned.knows(case), config.checks))) for case in looked_at(some)]
+
+    found = certification.look(current, store, config, rescored)
+    if found is not None:
+        parts.progress.say(f"  {certification.look_text(found)}")
 
 
 def _decision(current: Round, query: Query, rationale: Rationale | None, decided: acceptance.Decided) -> Decision:
@@ -742,11 +826,11 @@ def _seed(config: Config, number: int) -> int:
 def _permitted_changes(store: Store, last: Round, body: Mapping[str, object]) -> list[str]:
     """Settings that differ from those of the last round."""
     changed = _changes(rounds.config_of(store, last), body)
-    frozen = [line for line in changed if line.startswith(("task.", "pool.", "run.seed"))]
+    frozen = [line for line in changed if line.startswith(FROZEN)]
     if frozen:
         raise BadConfig(
-            "task, split and seed cannot change within a run; change them back or start a new run.name:\n"
-            + "\n".join(frozen)
+            "task, split, seed and what certificates promise cannot change within a run; "
+            "change them back or start a new run.name:\n" + "\n".join(frozen)
         )
     return changed
 

@@ -10,11 +10,14 @@ from review.task import Details, board_task, interpret
 
 
 class Desk:
-    """Joins a board and the book (`loop.ports.Reviewers`). The board is opened when first needed."""
+    """Joins the boards, one for each slot, and the book (`loop.ports.Reviewers`).
+
+    A board is opened when first needed.
+    """
 
     def __init__(
         self,
-        board: Callable[[], Board],
+        board: Callable[[int], Board],
         book: ReviewBook,
         details: Callable[[Rationale, Item], Details],
         task: TaskConfig,
@@ -25,8 +28,11 @@ class Desk:
         self._task = task
 
     def push(self, tasks: Sequence[tuple[ReviewTask, Rationale, Item]]) -> None:
-        """Put what is not yet there on the board and note where it stands."""
-        board = self._board()
+        """Put what is not yet there on its slot's board and note where it stands."""
+        for slot in sorted({task.slot for task, _, _ in tasks}):
+            self._push(self._board(slot), [each for each in tasks if each[0].slot == slot])
+
+    def _push(self, board: Board, tasks: Sequence[tuple[ReviewTask, Rationale, Item]]) -> None:
         placed = board.put(
             [board_task(task, rationale, item, self._details(rationale, item)) for task, rationale, item in tasks]
         )
@@ -37,14 +43,17 @@ class Desk:
 
     def pull(self) -> int:
         """Store all new verdicts, raw and interpreted; how many there were."""
-        board = self._board()
+        return sum(self._pull(self._board(slot)) for slot in self._book.slots())
+
+    def _pull(self, board: Board) -> int:
         since = self._book.watermark(board.name, board.project())
         new = 0
         for raw in board.changed(since):
-            rationale, item = self._book.reviewed(raw.uid) or (None, None)
-            new += self._book.keep_verdict(interpret(raw, board.name, rationale, item, self._task))
+            task, rationale, item = self._book.reviewed(raw.uid) or (None, None, None)
+            slot = 0 if task is None else task.slot
+            new += self._book.keep_verdict(interpret(raw, board.name, rationale, item, self._task, slot))
         return new
 
     def address(self) -> str:
         """Where reviewers find the work."""
-        return self._board().address()
+        return ", ".join(self._board(slot).address() for slot in self._book.slots() or [0])

@@ -4,7 +4,7 @@ import hashlib
 import json
 import random
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,7 +50,7 @@ class SimulatedReviewer:
 
     def __init__(
         self,
-        board: Board,
+        boards: Sequence[Board],
         truth: Mapping[str, Truth],
         task: TaskConfig,
         *,
@@ -58,7 +58,7 @@ class SimulatedReviewer:
         seconds: float,
         seed: int,
     ) -> None:
-        self._board = board
+        self._boards = boards
         self._truth = truth
         self._task = task
         self._error_rate = error_rate
@@ -68,14 +68,15 @@ class SimulatedReviewer:
     def work(self) -> int:
         """Judge all open tasks; how many."""
         done = 0
-        for task in self._board.open_tasks():
-            truth = self._truth.get(task.data.get("item_key", ""))
-            if truth is not None:
-                self._judge(task, truth)
-                done += 1
+        for board in self._boards:
+            for task in board.open_tasks():
+                truth = self._truth.get(task.data.get("item_key", ""))
+                if truth is not None:
+                    self._judge(board, task, truth)
+                    done += 1
         return done
 
-    def _judge(self, task: OpenTask, truth: Truth) -> None:
+    def _judge(self, board: Board, task: OpenTask, truth: Truth) -> None:
         chance = random.Random(f"{self._seed}/{task.uid}")
         right = self._is_right(task, truth)
         errs = chance.random() < self._error_rate
@@ -87,7 +88,7 @@ class SimulatedReviewer:
             verdict = result(VerdictKind.EDIT, steps=truth.steps, answer=truth.answer, note=SIMULATED)
         digest = hashlib.sha256(f"{self._seed}/{task.uid}/{task.task}".encode()).digest()
         seconds = self._seconds * chance.uniform(0.5, 1.5)
-        self._board.annotate(task.task, verdict, seconds=seconds, unique_id=str(uuid.UUID(bytes=digest[:16])))
+        board.annotate(task.task, verdict, seconds=seconds, unique_id=str(uuid.UUID(bytes=digest[:16])))
 
     def _is_right(self, task: OpenTask, truth: Truth) -> bool:
         """The answer is the true one and no step is known to be wrong."""

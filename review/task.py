@@ -63,7 +63,9 @@ def board_task(task: ReviewTask, rationale: Rationale, item: Item, details: Deta
     )
 
 
-def interpret(raw: RawVerdict, board: str, rationale: Rationale | None, item: Item | None, task: TaskConfig) -> Verdict:
+def interpret(
+    raw: RawVerdict, board: str, rationale: Rationale | None, item: Item | None, task: TaskConfig, slot: int = 0
+) -> Verdict:
     """A verdict row from what came; `kind` is None where it cannot be read, the raw result is kept all the same."""
     values = values_of(raw.result)
     kind = _kind(values.get("verdict"))
@@ -73,6 +75,7 @@ def interpret(raw: RawVerdict, board: str, rationale: Rationale | None, item: It
         annotation=raw.annotation,
         updated_at=raw.updated_at,
         rationale_id=None if rationale is None else rationale.id,
+        slot=slot,
         reviewer=raw.reviewer,
         kind=kind,
         marks={name[5:]: str(value) for name, value in values.items() if re.fullmatch(r"step_\d+", name)},

@@ -122,7 +122,7 @@ def checked(store: Store, rationale_id: int, risk: float, evidence: str | None =
 def sent_to_review(store: Store, opened: Round, keys: Sequence[str]) -> list[ReviewTask]:
     """Review tasks for the replies to these items."""
     rows = {each.item_key: each for each in rationales.of_round(store, id_of(opened))}
-    wanted = [(rows[key], "risk", f"{opened.run}/{opened.number}/{key}") for key in keys]
+    wanted = [reviews.Wanted(rows[key], "risk", f"{opened.run}/{opened.number}/{key}") for key in keys]
     return reviews.open_tasks(store, opened.run, id_of(opened), wanted, 1_500_000)
 
 

@@ -2,14 +2,14 @@
 
 import pytest
 
-from loop.acceptance import Decided, decide
+from loop.acceptance import Decided, contradict, decide, passing
 from loop.answer import Answer, AnswerKind
 from loop.config import AcceptanceConfig
-from loop.records import Author, DecisionKind, Query, Rationale, ReviewTask, Verdict, VerdictKind
+from loop.records import Author, DecisionKind, Query, Rationale, Verdict, VerdictKind
 from tests.builders import NOON, a_number
 
 QUERY = Query(round_id=1, item_key="q", position=0, arm="random")
-TASK = ReviewTask(rationale_id=1, round_id=1, uid="u", reason="risk")
+LIMITS = passing(AcceptanceConfig(), None)
 ACCEPT, EDIT, REJECT = VerdictKind.ACCEPT, VerdictKind.EDIT, VerdictKind.REJECT
 
 
@@ -28,12 +28,12 @@ def edits(answer: str | None, *steps: str, reviewer: str = "ann", minute: int = 
     return says(EDIT, reviewer, minute, steps=list(steps), answer=answer)
 
 
-def outcome(*verdicts: Verdict, rationale: Rationale | None = None, task: ReviewTask | None = TASK) -> Decided:
-    return decide(QUERY, rationale or a_rationale(), task, list(verdicts), 0.5, AcceptanceConfig())
+def outcome(*verdicts: Verdict, rationale: Rationale | None = None) -> Decided:
+    return decide(QUERY, rationale or a_rationale(), True, list(verdicts), 0.5, LIMITS)
 
 
 def unreviewed(risk: float | None, answer: str | None = a_number(5), **config: object) -> Decided:
-    return decide(QUERY, a_rationale(answer), None, [], risk, AcceptanceConfig.model_validate(config))
+    return decide(QUERY, a_rationale(answer), False, [], risk, passing(AcceptanceConfig.model_validate(config), None))
 
 
 def test_an_accepted_rationale_is_gold() -> None:
@@ -116,7 +116,7 @@ def test_a_verdict_that_could_not_be_interpreted_has_no_vote() -> None:
 
 
 def test_a_sent_rationale_without_a_verdict_is_undecided_whatever_its_risk() -> None:
-    decided = decide(QUERY, a_rationale(), TASK, [], 0.0, AcceptanceConfig())
+    decided = decide(QUERY, a_rationale(), True, [], 0.0, LIMITS)
     assert decided == Decided(DecisionKind.UNDECIDED, "no verdict when the review closed")
 
 
@@ -151,5 +151,43 @@ def test_an_unchecked_rationale_is_never_silver() -> None:
 @pytest.mark.parametrize("problem", [None, "the reply is empty"])
 def test_without_a_rationale_the_item_is_undecided_with_the_problem(problem: str | None) -> None:
     query = Query(round_id=1, item_key="q", position=0, arm="random", problem=problem)
-    decided = decide(query, None, None, [], None, AcceptanceConfig())
+    decided = decide(query, None, False, [], None, LIMITS)
     assert decided == Decided(DecisionKind.UNDECIDED, problem or "no reply came")
+
+
+def test_who_adjudicates_decides_alone() -> None:
+    votes = [says(ACCEPT), says(REJECT, "bob", slot=1)]
+    assert contradict(votes)
+    assert outcome(*votes) == Decided(DecisionKind.UNDECIDED, "reviewers disagree")
+    assert outcome(*votes, says(REJECT, "cid", slot=2)).kind is DecisionKind.REJECTED
+    assert outcome(*votes, says(ACCEPT, "ann", slot=2)).kind is DecisionKind.GOLD
+
+
+def test_edits_with_other_answers_contradict_and_other_wordings_do_not() -> None:
+    first, same = edits(a_number(4), "so 4"), edits(a_number(4), "thus 4", reviewer="bob")
+    assert not contradict([first, same])
+    assert contradict([first, edits(a_number(5), "so 5", reviewer="bob")])
+    assert not contradict([says(ACCEPT), says(None, "bob")])
+
+
+def test_one_person_in_two_slots_has_two_votes() -> None:
+    assert outcome(says(ACCEPT), says(REJECT, slot=1)) == Decided(DecisionKind.UNDECIDED, "reviewers disagree")
+
+
+@pytest.mark.parametrize(
+    ("risk", "kind", "certified"),
+    [(0.09, DecisionKind.SILVER, True), (0.1, DecisionKind.UNDECIDED, False), (0.2, DecisionKind.UNDECIDED, False)],
+)
+def test_where_a_certificate_is_required_only_what_lies_below_it_passes(
+    risk: float, kind: DecisionKind, certified: bool
+) -> None:
+    limits = passing(AcceptanceConfig(require_certificate=True), 0.1)
+    decided = decide(QUERY, a_rationale(), False, [], risk, limits)
+    assert (decided.kind, decided.certified) == (kind, certified)
+
+
+def test_where_none_is_required_only_what_lies_below_it_is_called_certified() -> None:
+    limits = passing(AcceptanceConfig(silver_risk=0.3), 0.1)
+    decided = [decide(QUERY, a_rationale(), False, [], risk, limits) for risk in (0.05, 0.2)]
+    assert [each.kind for each in decided] == [DecisionKind.SILVER] * 2
+    assert [each.certified for each in decided] == [True, False]

@@ -143,7 +143,7 @@ def test_hostile_text_comes_back_unchanged(board: Board) -> None:
 def test_a_simulated_reviewer_works_through_the_board_and_says_so(board: Board) -> None:
     board.put([a_task(1), a_task(2)])
     truth = {"a": Truth("5", ("2 + 3 = 5",))}
-    reviewer = SimulatedReviewer(board, truth, TASK, error_rate=0.0, seconds=30, seed=0)
+    reviewer = SimulatedReviewer([board], truth, TASK, error_rate=0.0, seconds=30, seed=0)
     assert reviewer.work() == 2
     assert reviewer.work() == 0
     verdicts = [interpret(raw, board.name, None, an_item(), TASK) for raw in board.changed(None)]

@@ -77,6 +77,54 @@ def test_the_bound_of_an_export_holds_as_often_as_it_says(share: float) -> None:
     assert held >= 0.9 * trials - 2.33 * np.sqrt(trials * 0.09)
 
 
+def test_the_bound_over_strata_is_exact_where_the_wrong_rows_lie_worst() -> None:
+    strata, delta = [Stratum(9, 3, 0), Stratum(7, 2, 1), Stratum(5, 0, 0)], 0.1
+
+    def chance(*wrong: int) -> float:
+        """That the samples hold at most one wrong row in all."""
+        pmf = [hypergeom.pmf([0, 1], each.population, m, each.audited) for each, m in zip(strata, wrong, strict=True)]
+        joined = np.convolve(np.convolve(pmf[0], pmf[1]), pmf[2])
+        return float(joined[:2].sum())
+
+    believable = [
+        first + second + third
+        for first in range(7)
+        for second in range(1, 7)
+        for third in range(6)
+        if chance(first, second, third) > delta
+    ]
+    assert wrong_rows_bound(strata, delta)[0] == max(believable) - 1
+
+
+def test_audits_spread_over_rounds_say_nearly_as_much_as_those_of_one() -> None:
+    assert wrong_rows_bound([Stratum(200, 48, 0)], 0.1)[0] == wrong_rows_bound([Stratum(50, 12, 0)] * 4, 0.1)[0] == 8
+
+
+def test_the_bound_holds_where_later_rounds_depend_on_what_earlier_audits_showed() -> None:
+    chance, held, delta, trials = np.random.default_rng(11), 0, 0.1, 400
+    for _ in range(trials):
+        strata, truth, share = [], 0, 0.05
+        for _ in range(3):
+            wrong, audit = chance.random(60) < share, chance.random(60) < 0.15
+            strata.append(Stratum(60, int(audit.sum()), int((wrong & audit).sum())))
+            truth += int((wrong & ~audit).sum())
+            share = 0.3 if not (wrong & audit).any() else 0.0  # the worst: more goes wrong where nothing was found
+        held += truth <= wrong_rows_bound(strata, delta)[0]
+    assert held >= 0.9 * trials - 2.33 * np.sqrt(trials * 0.09)
+
+
+def test_large_strata_get_an_even_part_of_the_chance_of_error() -> None:
+    strata = [Stratum(40_000, 300, 3)] * 4
+    wrong, share = wrong_rows_bound(strata, 0.1)
+    assert wrong == sum(most_wrong(each, 1 - 0.1 / 4) - 3 for each in strata)
+    assert 0.01 < share < 0.04
+
+
+def test_thresholds_below_which_too_few_audits_lie_are_passed_over() -> None:
+    audited = [(0.12, False)] * 60
+    assert certified_threshold([0.05, 0.1, 0.15], audited, alpha=0.05, delta=0.1) == 0.15
+
+
 def test_a_threshold_is_kept_as_often_as_it_says() -> None:
     chance, broken, trials, grid = np.random.default_rng(3), 0, 400, [0.1, 0.2, 0.3, 0.5]
     for _ in range(trials):

@@ -509,8 +509,8 @@ def test_a_correction_is_a_new_version_made_once(store: Store) -> None:
 # --- reviews --------------------------------------------------------------------------------------------------------
 
 
-def wanted(*kept: Rationale) -> list[tuple[Rationale, str, str]]:
-    return [(rationale, "risk", f"uid-{rationale.item_key}") for rationale in kept]
+def wanted(*kept: Rationale) -> list[reviews.Wanted]:
+    return [reviews.Wanted(rationale, "risk", f"uid-{rationale.item_key}") for rationale in kept]
 
 
 def in_review(store: Store, *keys: str) -> tuple[Round, list[Rationale]]:
@@ -604,7 +604,7 @@ def test_a_task_is_known_by_its_uid(store: Store, purse: Purse) -> None:
     book = RunReviewBook(store, RUN)
     found = book.reviewed("uid-a")
     assert found is not None
-    assert (found[0].id, found[1].key) == (kept[0].id, "a")
+    assert (found[0].uid, found[1].id, found[2].key) == ("uid-a", kept[0].id, "a")
     assert book.reviewed("of another project") is None
     assert [task.pushed_at for task in everything(store, ReviewTask)] == [None]
 

@@ -11,7 +11,7 @@ import numpy as np
 from datasketch import MinHash, MinHashLSH
 
 from loop.answer import Answer
-from loop.config import Config, QueryConfig
+from loop.config import Config, QueryConfig, ReviewConfig
 from loop.ports import Student
 from loop.query import racing
 from loop.query.acquisition import ACQUISITIONS, Candidates, Floats, Positions, clusters, filled
@@ -161,7 +161,7 @@ def compose(
     arm = "divergence" if query.acquisition == "explanation_divergence" else query.acquisition
     probability = len(control) / len(pool) if pool else 0.0
     picks = [(item.key, arm, None) for item in chosen] + [(item.key, "random", probability) for item in control]
-    return _queries(round_id, picks, seed, config.review.audit_share)
+    return _queries(round_id, picks, seed, config.review)
 
 
 def random_batch(round_id: int, pool: Sequence[Item], config: Config, *, seed: int, arm: str) -> list[Query]:
@@ -169,7 +169,7 @@ def random_batch(round_id: int, pool: Sequence[Item], config: Config, *, seed: i
     size = min(config.query.batch_size, len(pool))
     probability = size / len(pool) if pool else 0.0
     picks = [(item.key, arm, probability) for item in control_arm(pool, size, config.run.seed)]
-    return _queries(round_id, picks, seed, config.review.audit_share)
+    return _queries(round_id, picks, seed, config.review)
 
 
 def hash_seed(seed: int, number: int) -> int:
@@ -255,10 +255,11 @@ def _shingles(text: str) -> list[str]:
 
 
 def _queries(
-    round_id: int, picks: Sequence[tuple[str, str, float | None]], seed: int, audit_share: float
+    round_id: int, picks: Sequence[tuple[str, str, float | None]], seed: int, config: ReviewConfig
 ) -> list[Query]:
-    """Rows for the picks, each with its audit drawn before anything is asked."""
-    chance = random.Random(f"audits/{seed}")
+    """Rows for the picks, each with its audit, and what that serves, drawn before anything is asked."""
+    audits, certifying = random.Random(f"audits/{seed}"), random.Random(f"certify/{seed}")
+    drawn = [(audits.random() < config.audit_share, certifying.random() < config.certify_share) for _ in picks]
     return [
         Query(
             round_id=round_id,
@@ -266,8 +267,9 @@ def _queries(
             position=position,
             arm=arm,
             probability=probability,
-            audit=chance.random() < audit_share,
-            audit_probability=audit_share,
+            audit=audit,
+            audit_probability=config.audit_share,
+            certify=audit and certify,
         )
-        for position, (key, arm, probability) in enumerate(picks)
+        for position, ((key, arm, probability), (audit, certify)) in enumerate(zip(picks, drawn, strict=True))
     ]

@@ -1,17 +1,30 @@
 """The nouns of Preceptor, one row class each."""
 
+from loop.records.certificate import Certificate, Promise
 from loop.records.item import Item, Part, Split
 from loop.records.money import Balance, Charge, ChargeState, Currency
 from loop.records.rationale import Author, Decision, DecisionKind, Flag, Rationale, Risk, RiskFit
-from loop.records.review import ReviewTask, Verdict, VerdictKind, found_wrong
+from loop.records.review import (
+    ADJUDICATION,
+    SECOND,
+    ReviewTask,
+    Verdict,
+    VerdictKind,
+    audited_wrong,
+    deciding,
+    found_wrong,
+)
 from loop.records.round import Claim, ConfigRow, Query, Round, Score, Stage
 from loop.records.student import Arm, Checkpoint, Prediction, Shadow
 from loop.records.teacher import Prompt, Reply
 
 __all__ = [
+    "ADJUDICATION",
+    "SECOND",
     "Arm",
     "Author",
     "Balance",
+    "Certificate",
     "Charge",
     "ChargeState",
     "Checkpoint",
@@ -24,6 +37,7 @@ __all__ = [
     "Item",
     "Part",
     "Prediction",
+    "Promise",
     "Prompt",
     "Query",
     "Rationale",
@@ -38,5 +52,7 @@ __all__ = [
     "Stage",
     "Verdict",
     "VerdictKind",
+    "audited_wrong",
+    "deciding",
     "found_wrong",
 ]

@@ -72,6 +72,8 @@ class RiskFit(SQLModel, table=True):
     """Rationales of earlier rounds with verdicts that it was fitted on; with none it is the prior."""
     fitted_at: datetime
     """Verdicts that came later did not count."""
+    learned_in: int | None = Field(default=None, foreign_key="round.id")
+    """The round whose model it is, where a certified threshold holds it fixed; None: its own."""
 
 
 class DecisionKind(StrEnum):

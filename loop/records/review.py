@@ -1,11 +1,14 @@
 """What was shown to reviewers and what they said."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
 from sqlmodel import JSON, Field, SQLModel
+
+SECOND, ADJUDICATION = 1, 2
+"""Slots of a blind second review, and of the one that decides where the first two disagree."""
 
 
 class VerdictKind(StrEnum):
@@ -17,13 +20,17 @@ class VerdictKind(StrEnum):
 
 
 class ReviewTask(SQLModel, table=True):
-    """A rationale that stands (or is about to stand) on a board. `uid` is our own key in the board's task data."""
+    """A rationale that stands (or is about to stand) on a board. `uid` is our own key in the board's task data.
+
+    Slot 0 is the first review, 1 a blind second one, 2 adjudicates; each slot has a project of its own.
+    """
 
     rationale_id: int = Field(foreign_key="rationale.id", primary_key=True)
+    slot: int = Field(default=0, primary_key=True)
     round_id: int = Field(foreign_key="round.id", index=True)
     uid: str = Field(unique=True)
     reason: str
-    """`audit` or `risk`."""
+    """`audit`, `risk` or `disagreement`."""
     charge_id: int | None = Field(default=None, foreign_key="charge.id")
     board: str = ""
     project: str = ""
@@ -43,6 +50,8 @@ class Verdict(SQLModel, table=True):
     annotation: str = Field(primary_key=True)
     updated_at: str = Field(primary_key=True)
     rationale_id: int | None = Field(default=None, foreign_key="rationale.id", index=True)
+    slot: int = 0
+    """The review task's."""
     reviewer: str
     kind: VerdictKind | None = None
     """None where the raw result cannot be interpreted; it is kept all the same."""
@@ -58,7 +67,19 @@ class Verdict(SQLModel, table=True):
     pulled_at: datetime
 
 
+def deciding(verdicts: Iterable[Verdict]) -> list[Verdict]:
+    """The verdicts that can be read and count: those that adjudicate, where there are any."""
+    read = [verdict for verdict in verdicts if verdict.kind is not None]
+    return [verdict for verdict in read if verdict.slot == ADJUDICATION] or read
+
+
 def found_wrong(verdicts: Iterable[Verdict]) -> bool | None:
     """Whether reviewers found a rationale wrong: unless most verdicts accept it. None without a verdict."""
-    accepts = [verdict.kind is VerdictKind.ACCEPT for verdict in verdicts if verdict.kind is not None]
+    accepts = [verdict.kind is VerdictKind.ACCEPT for verdict in deciding(verdicts)]
     return 2 * sum(accepts) <= len(accepts) if accepts else None
+
+
+def audited_wrong(verdicts: Sequence[Verdict]) -> bool:
+    """Whether a certifying audit counts as wrong: if reviewers found it so, or if either blind verdict is missing."""
+    blind = {verdict.slot for verdict in verdicts if verdict.kind is not None} >= {0, SECOND}
+    return not blind or found_wrong(verdicts) is not False

@@ -74,6 +74,10 @@ class Query(SQLModel, table=True):
     audit: bool = False
     """Whether people look at it whatever the risk; drawn before anything is asked."""
     audit_probability: float = 0.0
+    certify: bool = False
+    """Whether the audit serves certificates alone: nothing learns from its verdicts until one is issued."""
+    passes: bool = False
+    """Whether a certifying audit would have been accepted unreviewed; known once its round has decided."""
     problem: str | None = None
     """Why no readable reply came, where none did."""
 

@@ -11,14 +11,19 @@ from loop.store.database import Store
 def keep(store: Store, decisions: Sequence[Decision]) -> None:
     """Append decisions, each superseding its item's newest one; a round decides an item once."""
     with store.writing() as session:
-        for decision in decisions:
-            last = _newest_of(session, decision.run, decision.item_key)
-            if last is not None and last.round_id == decision.round_id:
-                continue
-            if last is not None:
-                decision.version, decision.supersedes = last.version + 1, last.id
-            session.add(decision)
-            session.flush()
+        append(session, decisions)
+
+
+def append(session: Session, decisions: Sequence[Decision]) -> None:
+    """As `keep`, within a transaction."""
+    for decision in decisions:
+        last = _newest_of(session, decision.run, decision.item_key)
+        if last is not None and last.round_id == decision.round_id:
+            continue
+        if last is not None:
+            decision.version, decision.supersedes = last.version + 1, last.id
+        session.add(decision)
+        session.flush()
 
 
 def newest(store: Store, run: str) -> dict[str, Decision]:

@@ -7,6 +7,7 @@ from sqlmodel import Session, col, func, select
 
 from loop.answer import Answer
 from loop.records import Decision, DecisionKind, Item, Part, Query, Round, Split
+from loop.store.certificates import held_back
 from loop.store.database import Store
 
 MANY = 500
@@ -61,8 +62,9 @@ def count(store: Store) -> dict[Split, int]:
 
 
 def eligible(store: Store, run: str, max_asks: int) -> list[Item]:
-    """Pool items that the run may still query, by key: not settled, and asked fewer than `max_asks` times."""
+    """Pool items that the run may still query, by key: not settled nor held back, asked fewer than `max_asks` times."""
     with store.reading() as session:
+        held = {query.item_key for query in held_back(session, run)}
         asked = Counter(
             session.exec(select(Query.item_key).join(Round, col(Round.id) == Query.round_id).where(Round.run == run))
         )
@@ -72,7 +74,8 @@ def eligible(store: Store, run: str, max_asks: int) -> list[Item]:
         newest = {key: DecisionKind(kind) for key, kind in rows}
         pool = session.exec(select(Item).where(Item.split == Split.POOL).order_by(col(Item.key)))
         settled = (DecisionKind.GOLD, DecisionKind.SILVER)
-        return [item for item in pool if asked[item.key] < max_asks and newest.get(item.key) not in settled]
+        open_items = [item for item in pool if item.key not in held and newest.get(item.key) not in settled]
+        return [item for item in open_items if asked[item.key] < max_asks]
 
 
 def _existing(session: Session, keys: Iterable[str]) -> dict[str, Item]:

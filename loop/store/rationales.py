@@ -5,10 +5,24 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from sqlalchemy import tuple_
 from sqlmodel import col, select
 
 from loop.answer import Answer
-from loop.records import Author, Flag, Item, Query, Rationale, ReviewTask, Risk, RiskFit, Round, Verdict, found_wrong
+from loop.records import (
+    Author,
+    Decision,
+    Flag,
+    Item,
+    Query,
+    Rationale,
+    ReviewTask,
+    Risk,
+    RiskFit,
+    Round,
+    Verdict,
+    found_wrong,
+)
 from loop.store.database import Store
 
 BAD_MARKS = frozenset({"wrong", "unsupported", "hallucinated"})
@@ -125,15 +139,22 @@ class Judged:
 
 
 def judged(store: Store, run: str, until: datetime) -> list[Judged]:
-    """What people judged in a run up to a moment, in the order in which the rationales were stored."""
+    """What people judged in a run up to a moment, in the order in which the rationales were stored.
+
+    Audits that are held back for certificates are not among it.
+    """
+    released = select(Decision.item_key, Decision.round_id).where(Decision.run == run, Decision.decided_at <= until)
     query = (
         select(Item, Rationale, Risk, Query)
         .join(Rationale, col(Rationale.item_key) == Item.key)
         .join(Risk, col(Risk.rationale_id) == Rationale.id)
         .join(Round, col(Round.id) == Rationale.round_id)
         .join(Query, (col(Query.round_id) == Round.id) & (col(Query.item_key) == Item.key))
-        .join(ReviewTask, col(ReviewTask.rationale_id) == Rationale.id)
-        .where(Round.run == run)
+        .where(
+            Round.run == run,
+            col(Rationale.id).in_(select(ReviewTask.rationale_id)),
+            col(Query.certify).is_(False) | tuple_(col(Query.item_key), col(Query.round_id)).in_(released),
+        )
         .order_by(col(Rationale.id))
     )
     given: defaultdict[int, dict[tuple[str, str, str], Verdict]] = defaultdict(dict)

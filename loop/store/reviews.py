@@ -2,34 +2,45 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from sqlalchemy import tuple_
 from sqlmodel import Session, col, func, select
 
 from loop.errors import BudgetSpent
 from loop.ledger import MICRO
-from loop.records import Charge, ChargeState, Currency, Item, Rationale, ReviewTask, Verdict
+from loop.records import Charge, ChargeState, Currency, Item, Rationale, ReviewTask, Round, Verdict
 from loop.store.database import Store, now
 from loop.store.money import Purse
 
 
-def open_tasks(
-    store: Store, run: str, round_id: int, wanted: Sequence[tuple[Rationale, str, str]], minutes_each: int
-) -> list[ReviewTask]:
-    """Open review tasks (rationale, reason, uid), each with its minutes reserved, until the minutes are spent.
+@dataclass(frozen=True)
+class Wanted:
+    """A review that should be made, in which slot, and why. `uid` is what the board knows it by."""
+
+    rationale: Rationale
+    reason: str
+    uid: str
+    slot: int = 0
+
+
+def open_tasks(store: Store, run: str, round_id: int, wanted: Sequence[Wanted], minutes_each: int) -> list[ReviewTask]:
+    """Open review tasks, each with its minutes reserved, until the minutes are spent.
 
     Tasks that are open already are left alone. Returns the tasks that were opened now.
     """
-    known = {task.rationale_id for task in tasks(store, round_id)}
+    known = {(task.rationale_id, task.slot) for task in tasks(store, round_id)}
     purse = Purse(store, run)
     opened: list[ReviewTask] = []
-    for rationale, reason, uid in wanted:
-        if rationale.id is None or rationale.id in known:
+    for each in wanted:
+        if each.rationale.id is None or (each.rationale.id, each.slot) in known:
             continue
-        task = ReviewTask(rationale_id=rationale.id, round_id=round_id, uid=uid, reason=reason)
+        task = ReviewTask(
+            rationale_id=each.rationale.id, slot=each.slot, round_id=round_id, uid=each.uid, reason=each.reason
+        )
         try:
             with store.writing() as session:
-                task.charge_id = purse.reserve_in(session, Currency.MINUTES, f"review/{uid}", minutes_each)
+                task.charge_id = purse.reserve_in(session, Currency.MINUTES, f"review/{each.uid}", minutes_each)
                 session.add(task)
         except BudgetSpent:
             break
@@ -41,22 +52,23 @@ def tasks(store: Store, round_id: int) -> list[ReviewTask]:
     """The review tasks of a round by rationale."""
     with store.reading() as session:
         query = select(ReviewTask).where(ReviewTask.round_id == round_id)
-        return list(session.exec(query.order_by(col(ReviewTask.rationale_id))))
+        return list(session.exec(query.order_by(col(ReviewTask.rationale_id), col(ReviewTask.slot))))
 
 
 def pending(store: Store, round_id: int) -> list[tuple[ReviewTask, Rationale, Item]]:
     """Tasks that no interpreted verdict has come for, with rationale and item."""
     judged = (col(Verdict.kind).is_not(None), col(Verdict.rationale_id).is_not(None))
-    answered = select(Verdict.rationale_id).where(*judged)
+    answered = select(Verdict.rationale_id, Verdict.slot).where(*judged)
+    task = tuple_(col(ReviewTask.rationale_id), col(ReviewTask.slot))
     query = (
         select(ReviewTask, Rationale, Item)
         .join(Rationale, col(Rationale.id) == ReviewTask.rationale_id)
         .join(Item, col(Item.key) == Rationale.item_key)
-        .where(ReviewTask.round_id == round_id, col(ReviewTask.rationale_id).not_in(answered))
-        .order_by(col(ReviewTask.rationale_id))
+        .where(ReviewTask.round_id == round_id, task.not_in(answered))
+        .order_by(col(ReviewTask.rationale_id), col(ReviewTask.slot))
     )
     with store.reading() as session:
-        return [(task, rationale, item) for task, rationale, item in session.exec(query)]
+        return [(open_task, rationale, item) for open_task, rationale, item in session.exec(query)]
 
 
 def verdicts(store: Store, rationale_ids: Sequence[int]) -> dict[int, list[Verdict]]:
@@ -89,6 +101,7 @@ class RunReviewBook:
 
     def __init__(self, store: Store, run: str) -> None:
         self._store = store
+        self._run = run
         self._purse = Purse(store, run)
 
     def mark_pushed(self, uid: str, *, board: str, project: str, task: str) -> None:
@@ -104,17 +117,23 @@ class RunReviewBook:
             query = select(func.max(Verdict.updated_at)).where(Verdict.board == board, Verdict.project == project)
             return session.exec(query).one()
 
-    def reviewed(self, uid: str) -> tuple[Rationale, Item] | None:
-        """The rationale and the item behind a task's uid."""
+    def reviewed(self, uid: str) -> tuple[ReviewTask, Rationale, Item] | None:
+        """The task of a uid with its rationale and item."""
         query = (
-            select(Rationale, Item)
-            .join(ReviewTask, col(ReviewTask.rationale_id) == Rationale.id)
+            select(ReviewTask, Rationale, Item)
+            .join(Rationale, col(Rationale.id) == ReviewTask.rationale_id)
             .join(Item, col(Item.key) == Rationale.item_key)
             .where(ReviewTask.uid == uid)
         )
         with self._store.reading() as session:
             found = session.exec(query).first()
-        return None if found is None else (found[0], found[1])
+        return None if found is None else (found[0], found[1], found[2])
+
+    def slots(self) -> list[int]:
+        """The slots in which the run ever opened a task."""
+        query = select(ReviewTask.slot).join(Round, col(Round.id) == ReviewTask.round_id).where(Round.run == self._run)
+        with self._store.reading() as session:
+            return sorted(set(session.exec(query)))
 
     def keep_verdict(self, verdict: Verdict) -> bool:
         """Store a verdict and settle its task's minutes; False where this version is stored already."""
@@ -128,7 +147,7 @@ class RunReviewBook:
 
     def _settle(self, session: Session, verdict: Verdict) -> None:
         """Settle the minutes of the task with its first verdict; later versions change nothing."""
-        task = None if verdict.rationale_id is None else session.get(ReviewTask, verdict.rationale_id)
+        task = session.get(ReviewTask, (verdict.rationale_id, verdict.slot)) if verdict.rationale_id else None
         charge = None if task is None or task.charge_id is None else session.get(Charge, task.charge_id)
         if charge is not None and charge.id is not None and charge.state is ChargeState.RESERVED:
             self._purse.settle_in(session, charge.id, round(max(0.0, verdict.seconds) / 60 * MICRO))

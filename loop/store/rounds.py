@@ -18,6 +18,12 @@ def current(store: Store, run: str) -> Round | None:
         return session.exec(select(Round).where(Round.run == run).order_by(col(Round.number).desc())).first()
 
 
+def by_id(store: Store, round_id: int) -> Round:
+    """A round by its id."""
+    with store.reading() as session:
+        return session.exec(select(Round).where(Round.id == round_id)).one()
+
+
 def all_rounds(store: Store, run: str) -> list[Round]:
     """All rounds of a run by number."""
     with store.reading() as session:

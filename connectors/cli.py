@@ -221,6 +221,41 @@ def export(
 
 
 @app.command()
+def certificate(
+    issue: Annotated[
+        bool, typer.Option("--issue", help="Give the export's promise now, and release the audits held for it as gold.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    config: ConfigPath = CONFIG,
+    run: RunName = None,
+) -> None:
+    """What is promised of the rows that nobody reviewed, and how many audits are missing.
+
+    Half of the audits (review.certify_share) are held back: nothing learns from them until a promise rests on them. A
+    certified threshold releases them by itself; --issue does so for the rows accepted so far. Decide when to export
+    before you look at the audits: a promise that is tried until it pleases is none.
+    """
+    from connectors.promises import promises, promises_text  # noqa: PLC0415
+    from loop import certification  # noqa: PLC0415
+    from loop.store import rounds  # noqa: PLC0415
+
+    project = _project(config, run)
+    store, name = project.store, project.config.run.name
+    current = rounds.current(store, name)
+    if current is None:
+        raise PreceptorError(f"run {name} has no round yet; `preceptor run` starts one")
+    released = certification.issue(store, current, project.config)[1] if issue else None
+    found = promises(store, name, project.config) or {}
+    if as_json:
+        typer.echo(json.dumps(found, indent=1))
+        return
+    for line in promises_text(found):
+        console.print(line, markup=False)
+    if released is not None:
+        console.print(f"issued; {released} audits are released", markup=False)
+
+
+@app.command()
 def report(
     out: Annotated[Path | None, typer.Option(help="File to write; default: report.html in the run's folder.")] = None,
     config: ConfigPath = CONFIG,

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from connectors.promises import promises, promises_text
 from connectors.status import round_figures
+from loop.config import Config
 from loop.errors import PreceptorError
 from loop.records import Decision, DecisionKind, Item, Rationale, Round, Verdict
 from loop.report import pseudonyms
@@ -51,9 +53,14 @@ def export(store: Store, run: str, folder: Path, *, format: str = "jsonl") -> Ex
     _check_folder(folder)
     source = _Provenance(store, run)
     examples = [source.example(*each) for each in decisions.decided(store, run)]
-    card = _card(store, last, examples)
+    promised = promises(store, run, Config.model_validate(rounds.config_of(store, last), strict=False))
+    assert promised is not None
+    if promised["export"]["bound"] <= promised["alpha"]:
+        for each in examples:
+            each["certified"] = each["certified"] or each["decision"] == DecisionKind.SILVER.value
+    card = _card(store, last, examples, promised)
     try:
-        _write_all(folder, {EXAMPLES: WRITERS[format](examples), CARD: card}, last)
+        _write_all(folder, {EXAMPLES: WRITERS[format](examples), CARD: card}, last, promised)
     except OSError as error:
         raise PreceptorError(f"{folder}: cannot be written: {error.strerror}") from error
     counts = Counter(each["decision"] for each in examples)
@@ -155,11 +162,12 @@ def _is_ours(manifest: Path) -> bool:
         return False
 
 
-def _write_all(folder: Path, texts: Mapping[str, str], last: Round) -> None:
+def _write_all(folder: Path, texts: Mapping[str, str], last: Round, promised: Mapping[str, Any]) -> None:
     """Write the files beside their names, then rename them; the manifest comes last and vouches for the others."""
     folder.mkdir(parents=True, exist_ok=True)
     files = {name: {"sha256": _digest(text), "bytes": len(text.encode())} for name, text in sorted(texts.items())}
     about = {"made_by": MAKER, "run": last.run, "round": last.number, "config_hash": last.config_hash}
+    about["promises"] = promised
     manifest = json.dumps({**about, "files": files}, indent=1, sort_keys=True) + "\n"
     for name, text in {**texts, MANIFEST: manifest}.items():
         partial = folder / f"{name}.partial"
@@ -175,7 +183,7 @@ def _simulated(examples: Sequence[Mapping[str, Any]]) -> int:
     return sum(verdict["simulated"] for each in examples for verdict in each["verdicts"])
 
 
-def _card(store: Store, last: Round, examples: Sequence[Mapping[str, Any]]) -> str:
+def _card(store: Store, last: Round, examples: Sequence[Mapping[str, Any]], promised: Mapping[str, Any]) -> str:
     """The dataset card in Markdown."""
     models = sorted({each["teacher_model"] for each in examples if each["teacher_model"]})
     held_out = "The holdout is not in it: neither its questions nor its answers."
@@ -185,7 +193,7 @@ def _card(store: Store, last: Round, examples: Sequence[Mapping[str, Any]]) -> s
         f"{len(examples)} examples: a question, a rationale in steps, and its answer. {held_out}",
         *_simulation_note(examples),
         *_recording_note(store, last),
-        _certificate_note(examples),
+        _certificate_note(examples, promised),
         "## How it was made\n\n"
         f"- rounds: {last.number}\n- teacher: {', '.join(map(_escaped, models)) or 'none'}\n"
         f"- config: `{last.config_hash}`\n"
@@ -216,12 +224,13 @@ def _recording_note(store: Store, last: Round) -> list[str]:
     return ["> The teacher's replies come from a recording."] if teacher.get("recorded") else []
 
 
-def _certificate_note(examples: Sequence[Mapping[str, Any]]) -> str:
+def _certificate_note(examples: Sequence[Mapping[str, Any]], promised: Mapping[str, Any]) -> str:
+    said = "".join(f"\n- {_escaped(line)}" for line in promises_text(promised))
     silver = [each for each in examples if each["decision"] == DecisionKind.SILVER.value]
     uncertified = sum(not each["certified"] for each in silver)
     if not uncertified:
-        return "All silver examples are certified." if silver else "There are no silver examples."
-    return f"{uncertified} of {len(silver)} silver examples are **not certified**: no bound on their error is promised."
+        return ("All silver examples are certified." if silver else "There are no silver examples.") + said
+    return f"{uncertified} of {len(silver)} silver examples are **not certified**.{said}"
 
 
 def _by_round(store: Store, run: str) -> list[list[object]]:

@@ -124,7 +124,8 @@ def _score_line(each: Mapping[str, Any]) -> str:
 def _query_line(each: Mapping[str, Any]) -> str:
     chance = "" if each["probability"] is None else f", probability {each['probability']:.4f}"
     problem = f"; {each['problem']}" if each["problem"] else ""
-    return f"round {each['round']}: {each['arm']}{chance}{', audit' if each['audit'] else ''}{problem}"
+    audit = ", audit" + (" for certificates" if each["certify"] else "") if each["audit"] else ""
+    return f"round {each['round']}: {each['arm']}{chance}{audit}{problem}"
 
 
 def _reply_line(each: Mapping[str, Any]) -> str:

@@ -9,6 +9,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from connectors import charts
+from connectors.promises import promises_text
 from connectors.status import saving_text, status
 from loop.config import Config
 from loop.errors import PreceptorError
@@ -65,6 +66,7 @@ def page(store: Store, run: str, config: Config) -> str:
         reviewers=_reviewers(store, run, verdicts),
         domains=_domains(store, run),
         saving_text=saving_text,
+        promised=promises_text(state["promises"]) if state["promises"] else [],
     )
 
 

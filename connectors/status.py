@@ -9,12 +9,13 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from connectors.promises import promises, promises_text
 from loop.config import Config
 from loop.ledger import MICRO, to_micro
 from loop.records import Currency, Decision, DecisionKind, Part, Query, Rationale, Round, Shadow, Split, Stage, Verdict
 from loop.report import accuracy, asked
 from loop.saving import saving
-from loop.store import checkpoints, decisions, items, reading, reviews, rounds, shadows
+from loop.store import certificates, checkpoints, decisions, items, reading, reviews, rounds, shadows
 from loop.store.database import Store
 from loop.store.money import Purse
 
@@ -38,6 +39,7 @@ def status(store: Store, run: str, config: Config, waiting_for: WaitingFor | Non
         "items": _items(store, run, config),
         "rounds": figures,
         "simulated_verdicts": sum(each["simulated"] for each in figures),
+        "promises": promises(store, run, config),
     }
 
 
@@ -82,6 +84,8 @@ def status_text(found: Mapping[str, Any]) -> Group:
         measured = [each for each in found["rounds"] if each["saving"]]
         if measured:
             parts.append(Text(f"after round {measured[-1]['round']}, {saving_text(measured[-1]['saving'])}"))
+    if found["promises"]:
+        parts += [Text(line) for line in promises_text(found["promises"])]
     if found["simulated_verdicts"]:
         said = f"{found['simulated_verdicts']} verdicts are by a simulated reviewer; their minutes are simulated too."
         parts.append(Text(said, style="yellow"))
@@ -177,6 +181,7 @@ def _items(store: Store, run: str, config: Config) -> dict[str, int]:
         "seed": counts.get(Split.SEED, 0),
         "queried": len({query.item_key for query in reading.queries_of(store, run)}),
         **{kind.value: decided[kind] for kind in DecisionKind},
+        "held": sum(audit.held for audit in certificates.audits(store, run)),
     }
 
 

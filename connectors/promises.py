@@ -1,0 +1,80 @@
+"""What is promised of the rows that nobody reviewed, as JSON-ready values and in words."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from loop import certification
+from loop.certificate import audits_needed
+from loop.config import Config
+from loop.records import Certificate, Promise
+from loop.store import certificates, rounds
+from loop.store.database import Store
+
+
+def promises(store: Store, run: str, config: Config) -> dict[str, Any] | None:
+    """The promise of an export as it would be given now, the looks at a threshold, and the audits behind both.
+
+    None before the first round.
+    """
+    current = rounds.current(store, run)
+    if current is None:
+        return None
+    audits = certificates.audits(store, run)
+    numbers = {each.id: each.number for each in rounds.all_rounds(store, run)}
+    looks = certificates.of_run(store, run, Promise.THRESHOLD)
+    holds = bool(looks) and looks[-1].threshold is not None
+    same = sum(_one_person(audit) for audit in audits)
+    return {
+        "alpha": config.acceptance.alpha,
+        "delta": config.acceptance.delta,
+        "audits": {"certifying": len(audits), "held": sum(audit.held for audit in audits), "by_one_person": same},
+        "export": _shown(certification.export_certificate(store, current, config), numbers),
+        "issued": [_shown(each, numbers) for each in certificates.of_run(store, run, Promise.EXPORT)],
+        "looks": [_shown(each, numbers) for each in looks],
+        "threshold": looks[-1].threshold if holds else None,
+        "missing": {
+            "export": max(0, audits_needed(config.acceptance.alpha, config.acceptance.delta) - len(audits)),
+            "threshold": 0 if holds else certification.missing_audits(store, run, config),
+        },
+    }
+
+
+def promises_text(found: Mapping[str, Any]) -> list[str]:
+    """The promises in sentences."""
+    export, audits, missing = found["export"], found["audits"], found["missing"]
+    unaudited = export["population"] - export["audited"]
+    lines = [
+        f"{audits['certifying']} certifying audits, {audits['held']} of them held back"
+        + (f", {audits['by_one_person']} reviewed twice by one person" if audits["by_one_person"] else "")
+    ]
+    if unaudited:
+        lines.append(
+            f"export: with {1 - export['delta']:.0%} confidence at most {export['bound']:.1%} of the {unaudited} rows "
+            f"accepted unreviewed are wrong ({export['wrong']} of {export['audited']} audits were)"
+            + (
+                f"; about {missing['export']} more audits without an error would certify {found['alpha']:.0%}"
+                if export["bound"] > found["alpha"]
+                else f"; certified at {found['alpha']:.0%}"
+            )
+        )
+    if found["threshold"] is not None:
+        lines.append(
+            f"threshold: at most {found['alpha']:.0%} are wrong where the risk is below {found['threshold']:g}"
+        )
+    else:
+        lines.append(
+            f"threshold: none certified after {len(found['looks'])} looks; the next needs {missing['threshold']} more "
+            "audits without an error"
+        )
+    return lines
+
+
+def _one_person(audit: certificates.Audit) -> bool:
+    """Whether one person gave both blind verdicts, so that they were not blind."""
+    first, second = ({each.reviewer for each in audit.verdicts if each.slot == slot} for slot in (0, 1))
+    return bool(first & second)
+
+
+def _shown(row: Certificate, numbers: Mapping[int | None, int]) -> dict[str, Any]:
+    names = {"look", "alpha", "delta", "audited", "wrong", "population", "bound", "threshold"}
+    return {"round": numbers.get(row.round_id), **row.model_dump(mode="json", include=names)}

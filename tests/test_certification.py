@@ -1,0 +1,190 @@
+"""Audits that serve certificates are held back, looked at as often as promised, and then released."""
+
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from loop import certification
+from loop.config import AcceptanceConfig, Config, TeacherConfig
+from loop.records import DecisionKind, Promise, Query, Rationale, Risk, RiskFit, Round, Stage, Verdict, VerdictKind
+from loop.store import certificates, decisions, items, rationales, reviews, rounds
+from loop.store.database import Store
+from tests.builders import NOON, RUN, a_reply, a_round, a_store, an_item, decided, id_of, sent_to_review
+
+CONFIG = Config(acceptance=AcceptanceConfig(alpha=0.2, delta=0.2, thresholds=(0.1, 0.3)))
+"""Under it the first look needs ten audits without an error, the second 17."""
+ACCEPT, EDIT, REJECT = VerdictKind.ACCEPT, VerdictKind.EDIT, VerdictKind.REJECT
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    opened = a_store(tmp_path)
+    yield opened
+    opened.close()
+
+
+def audited(
+    store: Store, n: int, *, wrong: int = 0, risk: float = 0.05, config: Config = CONFIG, silver: int = 0
+) -> Round:
+    """A round in ACCEPT with so many certifying audits, of which reviewers found the last ones wrong."""
+    opened = a_round(store, config)
+    number = id_of(opened)
+    audits = [f"a{number}-{place}" for place in range(n)]
+    others = [f"s{number}-{place}" for place in range(silver)]
+    items.add(store, [an_item(key) for key in [*audits, *others]])
+    queries = [
+        Query(
+            round_id=number, item_key=key, position=place, arm="random", audit=key in audits, certify=key in audits,
+            audit_probability=0.2, passes=key in audits,
+        )
+        for place, key in enumerate([*audits, *others])
+    ]  # fmt: skip
+    opened = rounds.enter(store, opened, Stage.ASK, queries)
+    for place, key in enumerate(audits):
+        rationale = a_reply(store, opened, key, steps=["so"], answer=place)
+        sent_to_review(store, opened, [key])
+        says(store, rationale, ACCEPT if place < n - wrong else REJECT)
+        says(store, rationale, ACCEPT if place < n - wrong else REJECT, slot=1)
+    for key in others:
+        decided(store, opened, key, DecisionKind.SILVER, a_reply(store, opened, key, steps=["so"], answer=1))
+    risks = [Risk(rationale_id=each.id or 0, value=risk, check_set="c") for each in rationales.of_round(store, number)]
+    rationales.keep_checked(store, risks, [])
+    rationales.keep_risk_fit(store, RiskFit(round_id=number, base=-2.0, reviewed=0, fitted_at=NOON))
+    return opened
+
+
+def says(store: Store, rationale_id: int, kind: VerdictKind, *, slot: int = 0) -> None:
+    """A verdict in a slot."""
+    reviews.RunReviewBook(store, RUN).keep_verdict(
+        Verdict(
+            board="fake", project=str(slot), annotation=f"{rationale_id}", updated_at="2026-01-01T12:00:00.000000Z",
+            rationale_id=rationale_id, slot=slot, reviewer=f"person {slot}", kind=kind, raw={}, pulled_at=NOON,
+        )
+    )  # fmt: skip
+
+
+def rescored(risk: float = 0.05):  # noqa: ANN201 - a function of rationales
+    def risks(some: Sequence[Rationale]) -> list[float]:
+        return [risk] * len(some)
+
+    return risks
+
+
+def held(store: Store) -> int:
+    return sum(audit.held for audit in certificates.audits(store, RUN))
+
+
+def test_a_look_waits_until_enough_audits_are_held(store: Store) -> None:
+    opened = audited(store, 9)
+    assert certification.look(opened, store, CONFIG, rescored()) is None
+    assert certification.missing_audits(store, RUN, CONFIG) == 1
+    assert held(store) == 9
+    assert decisions.newest(store, RUN) == {}
+
+
+def test_a_certified_threshold_releases_its_audits_as_gold_and_holds_from_the_next_round_on(store: Store) -> None:
+    opened = audited(store, 10)
+    found = certification.look(opened, store, CONFIG, rescored())
+    assert found is not None
+    assert (found.threshold, found.look, found.audited, found.wrong) == (0.3, 1, 10, 0)
+    assert found.bound == pytest.approx(1 - found.delta ** (1 / 10))
+    assert held(store) == 0
+    assert {row.kind for row in decisions.newest(store, RUN).values()} == {DecisionKind.GOLD}
+    assert certification.threshold_in_force(store, opened, CONFIG) is None
+    relied_on = certification.threshold_in_force(store, a_round(store, CONFIG), CONFIG)
+    assert relied_on is not None
+    assert relied_on.threshold == 0.3
+
+
+def test_a_look_that_fails_holds_the_audits_and_leaves_less_for_the_next(store: Store) -> None:
+    first = certification.look(audited(store, 10, wrong=2), store, CONFIG, rescored())
+    assert first is not None
+    assert (first.threshold, first.wrong) == (None, 2)
+    assert held(store) == 10
+    assert "no threshold is certified" in certification.look_text(first)
+    second = certification.look(audited(store, 30), store, CONFIG, rescored())
+    assert second is not None
+    assert (second.look, second.audited, second.wrong) == (2, 40, 2)
+    assert second.delta == pytest.approx(first.delta / 4)
+    assert second.threshold == 0.3
+    assert held(store) == 0
+
+
+def test_a_look_made_before_a_crash_is_not_made_again(store: Store) -> None:
+    opened = audited(store, 10, wrong=2)
+    assert certification.look(opened, store, CONFIG, rescored()) is not None
+    assert certification.look(opened, store, CONFIG, rescored()) is None
+    assert len(certificates.of_run(store, RUN, Promise.THRESHOLD)) == 1
+
+
+def test_it_is_the_risk_of_today_that_is_tested(store: Store) -> None:
+    found = certification.look(audited(store, 10, risk=0.9), store, CONFIG, rescored(0.2))
+    assert found is not None
+    assert found.threshold == 0.3
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        CONFIG.model_copy(update={"teacher": TeacherConfig(model="another")}),
+        CONFIG.model_copy(update={"task": CONFIG.task.model_copy(update={"instructions": "Guess."})}),
+        CONFIG.model_copy(update={"checks": CONFIG.checks.model_copy(update={"enabled": ("arithmetic",)})}),
+    ],
+    ids=["teacher", "prompt", "checks"],
+)
+def test_a_threshold_is_void_once_what_made_the_rationales_changes(store: Store, changed: Config) -> None:
+    certification.look(audited(store, 10), store, CONFIG, rescored())
+    later = a_round(store, CONFIG)
+    assert certification.threshold_in_force(store, later, CONFIG) is not None
+    assert certification.threshold_in_force(store, later, changed) is None
+
+
+def test_audits_that_refute_a_threshold_withdraw_it(store: Store) -> None:
+    certification.look(audited(store, 10), store, CONFIG, rescored())
+    assert certification.look(audited(store, 10, wrong=3), store, CONFIG, rescored()) is None
+    withdrawn = certification.look(audited(store, 10, wrong=9), store, CONFIG, rescored())
+    assert withdrawn is not None
+    assert withdrawn.threshold is None
+    assert certification.threshold_in_force(store, a_round(store, CONFIG), CONFIG) is None
+    assert held(store) == 20
+
+
+def test_an_audit_without_both_blind_verdicts_counts_as_wrong(store: Store) -> None:
+    audited(store, 1)
+    (audit,) = certificates.audits(store, RUN)
+    assert not audit.wrong
+    lone = [each for each in audit.verdicts if each.slot == 0]
+    assert certificates.Audit(audit.query, audit.item, audit.rationale, 0.1, tuple(lone), held=True).wrong
+
+
+def test_held_audits_teach_nothing_until_they_are_released(store: Store) -> None:
+    opened = audited(store, 3)
+    later = NOON + timedelta(days=1)
+    assert rationales.judged(store, RUN, later) == []
+    assert {item.key for item in items.eligible(store, RUN, 2)} == set()
+    certification.issue(store, opened, CONFIG)
+    assert rationales.judged(store, RUN, later) == []
+    ever = certificates.of_run(store, RUN, Promise.EXPORT)[0].issued_at + timedelta(seconds=1)
+    assert len(rationales.judged(store, RUN, ever)) == 3
+
+
+def test_an_export_is_promised_by_the_audits_that_would_have_passed(store: Store) -> None:
+    audited(store, 12, silver=38)
+    opened = audited(store, 12, wrong=1, silver=38)
+    found = certification.export_certificate(store, opened, CONFIG)
+    assert (found.population, found.audited, found.wrong) == (100, 24, 1)
+    assert 0 < found.bound < 0.2
+    assert held(store) == 24
+    issued, released = certification.issue(store, opened, CONFIG)
+    assert (released, issued.bound) == (24, found.bound)
+    again = certification.export_certificate(store, opened, CONFIG)
+    assert (again.population, again.audited, again.wrong, again.bound) == (100, 24, 1, found.bound)
+
+
+def test_a_promise_of_an_export_grows_with_what_was_found_wrong(store: Store) -> None:
+    opened = audited(store, 12, silver=38)
+    without = certification.export_certificate(store, opened, CONFIG).bound
+    opened = audited(store, 12, wrong=6, silver=38)
+    assert certification.export_certificate(store, opened, CONFIG).bound > 2 * without

@@ -104,6 +104,26 @@ def ingest(
     raise typer.Exit(1 if report.bad else 0)
 
 
+@app.command()
+def plan(
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    config: ConfigPath = CONFIG,
+    run: RunName = None,
+) -> None:
+    """What the next round will cost, how far the budgets reach, and how many audits a certificate needs.
+
+    Nothing is spent. Before the first reply only the worst case is known; `run --pilot 20` learns prices.
+    """
+    from connectors.plan import plan as planned  # noqa: PLC0415
+    from connectors.plan import plan_text  # noqa: PLC0415
+
+    found = planned(_project(config, run))
+    if as_json:
+        typer.echo(json.dumps(found, indent=1))
+    else:
+        console.print("\n".join(plan_text(found)), markup=False)
+
+
 @app.command(name="run")
 def run_command(
     rounds: Annotated[int | None, typer.Option(min=1, help="Rounds in all; default: run.rounds.")] = None,

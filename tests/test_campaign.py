@@ -247,3 +247,72 @@ def test_a_waiting_run_says_where_people_are_needed_and_goes_on_when_they_are_do
         assert reviewer.work() > 0
         assert "finished" in run.stdout.read()
     assert run.returncode == 0
+
+
+def certifying(folder: Path) -> Path:
+    """A project in which a quarter of the items is reviewed twice for certificates, by people who often err."""
+    config = ingested(tiny_project(folder, sums=72, rounds=2))
+    text = (
+        config.read_text()
+        .replace("batch_size = 6", "batch_size = 36")
+        .replace("audit_share = 0.2", "audit_share = 0.5")
+    )
+    text = text.replace("certify_share = 0.0", "certify_share = 0.8").replace("error_rate = 0.0", "error_rate = 0.1")
+    config.write_text(text + "[acceptance]\nalpha = 0.3\ndelta = 0.2\n")
+    return config
+
+
+def test_certifying_audits_are_reviewed_blind_held_back_and_released_by_what_they_certify(tmp_path: Path) -> None:
+    config = certifying(tmp_path)
+    assert preceptor("run", "--rounds", "1", config=config).returncode == 0
+    certify = {key for (key,) in rows(config, "select item_key from query where certify")}
+    reviewed = (
+        "select r.item_key, count(*) from reviewtask t join rationale r on r.id = t.rationale_id where t.slot < 2"
+    )
+    assert {key for key, n in rows(config, f"{reviewed} group by r.item_key") if n == 2} == certify
+    contradicted = rows(
+        config,
+        "select count(*) from (select rationale_id from verdict where slot < 2 group by rationale_id"
+        " having count(distinct kind) > 1)",
+    )
+    assert rows(config, "select count(*) from verdict where slot = 2") == contradicted != [(0,)]
+    promised = json.loads(preceptor("certificate", "--json", config=config).stdout)
+    assert promised["audits"]["certifying"] == len(certify)
+    (look,) = promised["looks"]
+    assert look["threshold"] is not None
+    decided = rows(config, "select item_key from decision where reason like '%released by the certificate%'")
+    assert {key for (key,) in decided} == certify
+    assert promised["audits"]["held"] == 0
+
+    assert preceptor("run", "--rounds", "2", config=config).returncode == 0
+    first, second = rows(config, "select base, weights, learned_in from riskfit order by round_id")
+    assert first[2] is None
+    assert second == (*first[:2], 1)
+    certified = rows(config, "select count(*) from decision where kind = 'SILVER' and certified and round_id = 2")
+    assert certified != [(0,)]
+    assert rows(config, "select count(*) from decision where kind = 'SILVER' and certified and round_id = 1") == [(0,)]
+    held = {key for (key,) in rows(config, "select item_key from query where certify and round_id = 2")}
+    decided = rows(config, "select item_key from decision where round_id = 2")
+    assert held
+    assert not held & {key for (key,) in decided}
+    issued = preceptor("certificate", "--issue", config=config)
+    assert f"{len(held)} audits are released" in issued.stdout
+    assert preceptor("export", str(tmp_path / "out"), config=config).returncode == 0
+    exported = [json.loads(line) for line in (tmp_path / "out" / "examples.jsonl").read_text().splitlines()]
+    assert any(each["certified"] for each in exported)
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert manifest["promises"]["export"]["audited"] > 0
+
+
+def test_the_plan_tells_the_worst_case_first_and_then_what_was_learned(tmp_path: Path) -> None:
+    config = ingested(tiny_project(tmp_path, rounds=1))
+    before = json.loads(preceptor("plan", "--json", config=config).stdout)
+    assert "worst case" in before["usd"]["source"]
+    assert preceptor("run", config=config).returncode == 0
+    after = json.loads(preceptor("plan", "--json", config=config).stdout)
+    assert after["usd"]["expected"] < before["usd"]["expected"]
+    assert 0 < after["usd"]["low"] <= after["usd"]["expected"] <= after["usd"]["high"]
+    assert after["left"]["usd"] < 1.0
+    assert after["promises"]["missing"] == {"export": 45, "threshold": 55}
+    shown = preceptor("plan", config=config).stdout
+    assert "audits without an error still missing to certify 5%: 45 for an export, 55 for a threshold" in shown

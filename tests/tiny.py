@@ -68,6 +68,7 @@ minutes = 100
 [review]
 board = "{board}"
 audit_share = 0.2
+certify_share = 0.0
 [simulated_reviewer]
 truth = "truth.jsonl"
 error_rate = 0.0

@@ -1,0 +1,140 @@
+"""What the next round will cost, what the budgets reach, and which audits are missing; nothing is spent."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from connectors.promises import promises
+from connectors.wiring import Project
+from loop.config import Config
+from loop.errors import PoolEmpty
+from loop.ledger import MICRO
+from loop.records import Currency, Item
+from loop.store import items, reading
+from loop.store.database import Store
+from loop.store.money import Purse
+from loop.teacher.prompt import request_for, worst_case
+
+DRAWS = 4000
+LEVEL = 0.9
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """An expected amount with its 90 % interval, and in words what it was learned from."""
+
+    expected: float
+    low: float
+    high: float
+    source: str
+
+
+def plan(project: Project) -> dict[str, Any]:
+    """The plan of the next round, as JSON-ready values.
+
+    Raises:
+        PoolEmpty: no item is left to ask.
+    """
+    store, config = project.store, project.config
+    pool = items.eligible(store, config.run.name, config.query.max_asks)
+    if not pool:
+        raise PoolEmpty("no pool item is left to ask; ingest more items or raise query.max_asks")
+    batch = min(config.query.batch_size, len(pool))
+    with project.teacher() as teacher:
+        most = [_worst(item, config, teacher.price) for item in pool]
+    usd = _dollars(store, config, batch, most)
+    minutes = _minutes(store, config, batch)
+    left = _left(store, config)
+    return {
+        "run": config.run.name,
+        "items": batch,
+        "usd": usd.__dict__,
+        "minutes": minutes.__dict__,
+        "left": left,
+        "rounds": {
+            "usd": left["usd"] / usd.expected if usd.expected else None,
+            "minutes": left["minutes"] / minutes.expected if minutes.expected else None,
+            "pool": len(pool) / batch,
+        },
+        "promises": promises(store, config.run.name, config),
+    }
+
+
+def plan_text(found: dict[str, Any]) -> list[str]:
+    """The plan in sentences."""
+    usd, minutes, left, rounds = found["usd"], found["minutes"], found["left"], found["rounds"]
+    reach = {name: "any number of" if n is None else f"about {int(n)}" for name, n in rounds.items()}
+    lines = [
+        f"next round of run {found['run']}: {found['items']} items",
+        f"  teacher: ${usd['expected']:.4f} (${usd['low']:.4f} to ${usd['high']:.4f}; {usd['source']})",
+        f"  reviewers: {minutes['expected']:.1f} minutes ({minutes['low']:.1f} to {minutes['high']:.1f}; "
+        f"{minutes['source']})",
+        f"left: ${left['usd']:.4f} for {reach['usd']} such rounds, {left['minutes']:.1f} review minutes for "
+        f"{reach['minutes']}, pool items for {reach['pool']}",
+    ]
+    if found["promises"]:
+        missing, alpha = found["promises"]["missing"], found["promises"]["alpha"]
+        lines.append(
+            f"audits without an error still missing to certify {alpha:.0%}: {missing['export']} for an export, "
+            f"{missing['threshold']} for a threshold"
+        )
+    return lines
+
+
+def _worst(item: Item, config: Config, price: Any) -> float:
+    """Dollars that an item costs at the very most."""
+    return config.teacher.samples * worst_case(request_for(item, config.task, config.teacher, (), 0), price) / MICRO
+
+
+def _dollars(store: Store, config: Config, batch: int, most: Sequence[float]) -> Estimate:
+    """The teacher's price for a batch: from what items cost so far, else the worst case."""
+    paid = np.array([*reading.spent_by_query(store, config.run.name).values()], dtype=np.float64) / MICRO
+    if not len(paid):
+        mean = float(np.mean(most))
+        return Estimate(batch * mean, 0.0, batch * max(most), "worst case; nothing was asked yet, see `run --pilot`")
+    return _estimate(_totals(paid, np.full(DRAWS, batch)), f"from {len(paid)} items asked")
+
+
+def _minutes(store: Store, config: Config, batch: int) -> Estimate:
+    """Reviewers' minutes for a batch: audits, second reviews, and what will be risky."""
+    run, review = config.run.name, config.review
+    risks = [*reading.risks_of(store, run).values()]
+    seconds = [verdict.seconds for _, verdict in reading.verdicts_of(store, run) if verdict.kind is not None]
+    chance = np.random.default_rng(0)
+    threshold = 0.0 if config.acceptance.require_certificate else review.risk_threshold
+    risky = sum(risk >= threshold for risk in risks)
+    share = chance.beta(risky + 0.5, len(risks) - risky + 0.5, DRAWS) if risks else chance.random(DRAWS)
+    audits = chance.binomial(batch, review.audit_share, DRAWS)
+    reviews = audits + chance.binomial(audits, review.certify_share) + chance.binomial(batch - audits, share)
+    each = np.array(seconds or [60 * review.minutes_per_review]) / 60
+    source = (
+        f"from {len(risks)} risks and {len(seconds)} verdicts" if risks else "any share may be risky; see `--pilot`"
+    )
+    return _estimate(_totals(each, reviews), source)
+
+
+def _totals(amounts: Floats, counts: NDArray[np.int64]) -> Floats:
+    """Sums of so many amounts, drawn with replacement (the mean is drawn once for a sum, as a bootstrap does)."""
+    chance = np.random.default_rng(1)
+    means = chance.choice(amounts, (len(counts), len(amounts))).mean(axis=1)
+    noise = amounts.std() * np.sqrt(counts) * chance.standard_normal(len(counts))
+    return np.asarray(np.maximum(0.0, means * counts + noise))
+
+
+def _estimate(totals: Floats, source: str) -> Estimate:
+    low, high = np.quantile(totals, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Estimate(float(totals.mean()), float(low), float(high), source)
+
+
+def _left(store: Store, config: Config) -> dict[str, float]:
+    """What is neither spent nor reserved of both budgets, under today's limits."""
+    limits = {Currency.USD: config.budget.usd, Currency.MINUTES: config.budget.minutes}
+    balances = Purse(store, config.run.name).balances()
+    return {
+        currency.value: max(0.0, limit - (balances[currency].spent + balances[currency].reserved) / MICRO)
+        for currency, limit in limits.items()
+    }

@@ -3,7 +3,7 @@
 import difflib
 import tomllib
 from pathlib import Path
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -152,21 +152,22 @@ class QueryConfig(Table):
     """Items scored in one piece; each piece is stored when done."""
 
 
-class TeacherConfig(Table):
-    """The large model behind an OpenAI-compatible endpoint."""
+class EndpointConfig(Table):
+    """A model behind an OpenAI-compatible endpoint."""
+
+    table: ClassVar[str]
+    """Name of the table in the config file, for messages."""
 
     base_url: str | None = None
     """Address of the endpoint; without it, the one the `openai` package uses."""
     recorded: Path | None = Field(default=None, strict=False)
     """JSONL file of recorded replies, served on loopback while the run lasts; takes the place of `base_url`."""
-    model: str = "gpt-4o-mini"
+    model: str
     """Model name as the endpoint knows it."""
     api_key_env: str = "OPENAI_API_KEY"
     """Environment variable that holds the key. The key itself is never stored."""
-    samples: int = Field(default=1, ge=1)
-    """Replies asked per item; with several, their disagreement is a flag."""
     temperature: float = Field(default=0.0, ge=0, le=2)
-    """Sampling temperature of the teacher (several samples need one above 0)."""
+    """Sampling temperature."""
     max_completion_tokens: int = Field(default=800, ge=16)
     """Longest reply, in tokens; the worst case that is reserved."""
     concurrency: int = Field(default=8, ge=1)
@@ -181,15 +182,40 @@ class TeacherConfig(Table):
     """US dollars per million input tokens; without it, the price known to `genai-prices`."""
     output_price: float | None = Field(default=None, ge=0)
     """US dollars per million output tokens."""
+
+
+class TeacherConfig(EndpointConfig):
+    """The large model behind an OpenAI-compatible endpoint."""
+
+    table: ClassVar[str] = "teacher"
+
+    model: str = "gpt-4o-mini"
+    """Model name as the endpoint knows it."""
+    samples: int = Field(default=1, ge=1)
+    """Replies asked per item; with several, their disagreement is a flag (and `temperature` must be above 0)."""
     demonstrations: int = Field(default=2, ge=0)
     """Worked items from reviewed work shown in each prompt."""
+
+
+class JudgeConfig(EndpointConfig):
+    """A second large model that doubts the teacher's rationales step by step; it never sees the final answer."""
+
+    table: ClassVar[str] = "judge"
+
+    model: str = ""
+    """Model name as the endpoint knows it; empty: no judge, and nothing is spent. A family other than the teacher's is
+    better: a model overlooks its own kind of mistakes."""
+    max_completion_tokens: int = Field(default=300, ge=16)
+    """Longest verdict on a step, in tokens; the worst case that is reserved, out of `budget.usd` like the teacher's."""
+    max_steps: int = Field(default=12, ge=1)
+    """Steps of one rationale that are judged at most; it stops at the first that does not hold."""
 
 
 class BudgetConfig(Table):
     """What may be spent in all."""
 
     usd: float = Field(default=1.0, ge=0)
-    """Hard limit on the teacher, in US dollars."""
+    """Hard limit on the teacher and the judge together, in US dollars."""
     minutes: float = Field(default=60.0, ge=0)
     """Limit on reviewers' minutes; it bounds what is sent to them."""
 
@@ -287,6 +313,7 @@ class Config(Table):
     student: StudentConfig = StudentConfig()
     query: QueryConfig = QueryConfig()
     teacher: TeacherConfig = TeacherConfig()
+    judge: JudgeConfig = JudgeConfig()
     budget: BudgetConfig = BudgetConfig()
     checks: ChecksConfig = ChecksConfig()
     review: ReviewConfig = ReviewConfig()

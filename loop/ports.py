@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loop.answer import Answer
-from loop.records import Item, Prompt, Rationale, Reply, ReviewTask, Verdict
+from loop.records import Item, Judgement, Prompt, Rationale, Reply, ReviewTask, Verdict
 
 
 @dataclass(frozen=True)
@@ -203,8 +203,8 @@ class Silent:
         """Nothing."""
 
 
-class AskBook(Protocol):
-    """Where asking writes down what it spends and gets; every call is one transaction."""
+class Till(Protocol):
+    """Where requests reserve their price before they are sent; every call is one transaction."""
 
     def reserve(self, purpose: str, micro_usd: int) -> int:
         """Hold the worst-case price of one attempt; the charge's id.
@@ -222,12 +222,24 @@ class AskBook(Protocol):
         """Charge a hold at worst case and mark it `assumed`: whether the request was served is unknown."""
         ...
 
+
+class AskBook(Till, Protocol):
+    """Where asking writes down what it spends and gets; every call is one transaction."""
+
     def keep(self, charge_id: int, micro_usd: int, prompt: Prompt, reply: Reply, rationale: Rationale | None) -> None:
         """Settle the charge and store prompt, reply and rationale (its `reply_id` is set here), all or nothing."""
         ...
 
     def give_up(self, item_key: str, problem: str) -> None:
         """Note on the round's query why no readable reply will come."""
+        ...
+
+
+class JudgeBook(Till, Protocol):
+    """Where judging writes down what it spends and gets; every call is one transaction."""
+
+    def keep(self, charge_id: int, micro_usd: int, prompt: Prompt, judgement: Judgement) -> None:
+        """Settle the charge and store prompt and judgement, all or nothing."""
         ...
 
 

@@ -16,7 +16,7 @@ from loop.records.review import (
 )
 from loop.records.round import Claim, ConfigRow, Query, Round, Score, Stage
 from loop.records.student import Arm, Checkpoint, Prediction, Shadow
-from loop.records.teacher import Prompt, Reply
+from loop.records.teacher import Judgement, Prompt, Reply, StepVerdict
 
 __all__ = [
     "ADJUDICATION",
@@ -35,6 +35,7 @@ __all__ = [
     "DecisionKind",
     "Flag",
     "Item",
+    "Judgement",
     "Part",
     "Prediction",
     "Promise",
@@ -50,6 +51,7 @@ __all__ = [
     "Shadow",
     "Split",
     "Stage",
+    "StepVerdict",
     "Verdict",
     "VerdictKind",
     "audited_wrong",

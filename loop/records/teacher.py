@@ -1,4 +1,4 @@
-"""What was sent to the teacher and what came back."""
+"""What was sent to the teacher and to the judge, and what came back."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -40,4 +40,41 @@ class Reply(SQLModel, table=True):
     output_tokens: int
     state: ReplyState = ReplyState.READABLE
     problem: str | None = None
+    created_at: datetime
+
+
+class StepVerdict(StrEnum):
+    """What the judge says of one step."""
+
+    OK = "ok"
+    WRONG = "wrong"
+    UNSUPPORTED = "unsupported"
+    REDUNDANT = "redundant"
+
+
+class Judgement(SQLModel, table=True):
+    """What the judge said of one step of a rationale, stored together with its settlement."""
+
+    __table_args__ = (UniqueConstraint("rationale_id", "step"),)
+
+    id: int | None = Field(default=None, primary_key=True)
+    rationale_id: int = Field(foreign_key="rationale.id", index=True)
+    step: int
+    """0-based."""
+    prompt_hash: str = Field(foreign_key="prompt.hash")
+    charge_id: int | None = Field(default=None, foreign_key="charge.id")
+    model: str
+    """Model name as the endpoint gave it back."""
+    text: str
+    """The raw reply."""
+    finish_reason: str
+    input_tokens: int
+    output_tokens: int
+    verdict: StepVerdict | None = None
+    """None where the reply could not be read."""
+    evidence: str = ""
+    confidence: float | None = None
+    """How sure the judge says it is, in [0, 1]; kept and shown, nothing is computed from it."""
+    problem: str | None = None
+    """Why the reply could not be read."""
     created_at: datetime

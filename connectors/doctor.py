@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from connectors.wiring import Project
-from loop.config import load
+from loop.config import Config, load
 from loop.errors import PreceptorError
 from loop.records import Split
 from loop.store import items
+from loop.teacher.judge_prompt import LONG_STEP, a_step_request
 from loop.teacher.prompt import request_for, worst_case
 
 
@@ -31,6 +32,7 @@ def diagnose(path: Path, open_project: Callable[[], Project]) -> list[Finding]:
         "database": lambda: _database(project),
         "student": lambda: _student(project),
         "teacher": lambda: _teacher(project),
+        **({"judge": lambda: _judge(project)} if project.config.judge.model else {}),
         "reviewers": lambda: _reviewers(project),
         "budget": lambda: _budget(project),
     }
@@ -77,6 +79,23 @@ def _teacher(project: Project) -> str:
     return f"{config.teacher.model}: one request costs at most ${price / 1e6:.6f} (nothing was asked)"
 
 
+def _judge(project: Project) -> str:
+    config = project.config
+    pool = items.of_split(project.store, Split.POOL)
+    if not pool:
+        raise PreceptorError("no item to price a request for; ingest first")
+    with project.judge() as judge:
+        assert judge is not None
+        price = worst_case(a_step_request(pool[0], config.task, config.judge), judge.price)
+    same = "; it is the teacher itself: a model of another family finds more" if _same(config) else ""
+    priced = f"a first step of {LONG_STEP} characters costs at most ${price / 1e6:.6f} (nothing was asked)"
+    return f"{config.judge.model}: {priced}{same}"
+
+
+def _same(config: Config) -> bool:
+    return (config.judge.model, config.judge.base_url) == (config.teacher.model, config.teacher.base_url)
+
+
 def _reviewers(project: Project) -> str:
     address = project.board().address()
     return f"reviewers work at {address}"
@@ -86,4 +105,5 @@ def _budget(project: Project) -> str:
     budget = project.config.budget
     if budget.usd <= 0:
         raise PreceptorError("budget.usd is 0: nothing can be asked; set it to what the campaign may cost")
-    return f"${budget.usd:.2f} for the teacher, {budget.minutes:.0f} minutes for reviewers"
+    also = " and the judge" if project.config.judge.model else ""
+    return f"${budget.usd:.2f} for the teacher{also}, {budget.minutes:.0f} minutes for reviewers"

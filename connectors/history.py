@@ -31,6 +31,7 @@ def history(store: Store, run: str, key: str) -> dict[str, Any]:
     charges = {charge.id: charge for charge in past.charges}
     names = pseudonyms(reading.reviewers_of(store, run))
     replies = [_plain(each, numbers) | _paid(charges.get(each.charge_id)) for each in past.replies]
+    judgements = [_plain(each, numbers) | _paid(charges.get(each.charge_id)) for each in past.judgements]
     tasks = [_plain(each, numbers) | _paid(charges.get(each.charge_id)) for each in past.tasks]
     decided = [_plain(each, numbers) for each in past.decisions]
     return {
@@ -41,6 +42,7 @@ def history(store: Store, run: str, key: str) -> dict[str, Any]:
         "prompts": [_plain(each, numbers) for each in past.prompts],
         "replies": replies,
         "rationales": [_plain(each, numbers) for each in past.rationales],
+        "judgements": judgements,
         "flags": [_plain(each, numbers) for each in past.flags],
         "risks": [_plain(each, numbers) for each in past.risks],
         "tasks": tasks,
@@ -141,6 +143,12 @@ def _rationale_lines(each: Mapping[str, Any], found: Mapping[str, Any]) -> list[
     lines = [f"round {each['round']}: {each['author']}, version {each['version']}{''.join(risks)}"]
     lines += [f"  {number}. {step}" for number, step in enumerate(each["steps"], start=1)]
     lines.append(f"  answer: {each['stated']}")
+    for said in found["judgements"]:
+        if said["rationale_id"] == each["id"]:
+            cost = "" if said["charge"] is None else f", ${said['charge']['settled']:.6f}"
+            lines.append(
+                f"  judge {said['model']}, step {said['step'] + 1}: {said['verdict'] or said['problem']}{cost}"
+            )
     for flag in found["flags"]:
         if flag["rationale_id"] == each["id"]:
             where = "" if flag["step"] is None else f", step {flag['step'] + 1}"

@@ -11,6 +11,7 @@ from loop.records import DecisionKind, Item, Split, Stage, VerdictKind
 from loop.store import decisions, items, rationales, reviews, rounds
 from loop.store.money import Purse
 from loop.teacher.demonstrations import nearest
+from loop.teacher.judge_prompt import a_step_request
 from loop.teacher.prompt import prompt_of, request_for, worst_case
 
 
@@ -30,10 +31,14 @@ def show_prompt(project: Project, key: str) -> dict[str, object]:
         if decision.kind is DecisionKind.GOLD and rationale.parsed is not None
     ]
     request = request_for(item, config.task, config.teacher, nearest(item, decided, config.teacher.demonstrations), 0)
-    with project.teacher() as teacher:
+    with project.teacher() as teacher, project.judge() as judge:
         price = worst_case(request, teacher.price)
+        judging = None if judge is None else worst_case(a_step_request(item, config.task, config.judge), judge.price)
     prompt = prompt_of(request)
-    return {"prompt_hash": prompt.hash, "worst_case_usd": price / 1e6, "request": prompt.body}
+    shown: dict[str, object] = {"prompt_hash": prompt.hash, "worst_case_usd": price / 1e6}
+    if judging is not None:
+        shown["judge_worst_case_usd_per_step"] = judging / 1e6
+    return shown | {"request": prompt.body}
 
 
 def answer_question(project: Project, question: str) -> str:

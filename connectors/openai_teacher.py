@@ -1,4 +1,4 @@
-"""The teacher behind any endpoint that speaks the OpenAI chat protocol."""
+"""The teacher, or the judge, behind any endpoint that speaks the OpenAI chat protocol."""
 
 import asyncio
 import ipaddress
@@ -21,7 +21,7 @@ from openai import (
     DefaultAsyncHttpxClient,
 )
 
-from loop.config import TeacherConfig
+from loop.config import EndpointConfig
 from loop.errors import BadConfig, ItemRefused, TeacherBusy, TeacherError, TeacherRefused, UnknownPrice
 from loop.ports import Completion, Request
 
@@ -52,7 +52,7 @@ class OpenAITeacher:
     Used as an async context it keeps one client with its connections; outside, each request opens and closes its own.
     """
 
-    def __init__(self, config: TeacherConfig) -> None:
+    def __init__(self, config: EndpointConfig) -> None:
         """Find the key.
 
         Raises:
@@ -65,7 +65,7 @@ class OpenAITeacher:
         if not self._key:
             raise BadConfig(
                 f"the environment variable {config.api_key_env} is empty; put the key for {self._address} there, "
-                "or name another variable in teacher.api_key_env"
+                f"or name another variable in {config.table}.api_key_env"
             )
 
     async def __aenter__(self) -> Self:
@@ -99,19 +99,19 @@ class OpenAITeacher:
         Raises:
             UnknownPrice: neither knows the model's price.
         """
-        prices = self._config.input_price, self._config.output_price
+        table, prices = self._config.table, (self._config.input_price, self._config.output_price)
         if prices[0] is not None and prices[1] is not None:
             # A dollar per million tokens is a micro-dollar per token.
             return math.ceil(Decimal(str(prices[0])) * input_tokens + Decimal(str(prices[1])) * output_tokens)
         if prices != (None, None):
-            raise UnknownPrice("set both teacher.input_price and teacher.output_price, or neither")
+            raise UnknownPrice(f"set both {table}.input_price and {table}.output_price, or neither")
         usage = genai_prices.Usage(input_tokens=input_tokens, output_tokens=output_tokens)
         try:
             found = genai_prices.calc_price(usage, request.model, provider_api_url=self._address)
         except LookupError as error:
             raise UnknownPrice(
-                f"the price of {request.model} at {self._address} is not known; set teacher.input_price and "
-                "teacher.output_price (US dollars per million tokens; 0 for a model of your own)"
+                f"the price of {request.model} at {self._address} is not known; set {table}.input_price and "
+                f"{table}.output_price (US dollars per million tokens; 0 for a model of your own)"
             ) from error
         micro: int = math.ceil(found.total_price * 1_000_000)
         return micro
@@ -153,7 +153,9 @@ class OpenAITeacher:
         except (ValueError, RecursionError) as error:
             raise TeacherBusy(f"{self._address} sent an answer that is not JSON") from error
         if not isinstance(body, Mapping):
-            raise TeacherRefused(f"{self._address} does not answer as a chat endpoint; check teacher.base_url")
+            raise TeacherRefused(
+                f"{self._address} does not answer as a chat endpoint; check {self._config.table}.base_url"
+            )
         message = _at(body, "choices", 0, "message")
         return Completion(
             text=_text(_at(message, "content")) or _text(_at(message, "refusal")),
@@ -165,11 +167,11 @@ class OpenAITeacher:
 
     def _lost(self, error: Exception) -> TeacherBusy:
         """No answer came: by a refused connection nothing was sent, by anything else it may have been."""
-        cause = error.__cause__
+        cause, table = error.__cause__, self._config.table
         if isinstance(cause, NOT_SENT):
-            return TeacherBusy(f"{self._address} cannot be reached: {cause}; is the teacher running?", sent=False)
+            return TeacherBusy(f"{self._address} cannot be reached: {cause}; is the {table} running?", sent=False)
         if isinstance(error, TimeoutError) or isinstance(cause, httpx2.TimeoutException):
-            return TeacherBusy(f"{self._address} did not answer within {self._config.timeout:g} s (teacher.timeout)")
+            return TeacherBusy(f"{self._address} did not answer within {self._config.timeout:g} s ({table}.timeout)")
         return TeacherBusy(f"the connection to {self._address} was lost: {cause or error}")
 
     def _refusal(self, error: APIStatusError) -> TeacherError:
@@ -186,13 +188,14 @@ class OpenAITeacher:
 
     def _cure(self, status: int, said: str) -> str:
         """What the user can do about a refusal."""
+        table = self._config.table
         if status in {401, 403}:
-            return f"check the key in the environment variable {self._config.api_key_env} (teacher.api_key_env)"
+            return f"check the key in the environment variable {self._config.api_key_env} ({table}.api_key_env)"
         if status == 404:
-            return f'check teacher.model = "{self._config.model}" and teacher.base_url'
+            return f'check {table}.model = "{self._config.model}" and {table}.base_url'
         if "response_format" in said or "json_schema" in said:
-            return 'the endpoint has no structured output: set teacher.format = "plain"'
-        return "check the settings in [teacher]"
+            return f'the endpoint has no structured output: set {table}.format = "plain"'
+        return f"check the settings in [{table}]"
 
 
 def is_loopback(address: str) -> bool:
@@ -216,7 +219,7 @@ def _body(request: Request) -> dict[str, Any]:
     if request.seed is not None:
         body["seed"] = request.seed
     if request.schema is not None:
-        form = {"name": "rationale", "strict": True, "schema": dict(request.schema)}
+        form = {"name": "reply", "strict": True, "schema": dict(request.schema)}
         body["response_format"] = {"type": "json_schema", "json_schema": form}
     return body
 

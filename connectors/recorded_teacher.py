@@ -1,15 +1,18 @@
-"""A teacher that answers the OpenAI chat protocol on loopback from a file of recorded completions.
+"""A teacher, or a judge, that answers the OpenAI chat protocol on loopback from a file of recorded completions.
 
 Each line of the file is a JSON object:
 
     {"key": "q1", "question": "...", "model": "palm-540b", "text": "raw reply"}
     {"key": "q1", "question": "...", "model": "palm-540b", "steps": ["...", "..."], "answer": "12", "sample": 1}
 
+    {"key": "q1", "question": "...", "model": "judge", "step": "2 + 3 = 6", "verdict": "wrong", "evidence": "it is 5"}
+
 `context` tells apart items with the same question; `input_tokens` and `output_tokens` may be recorded too, otherwise a
 token is taken as four bytes of UTF-8. `text` is given back as it is; `steps` and `answer` are written as JSON where
 structured output is asked for, and as numbered lines where not. Several lines for one key and model are its samples;
 the request's `seed` says which one is meant, counted round. So a reply is a pure function of item, prompt, model and
-sample. Where nothing is recorded for a question, the reply says so and cannot be read.
+sample. A line with a `step` answers the judge's prompt about that step of the item, with a `verdict` or with `text`.
+Where nothing is recorded for a question or step, the reply says so and cannot be read.
 
 On request it misbehaves: a file with a JSON list of faults, see `Fault`.
 """
@@ -30,6 +33,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from loop.errors import BadConfig, BadRow
+from loop.teacher.judge_prompt import presented_step
 from loop.teacher.prompt import presented_parts, written
 
 HOST = "127.0.0.1"
@@ -52,14 +56,20 @@ class Recording(BaseModel):
     text: str | None = None
     steps: tuple[str, ...] | None = None
     answer: str | None = None
+    step: str | None = None
+    verdict: str | None = None
+    evidence: str = ""
+    confidence: int = 90
     sample: int | None = None
     input_tokens: int | None = None
     output_tokens: int | None = None
 
     @model_validator(mode="after")
     def _says_something(self) -> "Recording":
-        if self.text is None and (self.steps is None or self.answer is None):
+        if self.text is None and self.step is None and (self.steps is None or self.answer is None):
             raise ValueError("needs `text`, or `steps` and `answer`")
+        if self.text is None and self.step is not None and self.verdict is None:
+            raise ValueError("needs `text` or `verdict` beside `step`")
         return self
 
 
@@ -114,10 +124,10 @@ class RecordedTeacher:
         """Key, model and sample of every completion that was sent."""
         self._faults = tuple(faults)
         self._fired: dict[int, int] = defaultdict(int)
-        self._samples: dict[tuple[str, str], list[Recording]] = defaultdict(list)
+        self._samples: dict[tuple[str, str, str], list[Recording]] = defaultdict(list)
         self._keys: dict[str, dict[str, str | None]] = defaultdict(dict)
         for recording in recordings:
-            self._samples[recording.key, recording.model].append(recording)
+            self._samples[recording.key, recording.model, _folded(recording.step or "")].append(recording)
             context = None if recording.context is None else _folded(recording.context)
             self._keys[_folded(recording.question)].setdefault(recording.key, context)
         for samples in self._samples.values():
@@ -127,11 +137,11 @@ class RecordedTeacher:
     @property
     def models(self) -> list[str]:
         """The models that something is recorded of."""
-        return sorted({model for _, model in self._samples})
+        return sorted({model for _, model, _ in self._samples})
 
     def key_of(self, message: str) -> str | None:
         """The item that a user message is about."""
-        parts = presented_parts(message)
+        parts = presented_step(message) or presented_parts(message)
         said = _folded(message)
         question = _folded(parts.get("question", ""))
         if question not in self._keys:
@@ -142,9 +152,9 @@ class RecordedTeacher:
         fitting = fitting or [key for key, own in keys.items() if not own]
         return min(fitting, default=None)
 
-    def recording(self, key: str | None, model: str, seed: int) -> Recording | None:
-        """The recorded sample that the seed means."""
-        samples = self._samples.get((key or "", model))
+    def recording(self, key: str | None, model: str, seed: int, step: str = "") -> Recording | None:
+        """The recorded sample that the seed means, of the rationale or of the judge's verdict on a step."""
+        samples = self._samples.get((key or "", model, _folded(step)))
         return samples[seed % len(samples)] if samples else None
 
     def fault(self, key: str | None) -> Fault | None:
@@ -283,7 +293,7 @@ async def _complete(teacher: RecordedTeacher, raw: bytes) -> JSONResponse:
         known = ", ".join(teacher.models)
         return _error(404, f"The model `{model}` does not exist; recorded models: {known}", "model_not_found")
     key = teacher.key_of(asked.last_user_message)
-    recording = teacher.recording(key, model, seed)
+    recording = teacher.recording(key, model, seed, presented_step(asked.last_user_message).get("step", ""))
     fault = teacher.fault(key)
     failure = await _failed(fault)
     if failure is not None:
@@ -317,6 +327,9 @@ def _reply_text(recording: Recording | None, structured: bool) -> str:
         return NOTHING_RECORDED
     if recording.text is not None:
         return recording.text
+    if recording.verdict is not None:
+        said = {name: getattr(recording, name) for name in ("evidence", "verdict", "confidence")}
+        return json.dumps(said, ensure_ascii=False)
     return written(recording.steps or (), recording.answer or "", structured=structured)
 
 

@@ -12,7 +12,7 @@ import platformdirs
 from sqlalchemy.engine import make_url
 
 from connectors.progress import RichProgress
-from loop.config import Config, load
+from loop.config import Config, EndpointConfig, load
 from loop.errors import BadConfig
 from loop.ledger import to_micro
 from loop.ports import Teacher, Trainer
@@ -82,10 +82,11 @@ class Project:
     def parts(self) -> Iterator[Parts]:
         """Everything a round needs; the recorded teacher, where there is one, runs while the block lasts."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        with self.teacher() as teacher:
+        with self.teacher() as teacher, self.judge() as judge:
             yield Parts(
                 trainer=self.trainer(),
                 teacher=teacher,
+                judge=judge,
                 reviewers=self.desk(),
                 progress=self.progress,
                 folder=self.folder / "checkpoints",
@@ -110,16 +111,29 @@ class Project:
     @contextmanager
     def teacher(self) -> Iterator[Teacher]:
         """The teacher: a paid endpoint, or the recorded one on loopback."""
+        with self._endpoint(self.config.teacher) as teacher:
+            yield teacher
+
+    @contextmanager
+    def judge(self) -> Iterator[Teacher | None]:
+        """The judge, where the config names one: a paid endpoint, or a recorded one on loopback."""
+        if not self.config.judge.model:
+            yield None
+            return
+        with self._endpoint(self.config.judge) as judge:
+            yield judge
+
+    @contextmanager
+    def _endpoint(self, config: EndpointConfig) -> Iterator[Teacher]:
         from connectors.openai_teacher import OpenAITeacher  # noqa: PLC0415 - loads the openai package
         from connectors.recorded_teacher import serving  # noqa: PLC0415 - loads the web server
 
-        config = self.config.teacher
         if config.recorded is None:
             yield OpenAITeacher(config)
             return
         file = self.home / config.recorded
         if not file.is_file():
-            raise BadConfig(f"{self.path}: teacher.recorded: {file} does not exist")
+            raise BadConfig(f"{self.path}: {config.table}.recorded: {file} does not exist")
         with serving(file) as address:
             yield OpenAITeacher(config.model_copy(update={"base_url": address}))
 

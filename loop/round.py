@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +17,15 @@ from numpy.typing import NDArray
 
 from loop import acceptance, certification, evaluation, saving
 from loop.answer import Answer
+from loop.checks import judge as judge_check
 from loop.checks import neighbours
-from loop.checks.flag import Doubtful, check_set, doubts
+from loop.checks.flag import Doubt, Doubtful, check_set, doubts
 from loop.checks.learn import Judged, Learned, learn
 from loop.checks.risk import RiskModel, evidence
 from loop.config import Config, ReviewConfig
 from loop.errors import BadConfig, PoolEmpty
 from loop.ledger import to_micro
-from loop.ports import Example, Progress, Reviewers, Silent, Student, Teacher, Trained, Trainer
+from loop.ports import Bar, Example, Progress, Reviewers, Silent, Student, Teacher, Trained, Trainer
 from loop.query import racing, select
 from loop.query.acquisition import ACQUISITIONS, Candidates
 from loop.query.cost import relative_costs, review_chances
@@ -40,6 +41,7 @@ from loop.records import (
     DecisionKind,
     Flag,
     Item,
+    Judgement,
     Part,
     Prediction,
     Query,
@@ -57,6 +59,7 @@ from loop.store import (
     checkpoints,
     decisions,
     items,
+    judgements,
     rationales,
     reading,
     reviews,
@@ -67,6 +70,7 @@ from loop.store.database import Store
 from loop.store.money import Purse
 from loop.teacher.ask import ask
 from loop.teacher.demonstrations import nearest
+from loop.teacher.judge import JudgeOutcome, judge
 from loop.teacher.prompt import most_input_tokens, request_for
 
 PIECE = 64
@@ -79,13 +83,14 @@ SHOWN = 0.1
 
 @dataclass(frozen=True)
 class Parts:
-    """What stands behind the ports in this process. `folder` takes the checkpoints."""
+    """What stands behind the ports in this process. `folder` takes the checkpoints; `judge` is None where none is."""
 
     trainer: Trainer
     teacher: Teacher
     reviewers: Reviewers
     progress: Progress
     folder: Path
+    judge: Teacher | None = None
 
 
 def advance(current: Round, store: Store, parts: Parts, config: Config) -> Round:
@@ -395,22 +400,25 @@ def _check(current: Round, store: Store, parts: Parts, config: Config) -> Round:
     looked_at = _Looking(current, store, parts, config)
     audited = {query.item_key for query in rounds.queries(store, id_of(current)) if query.audit}
     learned = _learned(current, store, looked_at, config)
-    version, todo = check_set(config.checks), rationales.unchecked(store, id_of(current))
+    version, todo = check_set(config.checks, config.judge.model), rationales.unchecked(store, id_of(current))
+    judging = _Judging(current, store, parts, config)
+
+    def settled(case: Doubtful, some: Sequence[Doubt]) -> bool:
+        return case.item.key not in audited and learned.risk(evidence(some)) >= config.checks.settled_risk
+
     with parts.progress.bar("rationales are checked", len(todo)) as bar:
         for start in range(0, len(todo), PIECE):
             piece = todo[start : start + PIECE]
             flags: list[Flag] = []
             risks: list[Risk] = []
-            for case in looked_at(piece):
+            cases = [learned.knows(case) for case in looked_at(piece)]
+            raised = [doubts(case, config.checks, settled=partial(settled, case)) for case in cases]
+            left = [case for case, some in zip(cases, raised, strict=True) if not settled(case, some)]
+            objections = judging(left, bar)
+            for case, some in zip(cases, raised, strict=True):
                 number = case.rationale.id
                 assert number is not None
-                found = doubts(
-                    learned.knows(case),
-                    config.checks,
-                    settled=None
-                    if case.item.key in audited
-                    else lambda some: learned.risk(evidence(some)) >= config.checks.settled_risk,
-                )
+                found = [*some, *objections.get(number, ())]
                 seen = evidence(found)
                 risks.append(Risk(rationale_id=number, value=learned.risk(seen), check_set=version, evidence=seen))
                 flags += [
@@ -425,7 +433,8 @@ def _check(current: Round, store: Store, parts: Parts, config: Config) -> Round:
                     if doubt.weight >= SHOWN
                 ]
             rationales.keep_checked(store, risks, flags)
-            bar.advance(len(piece))
+            bar.advance(len(piece) - len(left))
+    judging.say()
     return rounds.enter(store, current, Stage.REVIEW, review_opened_at=datetime.now(UTC))
 
 
@@ -469,6 +478,48 @@ class _Looking:
             probabilities=cache(lambda: student.probabilities([item])[0]) if student is not None else None,
             decided=self._decided,
         )
+
+
+class _Judging:
+    """Has the judge, where there is one, read what the other checks left open; each step it judged is stored."""
+
+    def __init__(self, current: Round, store: Store, parts: Parts, config: Config) -> None:
+        self._store, self._parts, self._config, self._round_id = store, parts, config, id_of(current)
+        self._book = judgements.RunJudgeBook(store, current.run)
+        self._outcome = JudgeOutcome()
+        if parts.judge is not None:
+            Purse(store, current.run).close_dead_holds()
+
+    def __call__(self, cases: Sequence[Doubtful], bar: Bar) -> dict[int, list[Doubt]]:
+        """What the judge objects to, by rationale."""
+        if self._parts.judge is None or self._outcome.budget_spent:
+            bar.advance(len(cases))
+        else:
+            self._outcome += asyncio.run(self._ask(self._parts.judge, cases, bar))
+        return (
+            {}
+            if self._parts.judge is None
+            else {number: judge_check.objections(said) for number, said in self._said(cases).items()}
+        )
+
+    async def _ask(self, endpoint: Teacher, cases: Sequence[Doubtful], bar: Bar) -> JudgeOutcome:
+        said, config = self._said(cases), self._config
+        todo = [(case.item, case.rationale, said.get(case.rationale.id or 0, ())) for case in cases]
+        return await judge(todo, endpoint, self._book, config.task, config.judge, round_id=self._round_id, bar=bar)
+
+    def _said(self, cases: Sequence[Doubtful]) -> dict[int, list[Judgement]]:
+        return judgements.of_rationales(self._store, [case.rationale.id or 0 for case in cases])
+
+    def say(self) -> None:
+        """What the judge did and what it could not do."""
+        outcome, progress = self._outcome, self._parts.progress
+        if self._parts.judge is not None:
+            progress.say(
+                f"  judge: {outcome.steps} steps read, {outcome.unreadable} replies cannot be read, {outcome.gave_up} "
+                "requests were given up"
+            )
+        if outcome.budget_spent:
+            progress.say("the dollar budget is spent: the other rationales are checked without the judge")
 
 
 def _learned(current: Round, store: Store, looked_at: _Looking, config: Config) -> Learned:

@@ -60,7 +60,6 @@ class Need(StrEnum):
     STUDENT = "student"
     VERIFIER = "verifier"
     VERDICTS = "verdicts"
-    JUDGE = "judge"
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 The risk is a logistic model. Each check adds the log-odds by which its heaviest doubt raises the base rate, times a
 weight. Before any verdict every weight is 1, so that a single doubt gives exactly the share of wrong rationales that
 was measured for it. Verdicts move weights and base rate; no weight falls below 0, so no doubt ever raises trust.
+The judge's weight is learned last, with all else as it is without a judge: its silence raises no trust either.
 """
 
 import math
@@ -27,6 +28,9 @@ WEIGHT_SPREAD = 0.5
 BASE_SPREAD = 1.5
 """Standard deviation of the prior of the base rate's log-odds."""
 FOLDS = 5
+LAST = frozenset({"judge"})
+"""Checks that read what a text says of itself and may be talked round by it."""
+Floats = NDArray[np.float64]
 
 
 def _logit(share: float) -> float:
@@ -82,24 +86,39 @@ def fit(cases: Sequence[Reviewed]) -> RiskModel:
     """
     if not cases:
         return PRIOR
-    names = sorted({name for case in cases for name in case.evidence})
-    seen = np.array([[case.evidence.get(name, 0.0) for name in names] for case in cases], dtype=np.float64)
+    seen = {name for case in cases for name in case.evidence}
+    names, last = sorted(seen - LAST), sorted(seen & LAST)
+    table = np.column_stack([np.ones(len(cases)), _table(cases, names)])
+    base, *weights = _most_probable(cases, table, np.zeros(len(cases)), PRIOR.base)
+    odds = table @ np.array([base, *weights])
+    weights += _most_probable(cases, _table(cases, last), odds, None) if last else []
+    return RiskModel(base, dict(zip([*names, *last], weights, strict=True)), len(cases))
+
+
+def _table(cases: Sequence[Reviewed], names: Sequence[str]) -> Floats:
+    """The evidence by case and check; (cases, names)."""
+    rows = [[case.evidence.get(name, 0.0) for name in names] for case in cases]
+    return np.array(rows, dtype=np.float64).reshape(len(cases), len(names))
+
+
+def _most_probable(cases: Sequence[Reviewed], seen: Floats, odds: Floats, base: float | None) -> list[float]:
+    """What each column of evidence adds to the given log-odds; the first is the base rate where one is given."""
     wrong = np.array([case.wrong for case in cases], dtype=np.float64)
     each = np.array([case.weight for case in cases], dtype=np.float64)
     each /= each.mean()
-    start = np.array([PRIOR.base, *[1.0] * len(names)])
-    spread = np.array([BASE_SPREAD, *[WEIGHT_SPREAD] * len(names)])
+    start, spread = np.ones(seen.shape[1]), np.full(seen.shape[1], WEIGHT_SPREAD)
+    bounds: list[tuple[float | None, float | None]] = [(0.0, None)] * seen.shape[1]
+    if base is not None:
+        start[0], spread[0], bounds[0] = base, BASE_SPREAD, (None, None)
 
-    def loss(now: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        odds = now[0] + seen @ now[1:]
-        surprise = each * (np.logaddexp(0, odds) - wrong * odds)
-        slope = each * (expit(odds) - wrong)
+    def loss(now: Floats) -> tuple[float, Floats]:
+        reached = odds + seen @ now
+        surprise = each * (np.logaddexp(0, reached) - wrong * reached)
         away = (now - start) / spread
-        gradient = np.array([slope.sum(), *(slope @ seen)]) + away / spread
+        gradient = (each * (expit(reached) - wrong)) @ seen + away / spread
         return float(surprise.sum() + 0.5 * away @ away), gradient
 
-    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=[(None, None), *[(0.0, None)] * len(names)]).x
-    return RiskModel(float(found[0]), dict(zip(names, map(float, found[1:]), strict=True)), len(cases))
+    return [float(found) for found in minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds).x]
 
 
 def cross_fitted(cases: Sequence[Reviewed], *, seed: int) -> list[float]:

@@ -29,7 +29,7 @@ class Charge(SQLModel, table=True):
     run: str = Field(index=True)
     currency: Currency
     purpose: str
-    """What it pays for, e.g. `ask/3/item-17/0`."""
+    """What it pays for, e.g. `ask/3/item-17/0/0`: round, item, sample (of `judge`: step), attempt."""
     reserved: int = Field(sa_type=BigInteger)
     settled: int = Field(default=0, sa_type=BigInteger)
     state: ChargeState = Field(default=ChargeState.RESERVED, index=True)

@@ -1,6 +1,6 @@
 """What asking the teacher leaves in the store."""
 
-from sqlmodel import col, select
+from sqlmodel import Session, col, select
 
 from loop.records import Currency, Item, Prompt, Query, Rationale, Reply
 from loop.store.database import Store
@@ -25,12 +25,11 @@ def missing(store: Store, round_id: int, samples: int) -> list[tuple[Query, Item
         ]
 
 
-class RoundAskBook:
-    """The book of one round's asking (`loop.ports.AskBook`)."""
+class RunTill:
+    """Where the requests of a run reserve their price (`loop.ports.Till`)."""
 
-    def __init__(self, store: Store, run: str, round_id: int) -> None:
+    def __init__(self, store: Store, run: str) -> None:
         self._store = store
-        self._round_id = round_id
         self._purse = Purse(store, run)
 
     def reserve(self, purpose: str, micro_usd: int) -> int:
@@ -45,13 +44,25 @@ class RoundAskBook:
         """Charge a hold at worst case."""
         self._purse.assume(charge_id)
 
+    def _pay(self, session: Session, charge_id: int, micro_usd: int, prompt: Prompt) -> None:
+        """Settle the charge and store the prompt, as part of a larger transaction."""
+        self._purse.settle_in(session, charge_id, micro_usd)
+        if session.get(Prompt, prompt.hash) is None:
+            session.add(prompt)
+            session.flush()
+
+
+class RoundAskBook(RunTill):
+    """The book of one round's asking (`loop.ports.AskBook`)."""
+
+    def __init__(self, store: Store, run: str, round_id: int) -> None:
+        super().__init__(store, run)
+        self._round_id = round_id
+
     def keep(self, charge_id: int, micro_usd: int, prompt: Prompt, reply: Reply, rationale: Rationale | None) -> None:
         """Settle the charge and store prompt, reply and rationale, all or nothing."""
         with self._store.writing() as session:
-            self._purse.settle_in(session, charge_id, micro_usd)
-            if session.get(Prompt, prompt.hash) is None:
-                session.add(prompt)
-                session.flush()
+            self._pay(session, charge_id, micro_usd, prompt)
             reply.charge_id = charge_id
             session.add(reply)
             session.flush()

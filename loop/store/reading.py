@@ -14,6 +14,7 @@ from loop.records import (
     Decision,
     Flag,
     Item,
+    Judgement,
     Prompt,
     Query,
     Rationale,
@@ -27,6 +28,8 @@ from loop.records import (
 from loop.store.database import Store
 
 Noun = TypeVar("Noun", bound=SQLModel)
+PAID = frozenset({"ask", "judge"})
+"""What dollars are spent on: the first part of a charge's purpose."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ class Past:
     rationales: list[Rationale]
     flags: list[Flag]
     risks: list[Risk]
+    judgements: list[Judgement]
     tasks: list[ReviewTask]
     verdicts: list[Verdict]
     decisions: list[Decision]
@@ -170,7 +174,7 @@ def spent_by_round(store: Store, run: str) -> dict[int, dict[Currency, int]]:
         for purpose, settled in session.exec(asked):
             kind, _, rest = purpose.partition("/")
             number = rest.partition("/")[0]
-            if kind == "ask" and number.isdigit():
+            if kind in PAID and number.isdigit():
                 found[int(number)][Currency.USD] += settled
         for round_id, settled in session.exec(reviewed):
             found[round_id][Currency.MINUTES] += settled
@@ -178,13 +182,13 @@ def spent_by_round(store: Store, run: str) -> dict[int, dict[Currency, int]]:
 
 
 def spent_by_query(store: Store, run: str) -> dict[tuple[int, str], int]:
-    """Settled micro-dollars by the round and the key of the item that was asked."""
+    """Settled micro-dollars by the round and the key of the item that was asked and judged."""
     found: defaultdict[tuple[int, str], int] = defaultdict(int)
     asked = select(Charge.purpose, Charge.settled).where(Charge.run == run, Charge.currency == Currency.USD)
     with store.reading() as session:
         for purpose, settled in session.exec(asked):
             kind, number, *key, _, _ = purpose.split("/")
-            if kind == "ask":
+            if kind in PAID:
                 found[int(number), "/".join(key)] += settled
     return dict(found)
 
@@ -198,8 +202,10 @@ def mean_output_tokens(store: Store, run: str) -> float | None:
 
 
 def dearest_request(store: Store, run: str) -> int:
-    """The largest hold that a request of the run ever needed, in micro-dollars."""
-    query = select(func.max(Charge.reserved)).where(Charge.run == run, Charge.currency == Currency.USD)
+    """The largest hold that a request to the teacher ever needed in the run, in micro-dollars."""
+    query = select(func.max(Charge.reserved)).where(
+        Charge.run == run, Charge.currency == Currency.USD, col(Charge.purpose).startswith("ask/")
+    )
     with store.reading() as session:
         return session.exec(query).one() or 0
 
@@ -213,17 +219,21 @@ def past_of(store: Store, run: str, item: Item) -> Past:
         ids = [each.id for each in rationales]
         replies = _rows(session, Reply, Reply.item_key == key, col(Reply.round_id).in_(rounds))
         tasks = _rows(session, ReviewTask, col(ReviewTask.rationale_id).in_(ids))
-        paid = [each.charge_id for each in replies] + [each.charge_id for each in tasks]
+        judgements = _rows(session, Judgement, col(Judgement.rationale_id).in_(ids))
+        prompts = [each.prompt_hash for each in replies] + [each.prompt_hash for each in judgements]
+        paid = [each.charge_id for each in replies] + [each.charge_id for each in judgements]
+        paid += [each.charge_id for each in tasks]
         return Past(
             item=item,
             scores=_rows(session, Score, Score.item_key == key, col(Score.round_id).in_(rounds)),
             queries=_rows(session, Query, Query.item_key == key, col(Query.round_id).in_(rounds)),
-            prompts=_rows(session, Prompt, col(Prompt.hash).in_([each.prompt_hash for each in replies])),
+            prompts=_rows(session, Prompt, col(Prompt.hash).in_(prompts)),
             replies=replies,
             charges=_rows(session, Charge, Charge.run == run, col(Charge.id).in_(paid)),
             rationales=rationales,
             flags=_rows(session, Flag, col(Flag.rationale_id).in_(ids)),
             risks=_rows(session, Risk, col(Risk.rationale_id).in_(ids)),
+            judgements=judgements,
             tasks=tasks,
             verdicts=_rows(session, Verdict, col(Verdict.rationale_id).in_(ids)),
             decisions=_rows(session, Decision, Decision.item_key == key, Decision.run == run),

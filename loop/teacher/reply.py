@@ -41,7 +41,7 @@ class Unreadable:
 
 def read(completion: Completion, item: Item, task: TaskConfig) -> Draft | Unreadable:
     """The rationale in a reply; never raises, whatever the text."""
-    problem = _incomplete(completion)
+    problem = incomplete(completion, "teacher")
     if problem:
         return Unreadable(problem)
     text = storable(completion.text).rpartition(THOUGHTS_END)[2].strip()
@@ -60,12 +60,12 @@ def storable(text: str) -> str:
     return text.encode("utf-8", "replace").decode().replace("\x00", "")
 
 
-def _incomplete(completion: Completion) -> str | None:
+def incomplete(completion: Completion, table: str) -> str | None:
     """Why the text is not worth reading, if so."""
     if len(completion.text) > LONGEST_REPLY:
         return f"the reply is longer than {LONGEST_REPLY} characters"
     if completion.finish_reason == "length":
-        return "the reply was cut off; raise teacher.max_completion_tokens"
+        return f"the reply was cut off; raise {table}.max_completion_tokens"
     if completion.finish_reason == "content_filter":
         return "the endpoint's content filter stopped the reply"
     return None if completion.text.strip() else "the reply is empty"

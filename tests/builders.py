@@ -95,7 +95,16 @@ def queried(store: Store, opened: Round, keys: Sequence[str], audits: Sequence[s
     return rounds.enter(store, opened, Stage.ASK, queries, selection="random batch")
 
 
-def a_reply(store: Store, opened: Round, key: str, *, steps: Sequence[str], answer: object, cost: int = 1000) -> int:
+def a_reply(
+    store: Store,
+    opened: Round,
+    key: str,
+    *,
+    steps: Sequence[str],
+    answer: object,
+    cost: int = 1000,
+    stated: str | None = None,
+) -> int:
     """A stored and paid reply with its rationale; the rationale's id."""
     book = RoundAskBook(store, opened.run, id_of(opened))
     charge = book.reserve(f"ask/{opened.id}/{key}/0/1", 2 * cost)
@@ -106,7 +115,7 @@ def a_reply(store: Store, opened: Round, key: str, *, steps: Sequence[str], answ
     )  # fmt: skip
     rationale = Rationale(
         item_key=key, round_id=id_of(opened), author=Author.TEACHER, steps=list(steps), answer=a_number(answer),
-        stated=str(answer),
+        stated=stated or str(answer),
     )  # fmt: skip
     book.keep(charge, cost, prompt, reply, rationale)
     return next(each.id or 0 for each in rationales.of_round(store, id_of(opened)) if each.item_key == key)

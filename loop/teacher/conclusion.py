@@ -25,7 +25,9 @@ SENTENCE = re.compile(r"(?<=[.!?])\s+(?=\S)|(?<=。)")
 CLAUSE = re.compile(rf"(?<=[.!?;])\s+(?=\S)|(?<=。)|[,;]?\s+(?={SO}\b)", re.IGNORECASE)
 PHRASE = re.compile(rf"(?<=[.!?;,])\s+(?=\S)|(?<=[。、])|\s+(?={SO}\b)", re.IGNORECASE)
 OPENS = re.compile(rf"\s*(?:{SO}\b|したがって|よって|ゆえに|従って)", re.IGNORECASE)
-COMPUTED = re.compile(r"=|\d\s*[-+*/\u00d7\u00f7^]\s*[\d(]")
+COMPUTED = re.compile(
+    r"[\d)%]\s{0,3}[-+*/\u00d7\u00f7^=]\s{0,3}[$(\d]|[a-z]\s[-+*/\u00d7\u00f7]\s[$(\d]", re.IGNORECASE
+)
 
 
 def without_conclusion(steps: Sequence[str], answer: Answer | None, stated: str, choices: Sequence[str]) -> list[str]:
@@ -42,7 +44,12 @@ def without_conclusion(steps: Sequence[str], answer: Answer | None, stated: str,
 
 
 def _without_announcement(step: str) -> str:
-    return _told(" ".join(filter(None, (_told(ANNOUNCED.sub("", sentence)) for sentence in SENTENCE.split(step)))))
+    sentences = (_told(ANNOUNCED.sub(_unless_computed, sentence)) for sentence in SENTENCE.split(step))
+    return _told(" ".join(filter(None, sentences)))
+
+
+def _unless_computed(announced: re.Match[str]) -> str:
+    return announced[0] if COMPUTED.search(announced[0]) else ""
 
 
 def _without_end(step: str, answer: Answer | None, stated: str, choices: Sequence[str]) -> str:

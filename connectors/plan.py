@@ -16,7 +16,8 @@ from loop.records import Currency, Item
 from loop.store import items, reading
 from loop.store.database import Store
 from loop.store.money import Purse
-from loop.teacher.prompt import request_for, worst_case
+from loop.teacher.judge_prompt import a_step_request
+from loop.teacher.prompt import Price, request_for, worst_case
 
 DRAWS = 4000
 LEVEL = 0.9
@@ -44,14 +45,15 @@ def plan(project: Project) -> dict[str, Any]:
     if not pool:
         raise PoolEmpty("no pool item is left to ask; ingest more items or raise query.max_asks")
     batch = min(config.query.batch_size, len(pool))
-    with project.teacher() as teacher:
-        most = [_worst(item, config, teacher.price) for item in pool]
+    with project.teacher() as teacher, project.judge() as judge:
+        most = [_worst(item, config, teacher.price, None if judge is None else judge.price) for item in pool]
     usd = _dollars(store, config, batch, most)
     minutes = _minutes(store, config, batch)
     left = _left(store, config)
     return {
         "run": config.run.name,
         "items": batch,
+        "judge": bool(config.judge.model),
         "usd": usd.__dict__,
         "minutes": minutes.__dict__,
         "left": left,
@@ -68,9 +70,10 @@ def plan_text(found: dict[str, Any]) -> list[str]:
     """The plan in sentences."""
     usd, minutes, left, rounds = found["usd"], found["minutes"], found["left"], found["rounds"]
     reach = {name: "any number of" if n is None else f"about {int(n)}" for name, n in rounds.items()}
+    asked = "teacher and judge" if found["judge"] else "teacher"
     lines = [
         f"next round of run {found['run']}: {found['items']} items",
-        f"  teacher: ${usd['expected']:.4f} (${usd['low']:.4f} to ${usd['high']:.4f}; {usd['source']})",
+        f"  {asked}: ${usd['expected']:.4f} (${usd['low']:.4f} to ${usd['high']:.4f}; {usd['source']})",
         f"  reviewers: {minutes['expected']:.1f} minutes ({minutes['low']:.1f} to {minutes['high']:.1f}; "
         f"{minutes['source']})",
         f"left: ${left['usd']:.4f} for {reach['usd']} such rounds, {left['minutes']:.1f} review minutes for "
@@ -85,9 +88,12 @@ def plan_text(found: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _worst(item: Item, config: Config, price: Any) -> float:
-    """Dollars that an item costs at the very most."""
-    return config.teacher.samples * worst_case(request_for(item, config.task, config.teacher, (), 0), price) / MICRO
+def _worst(item: Item, config: Config, price: Price, judge_price: Price | None) -> float:
+    """Dollars that an item costs at the very most, judged in as many long steps as may be."""
+    asked = config.teacher.samples * worst_case(request_for(item, config.task, config.teacher, (), 0), price)
+    if judge_price is not None:
+        asked += config.judge.max_steps * worst_case(a_step_request(item, config.task, config.judge), judge_price)
+    return asked / MICRO
 
 
 def _dollars(store: Store, config: Config, batch: int, most: Sequence[float]) -> Estimate:

@@ -15,10 +15,11 @@ from loop.records import Certificate, Decision, DecisionKind, Item, Promise, Rat
 from loop.store import certificates, decisions, rationales
 from loop.store.certificates import Audit
 from loop.store.database import Store
+from loop.teacher.judge_prompt import a_step_request
 from loop.teacher.prompt import request_for
 
 TEACHES = {"base_url", "recorded", "model", "samples", "temperature", "format", "demonstrations"}
-"""Settings of the teacher that shape its rationales."""
+"""Settings of the teacher, and of the judge, that shape what it says."""
 
 
 def threshold_in_force(store: Store, current: Round, config: Config) -> Certificate | None:
@@ -39,6 +40,11 @@ def fingerprint(config: Config, fit: RiskFit) -> str:
         check_set(config.checks),
         [fit.base, sorted(fit.weights.items()), fit.reviewed, fit.learned_in or fit.round_id],
     ]
+    if config.judge.model:
+        made_by += [
+            config.judge.model_dump(mode="json", include=TEACHES | {"max_steps"}),
+            [dict(message) for message in a_step_request(blank, config.task, config.judge).messages],
+        ]
     return hashlib.sha256(json.dumps(made_by, sort_keys=True).encode()).hexdigest()
 
 

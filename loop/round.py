@@ -70,7 +70,7 @@ from loop.store.database import Store
 from loop.store.money import Purse
 from loop.teacher.ask import ask
 from loop.teacher.demonstrations import nearest
-from loop.teacher.judge import JudgeOutcome, judge
+from loop.teacher.judge import JudgeOutcome, is_read, judge
 from loop.teacher.prompt import most_input_tokens, request_for
 
 PIECE = 64
@@ -496,11 +496,8 @@ class _Judging:
             bar.advance(len(cases))
         else:
             self._outcome += asyncio.run(self._ask(self._parts.judge, cases, bar))
-        return (
-            {}
-            if self._parts.judge is None
-            else {number: judge_check.objections(said) for number, said in self._said(cases).items()}
-        )
+        said = {} if self._parts.judge is None else self._said(cases)
+        return {number: judge_check.objections(each) for number, each in said.items()}
 
     async def _ask(self, endpoint: Teacher, cases: Sequence[Doubtful], bar: Bar) -> JudgeOutcome:
         said, config = self._said(cases), self._config
@@ -630,9 +627,15 @@ def _uid(current: Round, rationale: Rationale, slot: int) -> str:
 
 
 def _certified(current: Round, store: Store, config: Config) -> float | None:
-    """The certified threshold that the round may rely on."""
+    """The certified threshold that the round may rely on; none where the judge could not read all that is below it."""
     relied_on = certification.threshold_in_force(store, current, config)
-    return None if relied_on is None else relied_on.threshold
+    if relied_on is None or relied_on.threshold is None or not config.judge.model:
+        return None if relied_on is None else relied_on.threshold
+    asked = {each.id or 0: each for each in rationales.of_round(store, id_of(current)) if is_reply(each)}
+    low = [number for number, risk in rationales.risks(store, list(asked)).items() if risk < relied_on.threshold]
+    said, wanted = judgements.of_rationales(store, low), items.existing(store, [asked[each].item_key for each in low])
+    read = [is_read(wanted[asked[each].item_key], asked[each], said.get(each, ()), config.judge) for each in low]
+    return relied_on.threshold if all(read) else None
 
 
 def _review_threshold(config: Config, certified: float | None) -> float:
@@ -690,7 +693,10 @@ def _hold_back(current: Round, store: Store, parts: Parts, config: Config, limit
     def rescored(some: Sequence[Rationale]) -> list[float]:
         looked_at = _Looking(current, store, parts, config)
         learned = _learned(current, store, looked_at, config)
-        return [learned.risk(evidence(doubts(learned.knows(case), config.checks))) for case in looked_at(some)]
+        cases = [learned.knows(case) for case in looked_at(some)]
+        objections = _Judging(current, store, parts, config)(cases, Silent())
+        found = [[*doubts(case, config.checks), *objections.get(case.rationale.id or 0, ())] for case in cases]
+        return [learned.risk(evidence(each)) for each in found]
 
     found = certification.look(current, store, config, rescored)
     if found is not None:

@@ -26,7 +26,14 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 def audited(
-    store: Store, n: int, *, wrong: int = 0, risk: float = 0.05, config: Config = CONFIG, silver: int = 0
+    store: Store,
+    n: int,
+    *,
+    wrong: int = 0,
+    risk: float = 0.05,
+    config: Config = CONFIG,
+    silver: int = 0,
+    step: str = "so",
 ) -> Round:
     """A round in ACCEPT with so many certifying audits, of which reviewers found the last ones wrong."""
     opened = a_round(store, config)
@@ -43,7 +50,7 @@ def audited(
     ]  # fmt: skip
     opened = rounds.enter(store, opened, Stage.ASK, queries)
     for place, key in enumerate(audits):
-        rationale = a_reply(store, opened, key, steps=["so"], answer=place)
+        rationale = a_reply(store, opened, key, steps=[step], answer=place)
         sent_to_review(store, opened, [key])
         says(store, rationale, ACCEPT if place < n - wrong else REJECT)
         says(store, rationale, ACCEPT if place < n - wrong else REJECT, slot=1)

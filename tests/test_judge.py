@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
+from sqlmodel import select
 
 from connectors.doctor import diagnose
 from connectors.history import history, history_text
@@ -24,17 +25,39 @@ from connectors.openai_teacher import OpenAITeacher
 from connectors.progress import RichProgress
 from connectors.recorded_teacher import Fault, RecordedTeacher, Recording, running
 from connectors.wiring import Project
+from loop import certification
 from loop.answer import AnswerKind
 from loop.checks import judge as judge_check
 from loop.checks.doubt import Doubt
 from loop.checks.flag import check_set
 from loop.checks.risk import BASE, Reviewed, RiskModel, evidence, fit
-from loop.config import BudgetConfig, ChecksConfig, Config, JudgeConfig, TaskConfig, load
+from loop.config import (
+    AcceptanceConfig,
+    BudgetConfig,
+    ChecksConfig,
+    Config,
+    JudgeConfig,
+    ReviewConfig,
+    TaskConfig,
+    load,
+)
 from loop.errors import TeacherDown, TeacherRefused
 from loop.ports import Completion
-from loop.records import ChargeState, Currency, Item, Judgement, Rationale, Round, StepVerdict
+from loop.records import (
+    Charge,
+    ChargeState,
+    Currency,
+    Item,
+    Judgement,
+    Promise,
+    Rationale,
+    RiskFit,
+    Round,
+    Stage,
+    StepVerdict,
+)
 from loop.records.rationale import Author
-from loop.store import asking, reading
+from loop.store import asking, certificates, reading, rounds
 from loop.store.database import Store
 from loop.store.money import Purse
 from loop.teacher.judge_prompt import Said, judged_steps, presented_step, read_verdict, step_request
@@ -43,6 +66,7 @@ from loop.teacher.reply import Unreadable
 from tests import judging
 from tests.builders import NOON, RUN, a_number, a_store, an_item, id_of, spent
 from tests.judging import COST, Lines, asked, carried_on, flagged, risks, said
+from tests.test_certification import audited
 from tests.tiny import tiny_project
 
 STEPS = ["They start with 8 apples.", "They eat 3 of them.", "8 - 3 = 5", "So the answer is 5."]
@@ -345,10 +369,6 @@ def test_verdicts_teach_whether_to_believe_a_judge() -> None:
 
 def charges(store: Store) -> dict[str, tuple[int, int, ChargeState, bool]]:
     """What was charged for judging, by purpose."""
-    from sqlmodel import select  # noqa: PLC0415
-
-    from loop.records import Charge  # noqa: PLC0415
-
     with store.reading() as session:
         rows = session.exec(select(Charge)).all()
     return {
@@ -472,14 +492,8 @@ def test_what_was_judged_before_is_not_asked_again(store: Store, tmp_path: Path)
     with running(server) as address:
         config = a_config(address, max_steps=2)
         current = asked(store, config, [apples()])
-        half = RecordedTeacher([], [])
-        assert half.requests == 0
-        stored = store.url
-        interrupted = Store(stored)
-        kept = _Interrupted(OpenAITeacher(config.judge), after=1)
         with pytest.raises(KeyboardInterrupt):
-            carried_on(interrupted, current, config, kept, tmp_path)
-        interrupted.close()
+            carried_on(store, current, config, _Interrupted(OpenAITeacher(config.judge), after=1), tmp_path)
         assert said(store, current) == [("q1", 0, "ok")]
         assert risks(store, current) == {}
         carried_on(store, current, config, OpenAITeacher(config.judge), tmp_path)
@@ -597,6 +611,52 @@ def test_a_missing_recording_names_the_key(tmp_path: Path) -> None:
     assert "judge.recorded" in done.stderr
 
 
-def test_the_helpers_see_what_becomes_of_a_round(store: Store, tmp_path: Path) -> None:
-    current, _ = judged(store, tmp_path, verdicts("q1", "wrong"))
-    assert judging.in_review(store, current) == {"q1"}
+# --- promises -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("usd", "sent"), [(1.0, set()), (0.0, {"q1"})])
+def test_a_round_whose_judge_could_not_read_all_relies_on_no_certified_threshold(
+    usd: float, sent: set[str], store: Store, tmp_path: Path
+) -> None:
+    with running(RecordedTeacher(verdicts("q1", "ok", "ok", "ok"))) as address:
+        config = Config(
+            judge=a_config(address).judge,
+            budget=BudgetConfig(usd=usd),
+            acceptance=AcceptanceConfig(alpha=0.2, delta=0.2, thresholds=(0.3,), require_certificate=True),
+            review=ReviewConfig(deadline_hours=1e-9),
+        )
+        look = certification.look(audited(store, 12, config=config), store, config, lambda some: [0.05] * len(some))
+        assert look is not None
+        assert look.threshold == 0.3
+        current = asked(store, config, [apples()])
+        carried_on(store, current, config, OpenAITeacher(config.judge), tmp_path)
+    assert judging.in_review(store, current) == sent
+    assert (judging.decided(store)["q1"] == "silver") == (not sent)
+
+
+def test_a_certified_threshold_ends_where_the_judge_changes(store: Store) -> None:
+    fitted = RiskFit(round_id=1, base=-2.0, reviewed=0, fitted_at=NOON)
+    prints = [
+        certification.fingerprint(Config(judge=judge), fitted)
+        for judge in (JudgeConfig(), JudgeConfig(concurrency=1), JudgeConfig(model="a"), JudgeConfig(model="b"))
+    ]
+    assert prints[0] == prints[1]
+    assert len(set(prints)) == 3
+
+
+def test_held_audits_are_scored_by_what_the_judge_says_of_them(store: Store, tmp_path: Path) -> None:
+    rows = [
+        Recording(key=f"a1-{place}", question=f"What is a1-{place}?", step="They add up.", verdict="wrong")
+        for place in range(12)
+    ]
+    with running(RecordedTeacher(rows)) as address:
+        config = Config(
+            judge=a_config(address).judge,
+            acceptance=AcceptanceConfig(alpha=0.2, delta=0.2, thresholds=(0.9, 0.99), require_certificate=True),
+        )
+        current = audited(store, 12, config=config, step="They add up.")
+        current = rounds.enter(store, rounds.enter(store, current, Stage.CHECK), Stage.ACCEPT)
+        carried_on(store, current, config, OpenAITeacher(config.judge), tmp_path)
+    assert len(said(store, current)) == 12
+    (look,) = certificates.of_run(store, RUN, Promise.THRESHOLD)
+    assert (look.threshold, look.audited) == (0.99, 12)

@@ -65,6 +65,15 @@ async def judge(  # noqa: PLR0913 - the ports and settings of one stage
     return judging.outcome
 
 
+def is_read(item: Item, rationale: Rationale, before: Sequence[Judgement], config: JudgeConfig) -> bool:
+    """Whether the judge has said all about a rationale that it ever will."""
+    said = {each.step: each.verdict for each in before}
+    for number, _ in judged_steps(item, rationale)[: config.max_steps]:
+        if said.get(number) not in HOLDS:
+            return number in said
+    return True
+
+
 @dataclass
 class _Judging:
     """One call of `judge`: what its requests share."""

@@ -22,6 +22,8 @@ def left(kind: AnswerKind, stated: str, *steps: str) -> list[str]:
         ("5", "So the answer is 5."), ("5", "Therefore the final answer is: 5"), ("5", "Answer: 5"),
         ("5", "So, she has 5 apples left."), ("5", "Hence 5."), ("5", "したがって答えは5です。"),
         ("1,200", "Thus she pays $1,200."), ("-3.5", "So it is -3.5 degrees."),
+        ("5", "A: 5"), ("5", "#### 5"), ("5", "5"), ("5", "Final answer: 5."), ("1200", "1,200"),
+        ("1/2", "So it is 1/2."),
     ],
 )  # fmt: skip
 def test_a_last_step_that_only_states_the_number_is_not_judged(stated: str, step: str) -> None:
@@ -39,6 +41,9 @@ def test_a_last_step_that_only_states_the_number_is_not_judged(stated: str, step
         ("So the answer is 8 - 3 = 5.", "So the answer is 8 - 3 = 5."),
         ("Solution: 10% of 50 = 5", "Solution: 10% of 50 = 5"),
         ("The answer = 5", ""),
+        ("So the answer is 5 + 0 = 5.", "So the answer is 5 + 0 = 5."),
+        ("x = 5", "x = 5"),
+        ("They are 5 people.", "They are 5 people."),
         ("8 - 3 = 5", "8 - 3 = 5"),
         ("She has 8 and loses 3.", "She has 8 and loses 3."),
     ],
@@ -55,6 +60,7 @@ def test_the_computation_stays(step: str, rest: str) -> None:
         ("neutral", "His age is not told. The relation is neutral.", "His age is not told."),
         ("neutral", "It is not entailment, so neutral", "It is not entailment"),
         ("neutral", "neutral", ""),
+        ("neutral", "Neutral, because his age is not told.", "because his age is not told."),
     ],
 )
 def test_the_label_at_the_end_is_not_shown(stated: str, step: str, rest: str) -> None:
@@ -79,6 +85,10 @@ def test_the_choice_at_the_end_is_not_shown(stated: str, step: str, rest: str) -
 def test_an_answer_announced_in_the_first_step_is_not_shown_either() -> None:
     steps = ("The answer is zanzibar-7.", "The log names it.", "So the answer is zanzibar-7.")
     assert left(AnswerKind.TEXT, "zanzibar-7", *steps) == ["", "The log names it.", ""]
+
+
+def test_a_date_that_is_the_answer_is_no_computation() -> None:
+    assert left(AnswerKind.TEXT, "05/01/2021", "Today is 05/01/2021.", "So the answer is 05/01/2021.")[1] == ""
 
 
 @pytest.mark.parametrize(

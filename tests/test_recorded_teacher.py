@@ -16,9 +16,10 @@ from connectors.recorded_teacher import (
     running,
     serving,
 )
-from loop.config import TaskConfig, TeacherConfig
+from loop.config import JudgeConfig, TaskConfig, TeacherConfig
 from loop.errors import BadConfig, BadRow
 from loop.records import Item, Split
+from loop.teacher.judge_prompt import step_request
 from loop.teacher.prompt import request_for
 
 APPLES = Recording(key="apples", question="How many  apples?", steps=("1 + 1 = 2",), answer="2")
@@ -163,3 +164,32 @@ def test_panel_names_the_model_that_wrote_each_completion() -> None:
     with running(RecordedTeacher(rows)) as address:
         replies = [post(address, body("How many apples?", model="panel", seed=seed)) for seed in (0, 1)]
     assert [reply.json()["model"] for reply in replies] == ["palm", "gpt"]
+
+
+JUDGED = [
+    Recording(
+        key="apples", question="How many  apples?", model="judge", step="1 + 1 = 3", verdict="wrong", evidence="2"
+    ),
+    Recording(key="apples", question="How many  apples?", model="judge", step="So 3.", text="no JSON"),
+]
+
+
+def judged(step: str) -> str:
+    """What the recorded judge says of a step, asked as the loop asks."""
+    item, task, config = an_item(question="How many apples?"), TaskConfig(), JudgeConfig(model="judge")
+    sent = [dict(message) for message in step_request(item, (), 0, step, task, config).messages]
+    with running(RecordedTeacher([APPLES, *JUDGED])) as address:
+        return text(post(address, {"model": "judge", "messages": sent}))
+
+
+def test_a_judges_prompt_is_answered_by_what_is_recorded_for_its_step() -> None:
+    assert json.loads(judged("1 +  1 = 3")) == {"evidence": "2", "verdict": "wrong", "confidence": 90}
+    assert judged("So 3.") == "no JSON"
+    assert judged("1 + 1 = 2") == "No completion is recorded for this question."
+
+
+def test_a_recorded_step_without_a_verdict_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "judge.jsonl"
+    file.write_text('{"key": "a", "question": "?", "step": "so"}\n', encoding="utf-8")
+    with pytest.raises(BadRow, match=r"judge.jsonl:1.*`text` or `verdict`"):
+        read_recordings(file)

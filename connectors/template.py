@@ -50,5 +50,5 @@ def _toml(value: Any) -> str:
     if isinstance(value, bool | int | float):
         return json.dumps(value)
     if isinstance(value, tuple):
-        return json.dumps([str(each) for each in value])
+        return f"[{', '.join(_toml(each) for each in value)}]"
     return json.dumps(str(value))

@@ -234,7 +234,7 @@ class ChecksConfig(Table):
     dissent_confidence: float = Field(default=0.75, gt=0, le=1)
     """Share of the student's explanations that must agree on another answer to count as dissent."""
     settled_risk: float = Field(default=0.95, gt=0, le=1)
-    """From this risk on the dearer checks are left out; audited rationales go through every check."""
+    """From this risk on the dearer checks and the judge are left out; audited rationales go through all."""
 
 
 class ReviewConfig(Table):

@@ -174,6 +174,17 @@ def test_what_cheaper_checks_settled_is_not_judged_unless_it_is_audited(store: S
     assert {key for key, _, _ in said(store, current)} == {"audited", "open"}
 
 
+def test_a_step_that_would_eat_up_the_budget_is_not_judged_nor_what_follows(store: Store, tmp_path: Path) -> None:
+    steps = [STEPS[0], "They count the apples again and again. " * 200, STEPS[2]]
+    lines = Lines()
+    with running(RecordedTeacher(verdicts("q1", "ok"))) as address:
+        config = a_config(address)
+        current = asked(store, config, [(apples()[0], steps, "5")], audits=["q1"])
+        carried_on(store, current, config, OpenAITeacher(config.judge), tmp_path, lines)
+    assert said(store, current) == [("q1", 0, "ok")]
+    assert "  judge: 1 steps read, 0 replies cannot be read, 0 requests were given up" in lines.said
+
+
 def test_every_rationale_moves_the_bar_once(store: Store, tmp_path: Path) -> None:
     lines, keys = Lines(), [f"q{number}" for number in range(7)]
     judged(store, tmp_path, [row for key in keys for row in verdicts(key, "ok", "wrong")], lines=lines, keys=keys)

@@ -7,6 +7,7 @@ spelled out. The judge is shown neither the answer nor any flag. Only its own re
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 from loop.config import JudgeConfig, TaskConfig
 from loop.ports import Completion, Request
@@ -37,6 +38,8 @@ SCHEMA: Mapping[str, object] = {
     "additionalProperties": False,
 }
 
+LONGEST_STEP = 4_000
+"""Characters of a step that is judged; with longer ones it ends."""
 LONG_STEP = 200
 """Characters of a step that few are longer than."""
 
@@ -51,9 +54,13 @@ class Said:
 
 
 def judged_steps(item: Item, rationale: Rationale) -> list[tuple[int, str]]:
-    """The steps that say more than the answer, with their numbers and without what states it."""
-    steps = without_conclusion(rationale.steps, rationale.parsed, rationale.stated, item.choices)
-    return [(number, step) for number, step in enumerate(steps) if step]
+    """The steps that say more than the answer, with their numbers and without what states it.
+
+    They end before one that is too long, so that no text eats up the budget.
+    """
+    steps = takewhile(lambda step: len(step) <= LONGEST_STEP, rationale.steps)
+    told = without_conclusion(list(steps), rationale.parsed, rationale.stated, item.choices)
+    return [(number, step) for number, step in enumerate(told) if step]
 
 
 def step_request(

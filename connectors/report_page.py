@@ -9,7 +9,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from connectors import charts
-from connectors.status import saving_text, status
+from connectors.status import saving_text, share_text, status
 from loop.config import Config
 from loop.errors import PreceptorError
 from loop.interval import wilson
@@ -65,6 +65,7 @@ def page(store: Store, run: str, config: Config) -> str:
         reviewers=_reviewers(store, run, verdicts),
         domains=_domains(store, run),
         saving_text=saving_text,
+        share_text=share_text,
     )
 
 

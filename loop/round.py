@@ -4,8 +4,8 @@ import asyncio
 import json
 import math
 import shutil
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -19,6 +19,7 @@ from loop.answer import Answer
 from loop.checks import neighbours
 from loop.checks.flag import Doubtful, check_set, doubts
 from loop.checks.learn import Judged, Learned, learn
+from loop.checks.planted import Good, choose
 from loop.checks.risk import RiskModel, evidence
 from loop.config import Config
 from loop.errors import BadConfig, PoolEmpty
@@ -30,6 +31,7 @@ from loop.query.cost import relative_costs, review_chances
 from loop.query.domains import gap, shares
 from loop.query.sieve import sieve
 from loop.records import (
+    CONTROL,
     Arm,
     Author,
     Checkpoint,
@@ -48,7 +50,7 @@ from loop.records import (
     Split,
     Stage,
 )
-from loop.store import asking, checkpoints, decisions, items, rationales, reading, reviews, rounds, shadows
+from loop.store import asking, checkpoints, decisions, items, planted, rationales, reading, reviews, rounds, shadows
 from loop.store.database import Store
 from loop.store.money import Purse
 from loop.teacher.ask import ask
@@ -375,11 +377,31 @@ def _ask(current: Round, store: Store, parts: Parts, config: Config) -> Round:
 
 
 def _check(current: Round, store: Store, parts: Parts, config: Config) -> Round:
-    looked_at = _Looking(current, store, parts, config)
-    audited = {query.item_key for query in rounds.queries(store, id_of(current)) if query.audit}
+    incumbent = in_force(store, current.run)
+    student = None if incumbent is None else parts.trainer.student(parts.folder / incumbent.folder)
+    looked_at = Looking(current, store, student, config)
     learned = _learned(current, store, looked_at, config)
-    version, todo = check_set(config.checks), rationales.unchecked(store, id_of(current))
-    with parts.progress.bar("rationales are checked", len(todo)) as bar:
+    _find_doubts(rationales.unchecked(store, id_of(current)), store, looked_at, learned, parts.progress, config)
+    _plant(current, store, student, config)
+    bad = rationales.unchecked(store, id_of(current), planted=True)
+    if bad:
+        looked_at = Looking(current, store, student, config)
+        learned = _learned(current, store, looked_at, config, unseen={each.item_key for each in bad})
+        _find_doubts(bad, store, looked_at, learned, parts.progress, config)
+    return rounds.enter(store, current, Stage.REVIEW, review_opened_at=datetime.now(UTC))
+
+
+def _find_doubts(
+    todo: Sequence[Rationale],
+    store: Store,
+    looked_at: "Looking",
+    learned: Learned,
+    progress: Progress,
+    config: Config,
+) -> None:
+    """Check rationales piece by piece; each piece is stored when done."""
+    version = check_set(config.checks)
+    with progress.bar("rationales are checked", len(todo)) as bar:
         for start in range(0, len(todo), PIECE):
             piece = todo[start : start + PIECE]
             flags: list[Flag] = []
@@ -391,7 +413,7 @@ def _check(current: Round, store: Store, parts: Parts, config: Config) -> Round:
                     learned.knows(case),
                     config.checks,
                     settled=None
-                    if case.item.key in audited
+                    if case.item.key in looked_at.audited
                     else lambda some: learned.risk(evidence(some)) >= config.checks.settled_risk,
                 )
                 seen = evidence(found)
@@ -409,17 +431,44 @@ def _check(current: Round, store: Store, parts: Parts, config: Config) -> Round:
                 ]
             rationales.keep_checked(store, risks, flags)
             bar.advance(len(piece))
-    return rounds.enter(store, current, Stage.REVIEW, review_opened_at=datetime.now(UTC))
 
 
-class _Looking:
-    """Puts together what checks compare a rationale with, from what the store and the student in force know."""
+def _plant(current: Round, store: Store, student: Student | None, config: Config) -> None:
+    """Make the round's planted rationales, once, and let the student look at their items as at any other."""
+    size = math.ceil(config.review.planted_share * len(_wanted(current, store, config)))
+    if planted.of_round(store, id_of(current)):
+        return
+    before = Counter(each.is_control for each in planted.shown(store, current.run))
+    good = [Good(*each) for each in planted.good(store, current.run)]
+    seed = _seed(config, current.number)
+    chosen = choose(good, size, ahead=before[False] - before[True], seed=seed)
+    rows = [
+        Rationale(
+            item_key=each.rationale.item_key,
+            round_id=id_of(current),
+            author=Author.TEACHER,
+            steps=list(each.rationale.steps if bad is None else bad.steps),
+            answer=each.rationale.answer,
+            stated=each.rationale.stated,
+            confidence=each.rationale.confidence,
+            planted=CONTROL if bad is None else bad.kind.value,
+            planted_from=each.rationale.id,
+        )
+        for each, bad in chosen
+    ]
+    if rows and student is not None and rounds.scored_chunks(store, id_of(current)):
+        some = list(items.existing(store, [each.item_key for each in rows]).values())
+        rounds.keep_scores(store, select.score_chunk(id_of(current), -1, some, student, config.query, seed=seed))
+    planted.keep(store, rows)
 
-    def __init__(self, current: Round, store: Store, parts: Parts, config: Config) -> None:
-        self._store, self._config = store, config
+
+class Looking:
+    """Puts together what checks compare a round's rationales with, from what the store and a trained student know."""
+
+    def __init__(self, current: Round, store: Store, student: Student | None, config: Config) -> None:
+        self._store, self._student, self._config = store, student, config
         self._scored = {score.item_key: score.parts for score in rounds.scores(store, id_of(current))}
-        incumbent = in_force(store, current.run)
-        self._student = None if incumbent is None else parts.trainer.student(parts.folder / incumbent.folder)
+        self.audited = {query.item_key for query in rounds.queries(store, id_of(current)) if query.audit}
         gold = [
             (item, rationale.parsed)
             for item, rationale, decision in decisions.decided(store, current.run)
@@ -428,6 +477,7 @@ class _Looking:
         self._decided = neighbours.decided([item for item, _ in gold], [answer for _, answer in gold])
 
     def __call__(self, some: Sequence[Rationale]) -> list[Doubtful]:
+        """Each rationale as the checks look at it."""
         wanted = items.existing(self._store, [rationale.item_key for rationale in some])
         return [self._case(wanted[rationale.item_key], rationale) for rationale in some]
 
@@ -448,11 +498,13 @@ class _Looking:
         )
 
 
-def _learned(current: Round, store: Store, looked_at: _Looking, config: Config) -> Learned:
-    """What people said in earlier rounds teaches the round; its risk model is stored, and stays."""
+def _learned(
+    current: Round, store: Store, looked_at: Looking, config: Config, *, unseen: Set[str] = frozenset()
+) -> Learned:
+    """What people said in earlier rounds of all but `unseen` items teaches the round; its risk model is stored."""
     stored = rationales.risk_fit(store, id_of(current))
     until = datetime.now(UTC) if stored is None else stored.fitted_at
-    past = rationales.judged(store, current.run, until)
+    past = [each for each in rationales.judged(store, current.run, until) if each.item.key not in unseen]
     bodies = {each.id: rounds.config_of(store, each) for each in rounds.all_rounds(store, current.run)}
     judged = [
         Judged(
@@ -491,7 +543,7 @@ def _review_chance(judged: rationales.Judged, threshold: float) -> float:
 
 def _reviewed(current: Round, store: Store, parts: Parts, config: Config) -> bool:
     """Push what is to be reviewed, pull what was; whether the stage may close."""
-    wanted = _wanted(current, store, config)
+    wanted = _mixed(_wanted(current, store, config), planted.of_round(store, id_of(current)), current)
     minutes = to_micro(config.review.minutes_per_review)
     reviews.open_tasks(store, current.run, id_of(current), wanted, minutes)
     pending = reviews.pending(store, id_of(current))
@@ -517,6 +569,16 @@ def _wanted(current: Round, store: Store, config: Config) -> list[tuple[Rational
         for each in ranked
         if each.item_key in audited or risks[each.id or 0] >= threshold
     ]
+
+
+def _mixed(
+    real: Sequence[tuple[Rationale, str, str]], bad: Sequence[Rationale], current: Round
+) -> list[tuple[Rationale, str, str]]:
+    """The planted rationales spread evenly among the others, so that both get their share of the minutes."""
+    rows = [(each, "planted", f"{current.run}/{current.number}/{each.item_key}") for each in bad]
+    places = [(at / len(real), row) for at, row in enumerate(real)]
+    places += [((at + 0.5) / len(rows), row) for at, row in enumerate(rows)]
+    return [row for _, row in sorted(places, key=lambda each: each[0])]
 
 
 def _review_threshold(config: Config) -> float:

@@ -1,5 +1,6 @@
 """Review tasks and verdicts in the store."""
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
 
@@ -45,7 +46,7 @@ def tasks(store: Store, round_id: int) -> list[ReviewTask]:
 
 
 def pending(store: Store, round_id: int) -> list[tuple[ReviewTask, Rationale, Item]]:
-    """Tasks that no interpreted verdict has come for, with rationale and item."""
+    """Tasks that no interpreted verdict has come for, with rationale and item; their order says nothing of them."""
     judged = (col(Verdict.kind).is_not(None), col(Verdict.rationale_id).is_not(None))
     answered = select(Verdict.rationale_id).where(*judged)
     query = (
@@ -53,10 +54,10 @@ def pending(store: Store, round_id: int) -> list[tuple[ReviewTask, Rationale, It
         .join(Rationale, col(Rationale.id) == ReviewTask.rationale_id)
         .join(Item, col(Item.key) == Rationale.item_key)
         .where(ReviewTask.round_id == round_id, col(ReviewTask.rationale_id).not_in(answered))
-        .order_by(col(ReviewTask.rationale_id))
     )
     with store.reading() as session:
-        return [(task, rationale, item) for task, rationale, item in session.exec(query)]
+        found = [(task, rationale, item) for task, rationale, item in session.exec(query)]
+    return sorted(found, key=lambda each: hashlib.sha256(each[0].uid.encode()).digest())
 
 
 def verdicts(store: Store, rationale_ids: Sequence[int]) -> dict[int, list[Verdict]]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from loop import acceptance, evaluation, saving
 from loop.answer import Answer
 from loop.checks import neighbours
-from loop.checks.flag import Doubtful, check_set, doubts
+from loop.checks.flag import SHOWN, Doubtful, check_set, doubts
 from loop.checks.learn import Judged, Learned, learn
 from loop.checks.planted import Good, choose
 from loop.checks.risk import RiskModel, evidence
@@ -59,8 +59,6 @@ from loop.teacher.prompt import most_input_tokens, request_for
 
 PIECE = 64
 """Rationales checked, or holdout items predicted, between two commits."""
-SHOWN = 0.1
-"""Weight below which a doubt counts, but is no flag that anybody is shown."""
 
 
 @dataclass(frozen=True)

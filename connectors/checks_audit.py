@@ -152,15 +152,21 @@ def as_text(known: Sequence[Known], found: Sequence[Audited]) -> Group:
     for each in found:
         raised = f"{each.raised_on_wrong:.0%} / {each.raised_on_right:.0%}" if each.check in CHECKS else "-"
         shown = ["-"] * 3 if each.reads is Reads.SILENT else [_text(each.aurocs[variant]) for variant in Variant]
-        table.add_row("all together" if each.check == "risk" else each.check, raised, *shown, each.reads.value)
-    only = [each.check for each in found if each.reads is Reads.ANSWER]
+        table.add_row(_name(each), raised, *shown, each.reads.value)
+    only, fit = ([_name(each) for each in found if each.reads is reads] for reads in (Reads.ANSWER, Reads.FIT))
     said = f"only reading the answer: {', '.join(only) or 'none'}"
+    if fit:
+        said += f"; telling nothing without one: {', '.join(fit)}"
     silent = [each.check for each in found if each.reads is Reads.SILENT and each.check in CHECKS]
     lacking = [f"{name} ({', '.join(sorted(CHECKS[name].needs))})" for name in silent if CHECKS[name].needs]
     lines = [Text(said, style="bold")]
     if lacking:
         lines.append(Text(f"silent, maybe for want of what they need: {', '.join(lacking)}", style="dim"))
     return Group(Text(head), table, *lines)
+
+
+def _name(found: Audited) -> str:
+    return found.check if found.check in CHECKS else "all together"
 
 
 def _text(found: Auroc) -> str:

@@ -34,14 +34,14 @@ CERTAIN = 1.96
 """Standard errors on either side of a 95 % interval."""
 CHANCE = 0.025
 """One-sided level of the test against chance (Mann and Whitney)."""
-NUMERAL = re.compile(r"-?(?<![\w.,])\d[\d,]*(?:\.\d+)?(?![\w]|[.,]\d)")
-LEFT_SIDE = re.compile(r"[\d(][\d\s.,()$€£%+\-*/\u00d7\u00f7x=]*=\s*[$€£]?\s*$")
-"""The computation before a result, which is taken out with it: a true result behind a wrong one is a new error."""
-OPERAND = (
-    re.compile(r"[-+*/\u00d7\u00f7^]\s*[$€£(]*\s*$"),
-    re.compile(r"\s*\)?\s*(?:[+*/\u00d7\u00f7^]|-\s*[$€£(]*\d)"),
+NUMERAL = re.compile(r"-?(?<![\w.,])[0-9]{1,15}(?:,[0-9]{3}){0,5}(?:\.[0-9]{1,15})?(?!\w|[.,][0-9])")
+NEAR = 100
+"""Characters on either side of a number that are looked at."""
+COMPUTED = (
+    re.compile(r"(?:[-+*/\u00d7\u00f7^]\s*|\d[\d\s.,()$€£%+\-*/\u00d7\u00f7x=]*=\s*)[$€£(]*\s*$"),
+    re.compile(r"\s*\)?\s*(?:[+*/\u00d7\u00f7^]|[-=]\s*[$€£(]*\d)"),
 )
-"""What stands before or behind a number that is part of a computation, and so states no answer."""
+"""What stands before or behind a number that is part of a computation; that is a step, and states no answer."""
 Floats = NDArray[np.float64]
 
 
@@ -156,7 +156,7 @@ def _with(rationale: Rationale, item: Item, labels: list[str], answer: str | Non
 
 
 def restated(step: str, given: Answer, by: str, *, names: Sequence[str] = ()) -> str:
-    """The step with other words where it states the given answer; a computation that leads there goes with it."""
+    """The step with other words where it states the given answer; a computation that leads there stays."""
     spans = _numbers(step, given) if given.kind is AnswerKind.NUMBER else _mentions(step, given, names)
     for start, end in reversed(spans):
         step = step[:start] + by + step[end:]
@@ -164,14 +164,14 @@ def restated(step: str, given: Answer, by: str, *, names: Sequence[str] = ()) ->
 
 
 def _numbers(step: str, given: Answer) -> list[tuple[int, int]]:
-    """From where to where the step states the number, as a result or alone."""
-    value, spans = Fraction(given.value), []
-    for match in NUMERAL.finditer(step):
-        before, behind = step[: match.start()], step[match.end() :]
-        if Fraction(match[0].replace(",", "")) == value and not (OPERAND[0].search(before) or OPERAND[1].match(behind)):
-            left = LEFT_SIDE.search(before)
-            spans.append((left.start() if left else match.start(), match.end()))
-    return spans
+    """From where to where the step states the number outside a computation."""
+    return [
+        match.span()
+        for match in NUMERAL.finditer(step)
+        if Fraction(match[0].replace(",", "")) == Fraction(given.value)
+        and not COMPUTED[0].search(step[max(0, match.start() - NEAR) : match.start()])
+        and not COMPUTED[1].match(step[match.end() : match.end() + NEAR])
+    ]
 
 
 def _mentions(step: str, given: Answer, names: Sequence[str]) -> list[tuple[int, int]]:

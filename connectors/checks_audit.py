@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -135,12 +135,16 @@ def as_json(known: Sequence[Known], found: Sequence[Audited]) -> Row:
             "check": each.check,
             "raised_on_wrong": each.raised_on_wrong if each.check in CHECKS else None,
             "raised_on_right": each.raised_on_right if each.check in CHECKS else None,
-            **{variant.value: asdict(each.aurocs[variant]) for variant in Variant},
+            **{variant.value: _figures(each.aurocs[variant]) for variant in Variant},
             "reads": each.reads.name.lower(),
         }
         for each in found
     ]
     return {"rationales": len(known), "wrong": sum(each.wrong for each in known), "checks": checks}
+
+
+def _figures(found: Auroc) -> Row:
+    return {"auroc": found.value, "low": found.low, "high": found.high, "above_chance": found.above_chance}
 
 
 def as_text(known: Sequence[Known], found: Sequence[Audited]) -> Group:

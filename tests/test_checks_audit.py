@@ -191,7 +191,8 @@ def test_a_file_is_audited_without_a_campaign(tmp_path: Path) -> None:
     by_name = {each["check"]: each for each in found["checks"]}
     assert by_name["arithmetic"]["reads"] == "steps"
     assert by_name["agreement"]["reads"] == "answer"
-    assert by_name["agreement"]["as_is"]["auroc" if "auroc" in by_name["agreement"]["as_is"] else "value"] == 1.0
+    assert by_name["agreement"]["as_is"]["auroc"] == 1.0
+    assert by_name["agreement"]["forced"]["auroc"] == by_name["agreement"]["removed"]["auroc"] == 0.5
 
 
 def test_the_table_names_what_only_reads_the_answer(tmp_path: Path) -> None:
@@ -223,7 +224,7 @@ def test_an_unknown_teacher_is_answered_with_those_there_are(tmp_path: Path) -> 
 
 def test_too_few_of_a_kind_are_refused_with_the_cure(tmp_path: Path) -> None:
     known, _ = of_file(a_file(tmp_path / "a.jsonl.gz", [a_row(n) for n in range(12)]), teacher="m", limit=400)
-    with pytest.raises(PreceptorError, match=r"6 rationales are known to be wrong and 6 .* review\.audit_share"):
+    with pytest.raises(PreceptorError, match=r"6 rationales are known to be wrong and 6 .*review\.audit_share"):
         run_audit(known, ChecksConfig(), QUIET)
 
 

@@ -16,6 +16,7 @@ from sqlmodel import text
 
 from connectors import campaign, sources
 from connectors.exports import export
+from connectors.history import history, history_text
 from connectors.progress import RichProgress
 from connectors.report_page import page
 from connectors.status import planted_text, status
@@ -233,6 +234,14 @@ def test_nothing_is_planted_in_the_holdout(store: Store) -> None:
     assert [each.id for each, _, _ in planted.good(store, RUN)] == [source.id]
     run_sql(store, "update item set split = 'HOLDOUT' where key = 'q0'")
     assert planted.good(store, RUN) == []
+
+
+def test_the_history_of_an_item_says_what_was_planted(store: Store) -> None:
+    a_planted(store, a_good_one(store))
+    console = Console(width=200)
+    with console.capture() as captured:
+        console.print(history_text(history(store, RUN, "q0")))
+    assert "round 2: teacher, version 1, planted to measure reviewers (arithmetic)" in captured.get()
 
 
 # --- measuring -------------------------------------------------------------------------------------------------------

@@ -434,7 +434,7 @@ def _find_doubts(
 def _plant(current: Round, store: Store, student: Student | None, config: Config) -> None:
     """Make the round's planted rationales, once, and let the student look at their items as at any other."""
     size = math.ceil(config.review.planted_share * len(_wanted(current, store, config)))
-    if planted.of_round(store, id_of(current)):
+    if not size or planted.of_round(store, id_of(current)):
         return
     before = Counter(each.is_control for each in planted.shown(store, current.run))
     good = [Good(*each) for each in planted.good(store, current.run)]

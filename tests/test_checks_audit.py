@@ -78,28 +78,28 @@ def test_choices_and_labels_are_replaced_by_name_and_letter() -> None:
     assert choice is not None
     assert label is not None
     assert (
-        restated("It is the Blue car, so the answer is (b).", choice, "X", names=names)
+        restated("It is the Blue car, so the answer is (b).", choice, "X", choices=names)
         == "It is the X, so the answer is X."
     )
     assert restated("So it is Not true; not_true.", label, "true") == "So it is true; true."
 
 
 def test_forcing_and_removing_touch_the_answer_and_the_last_step_alone() -> None:
-    item, task = an_item("q"), NUMBERS
+    item = an_item("q")
     given = a_rationale("He has 18 apples.", "The answer is 18.", answer=18)
     given.id = 7
-    right = forced(given, item, task.labels, number(20))
+    right = forced(given, item, number(20))
     assert (right.steps, right.answer, right.stated, right.id) == (
         ["He has 18 apples.", "The answer is 20."], a_number(20), "20", 7
     )  # fmt: skip
-    without = removed(given, item, task.labels)
+    without = removed(given, item)
     assert (without.steps, without.answer, without.stated) == (["He has 18 apples.", "The answer is ___."], None, "")
     assert given.steps[-1] == "The answer is 18."
 
 
 def test_a_right_answer_that_is_forced_stays_as_it_is() -> None:
     given = a_rationale("The answer is 18.", answer=18)
-    assert forced(given, an_item("q"), (), number(18)).steps == given.steps
+    assert forced(given, an_item("q"), number(18)).steps == given.steps
 
 
 @given(st.text(max_size=200), st.integers(0, 99))

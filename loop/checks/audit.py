@@ -7,7 +7,7 @@ has read the answer.
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from fractions import Fraction
@@ -125,39 +125,37 @@ def audit(known: Sequence[Known], config: ChecksConfig, *, seed: int, step: Call
     ]
 
 
-def forced(rationale: Rationale, item: Item, labels: Iterable[str], truth: Answer) -> Rationale:
+def forced(rationale: Rationale, item: Item, truth: Answer) -> Rationale:
     """The rationale with the true answer stated, in its last step too."""
-    said = shown(truth, item.choices)
-    return _with(rationale, item, list(labels), truth.canonical, said)
+    return _with(rationale, item, truth.canonical, shown(truth, item.choices))
 
 
-def removed(rationale: Rationale, item: Item, labels: Iterable[str]) -> Rationale:
+def removed(rationale: Rationale, item: Item) -> Rationale:
     """The rationale without its answer, in its last step too."""
-    return _with(rationale, item, list(labels), None, "")
+    return _with(rationale, item, None, "")
 
 
 def _variants(known: Known) -> dict[Variant, Doubtful]:
     case = known.case
-    told = (case.rationale, case.item, list(case.task.labels))
     return {
         Variant.AS_IS: case,
-        Variant.FORCED: known.look(forced(*told, known.truth)),
-        Variant.REMOVED: known.look(removed(*told)),
+        Variant.FORCED: known.look(forced(case.rationale, case.item, known.truth)),
+        Variant.REMOVED: known.look(removed(case.rationale, case.item)),
     }
 
 
-def _with(rationale: Rationale, item: Item, labels: list[str], answer: str | None, stated: str) -> Rationale:
+def _with(rationale: Rationale, item: Item, answer: str | None, stated: str) -> Rationale:
     """The rationale with another answer; it keeps its id, by which its sibling samples are found."""
     given, steps = rationale.parsed, list(rationale.steps)
     if given is not None and steps:
-        steps[-1] = restated(steps[-1], given, stated or BLANK, names=list(item.choices) or labels)
+        steps[-1] = restated(steps[-1], given, stated or BLANK, choices=item.choices)
     kept = {name: getattr(rationale, name) for name in ("id", "item_key", "round_id", "author", "sample", "confidence")}
     return Rationale(**kept, planted_from=rationale.planted_from, steps=steps, answer=answer, stated=stated)
 
 
-def restated(step: str, given: Answer, by: str, *, names: Sequence[str] = ()) -> str:
+def restated(step: str, given: Answer, by: str, *, choices: Sequence[str] = ()) -> str:
     """The step with other words where it states the given answer; a computation that leads there stays."""
-    spans = _numbers(step, given) if given.kind is AnswerKind.NUMBER else _mentions(step, given, names)
+    spans = _numbers(step, given) if given.kind is AnswerKind.NUMBER else _mentions(step, given, choices)
     for start, end in reversed(spans):
         step = step[:start] + by + step[end:]
     return step
@@ -174,18 +172,16 @@ def _numbers(step: str, given: Answer) -> list[tuple[int, int]]:
     ]
 
 
-def _mentions(step: str, given: Answer, names: Sequence[str]) -> list[tuple[int, int]]:
-    """From where to where the step names the choice, label or text; a choice by its letter in brackets too."""
-    words = [given.value.replace("_", " "), given.value]
-    letter = ""
+def _mentions(step: str, given: Answer, choices: Sequence[str]) -> list[tuple[int, int]]:
+    """From where to where the step names the label, text or choice, which has a letter too; spans are never named."""
+    words, letter = {given.value, given.value.replace("_", " ")}, ""
     if given.kind is AnswerKind.CHOICE:
         place = ord(given.value) - ord("A")
-        words = [name for name in names[place : place + 1] if len(name) > 1]
+        words = {choice for choice in choices[place : place + 1] if len(choice) > 1}
         letter = rf"|[(\[]{given.value}[)\]]|(?<=answer is ){given.value}(?!\w)"
-    named = "|".join(rf"(?<!\w){re.escape(word)}(?!\w)" for word in dict.fromkeys(words) if word) or "(?!)"
-    if given.kind is AnswerKind.SPANS:
-        return []
-    return [match.span() for match in re.finditer(named + letter, step, re.IGNORECASE)]
+    named = "|".join(rf"(?<!\w){re.escape(word)}(?!\w)" for word in sorted(words)) or "(?!)"
+    spelt = given.kind is not AnswerKind.SPANS and given.value
+    return [match.span() for match in re.finditer(named + letter, step, re.IGNORECASE)] if spelt else []
 
 
 def _learned(known: Sequence[Known], seed: int) -> Learned:

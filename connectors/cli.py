@@ -21,9 +21,11 @@ app = typer.Typer(
 )
 review_app = typer.Typer(no_args_is_help=True, help="The Label Studio side by hand.")
 teacher_app = typer.Typer(no_args_is_help=True, help="The recorded teacher.")
+checks_app = typer.Typer(no_args_is_help=True, help="What the checks are worth.")
 holdout_app = typer.Typer(no_args_is_help=True, help="Make a holdout where no gold answers exist.")
 app.add_typer(review_app, name="review")
 app.add_typer(teacher_app, name="teacher")
+app.add_typer(checks_app, name="checks")
 app.add_typer(holdout_app, name="holdout")
 
 ConfigPath = Annotated[Path, typer.Option("--config", help="The project's config file.")]
@@ -309,6 +311,51 @@ def holdout_label(
     from connectors.holdout import label  # noqa: PLC0415
 
     console.print(label(_project(config, run), count), markup=False)
+
+
+@checks_app.command("audit")
+def checks_audit(
+    data: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="A file of recorded rationales instead of the run; see above."),
+    ] = None,
+    teacher: Annotated[str | None, typer.Option(help="With --data: only rationales by this model.")] = None,
+    limit: Annotated[int, typer.Option(min=20, help="At most so many rationales, drawn at random.")] = 400,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    config: ConfigPath = CONFIG,
+    run: RunName = None,
+) -> None:
+    """Find out which checks read the steps and which only the answer; nothing is asked, spent or stored.
+
+    A check can look clever and yet only notice that an odd answer is stated; it then misses right answers with wrong
+    steps. So every check looks three times at rationales that are known to be right or wrong: as they are, with the
+    true answer put in its place ("forced"), and with the answer taken out ("removed"), in the last step too.
+
+    The table gives for each check how many wrong and right rationales it flags, and its AUROC in each of the three: how
+    likely a wrong rationale is doubted more than a right one (1 perfect, 0.5 chance). "The answer only": at chance once
+    the answer is forced, and once it is removed. "How the answer fits the rest": at chance once it is removed. "The
+    steps": at least half of what it tells is left both ways. Checks that learn from verdicts learn on other rationales
+    than they are audited on.
+
+    Without --data: rationales that people judged in this run, on items whose right answer they settled. With --data: a
+    JSONL file (.gz too), one object a line:
+    {"question", "choices" or null, "gold", "teacher": [{"rationale", "answer", "correct", "model"?}]}.
+    """
+    from connectors import checks_audit as audits  # noqa: PLC0415
+    from loop.config import ChecksConfig  # noqa: PLC0415
+
+    if data is None:
+        project = _project(config, run)
+        known, checks = audits.of_run(project, limit=limit), project.config.checks
+    else:
+        (known, bad), checks = audits.of_file(data, teacher=teacher, limit=limit), ChecksConfig()
+        for line in bad:
+            stderr.print(line, markup=False)
+    found = audits.run_audit(known, checks, RichProgress(stderr))
+    if as_json:
+        typer.echo(json.dumps(audits.as_json(known, found), indent=1))
+    else:
+        console.print(audits.as_text(known, found))
 
 
 @review_app.command("up")

@@ -5,7 +5,7 @@ import gzip
 import json
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -59,6 +59,12 @@ def reader_of(path: Path) -> Callable[[Path], Iterator[Raw]]:
 
 
 def _jsonl(path: Path) -> Iterator[Raw]:
+    for raw in json_lines(path):
+        yield replace(raw, fields={name: raw.fields[name] for name in FIELDS if name in raw.fields})
+
+
+def json_lines(path: Path) -> Iterator[Raw]:
+    """Rows of a JSONL file, gzipped or not, with all their columns."""
     with _opened(path) as file:
         number = 0
         try:
@@ -93,7 +99,7 @@ def _json_row(path: Path, number: int, line: bytes) -> Raw:
         return Raw(str(path), number, {}, f"not valid JSON ({said}); expected one object a line")
     if not isinstance(row, dict):
         return Raw(str(path), number, {}, f"a JSON {type(row).__name__}, but one object a line is expected")
-    return Raw(str(path), number, {name: row[name] for name in FIELDS if name in row})
+    return Raw(str(path), number, row)
 
 
 def _csv(path: Path) -> Iterator[Raw]:

@@ -140,7 +140,8 @@ def _reply_line(each: Mapping[str, Any]) -> str:
 def _rationale_lines(each: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
     """A rationale with its steps, its risk and its flags."""
     risks = [f", risk {risk['value']:.3f}" for risk in found["risks"] if risk["rationale_id"] == each["id"]]
-    lines = [f"round {each['round']}: {each['author']}, version {each['version']}{''.join(risks)}"]
+    planted = f", planted to measure reviewers ({each['planted']})" if each["planted"] else ""
+    lines = [f"round {each['round']}: {each['author']}, version {each['version']}{planted}{''.join(risks)}"]
     lines += [f"  {number}. {step}" for number, step in enumerate(each["steps"], start=1)]
     lines.append(f"  answer: {each['stated']}")
     for said in found["judgements"]:

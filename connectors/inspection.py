@@ -3,11 +3,11 @@
 import hashlib
 
 from connectors.wiring import Project
-from loop import round as rounds_of
 from loop.answer import number_steps, shown
 from loop.errors import PreceptorError
 from loop.interval import wilson
 from loop.records import DecisionKind, Item, Split, Stage, VerdictKind
+from loop.stages.parts import id_of, in_force, is_reply
 from loop.store import decisions, items, rationales, reviews, rounds
 from loop.store.money import Purse
 from loop.teacher.demonstrations import nearest
@@ -48,7 +48,7 @@ def answer_question(project: Project, question: str) -> str:
         PreceptorError: no student was trained yet.
     """
     config = project.config
-    checkpoint = rounds_of.in_force(project.store, config.run.name)
+    checkpoint = in_force(project.store, config.run.name)
     if checkpoint is None:
         raise PreceptorError("no student was trained yet; `preceptor run` trains one")
     student = project.trainer().student(project.folder / "checkpoints" / checkpoint.folder)
@@ -72,7 +72,7 @@ def push_reviews(project: Project) -> str:
     current = rounds.current(project.store, project.config.run.name)
     if current is None or current.stage is not Stage.REVIEW:
         raise PreceptorError("no round is in review; `preceptor run` brings one there")
-    pending = reviews.pending(project.store, rounds_of.id_of(current))
+    pending = reviews.pending(project.store, id_of(current))
     project.desk().push(pending)
     return f"{len(pending)} reviews stand at {project.desk().address()}"
 
@@ -82,8 +82,8 @@ def review_state(project: Project) -> str:
     current = rounds.current(project.store, project.config.run.name)
     if current is None:
         return "no round yet"
-    total = len(reviews.tasks(project.store, rounds_of.id_of(current)))
-    waiting = len(reviews.pending(project.store, rounds_of.id_of(current)))
+    total = len(reviews.tasks(project.store, id_of(current)))
+    waiting = len(reviews.pending(project.store, id_of(current)))
     return f"round {current.number} ({current.stage}): {total - waiting} of {total} reviewed"
 
 
@@ -92,7 +92,7 @@ def forecast(project: Project) -> str:
     store, run = project.store, project.config.run.name
     current = rounds.current(store, run)
     assert current is not None
-    asked = [each for each in rationales.of_round(store, rounds_of.id_of(current)) if rounds_of.is_reply(each)]
+    asked = [each for each in rationales.of_round(store, id_of(current)) if is_reply(each)]
     ids = [each.id for each in asked if each.id is not None]
     verdicts = [each for rows in reviews.verdicts(store, ids).values() for each in rows if each.kind is not None]
     right = sum(each.kind is VerdictKind.ACCEPT for each in verdicts)

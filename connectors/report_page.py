@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from connectors import charts
 from connectors.promises import promises_text
-from connectors.status import saving_text, status
+from connectors.status import saving_text, share_text, status
 from loop.config import Config
 from loop.errors import PreceptorError
 from loop.interval import wilson
@@ -67,6 +67,7 @@ def page(store: Store, run: str, config: Config) -> str:
         domains=_domains(store, run),
         saving_text=saving_text,
         promised=promises_text(state["promises"]) if state["promises"] else [],
+        share_text=share_text,
     )
 
 

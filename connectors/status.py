@@ -12,8 +12,9 @@ from rich.text import Text
 from connectors.promises import promises, promises_text
 from loop.config import Config
 from loop.ledger import MICRO, to_micro
+from loop.recall import by_reviewer, recall
 from loop.records import Currency, Decision, DecisionKind, Part, Query, Rationale, Round, Shadow, Split, Stage, Verdict
-from loop.report import accuracy, asked
+from loop.report import accuracy, asked, pseudonyms
 from loop.saving import saving
 from loop.store import certificates, checkpoints, decisions, items, reading, reviews, rounds, shadows
 from loop.store.database import Store
@@ -40,6 +41,7 @@ def status(store: Store, run: str, config: Config, waiting_for: WaitingFor | Non
         "rounds": figures,
         "simulated_verdicts": sum(each["simulated"] for each in figures),
         "promises": promises(store, run, config),
+        "planted": _planted(store, run),
     }
 
 
@@ -86,6 +88,8 @@ def status_text(found: Mapping[str, Any]) -> Group:
             parts.append(Text(f"after round {measured[-1]['round']}, {saving_text(measured[-1]['saving'])}"))
     if found["promises"]:
         parts += [Text(line) for line in promises_text(found["promises"])]
+    if found["planted"]:
+        parts.append(Text(planted_text(found["planted"])))
     if found["simulated_verdicts"]:
         said = f"{found['simulated_verdicts']} verdicts are by a simulated reviewer; their minutes are simulated too."
         parts.append(Text(said, style="yellow"))
@@ -127,6 +131,33 @@ class _Rounds:
             **decided,
             "simulated": self._simulated[number],
         }
+
+
+def _planted(store: Store, run: str) -> dict[str, Any] | None:
+    """What checks and reviewers found of what was planted; None where nothing was."""
+    found = recall(store, run)
+    if not found.errors + found.controls:
+        return None
+    names = pseudonyms(reading.reviewers_of(store, run))
+    reviewers = [asdict(each) | {"reviewer": names[each.reviewer]} for each in by_reviewer(store, run)]
+    return asdict(found) | {"reviewers": reviewers}
+
+
+def planted_text(found: Mapping[str, Any]) -> str:
+    """What was found of what was planted, in a sentence."""
+    return (
+        f"planted: {found['errors']} errors, {found['controls']} controls; "
+        f"checks doubt {share_text(found['recall'])} of errors and {share_text(found['false_alarms'])} of controls; "
+        f"reviewers find {share_text(found['sensitivity'])} of errors and accept {share_text(found['specificity'])} "
+        "of controls"
+    )
+
+
+def share_text(found: Mapping[str, Any] | None) -> str:
+    """A share with its interval and its number."""
+    if found is None:
+        return "- (none seen)"
+    return f"{found['share']:.3f} ({found['low']:.3f} to {found['high']:.3f}, n={found['n']})"
 
 
 def _saving(compared: Sequence[Shadow]) -> dict[str, Any] | None:

@@ -4,6 +4,7 @@ import os
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,8 @@ from loop.errors import BadConfig
 from loop.ledger import to_micro
 from loop.ports import Teacher, Trainer
 from loop.records import Item, Rationale, Round
-from loop.round import Parts
-from loop.store import rationales, reviews, rounds
+from loop.stages.parts import Parts
+from loop.store import planted, rationales, reviews, rounds
 from loop.store.database import Store
 from review.board import Board
 from review.desk import Desk
@@ -190,14 +191,18 @@ class Project:
         )
 
     def simulated_reviewer(self) -> SimulatedReviewer | None:
-        """The stand-in for reviewers, where the config asks for one."""
+        """The stand-in for reviewers, where the config asks for one. It knows which steps were planted."""
         settings = self.config.simulated_reviewer
         if settings.truth is None:
             return None
+        truth = read_truth(self.home / settings.truth)
+        for key, steps in planted.wrong_steps(self.store, self.config.run.name).items():
+            if key in truth:
+                truth[key] = replace(truth[key], wrong=(*truth[key].wrong, *steps))
         slots = reviews.RunReviewBook(self.store, self.config.run.name).slots()
         return SimulatedReviewer(
             [self.board(slot) for slot in slots],
-            read_truth(self.home / settings.truth),
+            truth,
             self.config.task,
             error_rate=settings.error_rate,
             seconds=settings.seconds,

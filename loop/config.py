@@ -255,6 +255,10 @@ class ReviewConfig(Table):
     verdict, a third decides where they disagree, and nothing learns from it until a certificate is issued."""
     risk_threshold: float = Field(default=0.3, ge=0, le=1)
     """Rationales at or above this risk are sent to reviewers."""
+    planted_share: float = Field(default=0.0, ge=0, le=1)
+    """To every review so many more are added, unmarked: accepted rationales of earlier rounds, one with a known error
+    for each that is left as it was. They show what checks and reviewers miss, and are never decided about or trained
+    on. 0.1 takes a tenth more of the reviewers' minutes, who should be told that such rationales exist."""
     quorum: float = Field(default=1.0, gt=0, le=1)
     """Share of the sent rationales that must have a verdict for the stage to close."""
     deadline_hours: float = Field(default=168.0, gt=0)

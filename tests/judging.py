@@ -7,7 +7,7 @@ from loop import round as rounds_of
 from loop.config import Config
 from loop.ports import Example, Progress, Silent, Student, Teacher, Trained
 from loop.records import Item, Rationale, ReviewTask, Round, Stage
-from loop.round import Parts
+from loop.stages.parts import Parts
 from loop.store import decisions, items, judgements, rationales, reviews, rounds
 from loop.store.database import Store
 from loop.store.money import Purse

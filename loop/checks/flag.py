@@ -20,8 +20,10 @@ from loop.checks import (
 from loop.checks.doubt import Check, Doubt, Doubtful, Need
 from loop.config import ChecksConfig
 
-__all__ = ["CHECKS", "Check", "Doubt", "Doubtful", "check_set", "doubts"]
+__all__ = ["CHECKS", "SHOWN", "Check", "Doubt", "Doubtful", "check_set", "doubts"]
 
+SHOWN = 0.1
+"""Weight below which a doubt counts, but is no flag that anybody is shown."""
 VERSION = 5
 """Raised whenever a check or the risk would judge the same rationale differently."""
 

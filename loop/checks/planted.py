@@ -3,11 +3,14 @@
 Each changes one step and leaves the rest as it was. What is planted is never decided about, trained on or exported.
 """
 
+import hashlib
 import random
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+
+from loop.records import Rationale
 
 
 class ErrorKind(StrEnum):
@@ -17,6 +20,17 @@ class ErrorKind(StrEnum):
     QUANTITY = "quantity"
     UNIT = "unit"
     PREMISE = "premise"
+
+
+@dataclass(frozen=True)
+class Good:
+    """A rationale that people accepted as it stood."""
+
+    rationale: Rationale
+    audited: bool
+    """Whether people saw it by chance, not for its risk."""
+    used: int
+    """How often something was planted in it before."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +58,27 @@ OPPOSITES = (
     ("are not", "are"), ("does not imply", "implies"), ("is", "is not"), ("are", "are not"), ("has", "has no"),
 )  # fmt: skip
 """Of each pair the one that is found gives way to the other; the first pair that is found counts."""
+
+
+def choose(good: Sequence[Good], size: int, *, ahead: int, seed: int) -> list[tuple[Good, Planted | None]]:
+    """As many rationales with an error planted, or None for those to be shown as they are, one for each error.
+
+    `ahead` says how many more errors than untouched ones there were before. Those used least come first, and among them
+    those that people saw by chance: the others were doubted although they are right, so every error in them is found.
+    Where no error can be planted, none is used untouched either.
+    """
+
+    def place(each: Good) -> tuple[int, bool, bytes]:
+        return each.used, not each.audited, hashlib.sha256(f"{seed}/{each.rationale.item_key}".encode()).digest()
+
+    chosen: list[tuple[Good, Planted | None]] = []
+    for each in sorted(good, key=place):
+        drawn = int.from_bytes(hashlib.sha256(f"error/{seed}/{each.rationale.item_key}".encode()).digest()[:8])
+        bad = plant(each.rationale.steps, seed=drawn)
+        if bad is not None and len(chosen) < size:
+            chosen.append((each, None if ahead > 0 else bad))
+            ahead += -1 if ahead > 0 else 1
+    return chosen
 
 
 def plant(steps: Sequence[str], *, seed: int) -> Planted | None:

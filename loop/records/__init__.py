@@ -3,7 +3,7 @@
 from loop.records.certificate import Certificate, Promise
 from loop.records.item import Item, Part, Split
 from loop.records.money import Balance, Charge, ChargeState, Currency
-from loop.records.rationale import Author, Decision, DecisionKind, Flag, Rationale, Risk, RiskFit
+from loop.records.rationale import CONTROL, Author, Decision, DecisionKind, Flag, Rationale, Risk, RiskFit
 from loop.records.review import (
     ADJUDICATION,
     SECOND,
@@ -20,6 +20,7 @@ from loop.records.teacher import Judgement, Prompt, Reply, StepVerdict
 
 __all__ = [
     "ADJUDICATION",
+    "CONTROL",
     "SECOND",
     "Arm",
     "Author",

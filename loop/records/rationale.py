@@ -3,9 +3,12 @@
 from datetime import datetime
 from enum import StrEnum
 
-from sqlmodel import JSON, Field, SQLModel
+from sqlmodel import JSON, CheckConstraint, Field, ForeignKeyConstraint, SQLModel, UniqueConstraint
 
 from loop.answer import Answer
+
+CONTROL = "control"
+"""A good rationale that is shown again as it was, to see how often it is doubted all the same."""
 
 
 class Author(StrEnum):
@@ -17,7 +20,19 @@ class Author(StrEnum):
 
 
 class Rationale(SQLModel, table=True):
-    """Numbered steps and an answer. A correction is a new row that supersedes the old one."""
+    """Numbered steps and an answer. A correction is a new row that supersedes the old one.
+
+    A planted one only measures checks and reviewers. The database itself forbids a decision about it (see `Decision`),
+    and a correction of it is planted as well.
+    """
+
+    __table_args__ = (
+        UniqueConstraint("id", "planted", name="uq_rationale_planted"),
+        ForeignKeyConstraint(
+            ["supersedes", "planted"], ["rationale.id", "rationale.planted"], name="fk_rationale_supersedes_planted"
+        ),
+        CheckConstraint("(planted = '') = (planted_from IS NULL)", name="ck_rationale_planted_from"),
+    )
 
     id: int | None = Field(default=None, primary_key=True)
     item_key: str = Field(foreign_key="item.key", index=True)
@@ -34,6 +49,10 @@ class Rationale(SQLModel, table=True):
     version: int = 1
     supersedes: int | None = Field(default=None, foreign_key="rationale.id")
     reply_id: int | None = Field(default=None, foreign_key="reply.id")
+    planted: str = ""
+    """The kind of error that was planted, or `control`; empty for everything that may be decided about."""
+    planted_from: int | None = Field(default=None, foreign_key="rationale.id")
+    """The good rationale that a planted one was made from."""
 
     @property
     def parsed(self) -> Answer | None:
@@ -86,7 +105,18 @@ class DecisionKind(StrEnum):
 
 
 class Decision(SQLModel, table=True):
-    """What was decided about an item in a round. The newest row of an item counts."""
+    """What was decided about an item in a round. The newest row of an item counts.
+
+    `planted` is always empty and says so to the database: together with `rationale_id` it must name a rationale, so a
+    planted one cannot be decided about.
+    """
+
+    __table_args__ = (
+        CheckConstraint("planted = ''", name="ck_decision_not_planted"),
+        ForeignKeyConstraint(
+            ["rationale_id", "planted"], ["rationale.id", "rationale.planted"], name="fk_decision_rationale_planted"
+        ),
+    )
 
     id: int | None = Field(default=None, primary_key=True)
     run: str = Field(index=True)
@@ -99,3 +129,4 @@ class Decision(SQLModel, table=True):
     version: int = 1
     supersedes: int | None = Field(default=None, foreign_key="decision.id")
     decided_at: datetime
+    planted: str = ""

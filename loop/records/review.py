@@ -30,7 +30,7 @@ class ReviewTask(SQLModel, table=True):
     round_id: int = Field(foreign_key="round.id", index=True)
     uid: str = Field(unique=True)
     reason: str
-    """`audit`, `risk` or `disagreement`."""
+    """`audit`, `risk`, `disagreement` or `planted`; reviewers never see it."""
     charge_id: int | None = Field(default=None, foreign_key="charge.id")
     board: str = ""
     project: str = ""

@@ -41,7 +41,7 @@ class Store:
         settings = AlembicConfig()
         settings.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
         try:
-            with self._explained(), self._writer.begin() as connection:
+            with self._explained(), _rebuilding(self._writer) as connection:
                 settings.attributes["connection"] = connection
                 command.upgrade(settings, "head")
         except CommandError as error:
@@ -131,6 +131,27 @@ def _engine(url: str) -> Engine:
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+@contextmanager
+def _rebuilding(engine: Engine) -> Iterator[Connection]:
+    """A transaction in which SQLite may drop a table that others refer to and put a new one in its place.
+
+    It can switch its foreign keys off only between transactions.
+    """
+    if engine.dialect.name != "sqlite":
+        with engine.begin() as connection:
+            yield connection
+        return
+    with engine.connect() as connection:
+        switch = connection.connection.cursor()
+        switch.execute("PRAGMA foreign_keys=OFF")
+        try:
+            with connection.begin():
+                yield connection
+        finally:
+            switch.execute("PRAGMA foreign_keys=ON")
+            switch.close()
 
 
 def _prepare_sqlite(connection: Any, _record: Any) -> None:

@@ -25,18 +25,21 @@ from loop.records import (
 )
 from loop.store.database import Store
 
+REAL = col(Rationale.planted) == ""
+"""Of a rationale that may be decided about; what is planted is read through `loop.store.planted` alone."""
 BAD_MARKS = frozenset({"wrong", "unsupported", "hallucinated"})
 """What reviewers say of a step that is not right."""
 
 
 def of_round(store: Store, round_id: int) -> list[Rationale]:
-    """All rationales of a round in the order they were stored."""
+    """All rationales of a round that are not planted, in the order they were stored."""
+    query = select(Rationale).where(Rationale.round_id == round_id, REAL)
     with store.reading() as session:
-        return list(session.exec(select(Rationale).where(Rationale.round_id == round_id).order_by(col(Rationale.id))))
+        return list(session.exec(query.order_by(col(Rationale.id))))
 
 
-def unchecked(store: Store, round_id: int) -> list[Rationale]:
-    """The teacher's first rationales of a round that no check has looked at, by item key."""
+def unchecked(store: Store, round_id: int, *, planted: bool = False) -> list[Rationale]:
+    """The teacher's first rationales of a round, or the planted ones, that no check has looked at, by item key."""
     query = (
         select(Rationale)
         .join(Risk, col(Risk.rationale_id) == Rationale.id, isouter=True)
@@ -45,6 +48,7 @@ def unchecked(store: Store, round_id: int) -> list[Rationale]:
             Rationale.author == Author.TEACHER,
             Rationale.sample == 0,
             col(Risk.rationale_id).is_(None),
+            ~REAL if planted else REAL,
         )
         .order_by(col(Rationale.item_key))
     )
@@ -53,11 +57,13 @@ def unchecked(store: Store, round_id: int) -> list[Rationale]:
 
 
 def siblings(store: Store, rationale: Rationale) -> list[Rationale]:
-    """The teacher's other samples on the same item in the same round."""
+    """The teacher's other samples on the same item in the same round; a planted one has those of the good one."""
+    asked_in = select(Rationale.round_id).where(Rationale.id == (rationale.planted_from or rationale.id))
     query = (
         select(Rationale)
         .where(
-            Rationale.round_id == rationale.round_id,
+            col(Rationale.round_id).in_(asked_in),
+            REAL,
             Rationale.item_key == rationale.item_key,
             Rationale.author == Author.TEACHER,
             Rationale.sample != rationale.sample,
@@ -89,6 +95,8 @@ def keep_correction(store: Store, original: Rationale, *, steps: list[str], answ
             stated=answer.value,
             version=original.version + 1,
             supersedes=original.id,
+            planted=original.planted,
+            planted_from=original.planted_from,
         )
         session.add(corrected)
     return corrected
@@ -139,7 +147,7 @@ class Judged:
 
 
 def judged(store: Store, run: str, until: datetime) -> list[Judged]:
-    """What people judged in a run up to a moment, in the order in which the rationales were stored.
+    """What people judged in a run up to a moment, in the order in which the rationales were stored; nothing planted.
 
     Audits that are held back for certificates are not among it.
     """
@@ -152,6 +160,7 @@ def judged(store: Store, run: str, until: datetime) -> list[Judged]:
         .join(Query, (col(Query.round_id) == Round.id) & (col(Query.item_key) == Item.key))
         .where(
             Round.run == run,
+            REAL,
             col(Rationale.id).in_(select(ReviewTask.rationale_id)),
             col(Query.certify).is_(False) | tuple_(col(Query.item_key), col(Query.round_id)).in_(released),
         )

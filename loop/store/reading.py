@@ -26,6 +26,7 @@ from loop.records import (
     Verdict,
 )
 from loop.store.database import Store
+from loop.store.rationales import REAL
 
 Noun = TypeVar("Noun", bound=SQLModel)
 PAID = frozenset({"ask", "judge"})
@@ -58,8 +59,8 @@ def decisions_of(store: Store, run: str) -> list[Decision]:
 
 
 def rationales_of(store: Store, run: str) -> list[Rationale]:
-    """All rationales of a run."""
-    query = select(Rationale).join(Round, col(Round.id) == Rationale.round_id).where(Round.run == run)
+    """All rationales of a run that are not planted."""
+    query = select(Rationale).join(Round, col(Round.id) == Rationale.round_id).where(Round.run == run, REAL)
     with store.reading() as session:
         return list(session.exec(query.order_by(col(Rationale.id))))
 
@@ -73,31 +74,33 @@ def replies_of(store: Store, run: str) -> dict[int, tuple[str, str]]:
 
 
 def flags_of(store: Store, run: str) -> list[tuple[int, Flag]]:
-    """The flags of a run, each with the id of its round."""
+    """The flags of a run, each with the id of its round; those of planted rationales are left out."""
     query = (
         select(Rationale.round_id, Flag)
         .join(Rationale, col(Rationale.id) == Flag.rationale_id)
         .join(Round, col(Round.id) == Rationale.round_id)
-        .where(Round.run == run)
+        .where(Round.run == run, REAL)
     )
     with store.reading() as session:
         return [(round_id, flag) for round_id, flag in session.exec(query.order_by(col(Flag.id)))]
 
 
 def risks_of(store: Store, run: str) -> dict[int, float]:
-    """The risk of every checked rationale of a run."""
+    """The risk of every checked rationale of a run that is not planted."""
     query = (
         select(Risk.rationale_id, Risk.value)
         .join(Rationale, col(Rationale.id) == Risk.rationale_id)
         .join(Round, col(Round.id) == Rationale.round_id)
-        .where(Round.run == run)
+        .where(Round.run == run, REAL)
     )
     with store.reading() as session:
         return dict(session.exec(query).all())
 
 
 def verdicts_of(store: Store, run: str) -> list[tuple[int, Verdict]]:
-    """The newest version of every annotation of a run, each with the id of its round, oldest first."""
+    """The newest version of every annotation of a run, each with the id of its round, oldest first; of planted
+    rationales none.
+    """
     newest = select(Verdict.board, Verdict.project, Verdict.annotation, func.max(Verdict.updated_at)).group_by(
         col(Verdict.board), col(Verdict.project), col(Verdict.annotation)
     )
@@ -106,7 +109,7 @@ def verdicts_of(store: Store, run: str) -> list[tuple[int, Verdict]]:
         select(Rationale.round_id, Verdict)
         .join(Rationale, col(Rationale.id) == Verdict.rationale_id)
         .join(Round, col(Round.id) == Rationale.round_id)
-        .where(Round.run == run, version.in_(newest))
+        .where(Round.run == run, version.in_(newest), REAL)
         .order_by(col(Verdict.updated_at), col(Verdict.annotation))
     )
     with store.reading() as session:

@@ -1,5 +1,6 @@
 """Review tasks and verdicts in the store."""
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -56,7 +57,7 @@ def tasks(store: Store, round_id: int) -> list[ReviewTask]:
 
 
 def pending(store: Store, round_id: int) -> list[tuple[ReviewTask, Rationale, Item]]:
-    """Tasks that no interpreted verdict has come for, with rationale and item."""
+    """Tasks that no interpreted verdict has come for, with rationale and item; their order says nothing of them."""
     judged = (col(Verdict.kind).is_not(None), col(Verdict.rationale_id).is_not(None))
     answered = select(Verdict.rationale_id, Verdict.slot).where(*judged)
     task = tuple_(col(ReviewTask.rationale_id), col(ReviewTask.slot))
@@ -65,10 +66,10 @@ def pending(store: Store, round_id: int) -> list[tuple[ReviewTask, Rationale, It
         .join(Rationale, col(Rationale.id) == ReviewTask.rationale_id)
         .join(Item, col(Item.key) == Rationale.item_key)
         .where(ReviewTask.round_id == round_id, task.not_in(answered))
-        .order_by(col(ReviewTask.rationale_id), col(ReviewTask.slot))
     )
     with store.reading() as session:
-        return [(open_task, rationale, item) for open_task, rationale, item in session.exec(query)]
+        found = [(open_task, rationale, item) for open_task, rationale, item in session.exec(query)]
+    return sorted(found, key=lambda each: hashlib.sha256(each[0].uid.encode()).digest())
 
 
 def verdicts(store: Store, rationale_ids: Sequence[int]) -> dict[int, list[Verdict]]:

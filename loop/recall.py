@@ -1,0 +1,117 @@
+"""What planted rationales say of checks and reviewers: how many errors they find, and what they doubt in vain."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+
+from loop.interval import wilson
+from loop.records import CONTROL, found_wrong
+from loop.store import planted, rounds
+from loop.store.database import Store
+from loop.store.planted import Shown
+
+
+@dataclass(frozen=True)
+class Share:
+    """So many of `n`, as a share with its 95 % interval."""
+
+    found: int
+    n: int
+    share: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Recall:
+    """What became of planted rationales; each part is None where there is nothing to count."""
+
+    errors: int
+    controls: int
+    recall: Share | None
+    """Of the checks: errors whose risk was at or above the review threshold of their round."""
+    false_alarms: Share | None
+    """Of the checks: controls whose risk was at or above it."""
+    kinds: Mapping[str, Share]
+    """The checks' recall by kind of error."""
+    sensitivity: Share | None
+    """Of the reviewers: errors that they did not accept."""
+    specificity: Share | None
+    """Of the reviewers: controls that they accepted."""
+
+
+@dataclass(frozen=True)
+class ReviewerRecall:
+    """What one reviewer found; people and simulated ones are never counted together."""
+
+    reviewer: str
+    simulated: bool
+    sensitivity: Share | None
+    specificity: Share | None
+
+
+def recall(store: Store, run: str) -> Recall:
+    """What checks and reviewers made of everything that was planted in a run."""
+    every = rounds.all_rounds(store, run)
+    threshold = {each.id: rounds.config_of(store, each)["review"]["risk_threshold"] for each in every}
+    shown = planted.shown(store, run)
+    doubted: defaultdict[str, list[bool]] = defaultdict(list)
+    for each in shown:
+        if each.risk is not None:
+            doubted[each.rationale.planted].append(each.risk >= threshold[each.rationale.round_id])
+    alarms = doubted.pop(CONTROL, [])
+    kinds = {kind: found for kind in sorted(doubted) if (found := share(doubted[kind])) is not None}
+    sensitivity, specificity = _judged(shown)
+    return Recall(
+        errors=sum(not each.is_control for each in shown),
+        controls=sum(each.is_control for each in shown),
+        recall=share(chain.from_iterable(doubted.values())),
+        false_alarms=share(alarms),
+        kinds=kinds,
+        sensitivity=sensitivity,
+        specificity=specificity,
+    )
+
+
+def sensitivity_specificity(store: Store, run: str) -> tuple[Share | None, Share | None]:
+    """Of planted errors the share that reviewers found wrong, and of controls the share that they accepted."""
+    return _judged(planted.shown(store, run))
+
+
+def by_reviewer(store: Store, run: str) -> list[ReviewerRecall]:
+    """What each reviewer made of the planted rationales that came to them."""
+    shown = planted.shown(store, run)
+    who = sorted({(verdict.reviewer, verdict.simulated) for each in shown for verdict in each.verdicts})
+    return [
+        ReviewerRecall(reviewer, simulated, *_judged(_only(shown, reviewer, simulated=simulated)))
+        for reviewer, simulated in who
+    ]
+
+
+def share(found: Iterable[bool]) -> Share | None:
+    """The share of those found, with its Wilson interval; None where there are none to find."""
+    given = list(found)
+    if not given:
+        return None
+    low, high = wilson(sum(given), len(given))
+    return Share(sum(given), len(given), sum(given) / len(given), low, high)
+
+
+def _judged(shown: Sequence[Shown]) -> tuple[Share | None, Share | None]:
+    """Sensitivity and specificity of the verdicts, of those that got one."""
+    judged = [(each, wrong) for each in shown if (wrong := found_wrong(each.verdicts)) is not None]
+    return (
+        share(wrong for each, wrong in judged if not each.is_control),
+        share(not wrong for each, wrong in judged if each.is_control),
+    )
+
+
+def _only(shown: Sequence[Shown], reviewer: str, *, simulated: bool) -> list[Shown]:
+    """The same with this reviewer's verdicts alone."""
+    return [
+        replace(
+            each, verdicts=[own for own in each.verdicts if own.reviewer == reviewer and own.simulated == simulated]
+        )
+        for each in shown
+    ]

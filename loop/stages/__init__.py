@@ -1,0 +1,1 @@
+"""The stages of a round, a module each; `loop.round` alone knows their order."""

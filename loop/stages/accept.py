@@ -1,0 +1,79 @@
+"""ACCEPT: what becomes of each item, and which audits are held back."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from loop import acceptance, certification
+from loop.checks.flag import doubts
+from loop.checks.risk import evidence
+from loop.config import Config
+from loop.ports import Silent
+from loop.records import Decision, DecisionKind, Query, Rationale, Round, Stage
+from loop.stages.judging import Judging
+from loop.stages.looking import Looking, learned
+from loop.stages.parts import Parts, id_of, is_reply, student_in_force
+from loop.stages.review import certified
+from loop.store import certificates, decisions, rationales, reviews, rounds
+from loop.store.database import Store
+
+
+def decide(current: Round, store: Store, parts: Parts, config: Config) -> Round:
+    """Decide about every item of the batch but those that are held back, and move on to TRAIN."""
+    limits = acceptance.passing(config.acceptance, certified(current, store, config))
+    _hold_back(current, store, parts, config, limits)
+    asked = {each.item_key: each for each in rationales.of_round(store, id_of(current)) if is_reply(each)}
+    sent = {task.rationale_id for task in reviews.tasks(store, id_of(current))}
+    ids = [each.id for each in asked.values() if each.id is not None]
+    verdicts = reviews.verdicts(store, ids)
+    risks = rationales.risks(store, ids)
+    rows: list[Decision] = []
+    for query in rounds.queries(store, id_of(current)):
+        rationale = asked.get(query.item_key)
+        if query.certify and rationale is not None:
+            continue  # held back until a certificate releases it
+        number = -1 if rationale is None or rationale.id is None else rationale.id
+        decided = acceptance.decide(
+            query, rationale, number in sent, verdicts.get(number, []), risks.get(number), limits
+        )
+        if decided.corrected is not None and rationale is not None:
+            steps, answer = decided.corrected
+            rationale = rationales.keep_correction(store, rationale, steps=list(steps), answer=answer)
+        rows.append(_decision(current, query, rationale, decided))
+    decisions.keep(store, rows)
+    return rounds.enter(store, current, Stage.TRAIN)
+
+
+def _hold_back(current: Round, store: Store, parts: Parts, config: Config, limits: acceptance.Passing) -> None:
+    """Note which certifying audits would have passed unreviewed, then look at all that are held."""
+    audits = [each for each in certificates.audits(store, current.run) if each.query.round_id == current.id]
+    passing = [
+        each.item.key
+        for each in audits
+        if acceptance.unreviewed(each.rationale, each.risk, limits).kind is DecisionKind.SILVER
+    ]
+    certificates.note_passing(store, id_of(current), passing)
+
+    def rescored(some: Sequence[Rationale]) -> list[float]:
+        looked_at = Looking(current, store, student_in_force(current, store, parts), config)
+        knowing = learned(current, store, looked_at, config)
+        cases = [knowing.knows(case) for case in looked_at(some)]
+        objections = Judging(current, store, parts, config)(cases, Silent())
+        found = [[*doubts(case, config.checks), *objections.get(case.rationale.id or 0, ())] for case in cases]
+        return [knowing.risk(evidence(each)) for each in found]
+
+    found = certification.look(current, store, config, rescored)
+    if found is not None:
+        parts.progress.say(f"  {certification.look_text(found)}")
+
+
+def _decision(current: Round, query: Query, rationale: Rationale | None, decided: acceptance.Decided) -> Decision:
+    return Decision(
+        run=current.run,
+        item_key=query.item_key,
+        round_id=id_of(current),
+        rationale_id=None if rationale is None else rationale.id,
+        kind=decided.kind,
+        certified=decided.certified,
+        reason=decided.reason,
+        decided_at=datetime.now(UTC),
+    )

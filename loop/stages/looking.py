@@ -1,0 +1,111 @@
+"""What checks compare a rationale with, and what verdicts on earlier rounds teach."""
+
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any
+
+from loop import certification
+from loop.checks import neighbours
+from loop.checks.flag import Doubtful
+from loop.checks.learn import Judged, Learned, learn
+from loop.checks.risk import RiskModel
+from loop.config import Config, ReviewConfig
+from loop.ports import Student
+from loop.records import DecisionKind, Item, Rationale, RiskFit, Round
+from loop.stages.parts import id_of, is_reply, seed_of
+from loop.store import decisions, items, rationales, rounds
+from loop.store.database import Store
+
+
+class Looking:
+    """Puts together what checks compare a rationale with, from what the store and a trained student know.
+
+    What the student said of an item when it was picked is that of the round that asked it.
+    """
+
+    def __init__(self, current: Round, store: Store, student: Student | None, config: Config) -> None:
+        self._store, self._student, self._config = store, student, config
+        self._scored = cache(self._scores)
+        gold = [
+            (item, rationale.parsed)
+            for item, rationale, decision in decisions.decided(store, current.run)
+            if decision.kind is DecisionKind.GOLD and rationale.parsed is not None
+        ]
+        self._decided = neighbours.decided([item for item, _ in gold], [answer for _, answer in gold])
+
+    def __call__(self, some: Sequence[Rationale]) -> list[Doubtful]:
+        """Each rationale as the checks look at it."""
+        wanted = items.existing(self._store, [rationale.item_key for rationale in some])
+        return [self._case(wanted[rationale.item_key], rationale) for rationale in some]
+
+    def _scores(self, round_id: int) -> Mapping[str, Mapping[str, Any]]:
+        return {score.item_key: score.parts for score in rounds.scores(self._store, round_id)}
+
+    def _case(self, item: Item, rationale: Rationale) -> Doubtful:
+        student = self._student
+        parts = [rationale.steps[:end] for end in range(len(rationale.steps) + 1)]
+        return Doubtful(
+            item=item,
+            rationale=rationale,
+            task=self._config.task,
+            siblings=tuple(rationales.siblings(self._store, rationale)),
+            student=self._scored(rationale.round_id).get(item.key),
+            after=(lambda: student.answers_after([item], [parts])[0])
+            if student is not None and self._config.student.kind == "causal"
+            else None,
+            probabilities=cache(lambda: student.probabilities([item])[0]) if student is not None else None,
+            decided=self._decided,
+        )
+
+
+def learned(
+    current: Round, store: Store, looked_at: Looking, config: Config, *, unseen: Set[str] = frozenset()
+) -> Learned:
+    """What people said in earlier rounds of all but `unseen` items teaches the round; its risk model is stored.
+
+    Under a certified threshold the round learns what the one that was looked at had learned, and nothing else.
+    """
+    stored = rationales.risk_fit(store, id_of(current))
+    relied_on = certification.threshold_in_force(store, current, config) if stored is None else None
+    fixed = stored or (None if relied_on is None else rationales.risk_fit(store, relied_on.round_id))
+    until = datetime.now(UTC) if fixed is None else fixed.fitted_at
+    learned_in = None if fixed is None else fixed.learned_in or fixed.round_id
+    past = [each for each in rationales.judged(store, current.run, until) if each.item.key not in unseen]
+    bodies = {each.id: rounds.config_of(store, each) for each in rounds.all_rounds(store, current.run)}
+    judged = [
+        Judged(
+            case,
+            each.risk.evidence,
+            each.wrong,
+            1 / _review_chance(each, ReviewConfig.model_validate(bodies[each.query.round_id]["review"])),
+            steps=not each.wrong or bool(each.wrong_steps),
+            first_error=min(each.wrong_steps, default=None),
+        )
+        for case, each in zip(looked_at([each.rationale for each in past]), past, strict=True)
+    ]
+    source = current if learned_in is None else rounds.by_id(store, learned_in)
+    certifying = {query.item_key for query in rounds.queries(store, id_of(source)) if query.certify}
+    seen = [each for each in rationales.of_round(store, id_of(source)) if is_reply(each)]
+    pool = looked_at([each for each in seen if each.item_key not in certifying])
+    found = learn(judged, pool, seed=seed_of(config, source.number))
+    if stored is None:
+        stored = rationales.keep_risk_fit(
+            store,
+            RiskFit(
+                round_id=id_of(current),
+                base=(fixed or found.risk).base,
+                weights=dict((fixed or found.risk).weights),
+                reviewed=(fixed or found.risk).reviewed,
+                fitted_at=until,
+                learned_in=learned_in,
+            ),
+        )
+    return replace(found, risk=RiskModel(stored.base, stored.weights, stored.reviewed))
+
+
+def _review_chance(judged: rationales.Judged, config: ReviewConfig) -> float:
+    """How likely a rationale was to be learned from: for certain from the threshold on, else as an audit to fit on."""
+    audited = judged.query.audit_probability * (1 - config.certify_share)
+    return 1.0 if judged.risk.value >= config.risk_threshold else audited or 1.0

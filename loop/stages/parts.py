@@ -1,0 +1,53 @@
+"""What every stage of a round is handed, and how rounds are named."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from loop.config import Config
+from loop.ports import Progress, Reviewers, Student, Teacher, Trainer
+from loop.records import Author, Checkpoint, Rationale, Round
+from loop.store import checkpoints, rounds
+from loop.store.database import Store
+
+PIECE = 64
+"""Rationales checked, or holdout items predicted, between two commits."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What stands behind the ports in this process. `folder` takes the checkpoints; `judge` is None where none is."""
+
+    trainer: Trainer
+    teacher: Teacher
+    reviewers: Reviewers
+    progress: Progress
+    folder: Path
+    judge: Teacher | None = None
+
+
+def in_force(store: Store, run: str) -> Checkpoint | None:
+    """The checkpoint that answers for the run, if it has trained one."""
+    past = [each.student_id for each in rounds.all_rounds(store, run) if each.student_id is not None]
+    return checkpoints.get(store, past[-1]) if past else None
+
+
+def id_of(current: Round) -> int:
+    """The id of a stored round."""
+    assert current.id is not None
+    return current.id
+
+
+def is_reply(rationale: Rationale) -> bool:
+    """Whether it is the teacher's rationale that is reviewed and trained on."""
+    return rationale.author is Author.TEACHER and rationale.sample == 0
+
+
+def seed_of(config: Config, number: int) -> int:
+    """The seed of a round."""
+    return config.run.seed * 100_003 + number
+
+
+def student_in_force(current: Round, store: Store, parts: Parts) -> Student | None:
+    """The trained student of the run, None before there is one."""
+    incumbent = in_force(store, current.run)
+    return None if incumbent is None else parts.trainer.student(parts.folder / incumbent.folder)

@@ -1,0 +1,98 @@
+"""REVIEW: audits and the riskiest go to people; the stage closes at its quorum or deadline."""
+
+import math
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+from loop import acceptance, certification
+from loop.config import Config
+from loop.ledger import to_micro
+from loop.records import ADJUDICATION, SECOND, Rationale, Round
+from loop.stages.parts import Parts, id_of, is_reply
+from loop.store import items, judgements, planted, rationales, reviews, rounds
+from loop.store.database import Store
+from loop.teacher.judge import is_read
+
+
+def is_reviewed(current: Round, store: Store, parts: Parts, config: Config) -> bool:
+    """Push what is to be reviewed, pull what was; whether the stage may close."""
+    sent = _mixed(wanted(current, store, config), planted.of_round(store, id_of(current)), current)
+    minutes = to_micro(config.review.minutes_per_review)
+    reviews.open_tasks(store, current.run, id_of(current), sent, minutes)
+    pending = reviews.pending(store, id_of(current))
+    if pending:
+        parts.reviewers.push(pending)
+        parts.reviewers.pull()
+        contradicted = reviews.open_tasks(store, current.run, id_of(current), _contradicted(current, store), minutes)
+        if contradicted:
+            parts.reviewers.push(reviews.pending(store, id_of(current)))
+    total = len(reviews.tasks(store, id_of(current)))
+    waiting = len(reviews.pending(store, id_of(current)))
+    assert current.review_opened_at is not None
+    deadline = _aware(current.review_opened_at) + timedelta(hours=config.review.deadline_hours)
+    return total - waiting >= math.ceil(config.review.quorum * total) or datetime.now(UTC) >= deadline
+
+
+def wanted(current: Round, store: Store, config: Config) -> list[reviews.Wanted]:
+    """Rationales for reviewers: audits first, those that certify twice; then the riskiest."""
+    queries = rounds.queries(store, id_of(current))
+    audited = {query.item_key for query in queries if query.audit}
+    certifying = {query.item_key for query in queries if query.certify}
+    asked = [each for each in rationales.of_round(store, id_of(current)) if is_reply(each)]
+    risks = rationales.risks(store, [each.id for each in asked if each.id is not None])
+    ranked = sorted(asked, key=lambda each: (each.item_key not in audited, -risks[each.id or 0], each.item_key))
+    threshold = review_threshold(config, certified(current, store, config))
+    return [
+        reviews.Wanted(each, "audit" if each.item_key in audited else "risk", _uid(current, each, slot), slot)
+        for each in ranked
+        if each.item_key in audited or risks[each.id or 0] >= threshold
+        for slot in ((0, SECOND) if each.item_key in certifying else (0,))
+    ]
+
+
+def _mixed(real: Sequence[reviews.Wanted], bad: Sequence[Rationale], current: Round) -> list[reviews.Wanted]:
+    """The planted rationales spread evenly among the others, so that both get their share of the minutes."""
+    rows = [reviews.Wanted(each, "planted", _uid(current, each, 0)) for each in bad]
+    places = [(at / len(real), row) for at, row in enumerate(real)]
+    places += [((at + 0.5) / len(rows), row) for at, row in enumerate(rows)]
+    return [row for _, row in sorted(places, key=lambda each: each[0])]
+
+
+def _contradicted(current: Round, store: Store) -> list[reviews.Wanted]:
+    """Rationales whose blind reviews contradict each other, for a third person."""
+    certifying = {query.item_key for query in rounds.queries(store, id_of(current)) if query.certify}
+    asked = [
+        each for each in rationales.of_round(store, id_of(current)) if is_reply(each) and each.item_key in certifying
+    ]
+    said = reviews.verdicts(store, [each.id or 0 for each in asked])
+    return [
+        reviews.Wanted(each, "disagreement", _uid(current, each, ADJUDICATION), ADJUDICATION)
+        for each in asked
+        if acceptance.contradict(said.get(each.id or 0, []))
+    ]
+
+
+def _uid(current: Round, rationale: Rationale, slot: int) -> str:
+    """What the board knows a review by."""
+    return f"{current.run}/{current.number}/{rationale.item_key}" + (f"/{slot + 1}" if slot else "")
+
+
+def certified(current: Round, store: Store, config: Config) -> float | None:
+    """The certified threshold that the round may rely on; none where the judge could not read all that is below it."""
+    relied_on = certification.threshold_in_force(store, current, config)
+    if relied_on is None or relied_on.threshold is None or not config.judge.model:
+        return None if relied_on is None else relied_on.threshold
+    asked = {each.id or 0: each for each in rationales.of_round(store, id_of(current)) if is_reply(each)}
+    low = [number for number, risk in rationales.risks(store, list(asked)).items() if risk < relied_on.threshold]
+    said, wanted = judgements.of_rationales(store, low), items.existing(store, [asked[each].item_key for each in low])
+    read = [is_read(wanted[asked[each].item_key], asked[each], said.get(each, ()), config.judge) for each in low]
+    return relied_on.threshold if all(read) else None
+
+
+def review_threshold(config: Config, certified: float | None) -> float:
+    """The risk from which on a rationale is reviewed."""
+    return certified or 0.0 if config.acceptance.require_certificate else config.review.risk_threshold
+
+
+def _aware(moment: datetime) -> datetime:
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -1,0 +1,204 @@
+"""SELECT: which items the round asks."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from loop import saving
+from loop.config import Config
+from loop.ports import Student, Teacher
+from loop.query import racing, select
+from loop.query.acquisition import ACQUISITIONS, Candidates
+from loop.query.cost import relative_costs, review_chances
+from loop.query.domains import gap, shares
+from loop.query.sieve import sieve
+from loop.records import Author, DecisionKind, Item, Part, Round, Stage
+from loop.stages.parts import PIECE, Parts, id_of, in_force, seed_of
+from loop.stages.review import review_threshold
+from loop.stages.train import seed_examples, train_into
+from loop.store import checkpoints, decisions, items, reading, rounds, shadows
+from loop.store.database import Store
+from loop.teacher.prompt import most_input_tokens, request_for
+
+
+def select_batch(current: Round, store: Store, parts: Parts, config: Config) -> Round:
+    """Choose the batch, and move on to ASK."""
+    pool = items.eligible(store, current.run, config.query.max_asks)
+    seed = seed_of(config, current.number)
+    student = _trained_student(current, store, parts, config)
+    said, arm = config.query.acquisition.replace("_", " "), "random"
+    if student is None and config.query.acquisition != "random":
+        query = config.query.model_copy(update={"acquisition": config.query.cold_start})
+        config = config.model_copy(update={"query": query})
+        said = "cold start: the student is untrained, so its explanations mean nothing; the batch is "
+        said += "random" if query.acquisition == "random" else f"chosen by {query.acquisition}"
+        arm = "cold start"
+    elif student is not None and _selection_loses(store, current.run, config):
+        config = config.model_copy(update={"query": config.query.model_copy(update={"acquisition": "random"})})
+        said = f"random: selection did worse than the control arm in {config.evaluation.fallback_after} rounds in a row"
+    if config.query.acquisition == "random":
+        chosen = select.random_batch(id_of(current), pool, config, seed=seed, arm=arm)
+    else:
+        looker = student or parts.trainer.student(None)
+        candidates = _candidates(pool, student, parts, config, seed)
+        known = _known(current, candidates, looker, store, parts, config)
+        wanted = select.best(candidates, known, config.query, seed=seed)
+        lagging = _domain_shares(current, store) if config.query.domain_share else None
+        chosen = select.compose(id_of(current), wanted, pool, config, seed=seed, shares=lagging)
+        said += f" of {len(candidates)} candidates"
+    parts.progress.say(f"round {current.number}: {said}; {len(chosen)} items picked")
+    return rounds.enter(store, current, Stage.ASK, chosen, selection=said)
+
+
+def _candidates(pool: Sequence[Item], student: Student | None, parts: Parts, config: Config, seed: int) -> list[Item]:
+    """The items that are looked at: drawn at random, then sieved where that is wanted and the student is trained."""
+    size = config.query.candidates * config.query.batch_size
+    if student is None or config.query.sieve == 1:
+        return select.candidates(pool, size=size, seed=seed)
+    drawn = select.candidates(pool, size=size * config.query.sieve, seed=seed)
+    pieces = select.chunks(drawn, PIECE)
+    with parts.progress.bar("student sieves the pool", len(pieces)) as bar:
+
+        def scored() -> Iterator[tuple[list[str], NDArray[np.float32]]]:
+            for piece in pieces:
+                yield [item.key for item in piece], student.doubt(piece)
+                bar.advance()
+
+        kept = set(sieve(scored(), size))
+    return [item for item in drawn if item.key in kept]
+
+
+def _selection_loses(store: Store, run: str, config: Config) -> bool:
+    """Whether what was measured of selection says that random picks are better."""
+    by_round = shadows.of_run(store, run)
+    past = [each for each in rounds.all_rounds(store, run) if each.stage is Stage.CLOSED]
+    measured = [saving.saving(by_round.get(each.number, ())) for each in past]
+    return saving.loses(measured, config.evaluation.fallback_after)
+
+
+def _trained_student(current: Round, store: Store, parts: Parts, config: Config) -> Student | None:
+    """The student whose explanations are worth looking at: in force, or trained on the seed items."""
+    incumbent = in_force(store, current.run)
+    if incumbent is not None:
+        return parts.trainer.student(parts.folder / incumbent.folder)
+    parts.trainer.student(None)  # a model that cannot be loaded is found before the teacher is paid
+    seeds = seed_examples(store)
+    if not seeds or config.query.acquisition == "random":
+        return None
+    parts.progress.say(f"round {current.number}: the student starts from {len(seeds)} seed items")
+    trained = train_into("seed", seeds, parts, seed_of(config, 0))
+    return parts.trainer.student(trained.folder)
+
+
+def _known(
+    current: Round, candidates: Sequence[Item], student: Student, store: Store, parts: Parts, config: Config
+) -> Candidates:
+    """What the acquisition function looks at: scores, which are stored, and embeddings, which are made when needed."""
+    signals = ACQUISITIONS[config.query.acquisition][1]
+    scores: dict[str, Mapping[str, object]] = {}
+    if signals & {"divergence", "probabilities"}:
+        _score(current, candidates, student, store, parts, config)
+        scores = {score.item_key: score.parts for score in rounds.scores(store, id_of(current))}
+    embedded = select.needs_embeddings(config.query)
+    decided = decisions.decided(store, current.run) if embedded else []
+    scored = [scores.get(item.key, {}) for item in candidates]
+    return select.known(
+        scored,
+        student.embed(candidates if embedded else []),
+        student.embed([item for item, _, _ in decided]),
+        np.array([rationale.author is Author.TEACHER for _, rationale, _ in decided], dtype=np.float64),
+        _costs(candidates, store, current.run, parts.teacher, config),
+        config.query,
+    )
+
+
+def _costs(candidates: Sequence[Item], store: Store, run: str, teacher: Teacher, config: Config) -> NDArray[np.float64]:
+    """What each candidate is expected to use up of both budgets, relative to their mean."""
+    tokens = reading.mean_output_tokens(store, run) or config.teacher.max_completion_tokens
+    requests = [request_for(item, config.task, config.teacher, (), 0) for item in candidates]
+    usd = [
+        teacher.price(request, input_tokens=most_input_tokens(request), output_tokens=round(tokens)) / 1e6
+        for request in requests
+    ]
+    domain, risks = reading.domains(store), reading.risks_of(store, run)
+    past = [
+        (domain[each.item_key], risks[each.id] >= review_threshold(config, None))
+        for each in reading.rationales_of(store, run)
+        if each.id in risks
+    ]
+    chances = review_chances(candidates, past, config.review.audit_share)
+    return relative_costs(usd, [each * config.review.minutes_per_review for each in chances], config.budget)
+
+
+def _domain_shares(current: Round, store: Store) -> dict[str, float]:
+    """Which domains lag, from every past round's student on dev and from what became of the teacher's rationales."""
+    domain = reading.domains(store)
+    kept = {
+        item.key for item, rationale, _ in decisions.decided(store, current.run) if rationale.author is Author.TEACHER
+    }
+    teacher: dict[str, list[bool]] = defaultdict(list)
+    for key, decision in decisions.newest(store, current.run).items():
+        if decision.kind is not DecisionKind.UNDECIDED:
+            teacher[domain[key]].append(key not in kept)
+    gaps = []
+    for past in rounds.all_rounds(store, current.run):
+        if past.student_id is not None:
+            student: dict[str, list[bool]] = defaultdict(list)
+            for row in checkpoints.predictions(store, past.student_id, Part.DEV):
+                student[domain[row.item_key]].append(not row.correct)
+            gaps.append({name: gap(wrong, teacher[name]) for name, wrong in student.items()})
+    return shares(gaps)
+
+
+def _score(
+    current: Round, candidates: Sequence[Item], student: Student, store: Store, parts: Parts, config: Config
+) -> None:
+    """Score the candidates chunk by chunk; chunks that are stored already are left alone."""
+    seed = seed_of(config, current.number)
+    raced = _is_raced(config)
+    query = config.query.model_copy(update={"samples": 1}) if raced else config.query
+    chunks = select.chunks(candidates, config.query.chunk_size)
+    done = rounds.scored_chunks(store, id_of(current))
+    with parts.progress.bar("student looks at the candidates", len(chunks)) as bar:
+        for number, chunk in enumerate(chunks):
+            if number not in done:
+                scored = select.score_chunk(id_of(current), number, chunk, student, query, seed=seed)
+                rounds.keep_scores(store, scored)
+            bar.advance()
+    if raced:
+        _race(current, candidates, student, store, parts, config)
+
+
+def _is_raced(config: Config) -> bool:
+    """Whether samples are taken one by one; an encoder's are too cheap for that."""
+    return (
+        config.query.acquisition == "explanation_divergence"
+        and config.query.racing_confidence < 1
+        and config.student.kind == "causal"
+    )
+
+
+def _race(
+    current: Round, candidates: Sequence[Item], student: Student, store: Store, parts: Parts, config: Config
+) -> None:
+    """Sample again and again where the first samples leave open whether an item belongs to the batch."""
+    query, seed = config.query, seed_of(config, current.number)
+    ordered = {item.key: item for item in sorted(candidates, key=lambda item: item.key)}
+    cost = _costs(list(ordered.values()), store, current.run, parts.teacher, config) ** query.cost_weight
+    sampled = len(candidates)
+    for taken in range(1, query.samples):
+        rows = rounds.scores(store, id_of(current))
+        still = racing.undecided([row.parts for row in rows], taken, cost, query)
+        running = [row for row, wanted in zip(rows, still, strict=True) if wanted]
+        sampled += len(running)
+        with parts.progress.bar(f"student explains {len(running)} open candidates again", len(running)) as bar:
+            for start in range(0, len(running), query.chunk_size):
+                chunk = running[start : start + query.chunk_size]
+                if len(chunk[0].parts["sampled_answers"]) == taken:  # else the chunk is stored already
+                    rounds.keep_scores(store, select.race_chunk(chunk, ordered, student, query, seed=seed))
+                bar.advance(len(chunk))
+    rounds.keep_scores(store, select.after_race(rounds.scores(store, id_of(current)), query))
+    share = sampled / max(1, len(candidates) * query.samples)
+    parts.progress.say(f"  racing: {sampled} sampled explanations, {share:.0%} of all")

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from loop import certification
-from loop.certificate import audits_needed
+from loop.certificate import audits_needed, corrected_share
 from loop.config import Config
+from loop.recall import sensitivity_specificity
 from loop.records import Certificate, Promise
 from loop.store import certificates, rounds
 from loop.store.database import Store
@@ -24,11 +25,12 @@ def promises(store: Store, run: str, config: Config) -> dict[str, Any] | None:
     looks = certificates.of_run(store, run, Promise.THRESHOLD)
     holds = bool(looks) and looks[-1].threshold is not None
     same = sum(_one_person(audit) for audit in audits)
+    export = certification.export_certificate(store, current, config)
     return {
         "alpha": config.acceptance.alpha,
         "delta": config.acceptance.delta,
         "audits": {"certifying": len(audits), "held": sum(audit.held for audit in audits), "by_one_person": same},
-        "export": _shown(certification.export_certificate(store, current, config), numbers),
+        "export": _shown(export, numbers) | {"corrected": _corrected(store, run, export.bound)},
         "issued": [_shown(each, numbers) for each in certificates.of_run(store, run, Promise.EXPORT)],
         "looks": [_shown(each, numbers) for each in looks],
         "threshold": looks[-1].threshold if holds else None,
@@ -51,6 +53,7 @@ def promises_text(found: Mapping[str, Any]) -> list[str]:
         lines.append(
             f"export: with {1 - export['delta']:.0%} confidence at most {export['bound']:.1%} of the {unaudited} rows "
             f"accepted unreviewed are wrong ({export['wrong']} of {export['audited']} audits were)"
+            + ("" if export["corrected"] is None else f", {_corrected_text(export['corrected'])}")
             + (
                 f"; about {missing['export']} more audits without an error would certify {found['alpha']:.0%}"
                 if export["bound"] > found["alpha"]
@@ -67,6 +70,29 @@ def promises_text(found: Mapping[str, Any]) -> list[str]:
             "audits without an error"
         )
     return lines
+
+
+def _corrected(store: Store, run: str, bound: float) -> dict[str, float] | None:
+    """The bound with reviewers' errors taken out, by what they made of planted errors and controls.
+
+    None where too little was planted to tell them from chance.
+    """
+    sensitivity, specificity = sensitivity_specificity(store, run)
+    if sensitivity is None or specificity is None or sensitivity.share + specificity.share <= 1:
+        return None
+    return {
+        "bound": corrected_share(bound, sensitivity=sensitivity.share, specificity=specificity.share),
+        "sensitivity": sensitivity.share,
+        "specificity": specificity.share,
+        "planted": sensitivity.n + specificity.n,
+    }
+
+
+def _corrected_text(found: Mapping[str, float]) -> str:
+    return (
+        f"{found['bound']:.1%} with reviewers' own errors taken out (one of them finds {found['sensitivity']:.0%} of "
+        f"planted errors and accepts {found['specificity']:.0%} of controls, n = {found['planted']})"
+    )
 
 
 def _one_person(audit: certificates.Audit) -> bool:

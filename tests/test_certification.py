@@ -6,10 +6,23 @@ from pathlib import Path
 
 import pytest
 
+from connectors.promises import promises, promises_text
 from loop import certification
 from loop.config import AcceptanceConfig, Config, TeacherConfig
-from loop.records import DecisionKind, Promise, Query, Rationale, Risk, RiskFit, Round, Stage, Verdict, VerdictKind
-from loop.store import certificates, decisions, items, rationales, reviews, rounds
+from loop.records import (
+    Author,
+    DecisionKind,
+    Promise,
+    Query,
+    Rationale,
+    Risk,
+    RiskFit,
+    Round,
+    Stage,
+    Verdict,
+    VerdictKind,
+)
+from loop.store import certificates, decisions, items, planted, rationales, reviews, rounds
 from loop.store.database import Store
 from tests.builders import NOON, RUN, a_reply, a_round, a_store, an_item, decided, id_of, sent_to_review
 
@@ -195,3 +208,29 @@ def test_a_promise_of_an_export_grows_with_what_was_found_wrong(store: Store) ->
     without = certification.export_certificate(store, opened, CONFIG).bound
     opened = audited(store, 12, wrong=6, silver=38)
     assert certification.export_certificate(store, opened, CONFIG).bound > 2 * without
+
+
+def test_what_reviewers_miss_of_planted_errors_is_added_to_the_promise(store: Store) -> None:
+    opened = audited(store, 12, wrong=2, silver=38)
+    before = promises(store, RUN, CONFIG)
+    assert before is not None
+    assert before["export"]["corrected"] is None
+    (source, *_) = rationales.of_round(store, id_of(opened))
+    kinds = ["arithmetic"] * 4 + ["control"] * 5
+    rows = [
+        Rationale(
+            item_key=source.item_key, round_id=id_of(opened), author=Author.TEACHER, steps=["so"],
+            answer=source.answer, planted=kind, planted_from=source.id,
+        )
+        for kind in kinds
+    ]  # fmt: skip
+    planted.keep(store, rows)
+    for place, (row, kind) in enumerate(zip(planted.of_round(store, id_of(opened)), kinds, strict=True)):
+        says(store, row.id or 0, REJECT if kind == "arithmetic" and place else ACCEPT)
+    after = promises(store, RUN, CONFIG)
+    assert after is not None
+    assert after["export"]["bound"] == before["export"]["bound"]
+    corrected = after["export"]["corrected"]
+    assert (corrected["sensitivity"], corrected["specificity"], corrected["planted"]) == (0.75, 1.0, 9)
+    assert corrected["bound"] == pytest.approx(after["export"]["bound"] / 0.75)
+    assert "with reviewers' own errors taken out" in " ".join(promises_text(after))

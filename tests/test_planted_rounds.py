@@ -72,7 +72,7 @@ def a_planted(store: Store, source: Rationale, kind: str = "arithmetic", risk: f
     planted.keep(store, [row])
     assert row.id is not None
     checked(store, row.id, risk, "1 + 1 = 3")
-    wanted = [(row, "planted", f"{RUN}/{current.number}/{row.item_key}/{row.id}")]
+    wanted = [reviews.Wanted(row, "planted", f"{RUN}/{current.number}/{row.item_key}/{row.id}")]
     reviews.open_tasks(store, RUN, id_of(current), wanted, 1_500_000)
     return row.id
 

@@ -1,40 +1,51 @@
 """OpenVINO writes what torch would: the same greedy texts, samples of the same distribution, adapters and all."""
 
+import gzip
+import json
 import os
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from scipy.stats import chi2_contingency
 
+from connectors.doctor import diagnose
+from connectors.wiring import Project, cache_folder
+from loop.answer import Answer, AnswerKind
 from loop.config import StudentConfig
 from loop.errors import StudentError
-from loop.records import Item
+from loop.ports import Example, Explanation
+from loop.records import Item, Split
 from loop.student.decoder import Decoder
 from loop.student.openvino import OpenVinoDecoder, exported
 from loop.student.trainer import DecoderTrainer
-from tests.test_campaign import preceptor
 from tests.test_student import NUMBERS, QUIET, items, sums
 from tests.tiny import tiny_model, tiny_project
 
-ONE = {"lora_rank": 8, "epochs": 40, "batch_size": 4, "learning_rate": 1e-2, "max_new_tokens": 16, "dtype": "float32"}
+ADAPTERS = {"lora_rank": 8, "epochs": 20, "batch_size": 4, "learning_rate": 1e-2, "max_new_tokens": 16}
 
 
 def a_trainer(folder: Path, engine: str = "openvino", **changes: object) -> DecoderTrainer:
-    settings = {"model": str(folder / "model"), **ONE, "engine": engine, **changes}
+    settings = {"model": str(folder / "model"), "dtype": "float32", **ADAPTERS, "engine": engine, **changes}
     return DecoderTrainer(StudentConfig.model_validate(settings), NUMBERS, folder / "cache")
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny model and a checkpoint of adapters that it was trained to."""
+    """A tiny model that adds, and adapters with which it subtracts."""
     folder = tmp_path_factory.mktemp("openvino")
-    tiny_model(folder / "model")
-    a_trainer(folder).train(sums(8), seed=1, folder=folder / "one", progress=QUIET)
+    tiny_model(folder / "untrained")
+    a_trainer(folder, "torch", model=str(folder / "untrained"), lora_rank=0, epochs=40).train(
+        sums(8), seed=1, folder=folder / "model", progress=QUIET
+    )
+    taken = [Example(each.item, (f"20 . {n} = {20 - n} .",), a_number(20 - n)) for n, each in enumerate(sums(8))]
+    a_trainer(folder).train(taken, seed=1, folder=folder / "one", progress=QUIET)
     return folder
 
 
@@ -97,35 +108,32 @@ def test_samples_depend_on_seed_and_item_and_not_on_the_company(trained: Decoder
     assert [texts[1:] for texts in other.values()] != [texts[1:] for texts in everyone.values()]
 
 
-def first_words(student: Decoder, *, temperature: float, top_p: float, seed: int) -> Counter[str]:
-    """How often 1,500 explanations of one item start with which two words."""
+def written(student: Decoder, *, temperature: float, top_p: float, seed: int) -> Counter[str]:
+    """How often which text is written among 1,000 samples for one item."""
     [item] = items(sums(1))
-    [rows] = student.explain([item], copies=range(1, 1501), temperature=temperature, top_p=top_p, seed=seed)
-    return Counter(" ".join(each.text.split()[:2]) for each in rows)
+    [rows] = student.explain([item], copies=range(1, 1001), temperature=temperature, top_p=top_p, seed=seed)
+    return Counter(each.text for each in rows)
 
 
 def chance_that_alike(one: Counter[str], other: Counter[str]) -> float:
     """The p-value of a chi-squared test of homogeneity; what is rare is counted together."""
-    common = [word for word, count in (one + other).items() if count >= 20]
-    table = [[counts[word] for word in common] for counts in (one, other)]
-    rare = [counts.total() - sum(row) for counts, row in zip((one, other), table, strict=True)]
-    if sum(rare):
-        table = [[*row, rest] for row, rest in zip(table, rare, strict=True)]
-    return float(chi2_contingency(table).pvalue)
+    common = [text for text, count in (one + other).items() if count >= 20]
+    table = [[*(counts[text] for text in common), counts.total()] for counts in (one, other)]
+    for row in table:
+        row[-1] -= sum(row[:-1])
+    return float(chi2_contingency([[each + 1 for each in row] for row in table]).pvalue)
 
 
-@pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (1.5, 0.8)])
-def test_samples_follow_the_distribution_of_torch(folder: Path, temperature: float, top_p: float) -> None:
-    """The same test tells a slightly higher temperature apart."""
-    settings = {"epochs": 8, "max_new_tokens": 8}
-    a_trainer(folder, **settings).train(sums(8), seed=1, folder=folder / f"t{temperature}", progress=QUIET)
-    ours, theirs = (
-        a_trainer(folder, engine, **settings).student(folder / f"t{temperature}") for engine in ("openvino", "torch")
-    )
-    found = first_words(ours, temperature=temperature, top_p=top_p, seed=3)
-    wanted = first_words(theirs, temperature=temperature, top_p=top_p, seed=4)
-    hotter = first_words(theirs, temperature=temperature * 1.2, top_p=top_p, seed=4)
-    assert len(found) > 10
+@pytest.mark.parametrize(("temperature", "top_p"), [(1.5, 1.0), (2.0, 0.8)])
+def test_samples_follow_the_distribution_of_torch(
+    folder: Path, trained: Decoder, temperature: float, top_p: float
+) -> None:
+    """The same statistic tells a slightly higher temperature apart."""
+    on_torch = a_trainer(folder, "torch").student(folder / "one")
+    found = written(trained, temperature=temperature, top_p=top_p, seed=3)
+    wanted = written(on_torch, temperature=temperature, top_p=top_p, seed=4)
+    hotter = written(on_torch, temperature=1.3 * temperature, top_p=top_p, seed=5)
+    assert len(found) > 5
     assert chance_that_alike(found, wanted) > 0.001
     assert chance_that_alike(found, hotter) < 0.001
 
@@ -156,5 +164,50 @@ def test_doctor_says_that_openvino_writes(tmp_path: Path, monkeypatch: pytest.Mo
     config = tiny_project(tmp_path)
     text = config.read_text(encoding="utf-8")
     config.write_text(text.replace("lora_rank = 0", 'lora_rank = 4\nengine = "openvino"'), encoding="utf-8")
-    said = preceptor("doctor", config=config)
-    assert "loads; OpenVINO writes its explanations" in " ".join((said.stdout + said.stderr).split())
+    found = {each.part: each for each in diagnose(config, lambda: Project(config, QUIET))}
+    assert found["student"].fine
+    assert found["student"].text == "model loads; OpenVINO writes its explanations"
+
+
+@pytest.mark.slow
+def test_smollm2_says_on_openvino_what_it_says_on_torch(shared_data: Path, tmp_path: Path) -> None:
+    """In bfloat16 both round differently, so a few greedy texts part; sampled answers agree as often as torch's own."""
+    rows = real_rows(shared_data)
+    examples = [
+        Example(an_item(row), (f"{row['meta']['equation'].strip('() ')} = {row['gold']}",), a_number(row["gold"]))
+        for row in rows[-24:]
+    ]
+    config = StudentConfig(epochs=2, max_new_tokens=64, engine="openvino")
+    DecoderTrainer(config, NUMBERS, cache_folder()).train(examples, seed=0, folder=tmp_path / "one", progress=QUIET)
+    asked = [an_item(row) for row in rows[:32]]
+    explained = {}
+    for engine in ("openvino", "torch"):
+        student = DecoderTrainer(config.model_copy(update={"engine": engine}), NUMBERS, cache_folder())
+        explained[engine] = student.student(tmp_path / "one").explain(
+            asked, copies=range(5), temperature=0.7, top_p=0.95, seed=0
+        )
+    ours, theirs = explained.values()
+    same = sum(one[0].text == other[0].text for one, other in zip(ours, theirs, strict=True))
+    assert same >= 0.7 * len(asked)
+    between = agreement(
+        [(one, other) for some, more in zip(ours, theirs, strict=True) for one in some[1:] for other in more[1:]]
+    )
+    within = agreement([pair for some in theirs for pair in combinations(some[1:], 2)])
+    assert between == pytest.approx(within, abs=0.12)
+
+
+def agreement(pairs: Sequence[tuple[Explanation, Explanation]]) -> float:
+    return sum(one.answer == other.answer for one, other in pairs) / len(pairs)
+
+
+def real_rows(folder: Path) -> list[dict[str, Any]]:
+    with gzip.open(folder / "rationales" / "svamp.jsonl.gz", "rt", encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]
+
+
+def an_item(row: dict[str, Any]) -> Item:
+    return Item(key=row["id"], question=row["question"], split=Split.POOL, text_hash="")
+
+
+def a_number(value: object) -> Answer:
+    return Answer(kind=AnswerKind.NUMBER, value=str(value))

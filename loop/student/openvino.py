@@ -19,7 +19,8 @@ from transformers.cache_utils import DynamicLayer
 
 from loop.config import StudentConfig
 from loop.errors import StudentError
-from loop.student import checkpoint, packaged
+from loop.records import Item, Split
+from loop.student import checkpoint, packaged, prompts
 from loop.student.decoder import Decoder
 from loop.student.reading import TOP_K, Sampling
 from loop.student.tree import grow, target_log_probabilities
@@ -32,7 +33,7 @@ from openvino import opset13 as ops  # noqa: E402
 from openvino._offline_transformations import apply_make_stateful_transformation  # noqa: E402
 from openvino.frontend import OpConversionFailure  # noqa: E402
 
-PROBE = "Question: What is 2 + 2?\n"
+PROBE = Item(key="probe", question="What is 2 + 2 ?", split=Split.POOL, text_hash="")
 PROBED_TOKENS = 12
 LARGEST_DIFFERENCE = 0.2
 """Of the mean log-probability of a text that OpenVINO writes, between OpenVINO and torch; bfloat16 stays far below."""
@@ -52,19 +53,25 @@ class OpenVinoDecoder(Decoder):
     def _texts(
         self, contexts: Sequence[list[int]], longest: int, *, sampling: Sampling | None = None
     ) -> list[list[str]]:
-        """Continuations of each context; a row's first draw is the seed of its request, and 0 is greedy as ever."""
+        """Continuations of each context; a row's first draw is the seed of its request, and 0 is greedy as ever.
+
+        The first of each context is written first, so that the others find most of the prompt read.
+        """
         firsts = [[0.0]] * len(contexts) if sampling is None else sampling.draws[:, :, 0].tolist()
-        asked = [
-            (context, _generation(longest, self.end, draw, sampling))
+        rows = [
+            [(context, _generation(longest, self.end, draw, sampling)) for draw in draws]
             for context, draws in zip(contexts, firsts, strict=True)
-            for draw in draws
         ]
-        texts = self.tokenizer.batch_decode([ids for ids, _ in self._written(asked)], skip_special_tokens=True)
-        copies = len(firsts[0]) if firsts else 0
-        return [texts[place * copies : (place + 1) * copies] for place in range(len(contexts))]
+        found = [[written] for written in self._written([row for row, *_ in rows])]
+        others = iter(self._written([row for _, *others in rows for row in others]))
+        for some, (_, *more) in zip(found, rows, strict=True):
+            some += [next(others) for _ in more]
+        return [self.tokenizer.batch_decode([ids for ids, _ in some], skip_special_tokens=True) for some in found]
 
     def _written(self, asked: Sequence[tuple[list[int], genai.GenerationConfig]]) -> list[tuple[list[int], float]]:
         """The tokens after each context, and the sum of their log-probabilities where it was asked for."""
+        if not asked:  # GenAI expects one
+            return []
         contexts = [ov.Tensor(np.array([context], dtype=np.int64)) for context, _ in asked]
         results = self._pipeline.generate(contexts, [generation for _, generation in asked])
         return [(result.m_generation_ids[0], result.m_scores[0]) for result in results]
@@ -75,14 +82,13 @@ class OpenVinoDecoder(Decoder):
         Raises:
             StudentError: torch gives the text that OpenVINO writes another probability.
         """
-        context = self.encoded(PROBE)
+        context = self.encoded(prompts.rationale_prompt(PROBE))
         generation = _generation(PROBED_TOKENS, self.end, 0.0, None)
         generation.logprobs = 1
         [(written, total)] = self._written([(context, generation)])
         trees, counts = [grow([context + written])], [[len(written)]]
         [[expected]] = target_log_probabilities(self.model, trees, counts, self.pad)
         found = total / len(written)
-        print("PROBE", found, expected, total, written)
         if abs(found - expected) > LARGEST_DIFFERENCE:
             raise StudentError(
                 f"{self.student.model}: OpenVINO runs another model than torch (mean log-probability {found:.2f} and "
@@ -147,6 +153,7 @@ def _pipeline(
     """The exported model with a checkpoint's adapters, in torch's number format and on as many threads."""
     schedule = genai.SchedulerConfig()
     schedule.max_num_seqs = sequences
+    schedule.enable_prefix_caching = True
     precision = "bf16" if dtype is torch.bfloat16 else "f32"
     settings: dict[str, object] = {
         "INFERENCE_PRECISION_HINT": precision,

@@ -150,7 +150,11 @@ def _generation(longest: int, end: int, draw: float, sampling: Sampling | None) 
 def _pipeline(
     exported: Path, adapters: Path | None, dtype: torch.dtype, sequences: int
 ) -> genai.ContinuousBatchingPipeline:
-    """The exported model with a checkpoint's adapters, in torch's number format and on as many threads."""
+    """The exported model with a checkpoint's adapters, in torch's number format and on as many threads.
+
+    Raises:
+        StudentError: OpenVINO cannot run the model.
+    """
     schedule = genai.SchedulerConfig()
     schedule.max_num_seqs = sequences
     schedule.enable_prefix_caching = True
@@ -167,7 +171,10 @@ def _pipeline(
         fused = genai.AdapterConfig.Mode.MODE_FUSE
         weights = genai.Adapter(adapters / "adapter_model.safetensors")
         settings["adapters"] = genai.AdapterConfig(weights, strength, fused)
-    return genai.ContinuousBatchingPipeline(exported, schedule, "CPU", settings)
+    try:
+        return genai.ContinuousBatchingPipeline(exported, schedule, "CPU", settings)
+    except RuntimeError as error:
+        raise StudentError(f"{exported}: OpenVINO cannot run it ({checkpoint.first_line(error)}); {CURE}") from error
 
 
 class _Step(torch.nn.Module):

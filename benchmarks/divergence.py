@@ -7,7 +7,10 @@ items is said in the settings. LM-Polygraph runs in an environment of its own, w
 Racing is measured on e-SNLI, with a student of PaLM-540B's rationales, and beside it on the same SVAMP items, where
 nearly all samples differ and no race can be short.
 
-Run as `python -m benchmarks.divergence --json FILE [--quick] [--data PATH]`.
+Both engines of `student.engine` are measured. `--openvino` measures its figures alone, beside one by one and torch in
+the same run, and adds them to a file that holds the others.
+
+Run as `python -m benchmarks.divergence --json FILE [--quick] [--openvino] [--data PATH]`.
 """
 
 import argparse
@@ -27,7 +30,7 @@ from rich.console import Console
 from rich.table import Table
 from transformers.utils.logging import disable_progress_bar
 
-from benchmarks.kept import ROOT, figure, ratio, write
+from benchmarks.kept import ROOT, add, figure, ratio, write
 from connectors.progress import RichProgress
 from connectors.wiring import cache_folder
 from loop.answer import Answer, AnswerKind, split_steps
@@ -50,8 +53,11 @@ PEER_BATCH = 10
 PREFIXED = 8
 """Items whose prefixes are answered at a time."""
 RESAMPLED = 200
+ALONE, ALONE_NAIVE = 96, 4
+"""Items where OpenVINO is measured alone."""
 SOURCES = [
     "loop/student/decoder.py",
+    "loop/student/openvino.py",
     "loop/student/reading.py",
     "loop/student/tree.py",
     "loop/query/racing.py",
@@ -68,15 +74,20 @@ def main() -> None:
     parser.add_argument("--json", type=Path, required=True)
     parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--openvino", action="store_true", help="measure its figures alone and add them to FILE")
     parser.add_argument("--seeds", type=int, default=1, help="not used: times, not scores, are compared")
     chosen = parser.parse_args()
     disable_progress_bar()
     sizes = {"ours": 64, "batched": 32, "naive": 4} if chosen.quick else {"ours": 200, "batched": 48, "naive": 20}
     rows = _rows(chosen.data)
-    student = _trained(rows[-48:])
+    student, on_openvino = _trained(rows[-48:])
+    if chosen.openvino:
+        _add_openvino(chosen.json, student, on_openvino, [_item(row) for row in rows[:ALONE]])
+        return
     items = [_item(row) for row in rows[: sizes["ours"]]]
     speeds = {
         "ours": _measured(student, _ours, _pieces(items, PIECE)),
+        "openvino": _measured(on_openvino, _ours, _pieces(items, PIECE)),
         "batched": _measured(student, _batched, _pieces(items[: sizes["batched"]], BATCH)),
         "naive": _measured(student, _batched, _pieces(items[: sizes["naive"]], 1), alone=True),
     }
@@ -85,16 +96,15 @@ def main() -> None:
     esnli, entailments = _entailment(chosen.data, sizes["ours"])
     racing = _racing(esnli, entailments)
     alike = {f"{name}.svamp": each for name, each in _racing(student, items).items()}
-    peak = _matmul_flops()
-    per_token = 2 * sum(each.numel() for each in student.model.parameters())
-    ours = [1 / each for each in speeds["ours"]]
-    limit = peak / per_token
+    peak, per_token = _matmul_flops(), _flops_per_token(student)
     figures = {
         "speedup_naive": ratio(speeds["naive"], speeds["ours"]),
+        "speedup_naive.openvino": ratio(speeds["naive"], speeds["openvino"]),
         "speedup_batched": ratio(speeds["batched"], speeds["ours"]),
         "speedup_lm_polygraph": ratio(speeds["lm_polygraph"], speeds["ours"]),
         "speedup_prefixes_in_one_pass": ratio(apart, shared),
-        "limit_share": figure(sum(ours) / len(ours) / limit, min(ours) / limit, max(ours) / limit, "share"),
+        "limit_share": _limit_share(speeds["ours"], peak / per_token),
+        "limit_share.openvino": _limit_share(speeds["openvino"], peak / per_token),
         **racing,
         **alike,
     }
@@ -115,6 +125,38 @@ def main() -> None:
     for name, each in figures.items():
         table.add_row(name, f"{each['value']} {each['unit']}", f"{each['low']} to {each['high']}")
     Console().print(table)
+
+
+def _add_openvino(file: Path, student: Decoder, on_openvino: Decoder, items: Sequence[Item]) -> None:
+    """Measure OpenVINO, torch and one by one on fewer items, and add the figures of OpenVINO to a file."""
+    found = {
+        "openvino": _measured(on_openvino, _ours, _pieces(items, ALONE // 2)),
+        "ours_beside_openvino": _measured(student, _ours, _pieces(items, ALONE // 2)),
+        "naive_beside_openvino": _measured(student, _batched, _pieces(items[:ALONE_NAIVE], 1), alone=True),
+    }
+    share = _limit_share(found["openvino"], _matmul_flops() / _flops_per_token(student))
+    against_torch = ratio(found["ours_beside_openvino"], found["openvino"])
+    figures = {
+        "speedup_naive.openvino": ratio(found["naive_beside_openvino"], found["openvino"]),
+        "limit_share.openvino": share,
+    }
+    note = (
+        f"the figures of OpenVINO were measured alone, {ALONE} items ({ALONE_NAIVE} one by one) in pieces of "
+        f"{ALONE // 2}, {torch.get_num_threads()} threads; in that run torch took {against_torch['value']} times as "
+        f"long a token ({against_torch['low']} to {against_torch['high']})"
+    )
+    add(file, figures=figures, cells=found, note=note)
+    Console().print(figures, note)
+
+
+def _limit_share(seconds: Sequence[float], limit: float) -> Row:
+    """Generated tokens a second as a share of what the matrix products alone allow."""
+    speeds = [1 / each for each in seconds]
+    return figure(sum(speeds) / len(speeds) / limit, min(speeds) / limit, max(speeds) / limit, "share")
+
+
+def _flops_per_token(student: Decoder) -> int:
+    return 2 * sum(each.numel() for each in student.model.parameters())
 
 
 def _measured(student: Decoder, way: Callable[..., int], pieces: Sequence[Sequence[Item]], **more: bool) -> list[float]:
@@ -272,10 +314,15 @@ def _matmul_flops() -> float:
     return 20 * 2 * 2048**3 / (time.process_time() - started)
 
 
-def _trained(rows: Sequence[Row]) -> Decoder:
-    """SmolLM2 after two passes over a few rationales from the gold equations."""
+def _trained(rows: Sequence[Row]) -> tuple[Decoder, Decoder]:
+    """SmolLM2 after two passes over a few rationales from the gold equations, on torch and on OpenVINO."""
     config = StudentConfig(epochs=2, max_new_tokens=LONGEST, generation_batch=256)
-    trainer = DecoderTrainer(config, TaskConfig(answer=AnswerKind.NUMBER), cache_folder())
+    trainer, other = (
+        DecoderTrainer(
+            config.model_copy(update={"engine": engine}), TaskConfig(answer=AnswerKind.NUMBER), cache_folder()
+        )
+        for engine in ("torch", "openvino")
+    )
     examples = [
         Example(
             _item(row),
@@ -285,8 +332,9 @@ def _trained(rows: Sequence[Row]) -> Decoder:
         for row in rows
     ]
     with tempfile.TemporaryDirectory() as folder:
-        trainer.train(examples, seed=0, folder=Path(folder) / "student", progress=RichProgress(Console()))
-        return trainer.student(Path(folder) / "student")
+        made = Path(folder) / "student"
+        trainer.train(examples, seed=0, folder=made, progress=RichProgress(Console()))
+        return trainer.student(made), other.student(made)
 
 
 def _entailment(data: Path, count: int) -> tuple[Decoder, list[Item]]:

@@ -70,6 +70,17 @@ def write(
         README.write_text(readme(), encoding="utf-8")
 
 
+def add(file: Path, *, figures: Mapping[str, Any], cells: Mapping[str, Any], note: str) -> None:
+    """Lay figures that were measured alone beside those that a file holds; the hash stays that of its whole run."""
+    kept = json.loads(file.read_text(encoding="utf-8"))
+    kept["figures"] |= figures
+    kept["cells"] |= cells
+    kept["settings"]["notes"] = [*kept["settings"].get("notes", []), note]
+    file.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+    if file.resolve().parent == RESULTS:
+        README.write_text(readme(), encoding="utf-8")
+
+
 def readme() -> str:
     """The page about all kept results."""
     found = [

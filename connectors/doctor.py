@@ -64,8 +64,10 @@ def _database(project: Project) -> str:
 
 
 def _student(project: Project) -> str:
+    student = project.config.student
     project.trainer().student(None)
-    return f"{project.config.student.model} loads"
+    writes = "; OpenVINO writes its explanations" if student.engine == "openvino" else ""
+    return f"{student.model} loads{writes}"
 
 
 def _teacher(project: Project) -> str:

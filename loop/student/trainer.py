@@ -34,8 +34,8 @@ class DecoderTrainer:
         Raises:
             StudentError: the model or the checkpoint cannot be loaded.
         """
-        model, tokenizer = checkpoint.load_causal(folder, self.config, self.cache, self._dtype())
-        return Decoder(model, tokenizer, self.config, self.task)
+        student = self._on_torch(folder)
+        return student if self.config.engine == "torch" else self._on_openvino(student, folder)
 
     def train(self, examples: Sequence[Example], *, seed: int, folder: Path, progress: Progress) -> Trained:
         """Train from the base model on all examples and leave a complete checkpoint in `folder`.
@@ -46,7 +46,7 @@ class DecoderTrainer:
         """
         _refuse_nothing(examples)
         started = time.monotonic()
-        base = self.student(None)
+        base = self._on_torch(None)
         tasks = distill_step_by_step.tasks(base, examples)
         lengths = [len(context + target) for context, target in tasks[-1][1]]
         with torch.random.fork_rng():
@@ -66,6 +66,28 @@ class DecoderTrainer:
         }
         checkpoint.save(model, base.tokenizer, figures, folder)
         return Trained(folder=folder, card=figures)
+
+    def _on_torch(self, folder: Path | None) -> Decoder:
+        model, tokenizer = checkpoint.load_causal(folder, self.config, self.cache, self._dtype())
+        return Decoder(model, tokenizer, self.config, self.task)
+
+    def _on_openvino(self, student: Decoder, folder: Path | None) -> Decoder:
+        """The same student, whose explanations OpenVINO writes.
+
+        Raises:
+            StudentError: OpenVINO is not installed, cannot run the model, or the checkpoint has no adapters.
+        """
+        if folder is not None and not (folder / "adapter_config.json").exists():
+            raise StudentError(f'{folder}: all weights were trained, not adapters; set student.engine = "torch"')
+        try:
+            from loop.student import openvino  # noqa: PLC0415 - an extra
+        except ImportError as error:
+            raise StudentError(
+                f'student.engine = "openvino": {error}; install preceptor[openvino], or set student.engine = "torch"'
+            ) from error
+        revision = getattr(student.model.config, "_commit_hash", None)
+        exported = openvino.exported(self.config, self.cache, self._dtype(), revision)
+        return openvino.OpenVinoDecoder(student, exported, folder)
 
     def _dtype(self) -> torch.dtype:
         """bf16 for LoRA where the processor computes in it; all-weights training needs float32."""

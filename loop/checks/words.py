@@ -14,8 +14,8 @@ CLAUSES = word_set("and so then if but or because which while when than mod is a
 DETERMINERS = word_set("the these those his her their its all a")
 UNIT_LETTERS = word_set("g m l h s a")
 """Single letters that may stand behind a number; all others are variables."""
-ABOUT = word_set("≈ about approximately approx roughly around nearly almost rounded ~")
-LEADING = ABOUT | word_set("a total of the exactly just only")
+ABOUT = word_set("≈ about approximately approx roughly around nearly almost rounded ~ 約 およそ ほぼ")
+LEADING = ABOUT | word_set("a total of the exactly just only 合計 全部で ちょうど")
 """Words between a relation and the right side."""
 COMPARED = word_set(
     "more less fewer times greater larger smaller percent away out short over under than too older younger"
@@ -24,14 +24,14 @@ COMPARED = word_set(
 SHADOWS = word_set(
     "twice double triple thrice half third quarter root sqrt log sin cos tan mod modulo average mean dozen dozens "
     "hundred thousand thousands million millions billion k score scores remainder r squared cubed max min gcd lcm "
-    "full whole complete"
+    "full whole complete 余り あまり 半分 ダース 平均"
 )
 """Words that change a value beside the signs; a failing equation with one of them is not judged."""
 FAMILIES: Mapping[str, frozenset[str]] = {
-    "time": word_set("second minute hour day week month year"),
-    "length": word_set("mm cm m meter metre km inch inches foot feet yard mile"),
-    "weight": word_set("mg g gram kg kilogram ounce pound ton"),
-    "volume": word_set("ml l liter litre cup pint quart gallon"),
+    "time": word_set("second minute hour day week month year 秒 分 時間 日 週間 か月 年"),
+    "length": word_set("mm cm m meter metre km inch inches foot feet yard mile センチ メートル キロメートル"),
+    "weight": word_set("mg g gram kg kilogram ounce pound ton グラム キログラム トン"),
+    "volume": word_set("ml l liter litre cup pint quart gallon ミリリットル デシリットル リットル"),
     "money": word_set("cent ¢ $ dollar penny pennies nickel dime quarter"),
 }
 """Units by what they measure; a failing equation between two units of a family is a conversion, not a mistake."""
@@ -76,8 +76,21 @@ _OTHERS: Mapping[str, tuple[Fraction | int, ...]] = {
     "feet": (12, 3),
     "inch": (12,),
     "yard": (3,),
+    "半": (Fraction(1, 2), 2),
+    "ダース": (12,),
+    "時間": (60, 24),
+    "分": (60,),
+    "日": (24, 7, 30, 365),
+    "週": (7, 52, 4),
+    "か月": (12, 30, 4),
+    "年": (12, 365, 52),
+    "両方": (2,),
 }
 """What else brings a number into a text: shares, multiples, and units with their usual factors."""
+
+
+JAPANESE_WORDS = tuple(word for word in _OTHERS if not word.isascii())
+"""Those to be looked for inside of a text, which has no blanks around them."""
 
 
 def values(word: str) -> tuple[Fraction, ...]:

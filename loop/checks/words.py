@@ -35,6 +35,47 @@ FAMILIES: Mapping[str, frozenset[str]] = {
     "money": word_set("cent ¢ $ dollar penny pennies nickel dime quarter"),
 }
 """Units by what they measure; a failing equation between two units of a family is a conversion, not a mistake."""
+UNITS: Mapping[str, str] = {
+    word: name
+    for name, words in {
+        "second": "s sec secs second seconds 秒",
+        "minute": "min mins minute minutes 分",
+        "hour": "h hr hrs hour hours 時間",
+        "day": "day days 日",
+        "week": "week weeks 週間",
+        "month": "month months か月",
+        "year": "year years yr yrs 年",
+        "decade": "decade decades",
+        "century": "century centuries",
+        "mm": "mm millimeter millimeters millimetre millimetres ミリメートル",
+        "cm": "cm centimeter centimeters centimetre centimetres センチ センチメートル",
+        "m": "m meter meters metre metres メートル",
+        "km": "km kilometer kilometers kilometre kilometres キロメートル",
+        "inch": "inch inches",
+        "foot": "ft foot feet",
+        "yard": "yard yards yd",
+        "mile": "mile miles",
+        "mg": "mg milligram milligrams ミリグラム",
+        "g": "g gram grams グラム",
+        "kg": "kg kgs kilogram kilograms キログラム",
+        "tonne": "tonne tonnes トン",
+        "ounce": "oz ounce ounces",
+        "pound": "lb lbs pound pounds",
+        "ml": "ml milliliter milliliters millilitre millilitres ミリリットル",
+        "dl": "dl デシリットル",
+        "l": "l liter liters litre litres リットル",
+        "cup": "cup cups",
+        "pint": "pint pints",
+        "quart": "quart quarts",
+        "gallon": "gallon gallons",
+        "dollar": "dollar dollars",
+        "coin_cent": "cent cents ¢ penny pennies",
+        "nickel": "nickel nickels",
+        "dime": "dime dimes",
+    }.items()
+    for word in words.split()
+}
+"""Everyday units by the words for them; a ton is left out, because there are three."""
 
 _SMALL = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "

@@ -1,5 +1,6 @@
 """Words that matter when arithmetic stands in prose."""
 
+import re
 from collections.abc import Mapping
 from fractions import Fraction
 
@@ -76,6 +77,19 @@ UNITS: Mapping[str, str] = {
     for word in words.split()
 }
 """Everyday units by the words for them; a ton is left out, because there are three."""
+_PAIRS = (
+    "more/less more/fewer before/after above/below increases/decreases increase/decrease all/none always/never "
+    "indoors/outdoors inside/outside same/different left/right older/younger taller/shorter oldest/newest most/least "
+    "highest/lowest larger/smaller greater/less true/false day/night up/down man/woman boy/girl men/women "
+    "implies/excludes"
+)
+OPPOSITES: Mapping[str, frozenset[str]] = {
+    word: frozenset(
+        other for pair in _PAIRS.split() for one, other in (pair.split("/"), pair.split("/")[::-1]) if one == word
+    )
+    for word in re.split("[/ ]", _PAIRS)
+}
+"""Words of which a clause that has one denies what it says with the other."""
 
 _SMALL = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "

@@ -15,7 +15,7 @@ from loop.config import ChecksConfig
 from loop.plain import JAPANESE, plain
 from loop.records import Item
 
-WEIGHT = 0.35
+WEIGHT = 0.25
 MOST_DOUBTS = 10
 MOST_STEPS = 200
 LONGEST_STEP = 4_000

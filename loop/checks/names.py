@@ -9,7 +9,7 @@ from loop.checks.words import word_set
 from loop.config import ChecksConfig
 from loop.plain import plain
 
-WEIGHT = 0.15
+WEIGHT = 0.2
 MOST_STEPS = 200
 MOST_DOUBTS = 10
 LONGEST_STEP = 4_000

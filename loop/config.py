@@ -183,6 +183,8 @@ class TeacherConfig(Table):
     """US dollars per million output tokens."""
     demonstrations: int = Field(default=2, ge=0)
     """Worked items from reviewed work shown in each prompt."""
+    confidence: bool = False
+    """Whether the teacher is asked how sure it is; a low answer is a doubt."""
 
 
 class BudgetConfig(Table):
@@ -195,8 +197,9 @@ class BudgetConfig(Table):
 
 
 CheckName = Literal[
-    "instructions", "arithmetic", "answer", "conclusion", "quantities", "dissent", "agreement", "neighbours", "reader",
-    "first_error", "verifier", "label_noise",
+    "instructions", "arithmetic", "answer", "conclusion", "quantities", "units", "percentages", "names",
+    "contradiction", "confidence", "dissent", "agreement", "support", "likeness", "neighbours", "reader", "first_error",
+    "verifier", "likelihood", "label_noise",
 ]  # fmt: skip
 
 

@@ -40,7 +40,9 @@ def contradictions(doubtful: Doubtful, config: ChecksConfig) -> list[Doubt]:  # 
     for clause in stated:
         beginning[clause[:SAME_BEFORE]].append(clause)
     found = [
-        Doubt("contradiction", at, f"“{excerpt(_written(said))}”, but the item says “{excerpt(_written(clause))}”", WEIGHT)
+        Doubt(
+            "contradiction", at, f"“{excerpt(_written(said))}”, but the item says “{excerpt(_written(clause))}”", WEIGHT
+        )
         for at, step in enumerate(doubtful.rationale.steps[:MOST_STEPS])
         for said in _clauses(step[:LONGEST_STEP])
         for clause in _turned(said, beginning)
@@ -88,7 +90,9 @@ def _is_turned(said: Clause, stated: Clause) -> bool:
     one, other = said[same], stated[same]
     if one in DENIALS or other in DENIALS:
         return _goes_on_alike(said[same + (one in DENIALS) :], stated[same + (other in DENIALS) :])
-    turned = other in OPPOSITES.get(one, ()) or (one[0].isdigit() and other[0].isdigit() and _value(one) != _value(other))
+    turned = other in OPPOSITES.get(one, ()) or (
+        one[0].isdigit() and other[0].isdigit() and _value(one) != _value(other)
+    )
     return turned and _goes_on_alike(said[same + 1 :], stated[same + 1 :])
 
 

@@ -8,13 +8,21 @@ from loop.checks import (
     answer_form,
     arithmetic,
     conclusion,
+    confidence,
+    contradiction,
     dissent,
     first_error,
     instructions,
     label_noise,
+    likelihood,
+    likeness,
+    names,
     neighbours,
+    percentages,
     quantities,
     reader,
+    support,
+    units,
     verifier,
 )
 from loop.checks.doubt import Check, Doubt, Doubtful, Need
@@ -22,7 +30,7 @@ from loop.config import ChecksConfig
 
 __all__ = ["CHECKS", "Check", "Doubt", "Doubtful", "check_set", "doubts"]
 
-VERSION = 5
+VERSION = 6
 """Raised whenever a check or the risk would judge the same rationale differently."""
 
 CHECKS: Mapping[str, Check] = {
@@ -33,12 +41,20 @@ CHECKS: Mapping[str, Check] = {
         answer_form,
         conclusion,
         quantities,
+        units,
+        percentages,
+        names,
+        contradiction,
+        confidence,
         dissent,
         agreement,
+        support,
+        likeness,
         neighbours,
         reader,
         first_error,
         verifier,
+        likelihood,
         label_noise,
     )
 }
@@ -63,7 +79,8 @@ def _met(doubtful: Doubtful) -> set[Need]:
     there = {
         Need.SAMPLES: bool(doubtful.siblings),
         Need.STUDENT: doubtful.student is not None or doubtful.probabilities is not None,
-        Need.VERIFIER: doubtful.after is not None,
+        Need.VERIFIER: doubtful.after is not None or doubtful.likelihoods is not None,
+        Need.EMBEDDER: doubtful.embed is not None,
         Need.VERDICTS: any((doubtful.decided, doubtful.reader, doubtful.first_error)),
     }
     return {need for need, met in there.items() if met}

@@ -20,24 +20,25 @@ LONGEST_NAME_IN_AN = 5
 NAME = re.compile(r"(?<=[a-z0-9,] )[A-Z][a-z]{2,15}(?: [A-Z][a-z]{2,15}){0,2}\b")
 """Capitalised words within a sentence."""
 OWNER = re.compile(
-    r"(?:^|(?<=[.!?] ))[A-Z][a-z]{2,15}(?=['\u2019]s\b| (?:ha[sd]|bought|buys|gave|gives|needs|ate|eats|makes|made|spent|"
-    r"sold|sells|earns|earned|went|got|gets|lost|paid|pays|works|worked)\b)"
+    r"(?:^|(?<=[.!?] ))[A-Z][a-z]{2,15}(?=['\u2019]s\b| (?:ha[sd]|bought|buys|gave|gives|needs|ate|eats|makes|made|"
+    r"spent|sold|sells|earns|earned|went|got|gets|lost|paid|pays|works|worked)\b)"
 )
 """A capitalised word that begins a sentence, where it owns or does something."""
 ADDRESSED = re.compile(r"[\u30a1-\u30fc\u4e00-\u9fff]{1,6}(?=さん|くん|君|ちゃん|氏|様)")
 """A Japanese name, known by what stands behind it."""
 PATTERNS = (NAME, OWNER, ADDRESSED)
 NO_NAMES = word_set(
-    "let here where when she each he they this that there everyone someone nobody who which what one half total both all now then answer "
-    "step option options choice choices question premise hypothesis statement therefore thus hence given monday tuesday "
-    "wednesday thursday friday saturday sunday january february march april may june july august september october "
-    "november december jan feb mar apr jun jul aug sep sept oct nov dec wikipedia earth god american united states 皆 奥 客 母 父 兄 姉 店員 患者"
+    "let here where when she each he they this that there everyone someone nobody who which what one half total both "
+    "all now then answer step option options choice choices question premise hypothesis statement therefore thus hence "
+    "given time number monday tuesday wednesday thursday friday saturday sunday january february march april may june "
+    "july august september october november december jan feb mar apr jun jul aug sep sept oct nov dec wikipedia earth "
+    "god american united states 皆 奥 客 母 父 兄 姉 店員 患者"
 )
 """Words written like names; they name nobody."""
 
 
 def unknown_names(doubtful: Doubtful, config: ChecksConfig) -> list[Doubt]:  # noqa: ARG001 - the checks' signature
-    """A doubt for each step that brings in a name; not where it may belong: in a free text, or to what a choice asks."""
+    """A doubt for each new name; none where it may belong: in a free text, or in what a choice asks people to know."""
     closed = doubtful.task.answer in (AnswerKind.NUMBER, AnswerKind.LABEL)
     if not (closed or (doubtful.task.answer is AnswerKind.CHOICE and doubtful.item.context)):
         return []

@@ -15,15 +15,14 @@ from loop.config import ChecksConfig
 WEIGHT = 0.7
 MOST_STEPS = 200
 MOST_DOUBTS = 10
-NUMBER = (
-    r"[$€£¥]? ?([0-9]{1,3}(?:,[0-9]{3}){1,4}(?:\.[0-9]{1,6})?|[0-9]{1,9}(?:\.[0-9]{1,6})?)(?![0-9])(?![.,][0-9])"
-)
+NUMBER = r"[$€£¥]? ?([0-9]{1,3}(?:,[0-9]{3}){1,4}(?:\.[0-9]{1,6})?|[0-9]{1,9}(?:\.[0-9]{1,6})?)(?![0-9])(?![.,][0-9])"
 PERCENT = r"([0-9]{1,6}(?:\.[0-9]{1,6})?) ?(?:%|per ?cent)"
 UNIT = r"(?: [a-z]{2,12})?"
 IS = r" ?(?:=|is|are|equals|gives|makes|becomes) (?:about |approximately |only |exactly )?"
-END = r"(?! ?[-+*/^(×÷]| (?:more|less|of|times|percent|per|out|x)\b)"
+END = r"(?! ?[-+*/^(\u00d7\u00f7]| (?:more|less|of|times|percent|per|out|x)\b)"
 UP = "increased|raised|grew|grows|rose|rises|marked up"
 DOWN = "decreased|reduced|lowered|fell|falls|dropped|drops|discounted|marked down"
+CHANGE = "(?:increase|rise|decrease|drop|fall|change|reduction)"
 PATTERNS: Mapping[str, re.Pattern[str]] = {
     name: re.compile(rf"(?<![0-9.,$/*+-])(?<![/*+-] )(?:\b|(?=\$)){pattern}{END}", re.IGNORECASE)
     for name, pattern in {
@@ -36,7 +35,7 @@ PATTERNS: Mapping[str, re.Pattern[str]] = {
         "off": rf"{PERCENT} off (?:of )?{NUMBER}{UNIT}{IS}{NUMBER}",
         "down_ja": rf"{NUMBER} ?円?の ?{PERCENT} ?(?:引き|引|オフ) ?(?:は|=) ?{NUMBER}",
         "up_ja": rf"{NUMBER} ?円?の ?{PERCENT} ?(?:増し|増) ?(?:は|=) ?{NUMBER}",
-        "change": rf"from {NUMBER}{UNIT} to {NUMBER}{UNIT}(?:,| is| which is)?(?: an?)? (?:increase|rise|decrease|drop|fall|change|reduction) of {PERCENT}",
+        "change": rf"from {NUMBER}{UNIT} to {NUMBER}{UNIT}(?:,| is| which is)?(?: an?)? {CHANGE} of {PERCENT}",
     }.items()
 }
 ROUNDED = Fraction(1, 100)
@@ -96,7 +95,16 @@ def _change(before: Fraction, after: Fraction, percent: Fraction) -> Pairs:
 
 
 RIGHT: Mapping[str, Callable[..., Pairs]] = {
-    "part": _part, "share": _share, "up": _up, "down": _down, "more": _more, "less": _less, "off": _less, "down_ja": _down, "up_ja": _up, "change": _change,
+    "part": _part,
+    "share": _share,
+    "up": _up,
+    "down": _down,
+    "more": _more,
+    "less": _less,
+    "off": _less,
+    "down_ja": _down,
+    "up_ja": _up,
+    "change": _change,
 }
 
 

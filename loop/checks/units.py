@@ -112,7 +112,9 @@ def _equations(found: Sequence[Token]) -> Iterator[Mistake]:
                 yield from _compared(found, left[0], left[1], right)
 
 
-def _compared(found: Sequence[Token], start: int, left: Measured, right: Measured, *, at_most: bool = False) -> Iterator[Mistake]:
+def _compared(
+    found: Sequence[Token], start: int, left: Measured, right: Measured, *, at_most: bool = False
+) -> Iterator[Mistake]:
     """The equation, where both sides have units of the same kind, which differ, and the values differ."""
     units = left.units | right.units
     if not left.units or not right.units or len(units) < 2 or left.value.dimensionality != right.value.dimensionality:
@@ -149,7 +151,9 @@ def _close(one: Fraction, other: Fraction, decimals: int) -> bool:
 def _statements(found: Sequence[Token]) -> Iterator[Mistake]:
     """Conversions in words, as in `there are 60 minutes in an hour`."""
     for at, token in enumerate(found):
-        if token.kind != "number" or not {"are", "has", "have", "is", "contains"} & {each.text for each in found[max(0, at - 2) : at]}:
+        if token.kind != "number" or not {"are", "has", "have", "is", "contains"} & {
+            each.text for each in found[max(0, at - 2) : at]
+        }:
             continue
         part, end = _unit(found, at + 1)
         whole, last = _unit(found, end + 2)
@@ -178,7 +182,14 @@ def _side(found: Sequence[Token], start: int, end: int | None = None) -> "Measur
 def _goes_on(found: Sequence[Token], end: int) -> bool:
     """Whether what follows an expression still changes its value."""
     after = _at(found, end)
-    return after.kind in ("other", "open", "operator", "percent") or after.text in COMPARED | {"of", "per", "a", "an", "each", "every"}
+    return after.kind in ("other", "open", "operator", "percent") or after.text in COMPARED | {
+        "of",
+        "per",
+        "a",
+        "an",
+        "each",
+        "every",
+    }
 
 
 def _begins(found: Sequence[Token], at: int) -> bool:
@@ -204,7 +215,14 @@ class _Reader:
     def side(self) -> Measured:
         value, bare = self._sum()
         return Measured(
-            self._at, value, bare, frozenset(self._units), self._operands, self._unitless, self._additive, self._decimals
+            self._at,
+            value,
+            bare,
+            frozenset(self._units),
+            self._operands,
+            self._unitless,
+            self._additive,
+            self._decimals,
         )
 
     def _peek(self) -> Token:

@@ -4,6 +4,16 @@ import re
 from collections.abc import Mapping
 from fractions import Fraction
 
+from loop.plain import JAPANESE, plain
+
+PIECE = re.compile(rf"[0-9]+(?:[.,][0-9]+)*|[{JAPANESE}]|[^\W\d_]+")
+"""A number, a word, or a single character of Japanese, which has no blanks between words."""
+
+
+def pieces(text: str) -> list[str]:
+    """The words and numbers of a text, folded."""
+    return PIECE.findall(plain(text).casefold())
+
 
 def word_set(text: str) -> frozenset[str]:
     """The words of a text, each once."""

@@ -8,6 +8,8 @@ from fractions import Fraction
 
 from pydantic import BaseModel, ConfigDict
 
+from loop.plain import JAPANESE, plain
+
 TRIGGER = "Answer:"
 """Stands before the answer wherever one is written in plain text."""
 
@@ -69,14 +71,19 @@ UNIT_POWER = re.compile(r"(?<=[A-Za-z])(?<![0-9.][eE])\^?\{?[23]\}?(?![0-9.])")
 OPERATOR = re.compile(r"([-+*/^\u00d7\u00f7\u2212\u2013]|(?<=[0-9) ])[xX])(\s*)[$€£¥]?\s*$")
 """What makes the number behind it an operand."""
 CLOCK = re.compile(r"[0-9]:$")
+CONCLUDES = re.compile(r"(?:答え|解答|回答) ?(?:は|[:\uff1a]) ?(?=[^\n。]{1,200}。?\s*\Z)")
+"""Stands before the answer where a Japanese rationale ends without the trigger."""
 SAYS = re.compile(
-    r"\b(?i:answer|choice|option)\b(?:\s+is)?\s*:?\s*"
-    r"(?:[\[(]([A-Za-z])[\])]|([A-Za-z])(?=$|[.,:;)])|([B-HJ-Z])(?=\s))"
+    r"(?:\b(?i:answer|choice|option)\b(?:\s+is)?|(?:答え|選択肢)(?:は)?)\s*:?\s*"
+    rf"(?:[\[(]([A-Za-z])[\])]|([A-Za-z])(?=$|[.,:;)。{JAPANESE}])|([B-HJ-Z])(?=\s))"
 )
 LETTER = re.compile(r"^[\[(]?([A-Za-z])(?:[\])][.:,]?|[.:,])?(?=$|\s)(.*)$", re.DOTALL)
 BRACKETED = re.compile(r"[\[(]([A-Z])[\])]")
-STEP_MARK = re.compile(r"^\s*(?:step\s*)?\d+\s*[.):]\s+", re.IGNORECASE)
-SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z0-9$(\"'])")
+STEP_MARK = re.compile(
+    r"^\s*(?:step\s*|ステップ\s*|手順\s*)?\d+\s*(?:[.):]\s+|[\uff0e\uff09\uff1a]\s*)|^\s*[\u2460-\u2473]\s*",
+    re.IGNORECASE,
+)
+SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z0-9$(\"'])|(?<=[。\uff01\uff1f])(?![」』\uff09])\s*(?=\S)")
 SPAN = re.compile(r"^([0-9]{1,9})\s?-\s?([0-9]{1,9})\s?:\s?(\S.*)$")
 
 
@@ -89,9 +96,9 @@ def parse_answer(
     if not stripped or len(stripped) > LONGEST_ANSWER:
         return None
     value = {
-        AnswerKind.CHOICE: lambda: _choice(stripped, choices),
+        AnswerKind.CHOICE: lambda: _choice(plain(stripped), [plain(choice) for choice in choices]),
         AnswerKind.LABEL: lambda: _label(stripped, tuple(labels)),
-        AnswerKind.NUMBER: lambda: _number(stripped),
+        AnswerKind.NUMBER: lambda: _number(plain(stripped)),
         AnswerKind.TEXT: lambda: _fold(stripped) or None,
         AnswerKind.SPANS: lambda: _spans(stripped),
     }[kind]()
@@ -123,7 +130,10 @@ def split_rationale(text: str) -> tuple[list[str], str | None]:
     """Steps and the text after the last answer trigger, or None where there is no trigger."""
     before, trigger, after = text.rpartition(TRIGGER)
     if not trigger:
-        return split_steps(text), None
+        concludes = CONCLUDES.search(text)
+        if concludes is None:
+            return split_steps(text), None
+        before, after = text[: concludes.start()], text[concludes.end() :]
     answer = after.strip().splitlines()
     return split_steps(before), answer[0] if answer else ""
 
@@ -236,24 +246,31 @@ def _label(text: str, labels: Sequence[str]) -> str | None:
 
 
 def _spoken(label: str) -> str:
-    return _fold(re.sub(r"[_-]+", " ", label))
+    return _fold(re.sub(r"[_-]+", " ", plain(label)))
 
 
 def _named(text: str, names: Mapping[str, str]) -> str | None:
-    """What the only name stands for that the text contains as whole words; one behind `not`, or within another, no."""
+    """What the only name stands for that the text contains; one behind `not`, or within another, no."""
+    outer = set(mentions(text, list(names)))
+    return names[outer.pop()] if len(outer) == 1 else None
+
+
+def mentions(text: str, names: Sequence[str]) -> list[str]:
+    """Names that stand in a text as whole words and are not denied; a name within a longer one does not count."""
     folded = " ".join(text.casefold().split())
-    spans = [
-        (*match.span(), name)
-        for name in names
-        if name
-        for match in re.finditer(rf"(?<!\w)(?<!not )(?<!not a )(?<!not the )(?<!n't ){re.escape(name)}(?!\w)", folded)
-    ]
-    outer = {
+    spans = [(*match.span(), name) for name in names if name for match in _mention(name).finditer(folded)]
+    return [
         name
         for start, end, name in spans
         if not any(first <= start and end <= last and last - first > end - start for first, last, _ in spans)
-    }
-    return names[outer.pop()] if len(outer) == 1 else None
+    ]
+
+
+def _mention(name: str) -> re.Pattern[str]:
+    """Finds a name; Japanese writes no blanks around one, and denies it from behind."""
+    before = "" if re.match(f"[{JAPANESE}]", name) else r"(?<!\w)"
+    after = r"(?! ?(?:では|じゃ)(?:な|あり))" if re.search(f"[{JAPANESE}]$", name) else r"(?!\w)"
+    return re.compile(rf"{before}(?<!not )(?<!not a )(?<!not the )(?<!n't ){re.escape(name.casefold())}{after}")
 
 
 def _spans(text: str) -> str | None:

@@ -211,6 +211,8 @@ class TeacherConfig(EndpointConfig):
     """Replies asked per item; with several, their disagreement is a flag (and `temperature` must be above 0)."""
     demonstrations: int = Field(default=2, ge=0)
     """Worked items from reviewed work shown in each prompt."""
+    confidence: bool = False
+    """Whether the teacher is asked how sure it is; a low answer is a doubt."""
 
 
 class JudgeConfig(EndpointConfig):
@@ -237,8 +239,9 @@ class BudgetConfig(Table):
 
 
 CheckName = Literal[
-    "instructions", "arithmetic", "answer", "conclusion", "quantities", "dissent", "agreement", "neighbours", "reader",
-    "first_error", "verifier", "label_noise",
+    "instructions", "arithmetic", "answer", "conclusion", "quantities", "units", "percentages", "names",
+    "contradiction", "confidence", "dissent", "agreement", "support", "likeness", "neighbours", "reader", "first_error",
+    "verifier", "likelihood", "label_noise",
 ]  # fmt: skip
 
 

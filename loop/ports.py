@@ -125,6 +125,13 @@ class Student(Protocol):
         """Of the allowed answers given the item alone, in their order; empty where any answer is allowed."""
         ...
 
+    def step_likelihoods(self, items: Sequence[Item], steps: Sequence[Sequence[str]]) -> list[list[float]]:
+        """For each item the mean log-probability of a token of each step, given the item and the steps before.
+
+        Empty for students that write no steps.
+        """
+        ...
+
     def embed(self, items: Sequence[Item]) -> NDArray[np.float32]:
         """Each item as a vector of length 1, (items, dimensions)."""
         ...

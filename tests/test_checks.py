@@ -4,6 +4,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -336,6 +337,186 @@ def test_more_disagreement_weighs_more() -> None:
     ]
     assert weights == sorted(weights)
     assert weights[0] < weights[-1]
+
+
+def test_the_spread_of_the_answers_is_told_as_semantic_entropy() -> None:
+    (doubt,) = raised("agreement", ["so"], "5", siblings=["6", "6", "5"])
+    assert "semantic entropy 0.69" in doubt.evidence
+
+
+# --- names, contradiction -------------------------------------------------------------------------------------------
+
+TOM = "Tom has 12 apples and is not hungry. Ann is older than Tom. 太郎さんはりんごを5個持っています。How many?"
+
+
+@pytest.mark.parametrize(
+    ("step", "name"),
+    [
+        ("So he gives them to Valarie.", "Valarie"),
+        ("Jerry has 12 apples.", "Jerry"),
+        ("They live in New York City now.", "New York City"),
+        ("花子さんは12個持っています。", "花子"),
+    ],
+)
+def test_a_name_that_the_item_does_not_mention_is_doubted_once(step: str, name: str) -> None:
+    found = raised("names", ["Tom has 12 apples.", step, step], item=an_item(question=TOM))
+    assert [(doubt.step, f"“{name}”" in doubt.evidence) for doubt in found] == [(1, True)]
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        "Tom's apples are 12, and Ann has none.", "On Monday and in May he eats one.", "Each has 3, so Therefore 4.",
+        "He speaks Italian.", "太郎さんは5個です。", "So the Answer is 5, by Step 2.",
+    ],
+)  # fmt: skip
+def test_known_names_and_words_written_like_names_are_left_alone(step: str) -> None:
+    assert raised("names", [step], item=an_item(question=TOM)) == []
+
+
+def test_names_are_no_matter_where_they_may_be_the_answer() -> None:
+    assert raised("names", ["It was in Paris, so Paris."], "paris", task=TEXT, item=an_item(question=TOM)) == []
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        "Tom has 15 apples.", "So Tom is hungry today and he eats.", "Tom has 15 apples and sleeps.",
+        "First, Ann is younger than Tom.", "Ann is not older than Tom.", "太郎さんはりんごを７個持っています。",
+    ],
+)  # fmt: skip
+def test_a_clause_of_the_item_turned_round_is_doubted_beside_it(step: str) -> None:
+    question = TOM.replace("apples and is not hungry", "apples. Tom is not hungry today")
+    (doubt,) = raised("contradiction", ["All is well.", step], item=an_item(question=question))
+    assert doubt.step == 1
+    assert "but the item says" in doubt.evidence
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        "Tom has 12 apples.", "Tom has 12.00 apples.", "Tom has 15 apples after that.", "Ann has 15 apples.",
+        "Tom is older than Ann?", "太郎さんはりんごを五個持っています。", "How many?",
+    ],
+)  # fmt: skip
+def test_what_the_item_says_or_leaves_open_is_no_contradiction(step: str) -> None:
+    assert raised("contradiction", [step], item=an_item(question=TOM)) == []
+
+
+def test_a_hypothesis_is_not_what_the_item_holds_for_true() -> None:
+    item = an_item(question="Premise: A man walks his dog.\nHypothesis: The man is at home.")
+    assert raised("contradiction", ["The man is not at home."], "contradiction", task=LABEL, item=item) == []
+
+
+# --- support, likeness, likelihood, confidence ----------------------------------------------------------------------
+
+
+def among_samples(check: str, steps: Sequence[str], others: Sequence[Sequence[str]], **known: Any) -> list[Doubt]:
+    item = an_item(question="Tom has 12 apples and eats 5.")
+    siblings = [a_rationale(each, "7", NUMBER, item, number) for number, each in enumerate(others, start=1)]
+    doubtful = Doubtful(item, a_rationale(steps, "7", NUMBER, item), NUMBER, siblings, **known)
+    return doubts(doubtful, ChecksConfig(enabled=(check,)))
+
+
+SAID = ["Tom has 12 apples and eats 5 of them.", "So 12 - 5 = 7 apples are left.", "He is left with 7 apples."]
+
+
+def test_the_step_that_no_other_sample_supports_is_named() -> None:
+    (doubt,) = among_samples(
+        "support", [SAID[0], "His neighbour then steals half the pears.", SAID[1]], [SAID, SAID[:2]]
+    )
+    assert doubt.step == 1
+    assert "neighbour then steals" in doubt.evidence
+
+
+@pytest.mark.parametrize("others", [[], [SAID], [SAID[:1], SAID[1:]], [[]], [[], SAID]])
+def test_steps_that_samples_share_are_supported(others: list[list[str]]) -> None:
+    assert among_samples("support", SAID, others) == []
+
+
+def test_japanese_steps_are_supported_sign_by_sign() -> None:
+    said = ["りんごは12個あります。", "5個食べました。"]
+    assert among_samples("support", said, [["りんごは１２個あります。", "５個食べました。"]]) == []
+    assert among_samples("support", [*said, "隣人が梨を盗みました。"], [said])[0].step == 2
+
+
+def by_first_letter(texts: Sequence[str]) -> np.ndarray:
+    return np.array([[float(text[0] == letter) for letter in "TSHX"] for text in texts], dtype=np.float32)
+
+
+def test_the_step_least_like_any_other_is_named_by_an_embedder() -> None:
+    (doubt,) = among_samples("likeness", [*SAID, "X"], [SAID, SAID[:2]], embed=by_first_letter)
+    assert (doubt.step, "mean cosine 0.00" in doubt.evidence) == (3, True)
+    assert among_samples("likeness", SAID[:2], [SAID, SAID[:2]], embed=by_first_letter) == []
+    assert among_samples("likeness", [*SAID, "X"], [SAID]) == []
+
+
+def test_a_step_far_less_likely_than_the_others_is_named() -> None:
+    (doubt,) = among_samples("likelihood", SAID, [], likelihoods=lambda: [-1.0, -4.0, -1.2])
+    assert doubt.step == 1
+    assert "probability 2%" in doubt.evidence
+
+
+@pytest.mark.parametrize("found", [[-1.0, -1.5, -1.2], [], [-1.0, float("nan"), -9.0], [-1.0, float("-inf"), -1.0]])
+def test_steps_of_a_kind_or_unreadable_likelihoods_raise_no_doubt(found: list[float]) -> None:
+    assert among_samples("likelihood", SAID, [], likelihoods=lambda: found) == []
+
+
+@pytest.mark.parametrize(
+    ("stated", "weight"),
+    [(0.0, 0.3), (0.5, 0.15), (0.95, None), (1.0, None), (None, None), (float("nan"), None), (-3.0, 0.3), (7.0, None)],
+)
+def test_a_teacher_that_says_it_is_unsure_is_doubted(stated: float | None, weight: float | None) -> None:
+    item = an_item(question="How many?")
+    rationale = a_rationale(["so"], "5", NUMBER, item)
+    rationale.confidence = stated
+    found = doubts(Doubtful(item, rationale, NUMBER), ChecksConfig(enabled=("confidence",)))
+    assert [doubt.weight for doubt in found] == ([] if weight is None else [pytest.approx(weight)])
+
+
+# --- Japanese -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("step", "right"),
+    [
+        ("１２＋３＝１６", "15"), ("12個＋3個＝16個です。", "15"), ("したがって５×３＝１４です。", "15"),
+        ("3万＋5千＝3万6千円", "35000"), ("50の20%は12です", "10"), ("定価1,000円の2割は300円", "200"),
+        ("5に3を足すと9です", "8"), ("12を4で割ると4です", "3"),
+        ("20個から5個を引くと16個", "15"), ("6に7を掛けると43", "42"), ("5²＝２４", "25"),
+    ],
+)  # fmt: skip
+def test_a_wrong_japanese_equation_is_doubted_with_its_right_value(step: str, right: str) -> None:
+    found = raised("arithmetic", ["よし。", step])
+    assert [doubt.step for doubt in found] == [1]
+    assert found[0].evidence.endswith(f"side is {right}")
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        "１２＋３＝１５", "12個＋3個＝15個です。", "17÷5＝3余り2", "50の20%は10です", "5に3を足すと8です",
+        "3万＋5千＝3万5千円",
+        "1時間＋30分＝90分", "20÷3＝約6.7", "定価1,000円の2割は200円", "5²=25", "二つと三つで五つ",
+    ],
+)  # fmt: skip
+def test_a_right_japanese_equation_is_left_alone(step: str) -> None:
+    assert raised("arithmetic", [step]) == []
+
+
+def test_japanese_numbers_have_their_sources() -> None:
+    item = an_item(question="太郎さんはりんごを十二個持っています。3割を花子さんにあげ、1週間に２個食べます。")
+    assert raised("quantities", ["12個のうち3割なので12×0.3＝3.6", "1週間は7日"], item=item) == []
+    assert [doubt.step for doubt in raised("quantities", ["12個ある。", "彼は17個持っている。"], item=item)] == [1]
+
+
+def test_japanese_conclusions_lead_to_their_answers() -> None:
+    japanese = TaskConfig(answer=AnswerKind.LABEL, labels={"含意": "", "中立": "", "矛盾": ""})
+    assert raised("conclusion", ["したがって矛盾です。"], "矛盾", task=japanese) == []
+    assert raised("conclusion", ["中立ではなく、矛盾です。"], "矛盾", task=japanese) == []
+    assert len(raised("conclusion", ["したがって矛盾です。"], "中立", task=japanese)) == 1
+    assert raised("conclusion", ["答えは１２です。"], "12") == []
+    assert len(raised("conclusion", ["答えは１２です。"], "13")) == 1
 
 
 # --- all of them ----------------------------------------------------------------------------------------------------

@@ -133,6 +133,9 @@ class WrittenStudent:
     def probabilities(self, items: Sequence[Item]) -> list[tuple[float, ...]]:
         return [()] * len(items)
 
+    def step_likelihoods(self, items: Sequence[Item], steps: Sequence[Sequence[str]]) -> list[list[float]]:
+        raise AssertionError("scoring needs no likelihoods")
+
     def embed(self, items: Sequence[Item]) -> NDArray[np.float32]:
         raise AssertionError("scoring needs no embeddings")
 

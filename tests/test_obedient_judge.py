@@ -1,5 +1,4 @@
 """A judge that obeys every instruction it reads makes no decision more trusting."""
-# ruff: noqa: RUF001 - some injections are written in other alphabets
 
 import json
 from collections.abc import Iterator

@@ -12,7 +12,7 @@ from loop.config import TaskConfig, TeacherConfig
 from loop.ports import Completion
 from loop.records import Item, Split
 from loop.teacher.prompt import request_for, written
-from loop.teacher.reply import LONGEST_REPLY, Draft, Unreadable, read
+from loop.teacher.reply import LONGEST_REPLY, Draft, Unreadable, read, stated_confidence
 
 NUMBER = TaskConfig()
 CHOICE = TaskConfig(answer=AnswerKind.CHOICE)
@@ -159,3 +159,51 @@ def test_item_cannot_end_its_own_block() -> None:
     fence = message.splitlines()[1]
     assert fence == "~~~~~~"
     assert message.split(f"\n{fence}\n")[-1] == f"{hostile}\n{fence}"
+
+
+@pytest.mark.parametrize(
+    ("stated", "meant"),
+    [
+        ("85%", 0.85), ("85 / 100", 0.85), ("85", 0.85), (85, 0.85), ("0.85", 0.85), (0.85, 0.85),
+        ("8.5 out of 10", 0.85),
+        ("about 90 %.", 0.9), ("100%", 1.0), ("0", 0.0), ("1.0", 1.0), ("１００％", 1.0), ("1%", 0.01),
+        ("九十パーセント", 0.9),
+        ("120%", None), ("120", None), (-5, None), ("not sure", None), ("not 100%", None), ("90% ... not 100%", None),
+        ("", None), (None, None), (True, None), ("1", None), (1, None), ("12 / 10", None), ("nan", None), ([85], None),
+        ("9" * 100_000, None), ("9**9**9", None), ("high", None),
+    ],
+)  # fmt: skip
+def test_a_stated_confidence_is_understood_or_ignored(stated: object, meant: float | None) -> None:
+    assert stated_confidence(stated) == meant
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"steps": ["2 + 3 = 5"], "answer": "5", "confidence": 85}',
+        '{"steps": ["2 + 3 = 5"], "answer": "5", "confidence": "85%"}',
+        "1. 2 + 3 = 5\nAnswer: 5\nConfidence: 85",
+        "1. 2 + 3 = 5\nConfidence: 85 / 100\nAnswer: 5",
+        "1. 2 + 3 = 5\nAnswer: 5\n確信度：85%",
+    ],
+)
+def test_a_reply_may_say_how_sure_the_teacher_is(text: str) -> None:
+    result = draft(text)
+    assert (result.steps, result.stated, result.confidence) == (("2 + 3 = 5",), "5", 0.85)
+
+
+def test_a_confidence_that_makes_no_sense_leaves_the_reply_readable() -> None:
+    assert draft("1. 2 + 3 = 5\nAnswer: 5\nConfidence: 120%").confidence is None
+    assert draft('{"steps": ["a"], "answer": "5", "confidence": {"x": 1}}').confidence is None
+
+
+@pytest.mark.parametrize("form", ["plain", "json_schema"])
+def test_the_teacher_is_asked_how_sure_it_is_only_where_the_config_says_so(form: str) -> None:
+    asked, unasked = (
+        request_for(an_item(), NUMBER, TeacherConfig.model_validate({"format": form, "confidence": wanted}), [], 0)
+        for wanted in (True, False)
+    )
+    assert "onfidence" in asked.messages[0]["content"]
+    assert "onfidence" not in str(unasked.messages) + str(unasked.schema)
+    if asked.schema is not None:
+        assert asked.schema["required"] == ["steps", "answer", "confidence"]

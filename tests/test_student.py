@@ -12,7 +12,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from connectors.progress import RichProgress
-from loop.answer import Answer, AnswerKind
+from loop.answer import Answer, AnswerKind, number_steps
 from loop.config import StudentConfig, TaskConfig
 from loop.errors import StudentError
 from loop.ports import Example
@@ -362,3 +362,27 @@ def test_rows_that_join_others_are_continued_as_alone(model: Path, tmp_path: Pat
     texts = [[each.text for each in some] for some in together.explain(asked, **settings)]
     assert texts == [[each.text for each in alone.explain([item], **settings)[0]] for item in asked]
     assert len({text for some in texts for text in some}) > 9
+
+
+def test_each_step_is_as_likely_as_alone_behind_the_steps_before(model: Path) -> None:
+    student = a_trainer(model).student(None)
+    asked = items(sums(3))
+    steps = [["1 + 2 = 3 .", "3 + 4 = 7 .", "7 is 7 ."], [], ["5 + 5 = 10 ."]]
+    together = student.step_likelihoods(asked, steps)
+    assert [len(each) for each in together] == [3, 0, 1]
+    for item, some, scores in zip(asked, steps, together, strict=True):
+        for at, score in enumerate(scores):
+            before = student.encoded(prompts.rationale_prompt(item)) + student.tokens(number_steps(some[:at]))
+            whole = student.encoded(prompts.rationale_prompt(item)) + student.tokens(number_steps(some[: at + 1]))
+            logits = student.model(input_ids=torch.tensor([whole])).logits[0].log_softmax(dim=-1)
+            alone = [logits[place - 1, whole[place]].item() for place in range(len(before), len(whole))]
+            assert score == pytest.approx(sum(alone) / len(alone), abs=1e-4)
+
+
+def test_a_step_that_was_taught_is_likelier_than_another(model: Path, tmp_path: Path) -> None:
+    trainer = a_trainer(model)
+    trainer.train(sums(8), seed=1, folder=tmp_path / "one", progress=QUIET)
+    student = trainer.student(tmp_path / "one")
+    asked = items(sums(8))[:2]
+    ((right,), (wrong,)) = student.step_likelihoods([asked[1], asked[1]], [["1 + 20 = 21 ."], ["1 + 20 = 27 ."]])
+    assert right > wrong + 0.5

@@ -1,8 +1,14 @@
-"""Do the teacher's other samples end in the same answer?"""
+"""Do the teacher's other samples end in the same answer?
 
+Equal answers are one meaning, so that their spread is the discrete semantic entropy (Farquhar and others, Nature 2024).
+Reviewers are told it; the weight goes by the share that differs, which ranks wrong rationales better.
+"""
+
+import math
 from collections import Counter
+from collections.abc import Sequence
 
-from loop.answer import shown
+from loop.answer import Answer, shown
 from loop.checks.doubt import Check, Doubt, Doubtful, Need, excerpt
 from loop.config import ChecksConfig
 
@@ -20,9 +26,16 @@ def disagreement(doubtful: Doubtful, config: ChecksConfig) -> list[Doubt]:  # no
     favourite = Counter(others).most_common(1)[0][0]
     evidence = (
         f"{len(others)} of {len(answers)} other samples of the teacher end in another answer, "
-        f"most often “{excerpt(shown(favourite, doubtful.item.choices))}”"
+        f"most often “{excerpt(shown(favourite, doubtful.item.choices))}” "
+        f"(semantic entropy {entropy([given, *answers]):.2f})"
     )
     return [Doubt("agreement", None, evidence, WEIGHT * (len(others) / len(answers)) ** 2)]
+
+
+def entropy(answers: Sequence[Answer]) -> float:
+    """Discrete semantic entropy of answers in nats: 0 where all are equal."""
+    shares = [count / len(answers) for count in Counter(answers).values()]
+    return -sum(share * math.log(share) for share in shares)
 
 
 CHECK = Check("agreement", disagreement, milliseconds=0.02, needs=frozenset({Need.SAMPLES}))

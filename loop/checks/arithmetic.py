@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from fractions import Fraction
 
 from loop.checks.doubt import Check, Doubt, Doubtful, excerpt
-from loop.checks.expression import NOTHING, Reading, Token, Unreadable, cleaned, read, tokens
+from loop.checks.expression import NOTHING, Reading, Token, Unreadable, cleaned, is_japanese, read, tokens
 from loop.checks.words import ABOUT, CLAUSES, COMPARED, FAMILIES, LEADING, SHADOWS
 from loop.config import ChecksConfig
 
@@ -101,7 +101,7 @@ def _may_begin(before: Token, start: Token) -> bool:
     if start.kind not in ("number", "open", "money"):
         return False
     if before.kind == "word":
-        return before.end < start.start and (len(before.text) > 1 or before.text == "a")
+        return before.end < start.start and (len(before.text) > 1 or before.text == "a" or is_japanese(before.text))
     return before.kind not in ("other", "operator", "percent", "money")
 
 

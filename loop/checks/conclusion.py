@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 
-from loop.answer import Answer, AnswerKind, shown
+from loop.answer import Answer, AnswerKind, mentions, shown
 from loop.checks.doubt import Check, Doubt, Doubtful, excerpt
 from loop.checks.numbers import numerals, results, spoken
 from loop.config import ChecksConfig
@@ -48,25 +48,10 @@ def _is_rounded(value: Fraction, reached: Fraction) -> bool:
 def _named(doubtful: Doubtful, answer: Answer, steps: Sequence[str]) -> str | None:
     names = list(doubtful.task.labels) if answer.kind is AnswerKind.LABEL else list(doubtful.item.choices)
     right = answer.value if answer.kind is AnswerKind.LABEL else shown(answer, names).partition(") ")[2]
-    mentioned = _mentioned(steps[-1], names)
+    mentioned = mentions(steps[-1], [name for name in names if len(name) >= SHORTEST_NAME])
     if not mentioned or right in mentioned:
         return None
     return f"the last step names “{excerpt(mentioned[0])}”, the answer is “{excerpt(right)}”"
-
-
-def _mentioned(step: str, names: Sequence[str]) -> list[str]:
-    """Names that stand in a step as whole words and without `not`; a name within a longer one does not count."""
-    folded = step.casefold()
-    found: list[tuple[int, int, str]] = []
-    for name in names:
-        if len(name) >= SHORTEST_NAME:
-            pattern = rf"(?<!\w)(?<!not )(?<!n't ){re.escape(name.casefold())}(?!\w)"
-            found += [(*match.span(), name) for match in re.finditer(pattern, folded)]
-    return [
-        name
-        for start, end, name in found
-        if not any(first <= start and end <= last and last - first > end - start for first, last, _ in found)
-    ]
 
 
 def _text(doubtful: Doubtful, answer: Answer, steps: Sequence[str]) -> str | None:  # noqa: ARG001 - the table's signature

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from loop.config import ChecksConfig, TaskConfig
 from loop.ports import Forced
 from loop.records import Item, Rationale
@@ -28,6 +31,10 @@ class Doubtful:
     """`Score.parts` of the item, where a trained student has explained it."""
     after: Callable[[], Sequence[Forced]] | None = None
     """The answers that a trained student gives after 0, 1, ... steps of the rationale."""
+    likelihoods: Callable[[], Sequence[float]] | None = None
+    """Mean log-probability of a token of each step, by a trained student that writes steps."""
+    embed: Callable[[Sequence[str]], NDArray[np.float32]] | None = None
+    """Texts as vectors of length 1, (texts, dimensions)."""
     probabilities: Callable[[], Sequence[float]] | None = None
     """Of the allowed answers, in their order, by a trained student that sees the item alone."""
     decided: "Decided | None" = None
@@ -59,6 +66,7 @@ class Need(StrEnum):
     SAMPLES = "samples"
     STUDENT = "student"
     VERIFIER = "verifier"
+    EMBEDDER = "embedder"
     VERDICTS = "verdicts"
 
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import NamedTuple
 
-from loop.checks.words import CLAUSES, DETERMINERS, UNIT_LETTERS
+from loop.checks.words import CLAUSES, DETERMINERS, FAMILIES, UNIT_LETTERS
+from loop.plain import JAPANESE, plain
 
 LONGEST_TEXT = 4_000
 """Characters of one step that are read."""
@@ -20,6 +21,13 @@ MOST_BITS = 256
 MOST_UNIT_WORDS = 4
 """Words between an operand and the next operator, as in `3 bags of flour * 2`."""
 
+
+def is_japanese(word: str) -> bool:
+    """Whether a word is written in kana or Chinese characters, so that a single one of them is no variable."""
+    return re.match(f"[{JAPANESE}]", word) is not None
+
+
+JAPANESE_UNITS = sorted((unit for family in FAMILIES.values() for unit in family if is_japanese(unit)), key=len)[::-1]
 CLEANING = (
     (re.compile(r"<<[^<>\n]{0,80}>>"), ""),
     (re.compile(r"\\d?frac\s{0,2}\{([^{}]{1,40})\}\s{0,2}\{([^{}]{1,40})\}"), r"((\1)/(\2))"),
@@ -36,6 +44,18 @@ CLEANING = (
     (re.compile(r"\bplus\b(?=\s?[$0-9(])", re.IGNORECASE), "+"),
     (re.compile(r"\bminus\b(?=\s?[$0-9(])", re.IGNORECASE), "-"),
     (re.compile(r"\btimes\b(?=\s?[$0-9(])", re.IGNORECASE), "*"),
+    (re.compile(rf"(?<=[0-9]) ?({'|'.join(JAPANESE_UNITS)})"), r" \1 "),
+    (
+        re.compile(r"([0-9.]{1,18}) ?(\D{0,4}?) ?(?:に|と) ?([0-9.]{1,18}) ?(\D{0,4}?) ?を(?:足す|加える|たす)と"),
+        r"\1 \2 + \3 \4 =",
+    ),
+    (
+        re.compile(r"([0-9.]{1,18}) ?(\D{0,4}?) ?から ?([0-9.]{1,18}) ?(\D{0,4}?) ?を(?:引く|ひく)と"),
+        r"\1 \2 - \3 \4 =",
+    ),
+    (re.compile(r"([0-9.]{1,18}) ?(\D{0,4}?) ?に ?([0-9.]{1,18}) ?を(?:掛ける|かける)と"), r"\1 \2 * \3 ="),
+    (re.compile(r"([0-9.]{1,18}) ?(\D{0,4}?) ?を ?([0-9.]{1,18}) ?で(?:割る|わる)と"), r"\1 \2 / \3 ="),
+    (re.compile(r"([0-9.,]{1,18}) ?(\D{0,4}?) ?の ?([0-9.]{1,18} ?%) ?は"), r"\3 of \1 \2 ="),
     (re.compile(r"(?<=[0-9)%])(\s?)[xX](?=\s?[$0-9(.])|(?<=[A-Za-z])(\s)[xX](?=\s[$0-9(.])"), r"\1\2*"),
 )
 """Calculator marks, LaTeX, bold and bullets are taken away; words that stand for signs become signs."""
@@ -50,7 +70,7 @@ PIECE = re.compile(
     |(?P<open>[(\[])|(?P<close>[)\]])
     |(?P<percent>%)|(?P<money>[$€£¢])
     |(?P<space>[^\S\n]+)
-    |(?P<stop>[.,;:!?\n]+)
+    |(?P<stop>[.,;:!?\n。、「」『』・]+)
     """,
     re.VERBOSE,
 )
@@ -93,7 +113,7 @@ class Reading:
 
 def cleaned(text: str) -> str:
     """The text as it is read: signs for words, nothing that only decorates."""
-    text = text[:LONGEST_TEXT]
+    text = plain(text[:LONGEST_TEXT])[:LONGEST_TEXT]
     for pattern, replacement in CLEANING:
         text = pattern.sub(replacement, text)
     return text
@@ -265,7 +285,7 @@ class _Reader:
                 return
 
     def _is_unit(self, word: Token) -> bool:
-        return word.text not in CLAUSES and (len(word.text) > 1 or word.text in UNIT_LETTERS)
+        return word.text not in CLAUSES and (len(word.text) > 1 or word.text in UNIT_LETTERS or is_japanese(word.text))
 
     def _operand_follows(self) -> bool:
         """Whether the sign at hand has an operand behind it."""

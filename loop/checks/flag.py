@@ -8,13 +8,21 @@ from loop.checks import (
     answer_form,
     arithmetic,
     conclusion,
+    confidence,
+    contradiction,
     dissent,
     first_error,
     instructions,
     label_noise,
+    likelihood,
+    likeness,
+    names,
     neighbours,
+    percentages,
     quantities,
     reader,
+    support,
+    units,
     verifier,
 )
 from loop.checks.doubt import Check, Doubt, Doubtful, Need
@@ -24,7 +32,7 @@ __all__ = ["CHECKS", "SHOWN", "Check", "Doubt", "Doubtful", "check_set", "doubts
 
 SHOWN = 0.1
 """Weight below which a doubt counts, but is no flag that anybody is shown."""
-VERSION = 5
+VERSION = 7
 """Raised whenever a check or the risk would judge the same rationale differently."""
 
 CHECKS: Mapping[str, Check] = {
@@ -35,12 +43,20 @@ CHECKS: Mapping[str, Check] = {
         answer_form,
         conclusion,
         quantities,
+        units,
+        percentages,
+        names,
+        contradiction,
+        confidence,
         dissent,
         agreement,
+        support,
+        likeness,
         neighbours,
         reader,
         first_error,
         verifier,
+        likelihood,
         label_noise,
     )
 }
@@ -65,7 +81,8 @@ def _met(doubtful: Doubtful) -> set[Need]:
     there = {
         Need.SAMPLES: bool(doubtful.siblings),
         Need.STUDENT: doubtful.student is not None or doubtful.probabilities is not None,
-        Need.VERIFIER: doubtful.after is not None,
+        Need.VERIFIER: doubtful.after is not None or doubtful.likelihoods is not None,
+        Need.EMBEDDER: doubtful.embed is not None,
         Need.VERDICTS: any((doubtful.decided, doubtful.reader, doubtful.first_error)),
     }
     return {need for need, met in there.items() if met}

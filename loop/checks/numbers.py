@@ -5,7 +5,8 @@ from contextlib import suppress
 from fractions import Fraction
 
 from loop.checks.expression import NOTHING, Token, Unreadable, cleaned, read, tokens
-from loop.checks.words import values
+from loop.checks.words import JAPANESE_WORDS, values
+from loop.plain import plain
 
 LONGEST_TEXT = 20_000
 """Characters of an item that are read."""
@@ -25,8 +26,9 @@ def numerals(text: str) -> list[Token]:
 
 def written(text: str) -> set[Fraction]:
     """All numbers that an item may mean, in digits and in words; `half` is 1/2, 2 and 50 at once."""
+    text = plain(text[:LONGEST_TEXT])[:LONGEST_TEXT]
     found = spoken(text)
-    for start in range(0, min(len(text), LONGEST_TEXT), PIECE):
+    for start in range(0, len(text), PIECE):
         pieces = [NOTHING, *tokens(text[start : start + PIECE]), NOTHING]
         for before, token, after in zip(pieces, pieces[1:], pieces[2:], strict=False):
             if token.kind == "number":
@@ -61,6 +63,8 @@ def spoken(text: str) -> set[Fraction]:
     """Numbers that the words of a text may stand for."""
     folded = text[:LONGEST_TEXT].casefold()
     found = {value for word in set(WORD.findall(folded)) for value in values(word)}
+    if not folded.isascii():
+        found.update(value for word in JAPANESE_WORDS if word in folded for value in values(word))
     for tens, ones in COMPOUND.findall(folded):
         found.update(values(tens)[0] + value for value in values(ones)[:1] if 0 < value < 10)
     for count, part in PORTION.findall(folded):

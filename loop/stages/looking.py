@@ -13,7 +13,7 @@ from loop.checks.learn import Judged, Learned, learn
 from loop.checks.risk import RiskModel
 from loop.config import Config, ReviewConfig
 from loop.ports import Student
-from loop.records import DecisionKind, Item, Rationale, RiskFit, Round
+from loop.records import DecisionKind, Item, Rationale, RiskFit, Round, Split
 from loop.stages.parts import id_of, is_reply, seed_of
 from loop.store import decisions, items, rationales, rounds
 from loop.store.database import Store
@@ -45,6 +45,7 @@ class Looking:
 
     def _case(self, item: Item, rationale: Rationale) -> Doubtful:
         student = self._student
+        writer = student if self._config.student.kind == "causal" else None
         parts = [rationale.steps[:end] for end in range(len(rationale.steps) + 1)]
         return Doubtful(
             item=item,
@@ -52,12 +53,17 @@ class Looking:
             task=self._config.task,
             siblings=tuple(rationales.siblings(self._store, rationale)),
             student=self._scored(rationale.round_id).get(item.key),
-            after=(lambda: student.answers_after([item], [parts])[0])
-            if student is not None and self._config.student.kind == "causal"
-            else None,
+            after=(lambda: writer.answers_after([item], [parts])[0]) if writer is not None else None,
+            likelihoods=(lambda: writer.step_likelihoods([item], [rationale.steps])[0]) if writer is not None else None,
+            embed=(lambda texts: student.embed([_as_item(text) for text in texts])) if student is not None else None,
             probabilities=cache(lambda: student.probabilities([item])[0]) if student is not None else None,
             decided=self._decided,
         )
+
+
+def _as_item(text: str) -> Item:
+    """A text in the form that students embed."""
+    return Item(key="", question=text, split=Split.POOL, text_hash="")
 
 
 def learned(

@@ -1,5 +1,6 @@
 """A causal language model as a student: explains, answers, and answers after a part of an explanation."""
 
+import itertools
 import random
 from collections.abc import Sequence
 
@@ -8,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from loop.answer import Answer, AnswerKind, parse_answer, split_rationale
+from loop.answer import Answer, AnswerKind, number_steps, parse_answer, split_rationale
 from loop.config import StudentConfig, TaskConfig
 from loop.ports import Explanation, Forced, StudentPrediction
 from loop.records import Item
@@ -90,6 +91,27 @@ class Decoder:
         texts = self._texts(contexts, self.student.max_new_tokens)
         explanations = [self._explanation(item, text) for item, [text] in zip(items, texts, strict=True)]
         return [StudentPrediction(each.answer, each) for each in explanations]
+
+    def step_likelihoods(self, items: Sequence[Item], steps: Sequence[Sequence[str]]) -> list[list[float]]:
+        """For each item the mean log-probability of a token of each step, given the item and the steps before.
+
+        The beginnings of a rationale are one branch of one sequence, read in one pass.
+        """
+        found: list[list[float]] = [[] for _ in items]
+        told = [number for number, some in enumerate(steps) if some]
+        trees, lengths = [], []
+        for number in told:
+            context = self.encoded(prompts.rationale_prompt(items[number]))
+            ends = [self.tokens(number_steps(steps[number][:end])) for end in range(1, len(steps[number]) + 1)]
+            trees.append(grow([context + tokens for tokens in ends]))
+            lengths.append([max(1, len(end) - len(before)) for before, end in itertools.pairwise([[], *ends])])
+        for part in alike([tree.tokens for tree in trees], self.student.generation_batch):
+            means = target_log_probabilities(
+                self.model, [trees[at] for at in part], [lengths[at] for at in part], self.pad
+            )
+            for at, each in zip(part, means, strict=True):
+                found[told[at]] = each
+        return found
 
     @torch.inference_mode()
     def embed(self, items: Sequence[Item]) -> NDArray[np.float32]:

@@ -80,6 +80,10 @@ class Encoder:
             return [StudentPrediction(each.answer, Explanation((), each.answer)) for each in forced]
         return [StudentPrediction(each.answer, each) for each in self._explained(items)]
 
+    def step_likelihoods(self, items: Sequence[Item], steps: Sequence[Sequence[str]]) -> list[list[float]]:  # noqa: ARG002 - it writes no steps
+        """Nothing: an encoder writes no steps."""
+        return [[] for _ in items]
+
     def embed(self, items: Sequence[Item]) -> NDArray[np.float32]:
         """The mean of the last layer over an item's tokens, scaled to length 1; (items, dimensions)."""
         vectors = np.zeros((len(items), self.model.config.hidden_size), dtype=np.float32)

@@ -115,6 +115,7 @@ class _Asking:
             steps=list(draft.steps),
             answer=None if draft.answer is None else draft.answer.canonical,
             stated=draft.stated,
+            confidence=draft.confidence,
         )
 
     def _note(self, request: Request, problem: str) -> None:

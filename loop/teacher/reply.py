@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from loop.answer import STEP_MARK, Answer, parse_answer, split_rationale
 from loop.config import TaskConfig
+from loop.plain import plain
 from loop.ports import Completion
 from loop.records import Item
 
@@ -23,6 +24,16 @@ THOUGHTS_END = "</think>"
 """Some endpoints leave the model's private thoughts in the text, before this mark."""
 
 
+CONFIDENCE_LINE = re.compile(
+    r"^[ \t]*(?:confidence|確信度|自信)[ \t]*[:\uff1a][ \t]*([^\n]{1,40})\n?", re.IGNORECASE | re.MULTILINE
+)
+CONFIDENCE = re.compile(
+    r"(?:about |approximately |around |~ ?|約 ?)?(?P<number>[0-9]{1,3}(?:\.[0-9]{1,6})?) ?"
+    r"(?P<unit>%|percent|per cent|/ ?100|out of 100|/ ?10|out of 10)?[.。]?",
+    re.IGNORECASE,
+)
+
+
 @dataclass(frozen=True)
 class Draft:
     """A readable reply. `answer` is None where the stated answer is not an allowed one."""
@@ -30,6 +41,8 @@ class Draft:
     steps: tuple[str, ...]
     answer: Answer | None
     stated: str
+    confidence: float | None = None
+    """In [0, 1], as the teacher stated it; None where it stated none that can be understood."""
 
 
 @dataclass(frozen=True)
@@ -46,13 +59,38 @@ def read(completion: Completion, item: Item, task: TaskConfig) -> Draft | Unread
         return Unreadable(problem)
     text = storable(completion.text).rpartition(THOUGHTS_END)[2].strip()
     body = _json_object(text)
-    stated = _from_plain(text) if body is None else _from_json(body)
+    stated = _from_plain(CONFIDENCE_LINE.sub("", text)) if body is None else _from_json(body)
     if isinstance(stated, Unreadable):
         return stated
     steps = _steps(stated[0], task.max_steps)
     if not steps:
         return Unreadable("the reply has no steps")
-    return Draft(steps=steps, answer=_parsed(stated[1], item, task), stated=stated[1])
+    sure = _last_line(text) if body is None else body.get("confidence")
+    return Draft(
+        steps=steps, answer=_parsed(stated[1], item, task), stated=stated[1], confidence=stated_confidence(sure)
+    )
+
+
+def stated_confidence(stated: object) -> float | None:
+    """How sure somebody says to be, in [0, 1]; None where it is not one number with one meaning.
+
+    `85%`, `85 / 100`, `85`, `0.85` and `8.5 out of 10` are the same. What is out of range, denied or in words, and a
+    bare 1, which may be 1 % or all, is not understood.
+    """
+    if isinstance(stated, bool) or not isinstance(stated, str | int | float):
+        return None
+    match = CONFIDENCE.fullmatch(plain(str(stated)[:40]).strip(" \t*`\"'"))
+    if match is None or (match["number"] == "1" and not match["unit"]):
+        return None
+    number = float(match["number"])
+    whole = 10 if (match["unit"] or "").endswith("10") else 1 if not match["unit"] and number <= 1 else 100
+    return number / whole if number <= whole else None
+
+
+def _last_line(text: str) -> str | None:
+    """What the last line about confidence says."""
+    found: list[str] = CONFIDENCE_LINE.findall(text)
+    return found[-1] if found else None
 
 
 def storable(text: str) -> str:

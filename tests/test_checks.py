@@ -643,3 +643,16 @@ def test_checks_without_what_they_need_are_left_out_and_dear_ones_where_the_risk
     doubtful = Doubtful(item, a_rationale(["1 + 1 = 3"], "9", NUMBER, item), NUMBER, after=after)
     doubts(doubtful, ChecksConfig(), settled=bool)
     assert not doubts(Doubtful(item, doubtful.rationale, NUMBER), ChecksConfig(enabled=("verifier", "dissent")))
+
+
+def test_a_doubt_says_which_words_of_its_step_it_means() -> None:
+    steps = ["Tom has 3 apples.", "So 3 + 4 = 8 apples in all."]
+    item = an_item()
+    case = Doubtful(item, a_rationale(steps, "8", NUMBER, item), NUMBER)
+    (doubt,) = CHECKS["arithmetic"].find(case, ChecksConfig())
+    start, end = doubt.within(steps) or (0, 0)
+    assert steps[1][start:end] == "3 + 4 = 8"
+    assert Doubt("x", 0, "no passage", 0.5).within(steps) is None
+    assert Doubt("x", 0, "“not there”", 0.5).within(steps) is None
+    assert Doubt("x", None, "“Tom”", 0.5).within(steps) is None
+    assert Doubt("x", 0, "“Tom has…”", 0.5).within(steps) == (0, 7)

@@ -1,5 +1,6 @@
 """What a check looks at, what it raises, and what it says of itself."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from loop.checks.first_error import FirstError
     from loop.checks.neighbours import Decided
     from loop.checks.reader import Reader
+
+
+QUOTED = re.compile("“([^”]+)”")
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,14 @@ class Doubt:
     evidence: str
     weight: float
     span: tuple[int, int] | None = None
+
+    def within(self, steps: Sequence[str]) -> tuple[int, int] | None:
+        """Which characters of its step are doubted: its span, else the passage of the step that it quotes first."""
+        if self.span is not None or self.step is None:
+            return self.span
+        quoted = QUOTED.search(self.evidence)
+        start = -1 if quoted is None else steps[self.step].find(quoted[1].removesuffix("…"))
+        return None if quoted is None or start < 0 else (start, start + len(quoted[1].removesuffix("…")))
 
 
 class Need(StrEnum):

@@ -61,12 +61,17 @@ class Rationale(SQLModel, table=True):
 
 
 class Flag(SQLModel, table=True):
-    """A doubt about a rationale. `step` is 0-based, None where it concerns the whole; `weight` in (0, 1]."""
+    """A doubt about a rationale. `step` is 0-based, None where it concerns the whole; `weight` in (0, 1].
+
+    `start` and `end` say which characters of the step are doubted, None where it is the step as such.
+    """
 
     id: int | None = Field(default=None, primary_key=True)
     rationale_id: int = Field(foreign_key="rationale.id", index=True)
     check_name: str
     step: int | None = None
+    start: int | None = None
+    end: int | None = None
     evidence: str
     weight: float
 

@@ -74,18 +74,21 @@ class _Checking:
             number, seen = case.rationale.id, evidence(some)
             assert number is not None
             risks.append(Risk(rationale_id=number, value=learned.risk(seen), check_set=version, evidence=seen))
-            flags += [
-                Flag(
-                    rationale_id=number,
-                    check_name=doubt.check,
-                    step=doubt.step,
-                    evidence=doubt.evidence,
-                    weight=doubt.weight,
-                )
-                for doubt in some
-                if doubt.weight >= SHOWN
-            ]
+            flags += [_flag(number, doubt, case.rationale.steps) for doubt in some if doubt.weight >= SHOWN]
         rationales.keep_checked(self._store, risks, flags)
+
+
+def _flag(number: int, doubt: Doubt, steps: Sequence[str]) -> Flag:
+    start, end = doubt.within(steps) or (None, None)
+    return Flag(
+        rationale_id=number,
+        check_name=doubt.check,
+        step=doubt.step,
+        start=start,
+        end=end,
+        evidence=doubt.evidence,
+        weight=doubt.weight,
+    )
 
 
 def _plant(current: Round, store: Store, student: Student | None, config: Config) -> None:

@@ -190,7 +190,7 @@ def _fitted(title: str, longest: int) -> str:
 
 def _html(guidelines: str) -> str:
     """Markdown as the server shows it; there a line break is a line break even between blocks."""
-    shown: str = MarkdownIt().render(guidelines)
+    shown: str = MarkdownIt("commonmark", {"html": False}).render(guidelines)
     return re.sub(r">\n+<", "><", shown.strip()).replace("\n", " ")
 
 

@@ -127,8 +127,8 @@ class Project:
     def board(self, slot: int = 0) -> Board:
         """Where reviewers judge rationales: a project for each slot, so that second reviews are blind."""
         if slot not in self._boards:
-            numbered, page = f" {slot + 1}" if slot else "", review_page(self.config.task)
-            self._boards[slot] = self._board_with(page, f"{self.config.run.name}{numbered}")
+            numbered = f" {slot + 1}" if slot else ""
+            self._boards[slot] = self._board_with(review_page(self.config.task), f"{self.config.run.name}{numbered}")
         return self._boards[slot]
 
     @cached_property

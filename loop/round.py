@@ -528,9 +528,9 @@ def _reviewed(current: Round, store: Store, parts: Parts, config: Config) -> boo
     wanted = _wanted(current, store, config)
     minutes = to_micro(config.review.minutes_per_review)
     reviews.open_tasks(store, current.run, id_of(current), wanted, minutes)
-    pending = reviews.pending(store, id_of(current))
-    if pending:
-        parts.reviewers.push(pending)
+    if reviews.pending(store, id_of(current)):
+        parts.reviewers.pull()  # what was judged on an older page is not asked for again on a new one
+        parts.reviewers.push(reviews.pending(store, id_of(current)))
         parts.reviewers.pull()
         contradicted = reviews.open_tasks(store, current.run, id_of(current), _contradicted(current, store), minutes)
         if contradicted:

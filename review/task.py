@@ -56,27 +56,23 @@ def board_task(task: ReviewTask, rationale: Rationale, item: Item, details: Deta
     """The task for one rationale: its steps with evidence, answer and steps prefilled, nothing judged."""
     steps = _fitted(rationale.steps)
     evidence = _evidence(details.flags, len(steps))
-    stated = rationale.stated or _shown(rationale.answer, item)
     data: dict[str, Any] = {
         "uid": task.uid,
         "item_key": item.key,
         "question": with_choices(item),
         "context": item.context,
         "student": _student(details, item),
-        "teacher_answer": stated,
+        "teacher_answer": rationale.stated or _shown(rationale.answer, item),
         "doubts": "; ".join(flag.evidence for flag in details.flags if flag.step is None),
     }
     for place in range(STEPS):
         data[f"steptext_{place}"] = steps[place] if place < len(steps) else ""
         data[f"evidence_{place}"] = evidence.get(place, "")
-    form, answer = form_of(asked), stated
-    if form is AnswerForm.CHOICES:
+    if form_of(asked) is AnswerForm.CHOICES:
         data["answers"] = _offered(item, asked)
-        answer = _shown(rationale.answer, item)
-    if form is AnswerForm.MARKS:
+    if form_of(asked) is AnswerForm.MARKS:
         data |= _on_text(rationale, item)
-        answer = _shown(rationale.answer, item)
-    prediction = [*_answered(answer, form), _text("rationale", number_steps(rationale.steps))]
+    prediction = [*_prefilled(rationale, item, asked), _text("rationale", number_steps(rationale.steps))]
     return BoardTask(uid=task.uid, data=data, prediction=prediction, score=details.risk)
 
 
@@ -139,6 +135,14 @@ def _take_correction(
         verdict.kind is VerdictKind.ACCEPT and marks and "answer" in values and rationale and answer != rationale.answer
     ):
         verdict.kind, verdict.steps, verdict.answer = VerdictKind.EDIT, list(rationale.steps), answer
+
+
+def _prefilled(rationale: Rationale, item: Item, asked: TaskConfig) -> Result:
+    """The teacher's answer in the page's control; one that could not be read is left open where answers are offered."""
+    form = form_of(asked)
+    if form is AnswerForm.TEXT:
+        return _answered(rationale.stated or _shown(rationale.answer, item), form)
+    return [] if rationale.answer is None else _answered(_shown(rationale.answer, item), form)
 
 
 def _answered(answer: str, form: AnswerForm) -> Result:

@@ -1,7 +1,7 @@
 """A reviewer at the keyboard of a real Chromium, for tests of the page on the real Label Studio."""
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,16 +64,16 @@ class Reviewer:
         self.driver.get(f"{self._studio.url}/user/login/")
         self.driver.find_element(By.NAME, "email").send_keys(self._studio.user)
         self.driver.find_element(By.NAME, "password").send_keys(self._studio.password, Keys.ENTER)
-        self._until(lambda: "login" not in self.driver.current_url)
+        self.until(lambda: "login" not in self.driver.current_url)
 
     def open(self, address: str) -> None:
         """Open the tasks and put the guidelines away, if they are shown."""
         self.driver.get(address)
-        self._until(lambda: self.shows("#rv-verdict"))
-        self._until(lambda: self.shows(SUBMIT))
+        self.until(lambda: self.shows("#rv-verdict"))
+        self.until(lambda: self.shows(SUBMIT))
         if self.shows(GUIDELINES):
             self.press(Keys.ESCAPE)
-            self._until(lambda: not self.shows(GUIDELINES))
+            self.until(lambda: not self.shows(GUIDELINES))
 
     def press(self, *keys: str) -> None:
         """Press keys one after another, each let go before the next."""
@@ -102,13 +102,13 @@ class Reviewer:
         """Submit by keys and wait until the server has the verdict."""
         before = self.script("return window.sent")
         self.hold(Keys.CONTROL, key=Keys.ENTER)
-        self._until(lambda: self.script("return window.sent") > before)
+        self.until(lambda: self.script("return window.sent") > before)
 
     def skip(self) -> None:
         """Skip by keys and wait until the server knows."""
         before = self.script("return window.sent")
         self.hold(Keys.CONTROL, key=Keys.SPACE)
-        self._until(lambda: self.script("return window.sent") > before)
+        self.until(lambda: self.script("return window.sent") > before)
 
     def tab_to(self, name: str) -> None:
         """Go on by Tab until the control of this name has the focus."""
@@ -141,11 +141,20 @@ class Reviewer:
 
     def until_shown(self, selectors: Sequence[str]) -> None:
         """Wait until all of these take room on the page."""
-        self._until(lambda: all(self.shows(selector) for selector in selectors))
+        self.until(lambda: all(self.shows(selector) for selector in selectors))
 
     def close(self) -> None:
         """End the browser."""
         self.driver.quit()
 
-    def _until(self, done: Any) -> None:
+    def until_gone(self, selector: str) -> None:
+        """Wait until nothing of this kind takes room."""
+        self.until(lambda: not self.shows(selector))
+
+    def click(self, selector: str) -> None:
+        """Click where only the mouse serves."""
+        self.driver.find_element(By.CSS_SELECTOR, selector).click()
+
+    def until(self, done: Callable[[], Any]) -> None:
+        """Wait until something holds."""
         WebDriverWait(self.driver, PATIENCE, poll_frequency=0.1).until(lambda _: done())

@@ -91,7 +91,7 @@ def interpret(
         slot=slot,
         reviewer=raw.reviewer,
         kind=kind,
-        marks={name[5:]: str(value) for name, value in values.items() if re.fullmatch(r"step_\d+", name)},
+        marks=_marked_steps(values, rationale),
         reasons=[str(reason) for reason in values.get("reject_reason") or []],
         seconds=min(max(raw.seconds, 0.0), LONGEST_REVIEW),
         simulated=values.get("reviewer_note") == SIMULATED,
@@ -119,6 +119,12 @@ def result(
     if kind is VerdictKind.REJECT and reasons:
         regions.append(_choices("reject_reason", list(reasons)))
     return [*regions, _text("reviewer_note", note)] if note else regions
+
+
+def _marked_steps(values: dict[str, Any], rationale: Rationale | None) -> dict[str, str]:
+    """The marks by step. Keys reach blocks that are not shown; what they mark there is no step."""
+    last = STEPS if rationale is None else min(len(rationale.steps), STEPS)
+    return {str(place): str(values[f"step_{place}"]) for place in range(last) if f"step_{place}" in values}
 
 
 def _take_correction(

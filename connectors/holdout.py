@@ -1,7 +1,6 @@
 """A holdout made by people: random pool items, question only, whose answers become gold."""
 
 import random
-from pathlib import Path
 
 from connectors.wiring import Project
 from loop.answer import Answer, parse_answer
@@ -10,13 +9,11 @@ from loop.store import items
 from review.board import Board, BoardTask, RawVerdict
 from review.task import values_of, with_choices
 
-PAGE = Path(__file__).resolve().parents[1] / "review" / "holdout.xml"
-
 
 def label(project: Project, count: int) -> str:
     """Send random pool items that no round has asked about; take answers that came meanwhile as holdout items."""
-    board = project.holdout_board(PAGE.read_text(encoding="utf-8"))
-    taken = sum(_take(project, raw) for raw in board.changed(None))
+    board = project.holdout_board
+    taken = sum(_take(project, raw) for each in board.projects() for raw in board.changed(None, each))
     waiting = _send(project, board, count - len(items.of_split(project.store, Split.HOLDOUT)))
     holdout = len(items.of_split(project.store, Split.HOLDOUT))
     lines = [f"{taken} answers taken; the holdout has {holdout} items"]

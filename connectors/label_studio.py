@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -10,27 +11,30 @@ from typing import Any
 import httpx
 from label_studio_sdk import LabelStudio
 from label_studio_sdk.core.api_error import ApiError
+from markdown_it import MarkdownIt
 
 from loop.errors import BoardDown, BoardRefused
 from review.board import BoardTask, OpenTask, RawVerdict, Result
-from review.task import interface
+from review.page import Page
 
 ONCE: Any = {"max_retries": 0, "timeout_in_seconds": 300}
 """A POST that is retried is a POST twice; what is missing afterwards is found by listing."""
 PIECE = 250
 OVERLAP = timedelta(seconds=5)
 MODEL_VERSION = "teacher"
+LONGEST_TITLE = 50
+"""Characters that the server takes."""
 
 
 class LabelStudioBoard:
     """One project per title and page version (`review.board.Board`); tasks are known by the uid in their data."""
 
-    def __init__(self, url: str, token: str, *, title: str, page: str | None = None, name: str | None = None) -> None:
+    def __init__(self, url: str, token: str, *, title: str, page: Page, name: str | None = None) -> None:
         self._url = url.rstrip("/")
         self._name = name or f"label-studio {self._url}"
-        self._page = page or interface()
-        version = hashlib.sha256("\n".join([title, self._page]).encode()).hexdigest()
-        self._title = f"{title[:36]} {version[:12]}"
+        self._page = page
+        self._all_versions = _fitted(title, LONGEST_TITLE - len(f" v{page.version}"))
+        self._title = f"{self._all_versions} v{page.version}"
         self._http = httpx.Client(trust_env=False, timeout=60.0)
         self._client = LabelStudio(base_url=self._url, api_key=token, httpx_client=self._http)
         self._project: int | None = None
@@ -52,8 +56,15 @@ class LabelStudioBoard:
             return str(self._project)
 
     def address(self) -> str:
-        """The project's page."""
-        return f"{self._url}/projects/{self.project()}/data"
+        """Where the project hands out its tasks."""
+        return f"{self._url}/projects/{self.project()}/data?labeling=1"
+
+    def projects(self) -> list[str]:
+        """The ids of the projects of this title, whatever the page's version."""
+        version = re.compile(rf"{re.escape(self._all_versions)} v[0-9a-f]{{8}}")
+        with self._told():
+            listed = self._client.projects.list(title=self._all_versions)
+            return [str(each.id) for each in listed if version.fullmatch(each.title)]
 
     def put(self, tasks: Sequence[BoardTask]) -> Mapping[str, str]:
         """Import what the project lacks; after an error look at what landed and go on from there."""
@@ -65,17 +76,17 @@ class LabelStudioBoard:
                 there |= self._import(missing[start : start + PIECE])
             return {task.uid: there[task.uid] for task in tasks}
 
-    def changed(self, since: str | None) -> list[RawVerdict]:
+    def changed(self, since: str | None, project: str | None = None) -> list[RawVerdict]:
         """Annotations of tasks touched since a little before that time; skipped ones are left out."""
         with self._told():
-            if (project := self._project or self._find()) is None:
+            if (named := project or self._project or self._find()) is None:
                 return []
             found: list[RawVerdict] = []
             start = datetime.fromisoformat(since) - OVERLAP if since else datetime(2000, 1, 1, tzinfo=UTC)
-            for task in self._client.tasks.list(project=project, query=_touched_since(start), fields="all"):
+            for task in self._client.tasks.list(project=int(named), query=_touched_since(start), fields="all"):
                 annotations = [_plain(each) for each in task.annotations or []]
                 found += [
-                    _verdict(task.data["uid"], project, each)
+                    _verdict(task.data["uid"], int(named), each)
                     for each in annotations
                     if not each["was_cancelled"] and "uid" in task.data
                 ]
@@ -114,8 +125,10 @@ class LabelStudioBoard:
     def _make(self) -> int:
         made = self._client.projects.create(
             title=self._title,
-            label_config=self._page,
+            label_config=self._page.config,
             description="Rationales to review. Made by Preceptor; tasks are added and read by it.",
+            expert_instruction=_html(self._page.guidelines),
+            show_instruction=bool(self._page.guidelines),
             show_collab_predictions=True,
             model_version=MODEL_VERSION,
             request_options=ONCE,
@@ -165,6 +178,20 @@ class LabelStudioBoard:
                     "review.token_env names (Account & Settings, Access Token)"
                 ) from error
             raise BoardRefused(f"Label Studio at {self._url}: {error.status_code}: {str(error.body)[:300]}") from error
+
+
+def _fitted(title: str, longest: int) -> str:
+    """The title, or its beginning and a digest of all of it, so that no two titles become one."""
+    if len(title) <= longest:
+        return title
+    digest = hashlib.sha256(title.encode()).hexdigest()[:8]
+    return f"{title[: longest - 9]} {digest}"
+
+
+def _html(guidelines: str) -> str:
+    """Markdown as the server shows it; there a line break is a line break even between blocks."""
+    shown: str = MarkdownIt("commonmark", {"html": False}).render(guidelines)
+    return re.sub(r">\n+<", "><", shown.strip()).replace("\n", " ")
 
 
 def _touched_since(start: datetime) -> str:

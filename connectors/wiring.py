@@ -13,7 +13,7 @@ import platformdirs
 from sqlalchemy.engine import make_url
 
 from connectors.progress import RichProgress
-from loop.config import Config, EndpointConfig, load
+from loop.config import Config, EndpointConfig, TaskConfig, load
 from loop.errors import BadConfig
 from loop.ledger import to_micro
 from loop.ports import Teacher, Trainer
@@ -24,6 +24,7 @@ from loop.store.database import Store
 from review.board import Board
 from review.desk import Desk
 from review.fake_board import FakeBoard
+from review.page import Page, holdout_page, review_page
 from review.simulated import SimulatedReviewer, read_truth
 from review.task import Details
 
@@ -142,14 +143,19 @@ class Project:
         """Where reviewers judge rationales: a project for each slot, so that second reviews are blind."""
         if slot not in self._boards:
             numbered = f" {slot + 1}" if slot else ""
-            self._boards[slot] = self._board_with(None, f"{self.config.run.name}{numbered}")
+            self._boards[slot] = self._board_with(review_page(self.config.task), f"{self.config.run.name}{numbered}")
         return self._boards[slot]
 
-    def holdout_board(self, page: str) -> Board:
+    @cached_property
+    def holdout_board(self) -> Board:
         """Where people answer questions for the holdout."""
-        return self._board_with(page, "holdout")
+        return self._board_with(holdout_page(), "holdout")
 
-    def _board_with(self, page: str | None, suffix: str) -> Board:
+    def practice_board(self, task: TaskConfig) -> Board:
+        """Where reviewers practise."""
+        return self._board_with(review_page(task), "practice")
+
+    def _board_with(self, page: Page, suffix: str) -> Board:
         review = self.config.review
         title = f"{review.project} {suffix}"
         if review.board == "fake":

@@ -13,7 +13,7 @@ class BoardTask:
     """What stands on the board for one rationale. `uid` is ours and names the task for good."""
 
     uid: str
-    data: Mapping[str, str]
+    data: Mapping[str, Any]
     prediction: Result = field(default_factory=list)
     score: float = 0.0
 
@@ -24,7 +24,7 @@ class OpenTask:
 
     uid: str
     task: str
-    data: Mapping[str, str]
+    data: Mapping[str, Any]
     prediction: Result
 
 
@@ -58,8 +58,15 @@ class Board(Protocol):
         """The board's id of the project that holds the tasks; made where it does not exist."""
         ...
 
-    def changed(self, since: str | None) -> list[RawVerdict]:
-        """Annotations of tasks touched since a little before that time; skipped ones are left out."""
+    def projects(self) -> list[str]:
+        """The ids of all projects that hold or held the tasks: a new version of the page is a new project."""
+        ...
+
+    def changed(self, since: str | None, project: str | None = None) -> list[RawVerdict]:
+        """Annotations of tasks touched since a little before that time, skipped ones left out.
+
+        Of the newest project where none is named.
+        """
         ...
 
     def address(self) -> str:

@@ -34,7 +34,10 @@ class Desk:
 
     def _push(self, board: Board, tasks: Sequence[tuple[ReviewTask, Rationale, Item]]) -> None:
         placed = board.put(
-            [board_task(task, rationale, item, self._details(rationale, item)) for task, rationale, item in tasks]
+            [
+                board_task(task, rationale, item, self._details(rationale, item), self._task)
+                for task, rationale, item in tasks
+            ]
         )
         project = board.project()
         for task, _, _ in tasks:
@@ -42,16 +45,16 @@ class Desk:
                 self._book.mark_pushed(task.uid, board=board.name, project=project, task=placed[task.uid])
 
     def pull(self) -> int:
-        """Store all new verdicts, raw and interpreted; how many there were."""
+        """Store all new verdicts, also those given on older versions of the page; how many there were."""
         return sum(self._pull(self._board(slot)) for slot in self._book.slots())
 
     def _pull(self, board: Board) -> int:
-        since = self._book.watermark(board.name, board.project())
         new = 0
-        for raw in board.changed(since):
-            task, rationale, item = self._book.reviewed(raw.uid) or (None, None, None)
-            slot = 0 if task is None else task.slot
-            new += self._book.keep_verdict(interpret(raw, board.name, rationale, item, self._task, slot))
+        for project in board.projects():
+            for raw in board.changed(self._book.watermark(board.name, project), project):
+                task, rationale, item = self._book.reviewed(raw.uid) or (None, None, None)
+                slot = 0 if task is None else task.slot
+                new += self._book.keep_verdict(interpret(raw, board.name, rationale, item, self._task, slot))
         return new
 
     def address(self) -> str:

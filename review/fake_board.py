@@ -45,7 +45,11 @@ class FakeBoard:
         self._write(state)
         return {task.uid: state["tasks"][task.uid]["id"] for task in tasks}
 
-    def changed(self, since: str | None) -> list[RawVerdict]:
+    def projects(self) -> list[str]:
+        """The one project there is."""
+        return [self._title]
+
+    def changed(self, since: str | None, project: str | None = None) -> list[RawVerdict]:
         """Annotations since a little before that time, skipped ones left out."""
         start = "" if since is None else _text(datetime.fromisoformat(since) - OVERLAP)
         return [
@@ -60,7 +64,7 @@ class FakeBoard:
                 raw=each,
             )
             for each in self._read()["annotations"]
-            if each["updated_at"] >= start and not each["was_cancelled"]
+            if each["updated_at"] >= start and not each["was_cancelled"] and project in (None, self._title)
         ]
 
     def open_tasks(self) -> list[OpenTask]:

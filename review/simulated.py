@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from loop.answer import parse_answer
+from loop.answer import parse_answer, shown
 from loop.config import TaskConfig
 from loop.errors import BadRow
 from loop.records import VerdictKind
 from review.board import Board, OpenTask
-from review.task import SIMULATED, STEPS, result
+from review.task import SIMULATED, STEPS, form_of, result
 
 
 @dataclass(frozen=True)
@@ -85,10 +85,19 @@ class SimulatedReviewer:
         elif right:
             verdict = result(VerdictKind.REJECT, note=SIMULATED, reasons=["other"])
         else:
-            verdict = result(VerdictKind.EDIT, steps=truth.steps, answer=truth.answer, note=SIMULATED)
+            answer = self._stated(task, truth)
+            verdict = result(
+                VerdictKind.EDIT, steps=truth.steps, answer=answer, note=SIMULATED, form=form_of(self._task)
+            )
         digest = hashlib.sha256(f"{self._seed}/{task.uid}/{task.task}".encode()).digest()
         seconds = self._seconds * chance.uniform(0.5, 1.5)
         board.annotate(task.task, verdict, seconds=seconds, unique_id=str(uuid.UUID(bytes=digest[:16])))
+
+    def _stated(self, task: OpenTask, truth: Truth) -> str:
+        """The true answer as the page offers it."""
+        choices = _choices(task.data["question"])
+        answer = parse_answer(truth.answer, self._task.answer, choices=choices, labels=tuple(self._task.labels))
+        return truth.answer if answer is None else shown(answer, choices)
 
     def _is_right(self, task: OpenTask, truth: Truth) -> bool:
         """The answer is the true one and no step is known to be wrong."""

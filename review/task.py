@@ -1,21 +1,25 @@
 """What a reviewer is shown for a rationale, and what the result of the page means."""
 
+import html
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
+from enum import StrEnum
+from string import ascii_lowercase
 from typing import Any
 
-from loop.answer import Answer, number_steps, parse_answer, shown, split_steps
+from loop.answer import Answer, AnswerKind, number_steps, parse_answer, shown, split_steps
 from loop.config import TaskConfig
 from loop.records import Flag, Item, Rationale, ReviewTask, Verdict, VerdictKind
 from review.board import BoardTask, RawVerdict, Result
 
-STEPS = 12
+KEYS = "1234567890-="
+"""The key that marks each step wrong."""
+STEPS = len(KEYS)
 """Step blocks on the page; a longer rationale puts its tail into the last one."""
-STEP_BLOCK = re.compile(r"<!-- step -->\n(.*?)<!-- end of step -->", re.DOTALL)
-DOUBTED = frozenset({"wrong", "unsupported", "hallucinated"})
+LETTERS = ascii_lowercase
+"""With Shift the key of each answer or label."""
 SIMULATED = "simulated reviewer"
 LONGEST_REVIEW = 3600.0
 """Seconds; more than this is a page left open, not work."""
@@ -32,35 +36,44 @@ class Details:
     """Canonical."""
 
 
-def interface() -> str:
-    """The labelling page with all its step blocks."""
-    page = Path(__file__).with_name("interface.xml").read_text(encoding="utf-8")
-    block = STEP_BLOCK.search(page)
-    assert block is not None
-    blocks = [block[1].replace("{i}", str(place)).replace("{number}", str(place + 1)) for place in range(STEPS)]
-    return page[: block.start()] + "".join(blocks) + page[block.end() :]
+class AnswerForm(StrEnum):
+    """How the page takes a corrected answer."""
+
+    CHOICES = "choices"
+    MARKS = "marks"
+    """Labels drawn on the text."""
+    TEXT = "text"
 
 
-def board_task(task: ReviewTask, rationale: Rationale, item: Item, details: Details) -> BoardTask:
-    """The task for one rationale: its steps with evidence, prefilled but without a verdict."""
+def form_of(task: TaskConfig) -> AnswerForm:
+    """The form for this kind of answer; spans without configured labels are typed."""
+    if task.answer in (AnswerKind.CHOICE, AnswerKind.LABEL):
+        return AnswerForm.CHOICES
+    return AnswerForm.MARKS if task.answer is AnswerKind.SPANS and task.labels else AnswerForm.TEXT
+
+
+def board_task(task: ReviewTask, rationale: Rationale, item: Item, details: Details, asked: TaskConfig) -> BoardTask:
+    """The task for one rationale: its steps with evidence, answer and steps prefilled, nothing judged."""
     steps = _fitted(rationale.steps)
     evidence = _evidence(details.flags, len(steps))
-    data = {
+    data: dict[str, Any] = {
         "uid": task.uid,
         "item_key": item.key,
         "question": with_choices(item),
         "context": item.context,
-        "student_answer": _shown(details.student_answer, item),
-        "student_rationale": number_steps(details.student_steps),
+        "student": _student(details, item),
         "teacher_answer": rationale.stated or _shown(rationale.answer, item),
         "doubts": "; ".join(flag.evidence for flag in details.flags if flag.step is None),
     }
     for place in range(STEPS):
         data[f"steptext_{place}"] = steps[place] if place < len(steps) else ""
         data[f"evidence_{place}"] = evidence.get(place, "")
-    return BoardTask(
-        uid=task.uid, data=data, prediction=_prediction(rationale, item, steps, evidence), score=details.risk
-    )
+    if form_of(asked) is AnswerForm.CHOICES:
+        data["answers"] = _offered(item, asked)
+    if form_of(asked) is AnswerForm.MARKS:
+        data |= _on_text(rationale, item)
+    prediction = [*_prefilled(rationale, item, asked), _text("rationale", number_steps(rationale.steps))]
+    return BoardTask(uid=task.uid, data=data, prediction=prediction, score=details.risk)
 
 
 def interpret(
@@ -78,48 +91,111 @@ def interpret(
         slot=slot,
         reviewer=raw.reviewer,
         kind=kind,
-        marks={name[5:]: str(value) for name, value in values.items() if re.fullmatch(r"step_\d+", name)},
+        marks=_marked_steps(values, rationale),
         reasons=[str(reason) for reason in values.get("reject_reason") or []],
         seconds=min(max(raw.seconds, 0.0), LONGEST_REVIEW),
         simulated=values.get("reviewer_note") == SIMULATED,
         raw=raw.raw,
         pulled_at=datetime.now(UTC),
     )
-    if kind is VerdictKind.EDIT and item is not None:
-        answer = parse_answer(
-            str(values.get("answer", "")), task.answer, choices=item.choices, labels=tuple(task.labels)
-        )
-        verdict.steps = split_steps(str(values.get("rationale", "")))
-        verdict.answer = None if answer is None else answer.canonical
+    if item is not None:
+        _take_correction(verdict, values, rationale, item, task)
     return verdict
 
 
 def result(
-    kind: VerdictKind, *, steps: Sequence[str] = (), answer: str = "", note: str = "", reasons: Sequence[str] = ()
+    kind: VerdictKind,
+    *,
+    steps: Sequence[str] = (),
+    answer: str = "",
+    note: str = "",
+    reasons: Sequence[str] = (),
+    form: AnswerForm = AnswerForm.TEXT,
 ) -> Result:
     """The result that the page would submit for a verdict."""
     regions = [_choices("verdict", [kind.value])]
     if kind is VerdictKind.EDIT:
-        regions += [_text("answer", answer), _text("rationale", number_steps(steps))]
+        regions += [*_answered(answer, form), _text("rationale", number_steps(steps))]
     if kind is VerdictKind.REJECT and reasons:
         regions.append(_choices("reject_reason", list(reasons)))
     return [*regions, _text("reviewer_note", note)] if note else regions
 
 
-def _prediction(rationale: Rationale, item: Item, steps: Sequence[str], evidence: dict[int, str]) -> Result:
-    """Marks for the steps and the text boxes of an edit; nothing is predicted for the verdict."""
-    marks: Result = [
+def _marked_steps(values: dict[str, Any], rationale: Rationale | None) -> dict[str, str]:
+    """The marks by step. Keys reach blocks that are not shown; what they mark there is no step."""
+    last = STEPS if rationale is None else min(len(rationale.steps), STEPS)
+    return {str(place): str(values[f"step_{place}"]) for place in range(last) if f"step_{place}" in values}
+
+
+def _take_correction(
+    verdict: Verdict, values: dict[str, Any], rationale: Rationale | None, item: Item, task: TaskConfig
+) -> None:
+    """Give an edit its answer and steps. Marks on the text that were changed make an edit of an accept."""
+    marks = form_of(task) is AnswerForm.MARKS
+    stated = str(values.get("answer", "none" if marks else ""))
+    parsed = parse_answer(stated, task.answer, choices=item.choices, labels=tuple(task.labels))
+    answer = None if parsed is None else parsed.canonical
+    if verdict.kind is VerdictKind.EDIT:
+        verdict.steps, verdict.answer = split_steps(str(values.get("rationale", ""))), answer
+    elif (
+        verdict.kind is VerdictKind.ACCEPT and marks and "answer" in values and rationale and answer != rationale.answer
+    ):
+        verdict.kind, verdict.steps, verdict.answer = VerdictKind.EDIT, list(rationale.steps), answer
+
+
+def _prefilled(rationale: Rationale, item: Item, asked: TaskConfig) -> Result:
+    """The teacher's answer in the page's control; one that could not be read is left open where answers are offered."""
+    form = form_of(asked)
+    if form is AnswerForm.TEXT:
+        return _answered(rationale.stated or _shown(rationale.answer, item), form)
+    return [] if rationale.answer is None else _answered(_shown(rationale.answer, item), form)
+
+
+def _answered(answer: str, form: AnswerForm) -> Result:
+    """The page's control for the answer, filled."""
+    if form is AnswerForm.TEXT:
+        return [_text("answer", answer)]
+    if form is AnswerForm.CHOICES:
+        return [_choices("answer", [answer])]
+    return [
         {
-            "id": f"step-{place}",
-            "from_name": f"step_{place}",
-            "to_name": f"steptext_{place}",
-            "type": "choices",
-            "value": {"choices": ["wrong" if place in evidence else "ok"]},
+            "id": f"answer-{start}-{end}",
+            "from_name": "answer",
+            "to_name": "passage",
+            "type": "labels",
+            "value": {"start": start, "end": end, "labels": [label]},
         }
-        for place in range(len(steps))
+        for start, end, label in _marks(answer)
     ]
-    answer = rationale.stated or _shown(rationale.answer, item)
-    return [*marks, _text("answer", answer), _text("rationale", number_steps(rationale.steps))]
+
+
+def _offered(item: Item, task: TaskConfig) -> list[dict[str, str]]:
+    """The allowed answers. Label Studio fills in `$` in a value, so the text stands in `alias` and, escaped, `html`."""
+    canonical = [Answer(kind=task.answer, value=chr(ord("A") + place)) for place in range(len(item.choices))]
+    texts = [shown(answer, item.choices) for answer in canonical] or list(task.labels)
+    offered = [
+        {"value": f"answer {place}", "alias": text, "html": html.escape(text)} for place, text in enumerate(texts)
+    ]
+    for each, letter in zip(offered, LETTERS, strict=False):
+        each["hotkey"] = f"shift+{letter}"
+    return offered
+
+
+def _on_text(rationale: Rationale, item: Item) -> dict[str, str]:
+    """The text that spans are counted in: the context, or the question where there is none."""
+    text = item.context or item.question
+    marks = [f"{text[start:end]}: {label}" for start, end, label in _marks(_shown(rationale.answer, item))]
+    return {
+        "asked": item.question if item.context else "",
+        "passage": text.replace("\r", " "),
+        "marked": "\n".join(marks) or rationale.stated or "none",
+    }
+
+
+def _marks(answer: str) -> Iterator[tuple[int, int, str]]:
+    """The marks of an answer of spans."""
+    for mark in re.finditer(r"(\d+)-(\d+):([^;]+)", answer):
+        yield int(mark[1]), int(mark[2]), mark[3]
 
 
 def _choices(name: str, values: list[str]) -> dict[str, Any]:
@@ -153,6 +229,12 @@ def _shown(canonical: str | None, item: Item) -> str:
     return "none" if canonical is None else shown(Answer.from_canonical(canonical), item.choices)
 
 
+def _student(details: Details, item: Item) -> str:
+    """The student's answer, and its steps below."""
+    answer = "" if details.student_answer is None else _shown(details.student_answer, item)
+    return "\n".join(part for part in (answer, number_steps(details.student_steps)) if part)
+
+
 def values_of(regions: Result) -> dict[str, Any]:
     """The page's controls by name; regions that are not of the page's form are passed over."""
     found: dict[str, Any] = {}
@@ -165,6 +247,9 @@ def values_of(regions: Result) -> dict[str, Any]:
             found[name] = choices if name == "reject_reason" else choices[0]
         elif isinstance(text, list) and region.get("type") == "textarea":
             found[name] = "\n".join(str(line) for line in text)
+        elif name == "answer" and isinstance(value.get("labels"), list):
+            mark = ";".join(f"{value.get('start')}-{value.get('end')}:{label}" for label in value["labels"])
+            found[name] = f"{found[name]};{mark}" if name in found else mark
     return found
 
 

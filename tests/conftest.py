@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 from pytest_socket import _remove_restrictions, socket_allow_hosts
 
+from connectors import studio_server
+from connectors.wiring import cache_folder
+
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
@@ -25,6 +28,15 @@ def no_real_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "LABEL_STUDIO_API_KEY", "HF_TOKEN"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture(scope="session")
+def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[studio_server.Studio]:
+    """A real Label Studio on a free port of loopback."""
+    folder = tmp_path_factory.mktemp("studio") / "data"
+    server = studio_server.start(folder, cache=cache_folder(), port=0, say=lambda _: None)
+    yield server
+    studio_server.stop(server)
 
 
 @pytest.fixture

@@ -10,15 +10,20 @@ import pytest
 
 from connectors import studio_server
 from connectors.label_studio import LabelStudioBoard
-from connectors.wiring import cache_folder
 from loop.answer import Answer, AnswerKind
 from loop.config import TaskConfig
 from loop.errors import BoardDown, BoardRefused
 from loop.records import Author, Flag, Item, Rationale, ReviewTask, Split, VerdictKind
+from loop.store import items, reviews
+from loop.store.reviews import RunReviewBook
 from review.board import Board, BoardTask, RawVerdict
+from review.desk import Desk
 from review.fake_board import FakeBoard
+from review.page import Page, review_page
 from review.simulated import SimulatedReviewer, Truth
-from review.task import Details, board_task, interface, interpret, result
+from review.task import Details, board_task, interpret, result
+from tests import builders
+from tests.builders import RUN, a_reply, a_round, a_store, id_of, queried, sent_to_review
 
 HOSTILE = "<script>alert('x')</script> & {{7*7}} \u202e 🐘"
 UNIQUE = "7b1d3a52-0000-4000-8000-{:012}"
@@ -42,16 +47,7 @@ def a_task(number: int, *, steps: list[str] | None = None, question: str = "What
     )
     flag = Flag(rationale_id=number, check_name="arithmetic", step=0, evidence="it is 5", weight=0.9)
     task = ReviewTask(rationale_id=number, round_id=1, uid=f"run/1/{number}", reason="risk")
-    return board_task(task, rationale, an_item(question), Details(flags=(flag,), risk=0.9))
-
-
-@pytest.fixture(scope="session")
-def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[studio_server.Studio]:
-    """A real Label Studio on a free port of loopback."""
-    folder = tmp_path_factory.mktemp("studio") / "data"
-    server = studio_server.start(folder, cache=cache_folder(), port=0, say=lambda _: None)
-    yield server
-    studio_server.stop(server)
+    return board_task(task, rationale, an_item(question), Details(flags=(flag,), risk=0.9), TASK)
 
 
 @pytest.fixture(params=["fake", "label studio"])
@@ -69,9 +65,9 @@ def open_board(studio: studio_server.Studio) -> Iterator[OpenBoard]:
     """Opens boards on the real server and closes them in the end."""
     with ExitStack() as stack:
 
-        def opened(title: str, **others: str) -> LabelStudioBoard:
-            board = LabelStudioBoard(**{"url": studio.url, "token": studio.token, "title": title, **others})
-            return stack.enter_context(closing(board))
+        def opened(title: str, page: Page | None = None, **others: str) -> LabelStudioBoard:
+            where = {"url": studio.url, "token": studio.token, "title": title, **others}
+            return stack.enter_context(closing(LabelStudioBoard(**where, page=page or review_page(TASK))))
 
         yield opened
 
@@ -95,7 +91,7 @@ def test_a_task_carries_its_doubts_and_no_verdict(board: Board) -> None:
     board.put([a_task(1)])
     (task,) = board.open_tasks()
     assert task.data["evidence_0"] == "it is 5"
-    assert {region["from_name"] for region in task.prediction} == {"step_0", "answer", "rationale"}
+    assert {region["from_name"] for region in task.prediction} == {"answer", "rationale"}
 
 
 def test_a_verdict_comes_back_as_it_was_given(board: Board) -> None:
@@ -191,9 +187,48 @@ def test_a_deleted_project_is_made_anew_with_what_is_put(open_board: OpenBoard, 
     assert [task.uid for task in board.open_tasks()] == ["run/1/2"]
 
 
-def test_the_server_takes_the_page(api: httpx.Client) -> None:
-    response = api.post("/api/projects/validate/", json={"label_config": interface()})
+@pytest.mark.parametrize("kind", list(AnswerKind))
+def test_the_server_takes_the_page_for_every_kind_of_answer(api: httpx.Client, kind: AnswerKind) -> None:
+    page = review_page(TaskConfig(answer=kind, labels={"a & b": "first", '<img src=x> "$uid"': "second"}))
+    response = api.post("/api/projects/validate/", json={"label_config": page.config})
     assert response.status_code == 204, response.text
+
+
+def test_a_new_version_of_the_page_is_a_new_project_and_old_verdicts_are_read(
+    open_board: OpenBoard, tmp_path: Path
+) -> None:
+    store = a_store(tmp_path)
+    items.add(store, [builders.an_item(key) for key in "ab"])
+    opened = queried(store, a_round(store), ["a", "b"])
+    for key in "ab":
+        a_reply(store, opened, key, steps=["1 + 1 = 2"], answer=2)
+    sent_to_review(store, opened, ["a", "b"])
+    book, pages = RunReviewBook(store, RUN), [review_page(TASK), Page(review_page(TASK).config, "other guidelines")]
+    old, new = (open_board("versions", page=page) for page in pages)
+    desks = [Desk(lambda _, board=board: board, book, lambda *_: Details(), TASK) for board in (old, new)]
+    desks[0].push(reviews.pending(store, id_of(opened)))
+    judged, waiting = old.open_tasks()
+    old.annotate(judged.task, result(VerdictKind.ACCEPT), seconds=1.0, unique_id=UNIQUE.format(20))
+    assert desks[1].pull() == 1
+    desks[1].push(reviews.pending(store, id_of(opened)))
+    assert new.project() != old.project()
+    assert [task.uid for task in new.open_tasks()] == [waiting.uid]
+    assert new.projects() == old.projects()
+    assert desks[1].pull() == 0
+
+
+def test_long_titles_that_differ_are_different_projects(open_board: OpenBoard) -> None:
+    first, second = (open_board(f"{'a long title ' * 4}{number}") for number in (1, 2))
+    assert first.project() != second.project()
+    assert first.projects() == [first.project()]
+
+
+def test_the_guidelines_stand_before_the_page(open_board: OpenBoard, api: httpx.Client) -> None:
+    page = review_page(TaskConfig(answer=AnswerKind.LABEL, labels={"<b>": "a <script>", "ham": "not spam"}))
+    made = api.get(f"/api/projects/{open_board('guided', page=page).project()}/").json()
+    assert made["show_instruction"]
+    assert "<strong>accept</strong>" in made["expert_instruction"]
+    assert "<strong>&lt;b&gt;</strong>: a &lt;script&gt;" in made["expert_instruction"]
 
 
 def test_a_wrong_token_is_refused_with_the_cure(open_board: OpenBoard) -> None:

@@ -19,9 +19,9 @@ def is_reviewed(current: Round, store: Store, parts: Parts, config: Config) -> b
     sent = _mixed(wanted(current, store, config), planted.of_round(store, id_of(current)), current)
     minutes = to_micro(config.review.minutes_per_review)
     reviews.open_tasks(store, current.run, id_of(current), sent, minutes)
-    pending = reviews.pending(store, id_of(current))
-    if pending:
-        parts.reviewers.push(pending)
+    if reviews.pending(store, id_of(current)):
+        parts.reviewers.pull()  # what was judged on an older page is not asked for again on a new one
+        parts.reviewers.push(reviews.pending(store, id_of(current)))
         parts.reviewers.pull()
         contradicted = reviews.open_tasks(store, current.run, id_of(current), _contradicted(current, store), minutes)
         if contradicted:

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
 from loop.answer import AnswerKind
-from loop.checks.doubt import Check, Doubt, Doubtful, excerpt
+from loop.checks.doubt import MOST_STEPS, Check, Doubt, Doubtful, excerpt
 from loop.checks.words import OPPOSITES, word_set
 from loop.config import ChecksConfig
 from loop.plain import JAPANESE, plain
@@ -17,7 +17,6 @@ from loop.records import Item
 
 WEIGHT = 0.25
 MOST_DOUBTS = 10
-MOST_STEPS = 200
 LONGEST_STEP = 4_000
 LONGEST_TEXT = 20_000
 FEWEST_WORDS = 4

@@ -106,4 +106,4 @@ def _value(number: str) -> str:
     return f"{whole.lstrip('0')}.{part.rstrip('0')}"
 
 
-CHECK = Check("contradiction", contradictions, milliseconds=0.2)
+CHECK = Check("contradiction", contradictions, milliseconds=0.1)

@@ -117,4 +117,4 @@ def _shown(value: Fraction) -> str:
     return f"{float(value):.4f}".rstrip("0").rstrip(".")
 
 
-CHECK = Check("percentages", wrong_percentages, milliseconds=0.1)
+CHECK = Check("percentages", wrong_percentages, milliseconds=0.3)

@@ -15,7 +15,7 @@ from loop.config import ChecksConfig
 from loop.plain import JAPANESE, plain
 from loop.records import Item
 
-WEIGHT = 0.25
+WEIGHT = 0.15
 MOST_DOUBTS = 10
 LONGEST_STEP = 4_000
 LONGEST_TEXT = 20_000

@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-from loop.answer import Answer, AnswerKind
+from loop.answer import Answer
 from loop.checks import first_error, neighbours, reader
 from loop.checks.doubt import Check, Doubtful
 from loop.checks.flag import CHECKS, doubts
@@ -18,7 +18,7 @@ from loop.config import ChecksConfig, TaskConfig
 from loop.ports import Forced
 from loop.records import Rationale
 from tests.builders import an_item
-from tests.test_checks import CHOICE, LABEL, NUMBER, TEXT, a_rationale
+from tests.test_checks import LABEL, NUMBER, a_rationale
 from tests.test_reader import a_world
 
 SECONDS = 3
@@ -46,7 +46,9 @@ BAD: dict[str, list[str]] = {
     "ligatures that grow": ["\ufdfa" * 50_000, "\u00bd\u00b2" * 20_000],
 }
 SOUND = "Tom has 12 apples. How many?"
-ANSWERS = {NUMBER.answer: "5", LABEL.answer: "neutral", CHOICE.answer: "A", TEXT.answer: "bob"}
+ANSWERS = {NUMBER.answer: "5", LABEL.answer: "neutral"}
+OTHERS = {NUMBER.answer: "7", LABEL.answer: "entailment"}
+WRONG = ["1 + 1 = 3", "12 is 20% of 50", "So there are 9."]
 
 
 @cache
@@ -72,12 +74,12 @@ def with_everything(steps: Sequence[str], task: TaskConfig = NUMBER, question: s
     item = an_item("bad", question=question, choices=["yes", "no"])
     own = a_rationale(steps, ANSWERS[task.answer], task, item)
     own.confidence = 0.2
-    others: list[Rationale] = [
-        a_rationale(each, "7", task, item, at) for at, each in enumerate((steps, ["so"]), start=1)
+    others = [
+        a_rationale(each, OTHERS[task.answer], task, item, at) for at, each in enumerate((steps, ["so"]), start=1)
     ]
-    other = Answer(kind=task.answer, value="7" if task.answer is AnswerKind.NUMBER else "entailment")
+    other = Answer(kind=task.answer, value=OTHERS[task.answer])
     shares = (0.7, 0.2, 0.1)
-    decided = neighbours.decided([an_item(f"d{at}", question=question) for at in range(8)], [other] * 8)
+    decided = neighbours.decided([an_item(f"d{at}", question=SOUND) for at in range(8)], [other] * 8)
     model, looking = learned()
     return Doubtful(
         item, own, task, others,
@@ -95,14 +97,14 @@ def test_the_case_lets_every_check_run() -> None:
     for name in CHECKS:
         if doubts(doubtful, ChecksConfig(enabled=(name,))):  # type: ignore[arg-type]
             ran.append(name)
-    assert {"arithmetic", "units", "percentages", "names", "confidence", "dissent", "agreement", "support"} <= set(ran)
+    assert {"arithmetic", "units", "percentages", "names", "confidence", "dissent", "agreement"} <= set(ran)
     assert {"likeness", "likelihood", "verifier", "reader", "first_error"} <= set(ran)
 
 
 @pytest.mark.parametrize("bad", BAD.values(), ids=list(BAD))
 @pytest.mark.parametrize("check", CHECKS.values(), ids=list(CHECKS))
 def test_bad_input_neither_breaks_nor_holds_up_a_check(check: Check, bad: list[str]) -> None:
-    for task in (NUMBER, LABEL, CHOICE, TEXT):
+    for task in (NUMBER, LABEL):
         doubtful = with_everything(bad, task)
         started = time.process_time()
         found = check.find(doubtful, ChecksConfig())
@@ -123,10 +125,10 @@ def test_a_bad_item_neither_breaks_nor_holds_up_a_check(check: Check) -> None:
 
 
 @pytest.mark.parametrize("bad", BAD.values(), ids=list(BAD))
-def test_bad_input_is_trusted_no_more_than_a_sound_rationale(bad: list[str]) -> None:
-    enabled = ChecksConfig(enabled=tuple(name for name in CHECKS if name not in ("reader", "first_error")))  # type: ignore[arg-type]
-    sound = risk(doubts(with_everything(["Tom has 12 apples.", "So there are 5."]), enabled))
-    assert risk(doubts(with_everything([*bad, "So there are 5."]), enabled)) >= sound - 1e-9
+def test_bad_input_hides_no_mistake(bad: list[str]) -> None:
+    enabled = ChecksConfig(enabled=tuple(name for name, check in CHECKS.items() if not check.needs))  # type: ignore[arg-type]
+    alone = risk(doubts(with_everything(WRONG), enabled))
+    assert risk(doubts(with_everything([*bad, *WRONG]), enabled)) >= min(alone, HOSTILE)
 
 
 @pytest.mark.parametrize("name", ["10,000 steps", "one million digits", "control characters", "HTML", "instructions"])

@@ -527,9 +527,9 @@ def test_japanese_conclusions_lead_to_their_answers() -> None:
 def test_hostile_text_neither_breaks_nor_holds_up_the_checks(text: str, task: TaskConfig) -> None:
     item = an_item(question=text.encode("utf-8", "replace").decode(), choices=[text[:50], "the dog"])
     doubtful = Doubtful(item, a_rationale([text, text], text, task, item), task)
-    started = time.perf_counter()
+    started = time.process_time()
     found = doubts(doubtful, ChecksConfig())
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 1
     assert all(doubt.check in CHECKS and 0 < doubt.weight <= 1 for doubt in found)
     assert all(len(doubt.evidence) < 300 for doubt in found)
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 
-from loop.checks.doubt import Check, Doubt, Doubtful, excerpt
+from loop.checks.doubt import MOST_STEPS, Check, Doubt, Doubtful, excerpt
 from loop.checks.expression import NOTHING, Reading, Token, Unreadable, cleaned, is_japanese, read, tokens
 from loop.checks.words import ABOUT, CLAUSES, COMPARED, FAMILIES, LEADING, SHADOWS
 from loop.config import ChecksConfig
@@ -23,7 +23,7 @@ def wrong_equations(doubtful: Doubtful, config: ChecksConfig) -> list[Doubt]:  #
     """A doubt for each equation whose sides differ, beyond the rounding that its digits state."""
     found = [
         Doubt("arithmetic", number, evidence, WEIGHT)
-        for number, step in enumerate(doubtful.rationale.steps)
+        for number, step in enumerate(doubtful.rationale.steps[:MOST_STEPS])
         for evidence in mistakes(step)
     ]
     return found[:MOST_DOUBTS]

@@ -9,15 +9,14 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
 from loop.answer import AnswerKind
-from loop.checks.doubt import Check, Doubt, Doubtful, excerpt
+from loop.checks.doubt import MOST_STEPS, Check, Doubt, Doubtful, excerpt
 from loop.checks.words import OPPOSITES, word_set
 from loop.config import ChecksConfig
 from loop.plain import JAPANESE, plain
 from loop.records import Item
 
-WEIGHT = 0.25
+WEIGHT = 0.15
 MOST_DOUBTS = 10
-MOST_STEPS = 200
 LONGEST_STEP = 4_000
 LONGEST_TEXT = 20_000
 FEWEST_WORDS = 4
@@ -107,4 +106,4 @@ def _value(number: str) -> str:
     return f"{whole.lstrip('0')}.{part.rstrip('0')}"
 
 
-CHECK = Check("contradiction", contradictions, milliseconds=0.2)
+CHECK = Check("contradiction", contradictions, milliseconds=0.1)

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from loop.checks.neighbours import Decided
     from loop.checks.reader import Reader
 
+MOST_STEPS = 200
+"""Steps of a rationale that are looked at; a longer one is doubted for that."""
+
 
 QUOTED = re.compile("“([^”]+)”")
 

@@ -6,7 +6,7 @@ nobody sees, is for people to look at, whatever else is said of it.
 
 import re
 
-from loop.checks.doubt import Check, Doubt, Doubtful
+from loop.checks.doubt import MOST_STEPS, Check, Doubt, Doubtful
 from loop.config import ChecksConfig
 
 WEIGHT = 0.98
@@ -14,8 +14,6 @@ WEIGHT = 0.98
 MOST_DOUBTS = 10
 LONGEST = 2_000_000
 """Characters of a rationale that are searched; a longer one is doubted for that."""
-MOST_STEPS = 200
-"""Steps of a rationale that are looked at by every check; a longer one is doubted for that."""
 HIDDEN = re.compile(
     r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff]"
 )

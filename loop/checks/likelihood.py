@@ -35,4 +35,4 @@ def surprising_step(doubtful: Doubtful, config: ChecksConfig) -> list[Doubt]:  #
     return [Doubt("likelihood", step, f"{evidence}{math.exp(usual):.0%}", WEIGHT)]
 
 
-CHECK = Check("likelihood", surprising_step, milliseconds=100, needs=frozenset({Need.VERIFIER}))
+CHECK = Check("likelihood", surprising_step, milliseconds=1000, needs=frozenset({Need.VERIFIER}))

@@ -40,4 +40,4 @@ def _cut(steps: list[str]) -> list[str]:
     return [step[:LONGEST_STEP] or " " for step in steps[:MOST_STEPS]]
 
 
-CHECK = Check("likeness", lonely_step, milliseconds=30, needs=frozenset({Need.SAMPLES, Need.EMBEDDER}))
+CHECK = Check("likeness", lonely_step, milliseconds=200, needs=frozenset({Need.SAMPLES, Need.EMBEDDER}))

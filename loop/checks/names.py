@@ -4,13 +4,12 @@ import re
 from collections.abc import Iterator
 
 from loop.answer import AnswerKind
-from loop.checks.doubt import Check, Doubt, Doubtful
+from loop.checks.doubt import MOST_STEPS, Check, Doubt, Doubtful
 from loop.checks.words import word_set
 from loop.config import ChecksConfig
 from loop.plain import plain
 
 WEIGHT = 0.2
-MOST_STEPS = 200
 MOST_DOUBTS = 10
 LONGEST_STEP = 4_000
 LONGEST_TEXT = 20_000

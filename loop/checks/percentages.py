@@ -8,12 +8,11 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
 
-from loop.checks.doubt import Check, Doubt, Doubtful, excerpt
+from loop.checks.doubt import MOST_STEPS, Check, Doubt, Doubtful, excerpt
 from loop.checks.expression import cleaned
 from loop.config import ChecksConfig
 
 WEIGHT = 0.7
-MOST_STEPS = 200
 MOST_DOUBTS = 10
 NUMBER = r"[$€£¥]? ?([0-9]{1,3}(?:,[0-9]{3}){1,4}(?:\.[0-9]{1,6})?|[0-9]{1,9}(?:\.[0-9]{1,6})?)(?![0-9])(?![.,][0-9])"
 PERCENT = r"([0-9]{1,6}(?:\.[0-9]{1,6})?) ?(?:%|per ?cent)"
@@ -118,4 +117,4 @@ def _shown(value: Fraction) -> str:
     return f"{float(value):.4f}".rstrip("0").rstrip(".")
 
 
-CHECK = Check("percentages", wrong_percentages, milliseconds=0.1)
+CHECK = Check("percentages", wrong_percentages, milliseconds=0.3)

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from fractions import Fraction
 
 from loop.answer import AnswerKind
-from loop.checks.doubt import Check, Doubt, Doubtful
+from loop.checks.doubt import MOST_STEPS, Check, Doubt, Doubtful
 from loop.checks.expression import NOTHING, Token, cleaned, tokens
 from loop.checks.numbers import forms, spoken, written
 from loop.checks.words import LEADING
@@ -31,7 +31,7 @@ def sourceless_quantities(doubtful: Doubtful, config: ChecksConfig) -> list[Doub
     known = dict.fromkeys(sorted(written(doubtful.item.text)))
     found = [
         Doubt("quantities", number, f"“{token.text}” stands in neither the item nor an earlier step", WEIGHT)
-        for number, step in enumerate(doubtful.rationale.steps)
+        for number, step in enumerate(doubtful.rationale.steps[:MOST_STEPS])
         for token in _sourceless(step, known)
     ]
     return found[:MOST_DOUBTS]

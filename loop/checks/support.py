@@ -7,7 +7,7 @@ nor another sample has any. It names the step to look at; of the risk it says li
 from collections.abc import Sequence, Set
 from itertools import pairwise
 
-from loop.checks.doubt import Check, Doubt, Doubtful, Need, excerpt
+from loop.checks.doubt import MOST_STEPS, Check, Doubt, Doubtful, Need, excerpt
 from loop.checks.words import pieces
 from loop.config import ChecksConfig
 
@@ -15,7 +15,6 @@ WEIGHT = 0.1
 LEAST_NEW = 0.7
 """Share of a step's pairs of words that nobody else has, from which on it is doubted."""
 FEWEST_WORDS = 4
-MOST_STEPS = 200
 MOST_SAMPLES = 10
 LONGEST_STEP = 4_000
 LONGEST_TEXT = 20_000

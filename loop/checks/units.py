@@ -11,13 +11,12 @@ from functools import cache
 
 import pint
 
-from loop.checks.doubt import Check, Doubt, Doubtful, excerpt
+from loop.checks.doubt import MOST_STEPS, Check, Doubt, Doubtful, excerpt
 from loop.checks.expression import NOTHING, Token, cleaned, tokens
 from loop.checks.words import ABOUT, COMPARED, LEADING, SHADOWS, UNITS
 from loop.config import ChecksConfig
 
 WEIGHT = 0.8
-MOST_STEPS = 200
 MOST_DOUBTS = 10
 MOST_TOKENS = 24
 """Of one side of an equation."""

@@ -24,6 +24,7 @@ from connectors.inspection import show_prompt
 from connectors.openai_teacher import OpenAITeacher
 from connectors.progress import RichProgress
 from connectors.recorded_teacher import Fault, RecordedTeacher, Recording, running
+from connectors.sources import ingest
 from connectors.wiring import Project
 from loop import certification
 from loop.answer import AnswerKind
@@ -41,7 +42,7 @@ from loop.config import (
     TaskConfig,
     load,
 )
-from loop.errors import TeacherDown, TeacherRefused
+from loop.errors import BadConfig, TeacherDown, TeacherRefused
 from loop.ports import Completion
 from loop.records import (
     Charge,
@@ -53,6 +54,7 @@ from loop.records import (
     Rationale,
     RiskFit,
     Round,
+    Split,
     Stage,
     StepVerdict,
 )
@@ -535,6 +537,8 @@ model = "tiny-judge"
 input_price = 1.0
 output_price = 2.0
 concurrency = 1
+[evaluation]
+saving_pairs = 0
 """
 
 
@@ -552,8 +556,11 @@ def judged_project(folder: Path) -> Path:
             rows.append({"key": row["key"], "question": row["question"], "model": "tiny-judge", "step": step} | said)
     (folder / "recorded.jsonl").write_text("".join(json.dumps(row) + "\n" for row in replies))
     (folder / "judge.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    for split in ("holdout", "pool"):
-        assert command("ingest", str(folder / f"{split}.jsonl"), "--split", split, config=config).returncode == 0
+    project = a_project(config)
+    for split in (Split.HOLDOUT, Split.POOL):
+        settings = {"pool": project.config.pool, "task": project.config.task, "progress": project.progress}
+        assert not ingest([folder / f"{split}.jsonl"], project.store, split=split, **settings).bad
+    project.store.close()
     return config
 
 
@@ -615,11 +622,11 @@ def test_doctor_and_prompt_tell_what_a_judged_step_costs_at_most(tmp_path: Path)
 
 
 def test_a_missing_recording_names_the_key(tmp_path: Path) -> None:
-    config = judged_project(tmp_path)
+    project = a_project(judged_project(tmp_path))
     (tmp_path / "judge.jsonl").unlink()
-    done = command("run", config=config)
-    assert done.returncode == 1
-    assert "judge.recorded" in done.stderr
+    with pytest.raises(BadConfig, match=r"judge\.recorded"), project.parts():
+        pass
+    project.store.close()
 
 
 # --- promises -------------------------------------------------------------------------------------------------------

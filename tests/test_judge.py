@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from sqlmodel import select
 
+from connectors import campaign
 from connectors.doctor import diagnose
 from connectors.history import history, history_text
 from connectors.inspection import show_prompt
@@ -564,11 +565,6 @@ def judged_project(folder: Path) -> Path:
     return config
 
 
-def command(*words: str, config: Path) -> subprocess.CompletedProcess[str]:
-    """Run a command of this checkout."""
-    return python("-c", "from connectors.cli import main; main()", *words, "--config", str(config))
-
-
 def python(*words: str) -> subprocess.CompletedProcess[str]:
     path = {"PYTHONPATH": str(ROOT)}
     return subprocess.run(
@@ -582,11 +578,10 @@ def a_project(config: Path) -> Project:
 
 def test_a_run_that_is_killed_between_two_steps_goes_on_with_the_same_decisions(tmp_path: Path) -> None:
     whole, cut = judged_project(tmp_path / "whole"), judged_project(tmp_path / "cut")
-    assert command("run", config=whole).returncode == 0
+    assert campaign.run(a_project(whole), rounds_wanted=1, wait=False).outcome is campaign.Outcome.FINISHED
     killed = python(str(ROOT / "tests" / "killed_run.py"), str(cut), "CHECK", "insert into judgement")
     assert killed.returncode == -9, killed.stdout + killed.stderr
-    resumed = command("run", config=cut)
-    assert resumed.returncode == 0, resumed.stderr
+    assert campaign.run(a_project(cut), rounds_wanted=1, wait=False).outcome is campaign.Outcome.FINISHED
 
     runs = [a_project(config).store for config in (whole, cut)]
     seen = [[(each.item_key, each.kind, each.reason) for each in reading.decisions_of(store, "tiny")] for store in runs]

@@ -18,12 +18,14 @@ from hypothesis import strategies as st
 from rich.console import Console
 from sqlmodel import select
 
+from connectors import campaign
 from connectors.doctor import diagnose
 from connectors.history import history, history_text
 from connectors.inspection import show_prompt
 from connectors.openai_teacher import OpenAITeacher
 from connectors.progress import RichProgress
 from connectors.recorded_teacher import Fault, RecordedTeacher, Recording, running
+from connectors.sources import ingest
 from connectors.wiring import Project
 from loop import certification
 from loop.answer import AnswerKind
@@ -41,7 +43,7 @@ from loop.config import (
     TaskConfig,
     load,
 )
-from loop.errors import TeacherDown, TeacherRefused
+from loop.errors import BadConfig, TeacherDown, TeacherRefused
 from loop.ports import Completion
 from loop.records import (
     Charge,
@@ -53,6 +55,7 @@ from loop.records import (
     Rationale,
     RiskFit,
     Round,
+    Split,
     Stage,
     StepVerdict,
 )
@@ -535,6 +538,8 @@ model = "tiny-judge"
 input_price = 1.0
 output_price = 2.0
 concurrency = 1
+[evaluation]
+saving_pairs = 0
 """
 
 
@@ -552,14 +557,12 @@ def judged_project(folder: Path) -> Path:
             rows.append({"key": row["key"], "question": row["question"], "model": "tiny-judge", "step": step} | said)
     (folder / "recorded.jsonl").write_text("".join(json.dumps(row) + "\n" for row in replies))
     (folder / "judge.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    for split in ("holdout", "pool"):
-        assert command("ingest", str(folder / f"{split}.jsonl"), "--split", split, config=config).returncode == 0
+    project = a_project(config)
+    for split in (Split.HOLDOUT, Split.POOL):
+        settings = {"pool": project.config.pool, "task": project.config.task, "progress": project.progress}
+        assert not ingest([folder / f"{split}.jsonl"], project.store, split=split, **settings).bad
+    project.store.close()
     return config
-
-
-def command(*words: str, config: Path) -> subprocess.CompletedProcess[str]:
-    """Run a command of this checkout."""
-    return python("-c", "from connectors.cli import main; main()", *words, "--config", str(config))
 
 
 def python(*words: str) -> subprocess.CompletedProcess[str]:
@@ -575,11 +578,10 @@ def a_project(config: Path) -> Project:
 
 def test_a_run_that_is_killed_between_two_steps_goes_on_with_the_same_decisions(tmp_path: Path) -> None:
     whole, cut = judged_project(tmp_path / "whole"), judged_project(tmp_path / "cut")
-    assert command("run", config=whole).returncode == 0
+    assert campaign.run(a_project(whole), rounds_wanted=1, wait=False).outcome is campaign.Outcome.FINISHED
     killed = python(str(ROOT / "tests" / "killed_run.py"), str(cut), "CHECK", "insert into judgement")
     assert killed.returncode == -9, killed.stdout + killed.stderr
-    resumed = command("run", config=cut)
-    assert resumed.returncode == 0, resumed.stderr
+    assert campaign.run(a_project(cut), rounds_wanted=1, wait=False).outcome is campaign.Outcome.FINISHED
 
     runs = [a_project(config).store for config in (whole, cut)]
     seen = [[(each.item_key, each.kind, each.reason) for each in reading.decisions_of(store, "tiny")] for store in runs]
@@ -615,11 +617,11 @@ def test_doctor_and_prompt_tell_what_a_judged_step_costs_at_most(tmp_path: Path)
 
 
 def test_a_missing_recording_names_the_key(tmp_path: Path) -> None:
-    config = judged_project(tmp_path)
+    project = a_project(judged_project(tmp_path))
     (tmp_path / "judge.jsonl").unlink()
-    done = command("run", config=config)
-    assert done.returncode == 1
-    assert "judge.recorded" in done.stderr
+    with pytest.raises(BadConfig, match=r"judge\.recorded"), project.parts():
+        pass
+    project.store.close()
 
 
 # --- promises -------------------------------------------------------------------------------------------------------

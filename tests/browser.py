@@ -20,7 +20,8 @@ SWITCHES = (
     "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking",
     "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
 )  # fmt: skip
-PATIENCE = 30.0
+PATIENCE = 120.0
+"""Seconds; Label Studio's page is slow where the machine is busy."""
 SUBMIT = "[data-testid=bottombar-submit-button], [data-testid=bottombar-update-button]"
 GUIDELINES = ".lsf-modal-ls__body"
 SENT = """
@@ -55,6 +56,7 @@ class Reviewer:
             options.add_argument(switch)
         self._studio = studio
         self.driver = webdriver.Chrome(options=options, service=Service(str(DRIVER)))
+        self.driver.set_script_timeout(PATIENCE)
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
         self.driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": SENT})

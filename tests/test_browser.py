@@ -282,7 +282,7 @@ def test_text_on_the_page_can_be_told_from_its_background(send: Send, reviewer: 
 def preceptor(*words: str, config: Path) -> str:
     """Run the command as a user would; what it said and its exit code."""
     command = [sys.executable, "-c", "from connectors.cli import main; main()", *words, "--config", str(config)]
-    done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True, timeout=600)
     return f"{done.stdout}{done.stderr}\nexit {done.returncode}"
 
 

@@ -248,8 +248,10 @@ CheckName = Literal[
 class ChecksConfig(Table):
     """What doubts a rationale."""
 
-    enabled: tuple[CheckName, ...] = Field(default=get_args(CheckName), strict=False)
-    """Checks that are run on every rationale."""
+    enabled: tuple[CheckName, ...] = Field(
+        default=tuple(name for name in get_args(CheckName) if name != "likelihood"), strict=False
+    )
+    """Checks that are run on every rationale. `likelihood` is left out: it is slow and was never seen to find much."""
     dissent_confidence: float = Field(default=0.75, gt=0, le=1)
     """Share of the student's explanations that must agree on another answer to count as dissent."""
     settled_risk: float = Field(default=0.95, gt=0, le=1)

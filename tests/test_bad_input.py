@@ -16,7 +16,6 @@ from loop.checks.reader import Background
 from loop.checks.risk import HOSTILE, evidence, risk
 from loop.config import ChecksConfig, TaskConfig
 from loop.ports import Forced
-from loop.records import Rationale
 from tests.builders import an_item
 from tests.test_checks import LABEL, NUMBER, a_rationale
 from tests.test_reader import a_world

@@ -35,7 +35,8 @@ def test_the_status_of_a_campaign_keeps_its_contract(store: Store) -> None:
     assert found["budget"]["usd"] == {"limit": 1.0, "spent": 0.006, "reserved": 0.0}
     assert found["budget"]["minutes"] == {"limit": 60.0, "spent": 2.0, "reserved": 0.0}
     assert found["items"] == {
-        "pool": 4, "holdout": 20, "seed": 0, "queried": 6, "gold": 2, "silver": 2, "rejected": 2, "undecided": 0
+        "pool": 4, "holdout": 20, "seed": 0, "queried": 6, "gold": 2, "silver": 2, "rejected": 2, "undecided": 0,
+        "held": 0
     }  # fmt: skip
     first = found["rounds"][0]
     expected = {"round": 1, "queried": 3, "flagged": 2, "audited": 1, "reviewed": 2, "accepted": 2}

@@ -5,7 +5,7 @@ import json
 import math
 import shutil
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -420,6 +420,8 @@ class _Looking:
         self._scored = {score.item_key: score.parts for score in rounds.scores(store, id_of(current))}
         incumbent = in_force(store, current.run)
         self._student = None if incumbent is None else parts.trainer.student(parts.folder / incumbent.folder)
+        self._embed = _embedder(parts) if config.student.kind == "encoder" else None
+        self._contexts = rationales.by_context(store, current.run)
         gold = [
             (item, rationale.parsed)
             for item, rationale, decision in decisions.decided(store, current.run)
@@ -429,7 +431,15 @@ class _Looking:
 
     def __call__(self, some: Sequence[Rationale]) -> list[Doubtful]:
         wanted = items.existing(self._store, [rationale.item_key for rationale in some])
-        return [self._case(wanted[rationale.item_key], rationale) for rationale in some]
+        return [
+            replace(self._case(wanted[rationale.item_key], rationale), beside=self._beside(wanted[rationale.item_key]))
+            for rationale in some
+        ]
+
+    def _beside(self, item: Item) -> list[Doubtful]:
+        """What the teacher said of other items with the same context."""
+        shared = self._contexts.get(item.context, []) if item.context else []
+        return [self._case(other, rationale) for other, rationale in shared if other.key != item.key]
 
     def _case(self, item: Item, rationale: Rationale) -> Doubtful:
         student = self._student
@@ -444,8 +454,17 @@ class _Looking:
             if student is not None and self._config.student.kind == "causal"
             else None,
             probabilities=cache(lambda: student.probabilities([item])[0]) if student is not None else None,
+            embed=self._embed,
             decided=self._decided,
         )
+
+
+def _embedder(parts: Parts) -> Callable[[Sequence[str]], NDArray[np.float32]]:
+    """Vectors of texts by the untrained student, whose meaning no round changes."""
+    student = parts.trainer.student(None)
+    return lambda texts: student.embed(
+        [Item(key=str(at), question=text, split=Split.POOL, text_hash="") for at, text in enumerate(texts)]
+    )
 
 
 def _learned(current: Round, store: Store, looked_at: _Looking, config: Config) -> Learned:

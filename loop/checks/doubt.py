@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from loop.config import ChecksConfig, TaskConfig
 from loop.ports import Forced
 from loop.records import Item, Rationale
@@ -30,6 +33,10 @@ class Doubtful:
     """The answers that a trained student gives after 0, 1, ... steps of the rationale."""
     probabilities: Callable[[], Sequence[float]] | None = None
     """Of the allowed answers, in their order, by a trained student that sees the item alone."""
+    beside: Sequence["Doubtful"] = ()
+    """What the teacher said of other items with the same context."""
+    embed: Callable[[Sequence[str]], NDArray[np.float32]] | None = None
+    """Texts as vectors of length 1, (texts, dimensions)."""
     decided: "Decided | None" = None
     """What people settled on for other items."""
     reader: "Reader | None" = None

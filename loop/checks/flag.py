@@ -22,7 +22,7 @@ from loop.config import ChecksConfig
 
 __all__ = ["CHECKS", "Check", "Doubt", "Doubtful", "check_set", "doubts"]
 
-VERSION = 5
+VERSION = 6
 """Raised whenever a check or the risk would judge the same rationale differently."""
 
 CHECKS: Mapping[str, Check] = {

@@ -54,6 +54,23 @@ def siblings(store: Store, rationale: Rationale) -> list[Rationale]:
         return list(session.exec(query))
 
 
+def by_context(store: Store, run: str) -> dict[str, list[tuple[Item, Rationale]]]:
+    """Items with a context that the teacher was asked about, by context, each with its latest first rationale."""
+    query = (
+        select(Item, Rationale)
+        .join(Rationale, col(Rationale.item_key) == Item.key)
+        .join(Round, col(Round.id) == Rationale.round_id)
+        .where(Round.run == run, Item.context != "", Rationale.author == Author.TEACHER, Rationale.sample == 0)
+        .order_by(col(Rationale.id))
+    )
+    with store.reading() as session:
+        latest = {item.key: (item, rationale) for item, rationale in session.exec(query)}
+    found: defaultdict[str, list[tuple[Item, Rationale]]] = defaultdict(list)
+    for item, rationale in latest.values():
+        found[item.context].append((item, rationale))
+    return found
+
+
 def keep_checked(store: Store, risks: Sequence[Risk], flags: Sequence[Flag]) -> None:
     """Store what the checks found on one piece."""
     with store.writing() as session:

@@ -128,23 +128,25 @@ class _Usual:
 
 def fit(cases: Sequence[Doubtful], wrong: Sequence[bool], background: Background, *, seed: int) -> Reader | None:
     """A reader of these verdicts; None where they are too few."""
-    few = FEWEST // 4
-    if len(cases) < FEWEST or not few <= sum(wrong) <= len(wrong) - few:
-        return None
-    return Reader(cases, wrong, background, seed=seed)
+    return Reader(cases, wrong, background, seed=seed) if _are_enough(wrong) else None
 
 
 def cross_fitted(
     cases: Sequence[Doubtful], wrong: Sequence[bool], background: Background, *, seed: int
 ) -> Floats | None:
     """For each case the probability by a reader that did not see its verdict; None where there is no reader."""
-    if fit(cases, wrong, background, seed=seed) is None:
+    if not _are_enough(wrong):
         return None
     found, truth = np.zeros(len(cases)), np.array(wrong)
     for learn, test in StratifiedKFold(FOLDS, shuffle=True, random_state=seed).split(truth, truth):
         reader = Reader([cases[at] for at in learn], truth[learn].tolist(), background, seed=seed)
         found[test] = reader([cases[at] for at in test])
     return found
+
+
+def _are_enough(wrong: Sequence[bool]) -> bool:
+    few = FEWEST // 4
+    return len(wrong) >= FEWEST and few <= sum(wrong) <= len(wrong) - few
 
 
 def _words() -> Pipeline:

@@ -418,9 +418,10 @@ def _cell(world: World, reviews: int, seeds: int, uqlm: Mapping[str, list[Floats
     wrong = np.array([case.wrong for case in world.dev])
     if not 5 <= wrong.sum() <= len(wrong) - 5 or sum(case.wrong for case in world.train) < 5:
         return None
+    alone = _label_peers(world)
     world = _with_student(world)
     runs = [_ours(world, reviews, seed) for seed in range(seeds)]
-    peers = {**_peers(world, reviews, seeds), **uqlm}
+    peers = {**_peers(world, reviews, seeds), **alone, **uqlm}
     marked = any(case.first_error is not None for case in world.dev)
     return {
         "set": world.name,
@@ -534,25 +535,22 @@ def _poorer(case: Case, nothing: Mapping[str, Any]) -> Case:
 
 
 def _with_student(world: World) -> World:
-    """The world with what a student, trained on the teacher's labels of other rows, thinks of each item."""
+    """The world with what a student, trained on the teacher's labels of half the train rows, thinks of each item.
+
+    Reviewed are rows of the other half.
+    """
     if world.kind is not AnswerKind.LABEL or len(world.train) < STUDENT_ROWS or world.name.startswith("fse_"):
         return world
     order = np.random.default_rng(0).permutation(len(world.train))
-    halves = [order[0::2], order[1::2]]
-    shares: dict[str, list[Sequence[float]]] = defaultdict(list)
-    for half, other in (halves, halves[::-1]):
-        student = _trained([world.train[at] for at in half])
-        for some in ([world.train[at] for at in other], world.dev):
-            for case, each in zip(some, student([case.doubtful.item for case in some]), strict=True):
-                shares[case.key].append(each)
-    known = {key: tuple(np.mean(each, axis=0)) for key, each in shares.items()}
+    student = _trained([world.train[at] for at in order[0::2]])
+    every = [*world.train, *world.dev]
+    known = dict(zip([case.key for case in every], student([case.doubtful.item for case in every]), strict=True))
 
     def seen(case: Case) -> Case:
         return replace(case, doubtful=replace(case.doubtful, probabilities=lambda: known[case.key]))
 
-    return replace(
-        world, **{split: _with_context([seen(case) for case in getattr(world, split)]) for split in ("train", "dev")}
-    )
+    train, dev = (_with_context([seen(case) for case in cases]) for cases in (world.train, world.dev))
+    return replace(world, train=[train[at] for at in sorted(order[1::2])], dev=dev)
 
 
 def _trained(cases: Sequence[Case]) -> Callable[[Sequence[Item]], list[tuple[float, ...]]]:
@@ -615,8 +613,6 @@ def _peers(world: World, reviews: int, seeds: int) -> dict[str, list[Floats]]:
         found["semantic entropy"] = [np.array([_entropy(case) for case in dev])]
     if world.dev[0].nll is not None:
         found["teacher's nll"] = [np.array([case.nll or 0.0 for case in world.dev])]
-    if world.kind is AnswerKind.LABEL and not world.name.startswith("fse_"):
-        found |= _label_peers(world)
     found["words"] = [_word_regression(world, reviews, seed) for seed in range(seeds)]
     return found
 
@@ -648,6 +644,8 @@ def _label_peers(world: World) -> dict[str, list[Floats]]:
     """A bag-of-words student's cross-validated belief in the label, and `cleanlab`'s quality of it."""
     from cleanlab.rank import get_label_quality_scores  # noqa: PLC0415
 
+    if world.kind is not AnswerKind.LABEL or world.name.startswith("fse_"):
+        return {}
     cases = [case for case in (*world.train, *world.dev) if case.doubtful.rationale.parsed is not None]
     given = np.array([case.doubtful.rationale.parsed.value for case in cases if case.doubtful.rationale.parsed])
     if min(Counter(given).values()) < 5:

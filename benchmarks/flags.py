@@ -43,7 +43,7 @@ from benchmarks.kept import ROOT, code_hash, figure, write
 from connectors.progress import RichProgress
 from connectors.wiring import cache_folder
 from loop.answer import AnswerKind, parse_answer, split_steps
-from loop.certificate import certified_threshold
+from loop.certificate import certified_threshold, thresholds_to_test
 from loop.checks import first_error
 from loop.checks.arithmetic import wrong_equations
 from loop.checks.doubt import Doubt, Doubtful
@@ -64,7 +64,6 @@ SOURCES = [
 ]
 REVIEWS = 300
 ALPHA, DELTA = 0.05, 0.10
-THRESHOLDS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3)
 REPEATS = 200
 RESAMPLES = 400
 FEWEST_OTHERS = 3
@@ -230,8 +229,9 @@ def _kept(file: Path, settings: Row) -> tuple[Row, list[Row]]:
 
 
 def _measure(found: Sequence[World], reviews: int, seeds: int, *, with_uqlm: bool) -> list[Row]:
-    uqlm = _uqlm(found) if with_uqlm else {}
-    return [cell for world in found for cell in [_cell(world, reviews, seeds, uqlm.get(world.teacher, {}))] if cell]
+    cells = [cell for world in found for cell in [_cell(world, reviews, seeds)] if cell]
+    uqlm = _uqlm(found) if with_uqlm and cells else {}
+    return [cell | {"_peers": cell["_peers"] | uqlm.get(cell["teacher"], {})} for cell in cells]
 
 
 def _files(given: Path) -> list[Path]:
@@ -413,7 +413,7 @@ def _embedder() -> Callable[[Sequence[str]], NDArray[np.float32]]:
 # --- one world ------------------------------------------------------------------------------------------------------
 
 
-def _cell(world: World, reviews: int, seeds: int, uqlm: Mapping[str, list[Floats]]) -> Row | None:
+def _cell(world: World, reviews: int, seeds: int) -> Row | None:
     """Everything that is measured of one teacher; None where dev has fewer than five of a kind."""
     wrong = np.array([case.wrong for case in world.dev])
     if not 5 <= wrong.sum() <= len(wrong) - 5 or sum(case.wrong for case in world.train) < 5:
@@ -421,7 +421,7 @@ def _cell(world: World, reviews: int, seeds: int, uqlm: Mapping[str, list[Floats
     alone = _label_peers(world)
     world = _with_student(world)
     runs = [_ours(world, reviews, seed) for seed in range(seeds)]
-    peers = {**_peers(world, reviews, seeds), **alone, **uqlm}
+    peers = {**_peers(world, reviews, seeds), **alone}
     marked = any(case.first_error is not None for case in world.dev)
     return {
         "set": world.name,
@@ -583,9 +583,9 @@ def _promise(runs: Sequence[Row]) -> Row:
         order = chance.permutation(len(risks))
         audits = min(AUDITS, len(order) // 3)
         audit, rest = order[:audits], order[audits:]
-        threshold = certified_threshold(
-            THRESHOLDS, list(zip(risks[audit], wrong[audit].tolist(), strict=True)), alpha=ALPHA, delta=DELTA
-        )
+        tested = thresholds_to_test(risks.tolist(), audits, alpha=ALPHA, delta=DELTA)
+        audited = list(zip(risks[audit].tolist(), wrong[audit].tolist(), strict=True))
+        threshold = certified_threshold(tested, audited, alpha=ALPHA, delta=DELTA)
         below = rest[risks[rest] < threshold] if threshold is not None else rest[:0]
         covered.append(len(below) / len(rest))
         if len(below):

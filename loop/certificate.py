@@ -14,6 +14,11 @@ from scipy.stats import hypergeom
 
 from loop.interval import clopper_pearson_upper
 
+STEPS = 20
+"""Thresholds that are tested one after another."""
+SPARE = 1.1
+"""Audits below the strictest threshold, over those that it needs."""
+
 
 @dataclass(frozen=True)
 class Stratum:
@@ -73,6 +78,20 @@ def audits_needed(alpha: float, delta: float, wrong: int = 0) -> int:
 def look_delta(delta: float, look: int) -> float:
     """The chance of error that look number 1, 2, ... may use, so that all looks together use at most delta."""
     return 6 * delta / (math.pi**2 * look**2)
+
+
+def thresholds_to_test(risks: Sequence[float], audits: int, *, alpha: float, delta: float) -> list[float]:
+    """Thresholds that are fixed before the audits are read, from strict to loose: quantiles of the risks of all.
+
+    Below the strictest so many audits are expected as certify alpha in spite of one that is wrong: where fewer are,
+    even a good threshold fails and ends the sequence. Empty where there are not enough audits.
+    """
+    least = SPARE * audits_needed(alpha, delta, wrong=1) / max(1, audits)
+    if least > 1 or not risks:
+        return []
+    ranked = sorted(risks)
+    places = {round((least + (1 - least) * step / STEPS) * len(ranked)) for step in range(STEPS + 1)}
+    return sorted({ranked[place] for place in places if place < len(ranked)} | {math.inf})
 
 
 def certified_threshold(

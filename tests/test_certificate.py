@@ -1,5 +1,6 @@
 """Promises about unreviewed rows hold as often as they say, on populations whose truth is known."""
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -15,6 +16,7 @@ from loop.certificate import (
     corrected_share,
     look_delta,
     most_wrong,
+    thresholds_to_test,
     wrong_rows_bound,
 )
 from loop.interval import clopper_pearson_upper
@@ -133,6 +135,27 @@ def test_the_bound_of_an_export_holds_as_often_as_it_says(share: float) -> None:
 @pytest.mark.parametrize(("base", "steepness"), POPULATIONS)
 def test_a_threshold_is_kept_as_often_as_it_says(base: float, steepness: float) -> None:
     assert thresholds_kept(exact, base, steepness) >= LEAST
+
+
+def test_thresholds_from_the_risks_of_all_are_kept_as_often_as_they_say() -> None:
+    chance, kept, certified = np.random.default_rng(13), 0, 0
+    for _ in range(TRIALS):
+        risk = chance.random(1500)
+        wrong = chance.random(1500) < 0.2 * risk
+        audit = chance.permutation(1500)[:300]
+        tested = thresholds_to_test(risk.tolist(), 300, alpha=ALPHA, delta=DELTA)
+        audited = list(zip(risk[audit].tolist(), wrong[audit].tolist(), strict=True))
+        found = certified_threshold(tested, audited, alpha=ALPHA, delta=DELTA)
+        kept += found is None or wrong[risk < found].mean() <= ALPHA
+        certified += found is not None
+    assert kept >= LEAST
+    assert certified > TRIALS / 5
+
+
+def test_too_few_audits_leave_no_threshold_to_test() -> None:
+    assert thresholds_to_test([0.1] * 500, 60, alpha=ALPHA, delta=DELTA) == []
+    assert thresholds_to_test([], 300, alpha=ALPHA, delta=DELTA) == []
+    assert thresholds_to_test([0.1] * 500, 300, alpha=ALPHA, delta=DELTA) == [0.1, math.inf]
 
 
 def test_the_loosest_threshold_is_certified_where_nothing_is_wrong() -> None:

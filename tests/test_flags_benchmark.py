@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 
@@ -11,6 +11,7 @@ from benchmarks import flags
 ROWS = st.lists(st.tuples(st.booleans(), st.integers(0, 8), st.integers(0, 3)), min_size=4, max_size=30)
 
 
+@settings(deadline=None)
 @given(ROWS)
 def test_scores_of_counted_rows_are_those_of_repeated_rows(rows: list[tuple[bool, int, int]]) -> None:
     wrong, scores, times = (np.array(each) for each in zip(*rows, strict=True))

@@ -18,6 +18,10 @@ from loop.interval import clopper_pearson_upper
 
 MOST_WAYS = 4_000_000_000
 """Steps of arithmetic up to which the bound over several strata is exact."""
+STEPS = 20
+"""Thresholds that are tested one after another."""
+SPARE = 1.1
+"""Audits below the strictest threshold, over those that it needs."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +120,23 @@ def testable(thresholds: Sequence[float], risks: Sequence[float], *, alpha: floa
     """The thresholds below which enough audits lie to certify them if none is wrong, the strictest first."""
     needed = audits_needed(alpha, delta)
     return [each for each in sorted(thresholds) if sum(risk < each for risk in risks) >= needed]
+
+
+def thresholds_to_test(risks: Sequence[float], audits: int, *, alpha: float, delta: float) -> list[float]:
+    """Thresholds that are fixed before the audits are read, from strict to loose: quantiles of the risks of all.
+
+    Below the strictest so many audits are expected as certify alpha in spite of one that is wrong: where fewer are,
+    even a good threshold fails and ends the sequence. With fewer audits than that in all, as many as certify alpha if
+    none is wrong. Empty where there are not even these.
+    """
+    least = SPARE * audits_needed(alpha, delta, wrong=1) / max(1, audits)
+    if least > 1:
+        least = audits_needed(alpha, delta) / max(1, audits)
+    if least > 1 or not risks:
+        return []
+    ranked = sorted(risks)
+    places = {round((least + (1 - least) * step / STEPS) * len(ranked)) for step in range(STEPS + 1)}
+    return sorted({ranked[place] for place in places if place < len(ranked)} | {math.inf})
 
 
 def certified_threshold(

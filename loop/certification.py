@@ -7,11 +7,19 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 from loop import acceptance
-from loop.certificate import Stratum, audits_needed, certified_threshold, look_delta, testable, wrong_rows_bound
+from loop.certificate import (
+    Stratum,
+    audits_needed,
+    certified_threshold,
+    look_delta,
+    testable,
+    thresholds_to_test,
+    wrong_rows_bound,
+)
 from loop.checks.flag import check_set
 from loop.config import Config
 from loop.interval import clopper_pearson_lower, clopper_pearson_upper
-from loop.records import Certificate, Decision, DecisionKind, Item, Promise, Rationale, RiskFit, Round, Split
+from loop.records import Author, Certificate, Decision, DecisionKind, Item, Promise, Rationale, RiskFit, Round, Split
 from loop.store import certificates, decisions, rationales
 from loop.store.certificates import Audit
 from loop.store.database import Store
@@ -64,7 +72,8 @@ def look(
     seen = list(zip(rescored([audit.rationale for audit in held]), [audit.wrong for audit in held], strict=True))
     relied_on = threshold_in_force(store, current, config)
     alpha, delta = config.acceptance.alpha, look_delta(config.acceptance.delta, len(past) + 1)
-    tested, found = testable(config.acceptance.thresholds, [risk for risk, _ in seen], alpha=alpha, delta=delta), None
+    fixed = config.acceptance.thresholds or _quantiles(store, current, len(held), config, delta)
+    tested, found = testable(fixed, [risk for risk, _ in seen], alpha=alpha, delta=delta), None
     if relied_on is not None:
         tested = [relied_on.threshold or 0.0] if _refuted(relied_on, seen, delta) else []
     else:
@@ -77,6 +86,15 @@ def look(
     row.bound = clopper_pearson_upper(sum(below), len(below), 1 - delta)
     certificates.keep(store, row, _released(store, config, held, row) if found is not None else [])
     return row
+
+
+def _quantiles(store: Store, current: Round, audits: int, config: Config, delta: float) -> list[float]:
+    """The thresholds of a look, from the risks of all that the round asked."""
+    ids = [each.id or 0 for each in rationales.of_round(store, _id(current)) if each.author is Author.TEACHER]
+    risks = [*rationales.risks(store, ids).values()]
+    wanted = config.acceptance
+    found = thresholds_to_test(risks, audits, alpha=wanted.alpha, delta=delta)
+    return sorted({min(each, wanted.silver_risk) for each in found})
 
 
 def _refuted(relied_on: Certificate, seen: Sequence[tuple[float, bool]], delta: float) -> bool:

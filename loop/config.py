@@ -312,9 +312,9 @@ class AcceptanceConfig(Table):
     """Largest share of wrong rationales that is called certified."""
     delta: float = Field(default=0.1, gt=0, lt=1)
     """Chance that a certificate says too much; all looks at a threshold share it."""
-    thresholds: tuple[float, ...] = Field(default=(0.02, 0.05, 0.1, 0.15, 0.2, 0.3), strict=False, min_length=1)
-    """Risks that are tested for a certified threshold, the strictest first. Like alpha and delta they are fixed before
-    the first audit is read, and cannot change within a run."""
+    thresholds: tuple[float, ...] = Field(default=(), strict=False)
+    """Risks that are tested for a certified threshold. Empty: quantiles of the risks in the round of a look, up to
+    `silver_risk`; no verdict has a say in them. Like alpha and delta this cannot change within a run."""
 
 
 class EvaluationConfig(Table):

@@ -1,5 +1,8 @@
 """Promises about unreviewed rows hold as often as they say, on populations whose truth is known."""
 
+import math
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -13,6 +16,7 @@ from loop.certificate import (
     corrected_share,
     look_delta,
     most_wrong,
+    thresholds_to_test,
     wrong_rows_bound,
 )
 from loop.interval import clopper_pearson_upper
@@ -63,18 +67,28 @@ def test_impossible_counts_are_refused(counts: tuple[int, int, int]) -> None:
         Stratum(*counts)
 
 
-@pytest.mark.parametrize("share", [0.0, 0.02, 0.05, 0.2, 0.6])
-def test_the_bound_of_an_export_holds_as_often_as_it_says(share: float) -> None:
-    chance, held, delta, trials = np.random.default_rng(7), 0, 0.1, 400
-    for _ in range(trials):
+GRID = [0.1, 0.2, 0.3, 0.5]
+POPULATIONS = [(0.0, 0.1), (0.0, 0.21), (0.0, 0.35), (0.0, 0.52), (0.0, 1.05), (0.051, 0.0)]
+"""Base and steepness; in all but the first one threshold is just too loose, or all are."""
+Bound = Callable[[Sequence[Stratum], float], tuple[int, float]]
+Certify = Callable[[Sequence[tuple[float, bool]]], float | None]
+TRIALS, AUDITS, ALPHA, DELTA = 400, 800, 0.05, 0.1
+LEAST = (1 - DELTA) * TRIALS - 2.33 * (TRIALS * DELTA * (1 - DELTA)) ** 0.5
+"""Promises kept below which it is refuted, at 1 %, that they are kept as often as they say."""
+
+
+def exports_kept(bound: Bound, share: float) -> int:
+    """How often a bound of the unaudited wrong rows holds, where the truth of two strata is known."""
+    chance, kept = np.random.default_rng(7), 0
+    for _ in range(TRIALS):
         strata, truth = [], 0
         for population, drawn in ((180, 0.1), (90, 0.3)):  # two shares of audits in one campaign
             wrong = chance.random(population) < share
             audit = chance.random(population) < drawn
             strata.append(Stratum(population, int(audit.sum()), int((wrong & audit).sum())))
             truth += int((wrong & ~audit).sum())
-        held += truth <= wrong_rows_bound(strata, delta)[0]
-    assert held >= 0.9 * trials - 2.33 * np.sqrt(trials * 0.09)
+        kept += truth <= bound(strata, DELTA)[0]
+    return kept
 
 
 def test_the_bound_over_strata_is_exact_where_the_wrong_rows_lie_worst() -> None:
@@ -125,14 +139,95 @@ def test_thresholds_below_which_too_few_audits_lie_are_passed_over() -> None:
     assert certified_threshold([0.05, 0.1, 0.15], audited, alpha=0.05, delta=0.1) == 0.15
 
 
-def test_a_threshold_is_kept_as_often_as_it_says() -> None:
-    chance, broken, trials, grid = np.random.default_rng(3), 0, 400, [0.1, 0.2, 0.3, 0.5]
+def thresholds_kept(certify: Certify, base: float, steepness: float) -> int:
+    """How often a certified threshold keeps alpha, where `base + steepness * risk` is the chance of being wrong."""
+    chance, kept = np.random.default_rng(3), 0
+    for _ in range(TRIALS):
+        risk = chance.random(AUDITS)
+        wrong = chance.random(AUDITS) < base + steepness * risk
+        found = certify(list(zip(risk.tolist(), wrong.tolist(), strict=True)))
+        kept += found is None or base + steepness * found / 2 <= ALPHA  # the mean below a threshold of uniform risks
+    return kept
+
+
+def exact(audited: Sequence[tuple[float, bool]]) -> float | None:
+    return certified_threshold(GRID, audited, alpha=ALPHA, delta=DELTA)
+
+
+def as_found(audited: Sequence[tuple[float, bool]]) -> float | None:
+    """Too loose: the largest threshold below which the share that was found is at most alpha."""
+    found = {limit: [wrong for risk, wrong in audited if risk < limit] for limit in GRID}
+    return max((limit for limit, below in found.items() if below and np.mean(below) <= ALPHA), default=None)
+
+
+def every_threshold_alone(audited: Sequence[tuple[float, bool]]) -> float | None:
+    """Too loose: each of many thresholds at delta, as if no other were looked at."""
+    found = {limit: [wrong for risk, wrong in audited if risk < limit] for limit in GRID}
+    passed = [
+        limit for limit, below in found.items() if clopper_pearson_upper(sum(below), len(below), 1 - DELTA) <= ALPHA
+    ]
+    return max(passed, default=None)
+
+
+def scaled_up(strata: Sequence[Stratum], delta: float) -> tuple[int, float]:
+    """Too loose: as many wrong among the unaudited as the audit says on average."""
+    wrong = sum(round(each.wrong / max(1, each.audited) * (each.population - each.audited)) for each in strata)
+    return wrong, 0.0
+
+
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.05, 0.2, 0.6])
+def test_the_bound_of_an_export_holds_as_often_as_it_says(share: float) -> None:
+    assert exports_kept(wrong_rows_bound, share) >= LEAST
+
+
+@pytest.mark.parametrize(("base", "steepness"), POPULATIONS)
+def test_a_threshold_is_kept_as_often_as_it_says(base: float, steepness: float) -> None:
+    assert thresholds_kept(exact, base, steepness) >= LEAST
+
+
+def test_thresholds_from_the_risks_of_all_are_kept_as_often_as_they_say() -> None:
+    chance, kept, certified = np.random.default_rng(13), 0, 0
+    for _ in range(TRIALS):
+        risk = chance.random(1500)
+        wrong = chance.random(1500) < 0.2 * risk
+        audit = chance.permutation(1500)[:300]
+        tested = thresholds_to_test(risk.tolist(), 300, alpha=ALPHA, delta=DELTA)
+        audited = list(zip(risk[audit].tolist(), wrong[audit].tolist(), strict=True))
+        found = certified_threshold(tested, audited, alpha=ALPHA, delta=DELTA)
+        kept += found is None or wrong[risk < found].mean() <= ALPHA
+        certified += found is not None
+    assert kept >= LEAST
+    assert certified > TRIALS / 5
+
+
+def test_too_few_audits_leave_no_threshold_to_test_and_few_only_loose_ones() -> None:
+    assert thresholds_to_test([0.1] * 500, 44, alpha=ALPHA, delta=DELTA) == []
+    spread = [number / 1000 for number in range(1000)]
+    assert min(thresholds_to_test(spread, 50, alpha=ALPHA, delta=DELTA)) == 0.9
+    assert thresholds_to_test([], 300, alpha=ALPHA, delta=DELTA) == []
+    assert thresholds_to_test([0.1] * 500, 300, alpha=ALPHA, delta=DELTA) == [0.1, math.inf]
+
+
+def test_the_loosest_threshold_is_certified_where_nothing_is_wrong() -> None:
+    assert exact([(each, False) for each in np.linspace(0, 1, AUDITS).tolist()]) == max(GRID)
+
+
+def test_in_the_worst_case_a_threshold_is_broken_about_as_often_as_is_allowed() -> None:
+    chance, broken, trials = np.random.default_rng(11), 0, 2000
     for _ in range(trials):
-        risk = chance.random(150)
-        wrong = chance.random(150) < risk / 3
-        found = certified_threshold(grid, list(zip(risk.tolist(), wrong.tolist(), strict=True)), alpha=0.05, delta=0.1)
-        broken += found is not None and found / 6 > 0.05  # of uniform risks below t, t / 6 are wrong
-    assert broken <= 0.1 * trials + 2.33 * np.sqrt(trials * 0.09)
+        wrong = chance.random(150) < ALPHA + 0.001
+        broken += exact([(0.05, bool(each)) for each in wrong]) is not None
+    assert 0.03 * trials < broken <= DELTA * trials
+
+
+@pytest.mark.parametrize("share", [0.05, 0.2])
+def test_a_bound_that_is_too_loose_is_found_out(share: float) -> None:
+    assert exports_kept(scaled_up, share) < LEAST
+
+
+@pytest.mark.parametrize("loose", [as_found, every_threshold_alone])
+def test_a_threshold_that_is_too_loose_is_found_out(loose: Certify) -> None:
+    assert min(thresholds_kept(loose, base, steepness) for base, steepness in POPULATIONS) < LEAST
 
 
 def test_testing_stops_at_the_first_threshold_that_fails() -> None:

@@ -234,3 +234,16 @@ def test_what_reviewers_miss_of_planted_errors_is_added_to_the_promise(store: St
     assert (corrected["sensitivity"], corrected["specificity"], corrected["planted"]) == (0.75, 1.0, 9)
     assert corrected["bound"] == pytest.approx(after["export"]["bound"] / 0.75)
     assert "with reviewers' own errors taken out" in " ".join(promises_text(after))
+
+
+def test_thresholds_are_quantiles_of_the_risks_unless_the_config_fixes_them(store: Store) -> None:
+    config = CONFIG.model_copy(update={"acceptance": AcceptanceConfig(alpha=0.2, delta=0.2)})
+    opened = audited(store, 12, config=config)
+
+    def spread(some: Sequence[Rationale]) -> list[float]:
+        return [0.02 * place for place in range(len(some))]
+
+    found = certification.look(opened, store, config, spread)
+    assert found is not None
+    assert found.threshold == config.acceptance.silver_risk
+    assert found.audited == 12

@@ -2,6 +2,8 @@
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -46,7 +48,9 @@ def test_a_reader_finds_what_reviewers_found() -> None:
     model = reader.fit(cases, wrong, Background(cases, seed=0), seed=0)
     assert model is not None
     assert roc_auc_score(truth, model(fresh)) > 0.8
-    assert model.why(fresh[truth.index(True)])
+    share, why = model.explained(fresh[truth.index(True)])
+    assert why
+    assert share == pytest.approx(model([fresh[truth.index(True)]])[0])
 
 
 def test_cross_fitting_leaks_no_verdict() -> None:
@@ -89,6 +93,38 @@ def test_a_voter_who_is_always_alone_is_believed_less() -> None:
 
 def test_votes_that_cannot_be_read_say_nothing_for_any_answer() -> None:
     assert posterior({0: None, 1: None}, {}) == {}
+
+
+def a_label(number: int, label: str, **fields: Any) -> Doubtful:
+    item = an_item(f"l{number}", question=f"a dog runs {number} times", context="Premise: a dog runs")
+    return Doubtful(item, a_rationale(["so"], label, LABEL, item), LABEL, **fields)
+
+
+def test_the_same_answer_on_items_of_one_context_is_counted() -> None:
+    same, other = a_label(1, "neutral", probabilities=lambda: (0.1, 0.8, 0.1)), a_label(2, "entailment")
+    counts = features(a_label(0, "neutral", beside=[same, other], probabilities=lambda: (0.5, 0.2, 0.3)))
+    assert counts["same answer in the same context"] == 0.5
+    assert counts["student believes"] == pytest.approx(np.log(0.2 / 0.8))
+    assert counts["student believes those with the same answer"] == pytest.approx(np.log(0.8 / 0.2))
+    assert "same answer in the same context" not in features(a_label(0, "neutral"))
+
+
+def test_meanings_are_compared_where_vectors_are_there() -> None:
+    case = a_case(1, ["far away"], siblings=["5"])
+    vectors = {"far away": [0.0, 1.0], "so": [0.6, 0.8]}
+    embed = lambda texts: np.array([vectors.get(text, [1.0, 0.0]) for text in texts], dtype=np.float32)  # noqa: E731
+    counts = features(replace(case, embed=embed))
+    assert counts["nearness to the item"] == 0
+    assert counts["nearness to other samples"] == pytest.approx(0.8)
+
+
+def test_each_sample_has_a_vote_of_its_own_and_a_confidence_to_compare_with() -> None:
+    case = a_case(1, ["so"], siblings=["5", "6"])
+    for sure, each in zip((0.5, 0.9, 0.9), (case.rationale, *case.siblings), strict=True):
+        each.confidence = sure
+    counts = features(case)
+    assert (counts["sample 1 agrees"], counts["sample 2 agrees"]) == (1, -1)
+    assert counts["confidence above other samples"] == pytest.approx(-np.log(9))
 
 
 def steps_of(bad: int | None) -> list[str]:

@@ -40,10 +40,12 @@ class Doubtful:
     """The answers that a trained student gives after 0, 1, ... steps of the rationale."""
     likelihoods: Callable[[], Sequence[float]] | None = None
     """Mean log-probability of a token of each step, by a trained student that writes steps."""
-    embed: Callable[[Sequence[str]], NDArray[np.float32]] | None = None
-    """Texts as vectors of length 1, (texts, dimensions)."""
     probabilities: Callable[[], Sequence[float]] | None = None
     """Of the allowed answers, in their order, by a trained student that sees the item alone."""
+    beside: Sequence["Doubtful"] = ()
+    """What the teacher said of other items with the same context."""
+    embed: Callable[[Sequence[str]], NDArray[np.float32]] | None = None
+    """Texts as vectors of length 1, (texts, dimensions)."""
     decided: "Decided | None" = None
     """What people settled on for other items."""
     reader: "Reader | None" = None

@@ -3,6 +3,9 @@
 import math
 import re
 from collections.abc import Container, Iterable
+from functools import lru_cache
+
+import numpy as np
 
 from loop.answer import AnswerKind
 from loop.checks.doubt import Doubtful
@@ -14,16 +17,18 @@ HEDGES = word_set("may might maybe could possibly probably likely perhaps seems 
 DENIALS = word_set("not no never cannot can't isn't doesn't don't without neither nor none nothing")
 MOST_CHARACTERS = 20_000
 """Of a text, what is counted; the rest is not looked at."""
+MOST_BESIDE = 10
+"""Items with the same context that are looked at."""
+CERTAIN = 1e-4
 
 
 def features(case: Doubtful) -> dict[str, float]:
-    """Named counts and shares of one rationale, most of them in the unit interval."""
+    """Named counts, shares and log-odds of one rationale."""
     item, text = case.item.text[:MOST_CHARACTERS], "\n".join(case.rationale.steps)[:MOST_CHARACTERS]
     found = _writing(item, text, case) | _use(item, text, case) | _samples(text, case)
     if case.task.answer is AnswerKind.NUMBER:
         found |= _quantities(item, text, case)
-    if case.rationale.confidence is not None:
-        found["confidence"] = case.rationale.confidence
+    found |= _confidence(case) | _beliefs(case) | _meanings(item, text, case)
     given = case.rationale.parsed
     if given is not None and given.kind is AnswerKind.LABEL:
         found |= {f"{name} if {given.value}": value for name, value in found.items()}
@@ -87,7 +92,77 @@ def _samples(text: str, case: Doubtful) -> dict[str, float]:
         "another answer leads": float(most > same),
         "answers per sample": len(set(answers)) / n,
         "words supported by other samples": sum(support) / len(support),
+        **{
+            f"sample {each.sample} agrees": 1.0 if each.answer == case.rationale.answer else -1.0
+            for each in case.siblings
+            if each.answer is not None
+        },
     }
+
+
+def _confidence(case: Doubtful) -> dict[str, float]:
+    """How sure the teacher was, and how much surer than of its other samples."""
+    if case.rationale.confidence is None:
+        return {}
+    own = log_odds(case.rationale.confidence)
+    others = [log_odds(each.confidence) for each in case.siblings if each.confidence is not None]
+    if not others:
+        return {"confidence": own}
+    return {
+        "confidence": own,
+        "confidence above other samples": own - sum(others) / len(others),
+        "confidence of other samples": sum(others) / len(others),
+    }
+
+
+def _beliefs(case: Doubtful) -> dict[str, float]:
+    """How far the student believes the answer, and what was answered on items with the same context."""
+    own = _believed(case)
+    found = {} if own is None else {"student believes": own}
+    beside = [each for each in case.beside[:MOST_BESIDE] if each.rationale.answer is not None]
+    if beside:
+        same = [each for each in beside if each.rationale.answer == case.rationale.answer]
+        found |= {
+            "items with the same context": math.log1p(len(beside)),
+            "same answer in the same context": len(same) / len(beside),
+            "another answer in the same context": float(len(same) < len(beside)),
+        }
+        believed = [share for each in same if (share := _believed(each)) is not None]
+        found["student believes those with the same answer"] = sum(believed)
+    return found
+
+
+def _believed(case: Doubtful) -> float | None:
+    """The log-odds that the student gives the answer, from the item alone."""
+    given = case.rationale.parsed
+    if given is None or given.value not in case.task.labels or case.probabilities is None:
+        return None
+    shares = case.probabilities()
+    place = list(case.task.labels).index(given.value)
+    return log_odds(shares[place]) if place < len(shares) else None
+
+
+def _meanings(item: str, text: str, case: Doubtful) -> dict[str, float]:
+    """How near the rationale's meaning is to that of the item, its parts, the answer and the other samples."""
+    if case.embed is None:
+        return {}
+    parts = [part for part in item.split("\n") if part.strip()] or [""]
+    others = ["\n".join(each.steps)[:MOST_CHARACTERS] for each in case.siblings]
+    own, whole, first, last, answer, *samples = case.embed(
+        [text, item, parts[0], parts[-1], _answer_text(case), *others]
+    )
+    found = {
+        "nearness to the item": own @ whole,
+        "nearness to the first part": own @ first,
+        "nearness to the last part": own @ last,
+        "nearness to the answer": own @ answer,
+        "nearness of first and last part": first @ last,
+        "nearness of item and answer": whole @ answer,
+    }
+    if samples:
+        near = np.array(samples) @ own
+        found |= {"nearness to other samples": near.mean(), "nearness to the nearest sample": near.max()}
+    return {name: float(value) for name, value in found.items()}
 
 
 def _quantities(item: str, text: str, case: Doubtful) -> dict[str, float]:
@@ -124,12 +199,20 @@ def _answer_text(case: Doubtful) -> str:
     return case.rationale.stated[:MOST_CHARACTERS]
 
 
-def _words(text: str) -> list[str]:
-    return WORD.findall(text.casefold())
+def log_odds(share: float) -> float:
+    """The log-odds of a share, kept finite."""
+    share = min(1 - CERTAIN, max(CERTAIN, share))
+    return math.log(share / (1 - share))
 
 
-def _numbers(text: str) -> list[float]:
-    return [float(found.replace(",", "")) for found in NUMBER.findall(text) if len(found) < 16]
+@lru_cache(maxsize=10_000)
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(WORD.findall(text.casefold()))
+
+
+@lru_cache(maxsize=10_000)
+def _numbers(text: str) -> tuple[float, ...]:
+    return tuple(float(found.replace(",", "")) for found in NUMBER.findall(text) if len(found) < 16)
 
 
 def _inside(some: Iterable[object], others: Container[object]) -> float:

@@ -1,7 +1,8 @@
 """A reader that learned from people's verdicts which rationales are wrong.
 
-Logistic regression on counts (`features`), on the votes of the other samples weighed by how reliable each voter is
-(`votes`), and on words through two more logistic regressions: one on the words of rationales that people judged, one
+Logistic regression on counts (`features`), which say too what the student believes, what was answered in the same
+context and how near the meanings are; on the votes of the other samples weighed by how reliable each voter is
+(`votes`); and on words through two more logistic regressions: one on the words of rationales that people judged, one
 that says how usual the answer is for such an item and such a rationale, learned from all rationales, judged or not.
 """
 
@@ -10,7 +11,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import logit
 from sklearn.feature_extraction import DictVectorizer
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
@@ -20,7 +20,7 @@ from sklearn.preprocessing import StandardScaler
 
 from loop.answer import AnswerKind
 from loop.checks.doubt import Check, Doubt, Doubtful, Need
-from loop.checks.features import MOST_CHARACTERS, features
+from loop.checks.features import CERTAIN, MOST_CHARACTERS, features, log_odds
 from loop.checks.votes import Votes, posterior, reliabilities
 from loop.config import ChecksConfig
 
@@ -29,7 +29,6 @@ FEWEST = 20
 """Verdicts, and of each kind a quarter of it, below which there is no reader."""
 SHRINKAGE = 0.03
 """Inverse strength of the regression on counts (`C`), chosen on train splits."""
-CERTAIN = 1e-4
 Floats = NDArray[np.float64]
 
 
@@ -39,16 +38,17 @@ class Background:
     def __init__(self, cases: Sequence[Doubtful], *, seed: int) -> None:
         self._reliable = reliabilities([_votes(case) for case in cases])
         self._usual = _Usual(cases, seed)
+        self._cases = {id(case): case for case in cases}
         self._known: dict[int, dict[str, float]] = {}
-        self._cases = cases
-        self._known = {id(case): counts for case, counts in zip(cases, self._fresh(cases), strict=True)}
 
     def counts(self, cases: Sequence[Doubtful]) -> list[dict[str, float]]:
-        """Named counts of each rationale."""
-        fresh = iter(self._fresh([case for case in cases if id(case) not in self._known]))
-        return [self._known[id(case)] if id(case) in self._known else next(fresh) for case in cases]
+        """Named counts of each rationale; those of the background's own are counted once."""
+        new = [case for case in cases if id(case) not in self._known]
+        found = {id(case): counts for case, counts in zip(new, self._counted(new), strict=True)}
+        self._known |= {number: counts for number, counts in found.items() if number in self._cases}
+        return [self._known[id(case)] if id(case) in self._known else found[id(case)] for case in cases]
 
-    def _fresh(self, cases: Sequence[Doubtful]) -> list[dict[str, float]]:
+    def _counted(self, cases: Sequence[Doubtful]) -> list[dict[str, float]]:
         usual = self._usual(cases)
         return [features(case) | usual[number] | self._voted(case) for number, case in enumerate(cases)]
 
@@ -56,7 +56,7 @@ class Background:
         if not case.siblings:
             return {}
         right = posterior(_votes(case), self._reliable).get(case.rationale.answer, 0.0)
-        return {"weighed votes": _log_odds(right)}
+        return {"weighed votes": log_odds(right)}
 
 
 class Reader:
@@ -79,10 +79,12 @@ class Reader:
         found = self._model.predict_proba(self._scaled(cases))[:, 1] if cases else np.zeros(0)
         return np.clip(np.asarray(found, dtype=np.float64), CERTAIN, 1 - CERTAIN)
 
-    def why(self, case: Doubtful) -> list[str]:
-        """The counts that speak most for the rationale being wrong, the strongest first."""
-        parts = self._model[0].transform(self._scaled([case]))[0] * self._model[1].coef_[0]
-        return [str(self._names.feature_names_[at]) for at in np.argsort(-parts)[:3] if parts[at] > 0]
+    def explained(self, case: Doubtful) -> tuple[float, list[str]]:
+        """The probability that it is wrong, and the counts that speak most for that, the strongest first."""
+        scaled = self._model[0].transform(self._scaled([case]))
+        parts = scaled[0] * self._model[1].coef_[0]
+        share = float(np.clip(self._model[1].predict_proba(scaled)[0, 1], CERTAIN, 1 - CERTAIN))
+        return share, [str(self._names.feature_names_[at]) for at in np.argsort(-parts)[:3] if parts[at] > 0]
 
     def _scaled(self, cases: Sequence[Doubtful]) -> Floats:
         words = self._words.predict_proba([_text(case) for case in cases])[:, 1]
@@ -90,11 +92,7 @@ class Reader:
 
     def _counted(self, cases: Sequence[Doubtful], words: Floats) -> list[dict[str, float]]:
         counts = self._background.counts(cases)
-        return [each | {"wording": _log_odds(share)} for each, share in zip(counts, words, strict=True)]
-
-
-def _log_odds(share: float) -> float:
-    return float(logit(np.clip(share, CERTAIN, 1 - CERTAIN)))
+        return [each | {"wording": log_odds(share)} for each, share in zip(counts, words, strict=True)]
 
 
 class _Usual:
@@ -124,29 +122,31 @@ class _Usual:
                 if given is not None and given.value in labels:
                     known = self._known.get(id(case))
                     shares = fresh[number] if known is None else unseen[known]
-                    found[number][f"answer usual for the {name}"] = _log_odds(shares[labels.index(given.value)])
+                    found[number][f"answer usual for the {name}"] = log_odds(shares[labels.index(given.value)])
         return found
 
 
 def fit(cases: Sequence[Doubtful], wrong: Sequence[bool], background: Background, *, seed: int) -> Reader | None:
     """A reader of these verdicts; None where they are too few."""
-    few = FEWEST // 4
-    if len(cases) < FEWEST or not few <= sum(wrong) <= len(wrong) - few:
-        return None
-    return Reader(cases, wrong, background, seed=seed)
+    return Reader(cases, wrong, background, seed=seed) if _are_enough(wrong) else None
 
 
 def cross_fitted(
     cases: Sequence[Doubtful], wrong: Sequence[bool], background: Background, *, seed: int
 ) -> Floats | None:
     """For each case the probability by a reader that did not see its verdict; None where there is no reader."""
-    if fit(cases, wrong, background, seed=seed) is None:
+    if not _are_enough(wrong):
         return None
     found, truth = np.zeros(len(cases)), np.array(wrong)
     for learn, test in StratifiedKFold(FOLDS, shuffle=True, random_state=seed).split(truth, truth):
         reader = Reader([cases[at] for at in learn], truth[learn].tolist(), background, seed=seed)
         found[test] = reader([cases[at] for at in test])
     return found
+
+
+def _are_enough(wrong: Sequence[bool]) -> bool:
+    few = FEWEST // 4
+    return len(wrong) >= FEWEST and few <= sum(wrong) <= len(wrong) - few
 
 
 def _words() -> Pipeline:
@@ -178,10 +178,9 @@ def reads_wrong(doubtful: Doubtful, config: ChecksConfig) -> list[Doubt]:  # noq
     """A doubt as heavy as the reader thinks the rationale likely to be wrong."""
     if doubtful.reader is None:
         return []
-    (share,) = doubtful.reader([doubtful])
-    why = "; ".join(doubtful.reader.why(doubtful))
+    share, why = doubtful.reader.explained(doubtful)
     evidence = f"reads like rationales that reviewers found wrong ({share:.0%})"
-    return [Doubt("reader", None, evidence + (f": {why}" if why else ""), float(share))]
+    return [Doubt("reader", None, evidence + (f": {'; '.join(why)}" if why else ""), share)]
 
 
 CHECK = Check("reader", reads_wrong, milliseconds=5, needs=frozenset({Need.VERDICTS}))

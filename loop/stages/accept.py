@@ -10,8 +10,8 @@ from loop.config import Config
 from loop.ports import Silent
 from loop.records import Decision, DecisionKind, Query, Rationale, Round, Stage
 from loop.stages.judging import Judging
-from loop.stages.looking import Looking, learned
-from loop.stages.parts import Parts, id_of, is_reply, student_in_force
+from loop.stages.looking import learned, looking
+from loop.stages.parts import Parts, id_of, is_reply
 from loop.stages.review import certified
 from loop.store import certificates, decisions, rationales, reviews, rounds
 from loop.store.database import Store
@@ -54,7 +54,7 @@ def _hold_back(current: Round, store: Store, parts: Parts, config: Config, limit
     certificates.note_passing(store, id_of(current), passing)
 
     def rescored(some: Sequence[Rationale]) -> list[float]:
-        looked_at = Looking(current, store, student_in_force(current, store, parts), config)
+        looked_at = looking(current, store, parts, config)
         knowing = learned(current, store, looked_at, config)
         cases = [knowing.knows(case) for case in looked_at(some)]
         objections = Judging(current, store, parts, config)(cases, Silent())

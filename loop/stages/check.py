@@ -15,7 +15,7 @@ from loop.ports import Student
 from loop.query import select
 from loop.records import CONTROL, Author, Flag, Rationale, Risk, Round, Stage
 from loop.stages.judging import Judging
-from loop.stages.looking import Looking, learned
+from loop.stages.looking import Looking, learned, looking
 from loop.stages.parts import PIECE, Parts, id_of, seed_of, student_in_force
 from loop.stages.review import wanted
 from loop.store import items, planted, rationales, rounds
@@ -26,12 +26,12 @@ def check_rationales(current: Round, store: Store, parts: Parts, config: Config)
     """Check what was asked, then what is planted among it, which has learned nothing from its own items."""
     student = student_in_force(current, store, parts)
     checking = _Checking(current, store, parts, config)
-    looked_at = Looking(current, store, student, config)
+    looked_at = looking(current, store, parts, config)
     checking(rationales.unchecked(store, id_of(current)), looked_at, learned(current, store, looked_at, config))
     _plant(current, store, student, config)
     bad = rationales.unchecked(store, id_of(current), planted=True)
     if bad:
-        looked_at, unseen = Looking(current, store, student, config), {each.item_key for each in bad}
+        looked_at, unseen = looking(current, store, parts, config), {each.item_key for each in bad}
         checking(bad, looked_at, learned(current, store, looked_at, config, unseen=unseen))
     checking.say()
     return rounds.enter(store, current, Stage.REVIEW, review_opened_at=datetime.now(UTC))

@@ -1,10 +1,13 @@
 """What checks compare a rationale with, and what verdicts on earlier rounds teach."""
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from loop import certification
 from loop.checks import neighbours
@@ -14,9 +17,11 @@ from loop.checks.risk import RiskModel
 from loop.config import Config, ReviewConfig
 from loop.ports import Student
 from loop.records import DecisionKind, Item, Rationale, RiskFit, Round, Split
-from loop.stages.parts import id_of, is_reply, seed_of
-from loop.store import decisions, items, rationales, rounds
+from loop.stages.parts import Parts, id_of, is_reply, seed_of
+from loop.store import checkpoints, decisions, items, rationales, rounds
 from loop.store.database import Store
+
+Embedder = Callable[[Sequence[str]], NDArray[np.float32]]
 
 
 class Looking:
@@ -25,9 +30,12 @@ class Looking:
     What the student said of an item when it was picked is that of the round that asked it.
     """
 
-    def __init__(self, current: Round, store: Store, student: Student | None, config: Config) -> None:
-        self._store, self._student, self._config = store, student, config
+    def __init__(
+        self, current: Round, store: Store, student: Student | None, config: Config, *, embed: Embedder | None = None
+    ) -> None:
+        self._store, self._student, self._config, self._embed = store, student, config, embed
         self._scored = cache(self._scores)
+        self._contexts = rationales.by_context(store, current.run)
         gold = [
             (item, rationale.parsed)
             for item, rationale, decision in decisions.decided(store, current.run)
@@ -38,7 +46,18 @@ class Looking:
     def __call__(self, some: Sequence[Rationale]) -> list[Doubtful]:
         """Each rationale as the checks look at it."""
         wanted = items.existing(self._store, [rationale.item_key for rationale in some])
-        return [self._case(wanted[rationale.item_key], rationale) for rationale in some]
+        cases = [self._case(wanted[rationale.item_key], rationale) for rationale in some]
+        return [replace(case, beside=self._beside(case)) for case in cases]
+
+    def _beside(self, case: Doubtful) -> list[Doubtful]:
+        """What the teacher had said by then of other items with the same context."""
+        shared = self._contexts.get(case.item.context, []) if case.item.context else []
+        known = {
+            other.key: (other, rationale)
+            for other, rationale in shared
+            if rationale.round_id <= case.rationale.round_id
+        }
+        return [self._case(other, rationale) for key, (other, rationale) in known.items() if key != case.item.key]
 
     def _scores(self, round_id: int) -> Mapping[str, Mapping[str, Any]]:
         return {score.item_key: score.parts for score in rounds.scores(self._store, round_id)}
@@ -55,15 +74,37 @@ class Looking:
             student=self._scored(rationale.round_id).get(item.key),
             after=(lambda: writer.answers_after([item], [parts])[0]) if writer is not None else None,
             likelihoods=(lambda: writer.step_likelihoods([item], [rationale.steps])[0]) if writer is not None else None,
-            embed=(lambda texts: student.embed([_as_item(text) for text in texts])) if student is not None else None,
+            embed=self._embed,
             probabilities=cache(lambda: student.probabilities([item])[0]) if student is not None else None,
             decided=self._decided,
         )
 
 
-def _as_item(text: str) -> Item:
-    """A text in the form that students embed."""
-    return Item(key="", question=text, split=Split.POOL, text_hash="")
+def looking(current: Round, store: Store, parts: Parts, config: Config) -> Looking:
+    """As a round looks: with the student in force, or under a certified threshold with that of the round it is from."""
+    source = _learns_as(current, store, config)
+    past = [each for each in rounds.all_rounds(store, current.run) if each.number < source.number and each.student_id]
+    folder = checkpoints.get(store, past[-1].student_id or 0).folder if past else None
+    student = None if folder is None else parts.trainer.student(parts.folder / folder)
+    return Looking(
+        current, store, student, config, embed=_embedder(parts) if config.student.kind == "encoder" else None
+    )
+
+
+def _embedder(parts: Parts) -> Embedder:
+    """Vectors of texts by the untrained student, whose meanings no round changes."""
+    student = parts.trainer.student(None)
+    return lambda texts: student.embed(
+        [Item(key=str(at), question=text, split=Split.POOL, text_hash="") for at, text in enumerate(texts)]
+    )
+
+
+def _learns_as(current: Round, store: Store, config: Config) -> Round:
+    """The round whose model this one uses: itself, or the one that a certified threshold is from."""
+    stored = rationales.risk_fit(store, id_of(current))
+    relied_on = certification.threshold_in_force(store, current, config) if stored is None else None
+    fixed = stored or (None if relied_on is None else rationales.risk_fit(store, relied_on.round_id))
+    return current if fixed is None else rounds.by_id(store, fixed.learned_in or fixed.round_id)
 
 
 def learned(
@@ -73,11 +114,9 @@ def learned(
 
     Under a certified threshold the round learns what the one that was looked at had learned, and nothing else.
     """
-    stored = rationales.risk_fit(store, id_of(current))
-    relied_on = certification.threshold_in_force(store, current, config) if stored is None else None
-    fixed = stored or (None if relied_on is None else rationales.risk_fit(store, relied_on.round_id))
+    stored, source = rationales.risk_fit(store, id_of(current)), _learns_as(current, store, config)
+    fixed = rationales.risk_fit(store, id_of(source))
     until = datetime.now(UTC) if fixed is None else fixed.fitted_at
-    learned_in = None if fixed is None else fixed.learned_in or fixed.round_id
     past = [each for each in rationales.judged(store, current.run, until) if each.item.key not in unseen]
     bodies = {each.id: rounds.config_of(store, each) for each in rounds.all_rounds(store, current.run)}
     judged = [
@@ -91,7 +130,6 @@ def learned(
         )
         for case, each in zip(looked_at([each.rationale for each in past]), past, strict=True)
     ]
-    source = current if learned_in is None else rounds.by_id(store, learned_in)
     certifying = {query.item_key for query in rounds.queries(store, id_of(source)) if query.certify}
     seen = [each for each in rationales.of_round(store, id_of(source)) if is_reply(each)]
     pool = looked_at([each for each in seen if each.item_key not in certifying])
@@ -105,7 +143,7 @@ def learned(
                 weights=dict((fixed or found.risk).weights),
                 reviewed=(fixed or found.risk).reviewed,
                 fitted_at=until,
-                learned_in=learned_in,
+                learned_in=None if fixed is None else fixed.round_id,
             ),
         )
     return replace(found, risk=RiskModel(stored.base, stored.weights, stored.reviewed))

@@ -74,6 +74,22 @@ def siblings(store: Store, rationale: Rationale) -> list[Rationale]:
         return list(session.exec(query))
 
 
+def by_context(store: Store, run: str) -> dict[str, list[tuple[Item, Rationale]]]:
+    """Items with a context that the teacher was asked about, by context, with their first rationales, oldest first."""
+    query = (
+        select(Item, Rationale)
+        .join(Rationale, col(Rationale.item_key) == Item.key)
+        .join(Round, col(Round.id) == Rationale.round_id)
+        .where(Round.run == run, Item.context != "", Rationale.author == Author.TEACHER, Rationale.sample == 0, REAL)
+        .order_by(col(Rationale.id))
+    )
+    found: defaultdict[str, list[tuple[Item, Rationale]]] = defaultdict(list)
+    with store.reading() as session:
+        for item, rationale in session.exec(query):
+            found[item.context].append((item, rationale))
+    return found
+
+
 def keep_checked(store: Store, risks: Sequence[Risk], flags: Sequence[Flag]) -> None:
     """Store what the checks found on one piece."""
     with store.writing() as session:

@@ -17,6 +17,7 @@ import os
 import random
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -56,21 +57,24 @@ RANKED = 3.0
 """A set is ranked where the full pool is this many standard deviations over seeds above the first round."""
 PEERS = ("peer margin", "peer badge", "peer coreset", "peer typiclust")
 FULL, RANDOM, OURS = "full pool", "random", "explanation_divergence"
-DIVERSE = "explanation_divergence, diverse"
+ALIKE = "explanation_divergence, however alike"
+"""Without groups, to see what they are worth."""
 METHODS = (
     RANDOM,
     FULL,
     OURS,
-    DIVERSE,
+    ALIKE,
     "margin",
     *PEERS,
     *(name for name in ACQUISITIONS if name not in (RANDOM, OURS, "margin")),
 )
-SMALL = (RANDOM, FULL, OURS, DIVERSE, *PEERS)
+SMALL = (RANDOM, FULL, OURS, ALIKE, *PEERS)
 """The methods on sets whose student takes minutes a round."""
 INPUT_PRICE, OUTPUT_PRICE = 0.15, 0.6
 """US dollars per million tokens."""
 RESAMPLES = 10_000
+PAIRS = 3
+"""A peer and a spend ratio count from so many seeds that both have."""
 SOURCES = [
     "benchmarks/efficiency.py",
     "loop/query/acquisition.py",
@@ -162,8 +166,8 @@ def run_cell(data: Path, name: str, method: str, seed: int) -> Row:
         elif method in PEERS:
             asked = [*asked, *_peer(method, left, [said[key] for key in asked], seed)]
         else:
-            cost = {item.key: _price(said[item.key], world.task) for item in left}
-            asked = [*asked, *_ours(method, student, left, cost, [said[key] for key in asked], seed)]
+            there = [said[key] for key in asked]
+            asked = [*asked, *_ours(method, student, left, _expected(left, there, world.task), there, seed)]
     return {
         "set": name,
         "method": method,
@@ -183,11 +187,14 @@ def _ours(
     asked: Sequence[Example],
     seed: int,
 ) -> list[str]:
-    """The keys that a round would pick with default settings, without a control arm and without reviews."""
-    name, diversity = (OURS, 3) if method == DIVERSE else (method, 1)
-    query = QueryConfig.model_validate(
-        {"acquisition": name, "batch_size": BATCH, "random_share": 0.0, "diversity": diversity}
-    )
+    """The keys that a round would pick with default settings, without a control arm and without reviews.
+
+    The groups of alike items belong to ours; what others score is picked however alike, as their papers have it.
+    """
+    name = OURS if method == ALIKE else method
+    query = QueryConfig.model_validate({"acquisition": name, "batch_size": BATCH, "random_share": 0.0})
+    if method != OURS:
+        query = query.model_copy(update={"diversity": 1})
     drawn = seed * 100 + len(asked)
     candidates = select.candidates(left, size=query.candidates * BATCH, seed=drawn)
     signals = ACQUISITIONS[name][1]
@@ -241,8 +248,24 @@ def _minilm() -> Student:
 
 def _price(example: Example, task: TaskConfig) -> float:
     """Dollars for asking about an item: its prompt and reply at four characters a token."""
-    sent = sum(len(message["content"]) for message in request_for(example.item, task, TeacherConfig(), (), 0).messages)
-    got = len(written(example.steps, example.answer.value, structured=True))
+    return _usd(_prompt_length(example.item, task), _reply_length(example))
+
+
+def _expected(left: Sequence[Item], asked: Sequence[Example], task: TaskConfig) -> dict[str, float]:
+    """By key, what asking is expected to cost: how long a reply will be is only known from those that came before."""
+    reply = float(np.mean([_reply_length(each) for each in asked]))
+    return {item.key: _usd(_prompt_length(item, task), reply) for item in left}
+
+
+def _prompt_length(item: Item, task: TaskConfig) -> int:
+    return sum(len(message["content"]) for message in request_for(item, task, TeacherConfig(), (), 0).messages)
+
+
+def _reply_length(example: Example) -> int:
+    return len(written(example.steps, example.answer.value, structured=True))
+
+
+def _usd(sent: float, got: float) -> float:
     return (sent * INPUT_PRICE + got * OUTPUT_PRICE) / 4 / 1e6
 
 
@@ -373,22 +396,35 @@ def figures_of(cells: Sequence[Row]) -> tuple[dict[str, Any], list[str]]:
         if len(first) < 2 or room < RANKED * noise:
             notes.append(f"{said}; under {RANKED:g} standard deviations over seeds ({noise:.3f}), so not ranked")
             continue
-        notes.append(f"{said}, standard deviation over seeds {noise:.3f}")
+        notes.append(f"{said}, standard deviation over seeds {noise:.3f}; {_seeds(by_method)}")
         goal = GOOD_ENOUGH * float(np.mean(full))
         found[f"auc_gain_random.{name}"] = _gain(by_method[OURS], by_method[RANDOM])
-        peers = [by_method[peer] for peer in PEERS if by_method.get(peer, {}).keys() >= by_method[OURS].keys()]
-        if peers:
-            best = max(peers, key=lambda peer: np.mean([_area(cell) for cell in peer.values()]))
-            found[f"auc_gain_best_peer.{name}"] = _gain(by_method[OURS], best)
-            notes.append(f"{name}: the best peer by area under the curve is {next(iter(best.values()))['method']}")
+        gains = {
+            peer: _gain(by_method[OURS], by_method[peer])
+            for peer in PEERS
+            if len(by_method.get(peer, {}).keys() & by_method[OURS].keys()) >= PAIRS
+        }
+        if gains:
+            best = min(gains, key=lambda peer: gains[peer]["value"])
+            found[f"auc_gain_best_peer.{name}"] = gains[best]
+            notes.append(f"{name}: the best peer, over the seeds that both have, is {best}")
         spends = {method: [_spend(cell, goal) for cell in by_method[method].values()] for method in (OURS, RANDOM)}
         for method, some in spends.items():
             censored = sum(each is None for each in some)
             notes.append(f"{name}: {method} did not reach {goal:.3f} in {censored} of {len(some)} seeds (censored)")
-        ratio_ = _spend_ratio(by_method[OURS], by_method[RANDOM], goal)
-        if ratio_ is not None:
-            found[f"spend_ratio_random.{name}"] = ratio_
+        pairs = _spends(by_method[OURS], by_method[RANDOM], goal)
+        if len(pairs) >= PAIRS:
+            found[f"spend_ratio_random.{name}"] = _spend_ratio(pairs)
+            notes.append(f"{name}: the spend ratio is over the {len(pairs)} seeds in which both reached the goal")
     return found, notes
+
+
+def _seeds(by_method: Mapping[str, Mapping[int, Row]]) -> str:
+    """How many seeds each method has, those with as many together."""
+    counted: dict[int, list[str]] = {}
+    for method, cells in by_method.items():
+        counted.setdefault(len(cells), []).append(method)
+    return "; ".join(f"{count} seeds: {', '.join(sorted(counted[count]))}" for count in sorted(counted, reverse=True))
 
 
 def _gain(ours: Mapping[int, Row], theirs: Mapping[int, Row]) -> Row:
@@ -416,13 +452,15 @@ def _spend(cell: Row, goal: float) -> float | None:
     return None
 
 
-def _spend_ratio(ours: Mapping[int, Row], theirs: Mapping[int, Row], goal: float) -> Row | None:
-    """Our spend to the goal over theirs, over the seeds in which both reach it; None where under three do."""
+def _spends(ours: Mapping[int, Row], theirs: Mapping[int, Row], goal: float) -> list[tuple[float, float]]:
+    """Our spend to the goal and theirs, of the seeds in which both reach it."""
     seeds = sorted(ours.keys() & theirs.keys())
-    pairs = [(_spend(ours[seed], goal), _spend(theirs[seed], goal)) for seed in seeds]
-    both = np.array([pair for pair in pairs if None not in pair], dtype=float)
-    if len(both) < 3:
-        return None
+    both = [(_spend(ours[seed], goal), _spend(theirs[seed], goal)) for seed in seeds]
+    return [(one, other) for one, other in both if one is not None and other is not None]
+
+
+def _spend_ratio(pairs: Sequence[tuple[float, float]]) -> Row:
+    both = np.array(pairs)
     rows = np.random.default_rng(0).integers(len(both), size=(RESAMPLES, len(both)))
     drawn = both[rows].mean(axis=1)
     low, high = np.quantile(drawn[:, 0] / drawn[:, 1], [0.025, 0.975])
@@ -444,7 +482,7 @@ def _write(file: Path, cells: Sequence[Row]) -> None:
         "interval": "95 % paired bootstrap over seeds",
         "peer": f"scikit-activeml {version('scikit-activeml')}, logistic regression on frozen MiniLM embeddings",
         "prices": f"{INPUT_PRICE} and {OUTPUT_PRICE} dollars per million tokens at four characters a token, not paid",
-        "older_code": sum(cell["code"] != CODE for cell in cells),
+        "cells_of_older_code": dict(Counter(cell["method"] for cell in cells if cell["code"] != CODE)),
         "notes": notes,
     }
     write(file, "efficiency", settings=settings, figures=figures, sources=SOURCES, cells=list(cells))

@@ -146,8 +146,9 @@ class QueryConfig(Table):
     top_p: float = Field(default=0.95, gt=0, le=1)
     """Nucleus of the sampling."""
     intra: Literal["flips", "jensen_shannon", "leave_one_out"] = "flips"
-    """Divergence within one explanation: late-weighted flips of the answer as steps are added, the Jensen-Shannon
-    divergence of the answers' probabilities (labels and choices only), or flips as single steps are left out."""
+    """Divergence within one explanation: late-weighted flips of the answer as steps are added (of labels and choices,
+    how probable they are), the Jensen-Shannon divergence of the answers' probabilities (labels and choices only), or
+    flips as single steps are left out."""
     intra_weight: float = Field(default=0.5, ge=0, le=1)
     """Weight of the divergence within one explanation; the divergence between explanations gets the rest."""
     random_share: float = Field(default=0.1, ge=0, le=1)
@@ -156,9 +157,10 @@ class QueryConfig(Table):
     """Share of the picks that is spread over the domains by how far the student lags behind the teacher in each."""
     duplicate_similarity: float = Field(default=0.9, gt=0, le=1)
     """An item is passed over where its words, in runs of three, overlap so much with a pick's (Jaccard); 1: never."""
-    diversity: int = Field(default=1, ge=1)
+    diversity: int = Field(default=3, ge=1)
     """So many times the batch, the best by value, are grouped by their embeddings, and the best of each group is picked
-    (Cluster-Margin, arXiv 2107.14263); 1: the best are picked, however alike."""
+    (Cluster-Margin, arXiv 2107.14263); 1: the best are picked, however alike. `coreset`, `badge` and `typiclust` choose
+    whole sets and never look at it."""
     cost_weight: float = Field(default=1.0, ge=0, le=1)
     """Exponent of the expected cost, in shares of both budgets, by which an item's value is divided; 0: cost is not
     looked at. `coreset`, `badge` and `typiclust` never look at it."""

@@ -70,8 +70,8 @@ class Explanation:
     answer: Answer | None
     text: str = ""
     """As generated."""
-    extractive: bool = False
-    """Whether the steps are parts of the item, the most important first, so that their order says something."""
+    probabilities: tuple[float, ...] = ()
+    """Of the allowed answers, in their order, where the student has them without being asked again."""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,11 +16,12 @@ from loop.config import QueryConfig
 from loop.ports import Explanation, Forced, StudentPrediction
 from loop.query.divergence import (
     divergences,
+    expected_disagreement,
+    expected_flips,
     flip_rate,
     late_weighted_flips,
     left_out_changes,
     mean_jensen_shannon,
-    order_disagreement,
     rank_average,
     vote_entropy,
 )
@@ -176,19 +179,37 @@ def test_the_form_says_after_which_parts_of_the_explanation_answers_are_forced()
     assert (flips["intra"], left_out["intra"]) == (pytest.approx(1 / 3), 0.5)
 
 
-def test_evidence_in_the_same_order_does_not_disagree_and_other_evidence_does() -> None:
-    assert order_disagreement([("a", "b", "c")] * 3) == 0.0
-    assert order_disagreement([("a", "b"), ("c", "d")]) == 1.0
-    # Depths 1..3 of (a, b, c) and (b, a, c) share 0/1, 2/2, 3/3.
-    assert order_disagreement([("a", "b", "c"), ("b", "a", "c")]) == pytest.approx(1 / 3)
+def test_with_certain_answers_expected_flips_are_the_counted_ones() -> None:
+    for values in ((7, 7, 9, 12, 12), (1, 2, 2, 2), (5, 5, 5), (5,)):
+        certain = [tuple(float(value == each) for each in sorted(set(values))) for value in values]
+        assert expected_flips(certain) == pytest.approx(late_weighted_flips(numbers(*values)))
 
 
-def test_what_comes_first_weighs_most_in_the_order_of_evidence() -> None:
-    first = order_disagreement([("a", "b", "c", "d"), ("b", "a", "c", "d")])
-    last = order_disagreement([("a", "b", "c", "d"), ("a", "b", "d", "c")])
-    assert first > last > 0
+def test_unsure_answers_flip_with_the_probability_that_two_of_them_differ() -> None:
+    assert expected_flips([(0.5, 0.5), (0.8, 0.2)]) == pytest.approx(0.5)
+    # 1/3 of the first step's 0.5 and 2/3 of the second's 1 - 0.8 * 0.9 - 0.2 * 0.1.
+    assert expected_flips([(0.5, 0.5), (0.8, 0.2), (0.9, 0.1)]) == pytest.approx((0.5 + 2 * 0.26) / 3)
 
 
-def test_a_missing_explanation_shares_no_evidence() -> None:
-    assert order_disagreement([(), ()]) == 0.0
-    assert order_disagreement([("a",), ("a",), ()]) == pytest.approx(2 / 3)
+def test_disagreement_is_the_mean_over_pairs_of_the_probability_to_differ() -> None:
+    rows = np.random.default_rng(0).dirichlet([1, 1, 1], size=4)
+    pairs = [1 - one @ other for number, one in enumerate(rows) for other in rows[:number]]
+    assert expected_disagreement([tuple(row) for row in rows]) == pytest.approx(np.mean(pairs))
+    assert expected_disagreement([(1.0, 0.0)] * 3) == 0.0
+    assert expected_disagreement([(1.0, 0.0), (0.0, 1.0)]) == 1.0
+    assert expected_disagreement([(0.5, 0.5)]) == 0.0
+
+
+def test_probabilities_are_used_where_the_student_has_them() -> None:
+    class Unsure(WrittenStudent):
+        def explain(self, items: Sequence[Item], **settings: Any) -> list[list[Explanation]]:
+            written = super().explain(items, **settings)
+            return [[replace(each, probabilities=(0.5, 0.5)) for each in row] for row in written]
+
+        def answers_after(self, items: Sequence[Item], parts: Sequence[Sequence[Sequence[str]]]) -> list[list[Forced]]:
+            written = super().answers_after(items, parts)
+            return [[replace(each, probabilities=(0.8, 0.2)) for each in row] for row in written]
+
+    items = [Item(key="a", question="?", split=Split.POOL, text_hash="")]
+    [parts] = divergences(items, Unsure({"a": (numbers(1, 1), numbers(1, 1))}), QueryConfig(samples=2), seed=0)
+    assert (parts["intra"], parts["inter"]) == (pytest.approx(1 - 0.64 - 0.04), pytest.approx(0.5))

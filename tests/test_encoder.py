@@ -127,7 +127,7 @@ def test_only_what_the_rationale_mentions_stays_in_sight(trained: Encoder) -> No
     assert trained.only("The Sun burns, today", ["the SUN is warm"]) == "The Sun [MASK], [MASK]"
 
 
-def test_dropout_gives_other_explanations_and_the_seed_the_same_again(trained: Encoder) -> None:
+def test_dropout_gives_other_probabilities_and_the_seed_the_same_again(trained: Encoder) -> None:
     asked = items(examples())
     one, same, other = (
         trained.explain(asked, copies=range(5), temperature=1.0, top_p=1.0, seed=seed) for seed in (1, 1, 2)
@@ -135,7 +135,11 @@ def test_dropout_gives_other_explanations_and_the_seed_the_same_again(trained: E
     assert one == same
     assert one != other
     assert [row[0] for row in one] == [row[0] for row in other] == [each.explanation for each in trained.predict(asked)]
-    assert any(len({each.steps for each in row}) > 1 for row in one)
+    for row in one:
+        sampled = [each.probabilities for each in row[1:]]
+        assert len(set(sampled)) == 4
+        assert [sum(shares) for shares in sampled] == pytest.approx([1] * 4)
+        assert [each.answer for each in row[1:]] == [trained.labels[int(np.argmax(shares))] for shares in sampled]
 
 
 def test_rationales_that_mention_the_deciding_word_make_it_suffice(model: Path, tmp_path: Path) -> None:

@@ -11,7 +11,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loop.config import Config, QueryConfig
-from loop.query.select import best, candidates, chunks, compose, control_arm, known, random_batch, score_chunk
+from loop.query.acquisition import WHOLE_SET
+from loop.query.select import (
+    best,
+    candidates,
+    chunks,
+    compose,
+    control_arm,
+    known,
+    needs_embeddings,
+    random_batch,
+    score_chunk,
+)
 from loop.records import Item, Query, Split
 from tests.builders import an_item
 from tests.test_divergence import WrittenStudent, numbers
@@ -27,7 +38,7 @@ def a_config(seed: int = 0, audit_share: float = 0.0, **query: object) -> Config
     return Config.model_validate(
         {
             "run": {"seed": seed},
-            "query": {"random_share": 0.0, "duplicate_similarity": 1.0, **query},
+            "query": {"random_share": 0.0, "duplicate_similarity": 1.0, "diversity": 1, **query},
             "review": {"audit_share": audit_share},
         }
     )
@@ -235,3 +246,17 @@ def test_diversity_takes_the_best_of_each_group_first() -> None:
     assert sorted(order) == [item.key for item in items]
     plain = query.model_copy(update={"diversity": 1})
     assert [item.key for item in best(items, found, plain, seed=1)][:3] == ["q00", "q01", "q02"]
+
+
+@pytest.mark.parametrize("name", [*WHOLE_SET, "random"])
+def test_what_chooses_a_whole_set_or_by_chance_is_not_grouped(name: str) -> None:
+    items = [an_item(f"q{number:02}") for number in range(12)]
+    query = QueryConfig.model_validate({"acquisition": name, "batch_size": 3})
+    assert needs_embeddings(query) == (name != "random")
+    points = np.random.default_rng(2).normal(size=(12, 3))
+    seen = [{"probabilities": [0.6, 0.4]}] * 12
+    found = known(seen, points, np.zeros((0, 3)), np.zeros(0), np.ones(12), query)
+    orders = [
+        best(items, found, query.model_copy(update={"diversity": diversity}), seed=1)[:3] for diversity in (1, 3, 4)
+    ]
+    assert orders[0] == orders[1] == orders[2]

@@ -171,6 +171,8 @@ ACQUISITIONS: dict[str, tuple[Acquisition, frozenset[Signal]]] = {
     "random": (random_order, frozenset()),
 }
 """Each acquisition function with the signals that it looks at."""
+WHOLE_SET = frozenset({"coreset", "badge", "typiclust"})
+"""Those that choose a whole set, whose items are apart already."""
 
 
 def largest(scores: Floats, size: int, chance: np.random.Generator) -> Positions:

@@ -1,13 +1,14 @@
 """Explanation divergence: how far a student's explanations of one item disagree (after ELAD, arXiv 2402.13098).
 
-Within one explanation: the answer flips as steps are added. Between explanations: sampled ones end in other answers,
-and, where they point at words of the item, at other words.
+Within one explanation: the answer flips as steps are added. Between explanations: sampled ones end in other answers.
+Both are counted where there are only answers. Where the student says how probable each allowed answer is, both are the
+probability that two drawn answers differ: with certain answers that is the same, and hardly any two items tie.
 """
 
 import math
 from collections import Counter
 from collections.abc import Sequence
-from itertools import combinations, pairwise
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,16 @@ def late_weighted_flips(answers: Sequence[Answer | None]) -> float:
     if steps < 1:
         return 1.0
     return sum(2 * step / (steps * (steps + 1)) for step, flip in enumerate(_flips(answers), start=1) if flip)
+
+
+def expected_flips(probabilities: Sequence[Sequence[float]]) -> float:
+    """`late_weighted_flips` of answers that are drawn with these probabilities after 0..m steps."""
+    steps = len(probabilities) - 1
+    if steps < 1:
+        return 1.0
+    rows = np.asarray(probabilities)
+    differ = 1 - (rows[:-1] * rows[1:]).sum(axis=1)
+    return float(np.average(differ, weights=np.arange(1, steps + 1)))
 
 
 def mean_jensen_shannon(probabilities: Sequence[Sequence[float]]) -> float:
@@ -68,17 +79,14 @@ def vote_entropy(answers: Sequence[Answer | None]) -> float:
     return entropy / math.log(total)
 
 
-def order_disagreement(explanations: Sequence[Sequence[str]]) -> float:
-    """One minus the mean average overlap of all pairs: how much extractive explanations differ in their evidence.
-
-    Average overlap (Fagin, Kumar and Sivakumar 2003) is the mean over depths d of the share that the first d steps of
-    both have in common, so what comes first weighs most. 0 where fewer than two explanations have steps; a missing
-    explanation shares nothing.
-    """
-    if sum(bool(each) for each in explanations) < 2:
+def expected_disagreement(probabilities: Sequence[Sequence[float]]) -> float:
+    """Probability that the answers of two of the explanations differ, the mean over all pairs; 0 for one alone."""
+    count = len(probabilities)
+    if count < 2:
         return 0.0
-    overlaps = [_average_overlap(one, other) for one, other in combinations(explanations, 2)]
-    return 1 - sum(overlaps) / len(overlaps)
+    rows = np.asarray(probabilities)
+    agree = (rows.sum(axis=0) ** 2).sum() - (rows**2).sum()
+    return float(1 - agree / (count * (count - 1)))
 
 
 def divergences(items: Sequence[Item], student: Student, config: QueryConfig, *, seed: int) -> list[dict[str, Any]]:
@@ -121,25 +129,19 @@ def _asked_after(explanation: Explanation, config: QueryConfig) -> list[tuple[st
 
 
 def _intra(forced: Sequence[Forced], config: QueryConfig) -> float:
-    answers = [each.answer for each in forced]
+    answers, probabilities = [each.answer for each in forced], [each.probabilities for each in forced]
     if config.intra == "leave_one_out":
         return left_out_changes(answers)
     if config.intra == "jensen_shannon":
-        return mean_jensen_shannon([each.probabilities for each in forced])
-    return late_weighted_flips(answers)
+        return mean_jensen_shannon(probabilities)
+    return expected_flips(probabilities) if all(probabilities) else late_weighted_flips(answers)
 
 
 def _inter(sampled: Sequence[Explanation]) -> float:
-    """Of the answers; where explanations are extractive, half of it is of the order of their evidence."""
-    votes = vote_entropy([each.answer for each in sampled])
-    if not all(each.extractive for each in sampled):
-        return votes
-    return (votes + order_disagreement([each.steps for each in sampled])) / 2
-
-
-def _average_overlap(one: Sequence[str], other: Sequence[str]) -> float:
-    depths = range(1, max(len(one), len(other)) + 1)
-    return sum(len({*one[:depth]} & {*other[:depth]}) / depth for depth in depths) / len(depths) if depths else 1.0
+    probabilities = [each.probabilities for each in sampled]
+    return (
+        expected_disagreement(probabilities) if all(probabilities) else vote_entropy([each.answer for each in sampled])
+    )
 
 
 def rank_average(intra: Sequence[float], inter: Sequence[float], weight: float) -> NDArray[np.float64]:

@@ -14,7 +14,7 @@ from loop.answer import Answer
 from loop.config import Config, QueryConfig, ReviewConfig
 from loop.ports import Student
 from loop.query import racing
-from loop.query.acquisition import ACQUISITIONS, Candidates, Floats, Positions, clusters, filled
+from loop.query.acquisition import ACQUISITIONS, WHOLE_SET, Candidates, Floats, Positions, clusters, filled
 from loop.query.divergence import divergences, rank_average
 from loop.query.domains import quotas
 from loop.records import Item, Query, Score
@@ -115,14 +115,14 @@ def best(items: Sequence[Item], found: Candidates, config: QueryConfig, *, seed:
     acquire, _ = ACQUISITIONS[config.acquisition]
     chance = np.random.default_rng(seed)
     order = acquire(found, min(len(items), max(SPARE, config.diversity) * config.batch_size), chance)
-    if config.diversity > 1:
+    if _is_grouped(config):
         order = _apart(order, found.embeddings, config, chance)
     return [items[position] for position in order]
 
 
 def needs_embeddings(config: QueryConfig) -> bool:
     """Whether the candidates must be embedded."""
-    return "embeddings" in ACQUISITIONS[config.acquisition][1] or config.diversity > 1
+    return "embeddings" in ACQUISITIONS[config.acquisition][1] or _is_grouped(config)
 
 
 def control_arm(pool: Sequence[Item], size: int, run_seed: int) -> list[Item]:
@@ -175,6 +175,10 @@ def random_batch(round_id: int, pool: Sequence[Item], config: Config, *, seed: i
 def hash_seed(seed: int, number: int) -> int:
     """The seed of a chunk."""
     return random.Random(f"{seed}/{number}").getrandbits(32)
+
+
+def _is_grouped(config: QueryConfig) -> bool:
+    return config.diversity > 1 and config.acquisition not in WHOLE_SET and config.acquisition != "random"
 
 
 def _apart(order: Positions, embeddings: Floats, config: QueryConfig, chance: np.random.Generator) -> Positions:

@@ -2,8 +2,9 @@
 
 The explanation is extractive. Its steps are words of the item in order of attribution: integrated gradients (arXiv
 1703.01365) of the answer's lead along the way from masks to words. The answer after some of them is the one given while
-all other words are masked. Training has two tasks, as for causal
-students: answer from the whole item, and answer from the words that the rationale mentions.
+all other words are masked. A sampled explanation is what the item looks like to the encoder with dropout: an answer and
+its probabilities. Training has two tasks, as for causal students: answer from the whole item, and answer from the words
+that the rationale mentions.
 """
 
 import re
@@ -23,6 +24,8 @@ from loop.student.reading import alike
 
 PLACES = 4
 """Places between mask and word at which the gradient is taken; the last is the item as it is."""
+SIDE_BY_SIDE = 32
+"""Texts in one pass: so few of like length need hardly any padding, and more are not faster."""
 WORD = re.compile(r"\w+")
 """What can be evidence; everything between words is never masked."""
 
@@ -49,19 +52,12 @@ class Encoder:
         top_p: float,  # noqa: ARG002
         seed: int,
     ) -> list[list[Explanation]]:
-        """For each item its explanations of these numbers: 0 is without dropout, every other one with it.
+        """For each item its explanations of these numbers: 0 has the evidence, every other one is seen with dropout.
 
         What is drawn depends on the items that are explained in one call.
         """
-        rows: list[list[Explanation]] = [[] for _ in items]
-        with torch.random.fork_rng():
-            for copy in copies:
-                torch.manual_seed(seed + copy)
-                self.model.train(copy > 0)
-                for row, explanation in zip(rows, self._explained(items), strict=True):
-                    row.append(explanation)
-        self.model.train(False)
-        return rows
+        ways = [self._explained(items) if copy == 0 else self._with_dropout(items, seed + copy) for copy in copies]
+        return [list(row) for row in zip(*ways, strict=True)]
 
     def answers_after(self, items: Sequence[Item], parts: Sequence[Sequence[Sequence[str]]]) -> list[list[Forced]]:
         """For each item the answers where only some words are seen, and all others are masked."""
@@ -125,6 +121,14 @@ class Encoder:
                     forced[number] = Forced(self.labels[int(np.argmax(shares))], tuple(shares))
         return forced
 
+    def _with_dropout(self, items: Sequence[Item], seed: int) -> list[Explanation]:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self.model.train(True)
+            forced = self._forced([item.text for item in items])
+            self.model.train(False)
+        return [Explanation((), each.answer, probabilities=each.probabilities) for each in forced]
+
     def _explained(self, items: Sequence[Item]) -> list[Explanation]:
         """Answers with the most important words, the most important first."""
         explained: list[Explanation] = [Explanation((), None)] * len(items)
@@ -150,7 +154,7 @@ class Encoder:
             ]
             for row, number in enumerate(part):
                 steps = self._words(texts[number], offsets[row], weights[row].tolist())
-                explained[number] = Explanation(steps, self.labels[int(answers[row])], " ".join(steps), extractive=True)
+                explained[number] = Explanation(steps, self.labels[int(answers[row])], " ".join(steps))
         return explained
 
     def _words(self, text: str, offsets: Sequence[tuple[int, int]], weights: Sequence[float]) -> tuple[str, ...]:
@@ -166,7 +170,7 @@ class Encoder:
         return tuple(sorted(total, key=lambda word: -total[word])[: self.task.max_steps])
 
     def _batches(self, texts: Sequence[str]) -> list[list[int]]:
-        return list(alike([list(text.encode()) for text in texts], self.student.generation_batch))
+        return list(alike([list(text.encode()) for text in texts], min(self.student.generation_batch, SIDE_BY_SIDE)))
 
     def _quick(self) -> torch.autocast:
         """Products in bfloat16 where the processor has it, as in training."""

@@ -42,7 +42,10 @@ def fit(
     """
     order = list(batches(lengths, config.batch_size, config.epochs, seed))
     optimiser = torch.optim.AdamW(
-        [each for each in model.parameters() if each.requires_grad], lr=config.learning_rate, weight_decay=0.0
+        [each for each in model.parameters() if each.requires_grad],
+        lr=config.learning_rate,
+        weight_decay=0.0,
+        fused=True,
     )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, _warm_up_and_decay(len(order)))
     losses: list[float] = []

@@ -95,6 +95,9 @@ class StudentConfig(Table):
     """Number format of the weights; `auto` takes bfloat16 for LoRA where the processor has it."""
     chat_template: bool = False
     """Whether prompts go through the model's own chat template."""
+    sampled_evidence: bool = False
+    """Whether an encoder's samples say too which words they rest on, each with gradients of its own; the divergence
+    between explanations then counts half by the order of this evidence."""
     trust_remote_code: bool = False
     """Whether code that comes with the model may run."""
 

@@ -22,6 +22,7 @@ from loop.query.divergence import (
     late_weighted_flips,
     left_out_changes,
     mean_jensen_shannon,
+    order_disagreement,
     rank_average,
     vote_entropy,
 )
@@ -213,3 +214,21 @@ def test_probabilities_are_used_where_the_student_has_them() -> None:
     items = [Item(key="a", question="?", split=Split.POOL, text_hash="")]
     [parts] = divergences(items, Unsure({"a": (numbers(1, 1), numbers(1, 1))}), QueryConfig(samples=2), seed=0)
     assert (parts["intra"], parts["inter"]) == (pytest.approx(1 - 0.64 - 0.04), pytest.approx(0.5))
+
+
+def test_evidence_in_the_same_order_does_not_disagree_and_other_evidence_does() -> None:
+    assert order_disagreement([("a", "b", "c")] * 3) == 0.0
+    assert order_disagreement([("a", "b"), ("c", "d")]) == 1.0
+    # Depths 1..3 of (a, b, c) and (b, a, c) share 0/1, 2/2, 3/3.
+    assert order_disagreement([("a", "b", "c"), ("b", "a", "c")]) == pytest.approx(1 / 3)
+
+
+def test_what_comes_first_weighs_most_in_the_order_of_evidence() -> None:
+    first = order_disagreement([("a", "b", "c", "d"), ("b", "a", "c", "d")])
+    last = order_disagreement([("a", "b", "c", "d"), ("a", "b", "d", "c")])
+    assert first > last > 0
+
+
+def test_a_missing_explanation_shares_no_evidence() -> None:
+    assert order_disagreement([(), ()]) == 0.0
+    assert order_disagreement([("a",), ("a",), ()]) == pytest.approx(2 / 3)

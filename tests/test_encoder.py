@@ -15,9 +15,10 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from connectors.progress import RichProgress
 from loop.answer import Answer, AnswerKind
-from loop.config import StudentConfig, TaskConfig
+from loop.config import QueryConfig, StudentConfig, TaskConfig
 from loop.errors import StudentError
 from loop.ports import Example
+from loop.query.divergence import divergences_of, order_disagreement
 from loop.records import Item, Split
 from loop.student.encoder import Encoder
 from loop.student.trainer import EncoderTrainer
@@ -140,6 +141,27 @@ def test_dropout_gives_other_probabilities_and_the_seed_the_same_again(trained: 
         assert len(set(sampled)) == 4
         assert [sum(shares) for shares in sampled] == pytest.approx([1] * 4)
         assert [each.answer for each in row[1:]] == [trained.labels[int(np.argmax(shares))] for shares in sampled]
+
+
+def test_samples_that_say_what_they_rest_on_add_the_order_of_evidence_to_the_divergence(trained: Encoder) -> None:
+    asked = items(examples())
+    seeing = Encoder(
+        trained.model, trained.tokenizer, trained.student.model_copy(update={"sampled_evidence": True}), TASK
+    )
+    plain, told = (
+        student.explain(asked, copies=range(5), temperature=1.0, top_p=1.0, seed=1) for student in (trained, seeing)
+    )
+    assert [[each.probabilities for each in row] for row in plain] == [
+        [each.probabilities for each in row] for row in told
+    ]
+    assert {each.steps for row in plain for each in row[1:]} == {()}
+    assert any(len({each.steps for each in row}) > 1 for row in told)
+    query = QueryConfig(samples=4)
+    alone, both = (divergences_of(asked, some, trained, query) for some in (plain, told))
+    orders = [order_disagreement([each.steps for each in row[1:]]) for row in told]
+    halves = [(each["inter"] + order) / 2 for each, order in zip(alone, orders, strict=True)]
+    assert [each["inter"] for each in both] == pytest.approx(halves)
+    assert max(orders) > 0
 
 
 def test_rationales_that_mention_the_deciding_word_make_it_suffice(model: Path, tmp_path: Path) -> None:

@@ -1,14 +1,15 @@
 """Explanation divergence: how far a student's explanations of one item disagree (after ELAD, arXiv 2402.13098).
 
-Within one explanation: the answer flips as steps are added. Between explanations: sampled ones end in other answers.
-Both are counted where there are only answers. Where the student says how probable each allowed answer is, both are the
-probability that two drawn answers differ: with certain answers that is the same, and hardly any two items tie.
+Within one explanation: the answer flips as steps are added. Between explanations: sampled ones end in other answers,
+and, where they point at words of the item, at other words. Answers are counted where there are only answers. Where the
+student says how probable each allowed one is, it is the probability that two drawn answers differ: with certain answers
+that is the same, and hardly any two items tie.
 """
 
 import math
 from collections import Counter
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import combinations, pairwise
 from typing import Any
 
 import numpy as np
@@ -89,6 +90,19 @@ def expected_disagreement(probabilities: Sequence[Sequence[float]]) -> float:
     return float(1 - agree / (count * (count - 1)))
 
 
+def order_disagreement(explanations: Sequence[Sequence[str]]) -> float:
+    """One minus the mean average overlap of all pairs: how much extractive explanations differ in their evidence.
+
+    Average overlap (Fagin, Kumar and Sivakumar 2003) is the mean over depths d of the share that the first d steps of
+    both have in common, so what comes first weighs most. 0 where fewer than two explanations have steps; a missing
+    explanation shares nothing.
+    """
+    if sum(bool(each) for each in explanations) < 2:
+        return 0.0
+    overlaps = [_average_overlap(one, other) for one, other in combinations(explanations, 2)]
+    return 1 - sum(overlaps) / len(overlaps)
+
+
 def divergences(items: Sequence[Item], student: Student, config: QueryConfig, *, seed: int) -> list[dict[str, Any]]:
     """For each item the parts of its divergence, as `Score.parts` holds them."""
     explained = student.explain(
@@ -138,10 +152,17 @@ def _intra(forced: Sequence[Forced], config: QueryConfig) -> float:
 
 
 def _inter(sampled: Sequence[Explanation]) -> float:
-    probabilities = [each.probabilities for each in sampled]
-    return (
-        expected_disagreement(probabilities) if all(probabilities) else vote_entropy([each.answer for each in sampled])
-    )
+    """Of the answers; where samples point at evidence too, half of it is of its order."""
+    probabilities, steps = [each.probabilities for each in sampled], [each.steps for each in sampled]
+    if not all(probabilities):
+        return vote_entropy([each.answer for each in sampled])
+    answers = expected_disagreement(probabilities)
+    return (answers + order_disagreement(steps)) / 2 if any(steps) else answers
+
+
+def _average_overlap(one: Sequence[str], other: Sequence[str]) -> float:
+    depths = range(1, max(len(one), len(other)) + 1)
+    return sum(len({*one[:depth]} & {*other[:depth]}) / depth for depth in depths) / len(depths) if depths else 1.0
 
 
 def rank_average(intra: Sequence[float], inter: Sequence[float], weight: float) -> NDArray[np.float64]:

@@ -2,9 +2,9 @@
 
 The explanation is extractive. Its steps are words of the item in order of attribution: integrated gradients (arXiv
 1703.01365) of the answer's lead along the way from masks to words. The answer after some of them is the one given while
-all other words are masked. A sampled explanation is what the item looks like to the encoder with dropout: an answer and
-its probabilities. Training has two tasks, as for causal students: answer from the whole item, and answer from the words
-that the rationale mentions.
+all other words are masked. A sampled explanation is what the item looks like to the encoder with dropout: an answer,
+its probabilities and, where that is wanted, the order of the evidence. Training has two tasks, as for causal students:
+answer from the whole item, and answer from the words that the rationale mentions.
 """
 
 import re
@@ -126,8 +126,12 @@ class Encoder:
             torch.manual_seed(seed)
             self.model.train(True)
             forced = self._forced([item.text for item in items])
+            seen = self._explained(items) if self.student.sampled_evidence else [Explanation((), None)] * len(items)
             self.model.train(False)
-        return [Explanation((), each.answer, probabilities=each.probabilities) for each in forced]
+        return [
+            Explanation(evidence.steps, each.answer, evidence.text, each.probabilities)
+            for each, evidence in zip(forced, seen, strict=True)
+        ]
 
     def _explained(self, items: Sequence[Item]) -> list[Explanation]:
         """Answers with the most important words, the most important first."""

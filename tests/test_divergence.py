@@ -205,7 +205,7 @@ def test_probabilities_are_used_where_the_student_has_them() -> None:
     class Unsure(WrittenStudent):
         def explain(self, items: Sequence[Item], **settings: Any) -> list[list[Explanation]]:
             written = super().explain(items, **settings)
-            return [[replace(each, probabilities=(0.5, 0.5)) for each in row] for row in written]
+            return [[replace(each, steps=(), probabilities=(0.5, 0.5)) for each in row] for row in written]
 
         def answers_after(self, items: Sequence[Item], parts: Sequence[Sequence[Sequence[str]]]) -> list[list[Forced]]:
             written = super().answers_after(items, parts)

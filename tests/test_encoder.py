@@ -138,7 +138,7 @@ def test_dropout_gives_other_probabilities_and_the_seed_the_same_again(trained: 
     assert [row[0] for row in one] == [row[0] for row in other] == [each.explanation for each in trained.predict(asked)]
     for row in one:
         sampled = [each.probabilities for each in row[1:]]
-        assert len(set(sampled)) > 1
+        assert len(set(sampled)) > 1  # products in bfloat16 may meet
         assert [sum(shares) for shares in sampled] == pytest.approx([1] * 4)
         assert [each.answer for each in row[1:]] == [trained.labels[int(np.argmax(shares))] for shares in sampled]
 

@@ -36,7 +36,7 @@ from rich.console import Console
 from rich.table import Table
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedKFold, cross_val_predict
+from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 
 from benchmarks.kept import ROOT, code_hash, figure, write
@@ -99,6 +99,8 @@ ANY = "any"
 """The teacher of a file that people judged."""
 CHECKS = ChecksConfig()
 UQLM = "0.6.7"
+BESIDE = ("pyarrow<22",)
+"""What uqlm's own requirements leave too new for the NumPy that they name."""
 MARKS = {
     "vote_share": ("s", "tab:orange"),
     "semantic_entropy": ("D", "tab:green"),
@@ -652,8 +654,9 @@ def _label_peers(world: World) -> dict[str, list[Floats]]:
         return {}
     texts = [case.doubtful.item.text for case in cases]
     student = make_pipeline(TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2)), LogisticRegression(max_iter=1000))
-    folds = StratifiedKFold(5, shuffle=True, random_state=0)
-    shares = cross_val_predict(student, texts, given, cv=folds, method="predict_proba")
+    folds = StratifiedGroupKFold(5, shuffle=True, random_state=0)
+    groups = [case.group for case in cases]
+    shares = cross_val_predict(student, texts, given, groups=groups, cv=folds, method="predict_proba")
     labels = np.searchsorted(np.unique(given), given)
     quality = get_label_quality_scores(labels, shares, method="normalized_margin", adjust_pred_probs=True)
     belief = shares[np.arange(len(labels)), labels]
@@ -684,7 +687,7 @@ def _uqlm(found: Sequence[World]) -> dict[str, dict[str, list[Floats]]]:
     python = cache_folder() / "uqlm" / "bin" / "python"
     if not python.exists():
         subprocess.run([sys.executable, "-m", "venv", str(python.parents[1])], check=True)
-        subprocess.run([str(python), "-m", "pip", "install", "--quiet", f"uqlm=={UQLM}"], check=True)
+        subprocess.run([str(python), "-m", "pip", "install", "--quiet", f"uqlm=={UQLM}", *BESIDE], check=True)
     asked = {world.teacher: [_spoken(case.doubtful) for case in world.dev] for world in several}
     with tempfile.TemporaryDirectory() as folder:
         files = [Path(folder) / "asked.json", Path(folder) / "found.json"]

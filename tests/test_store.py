@@ -678,16 +678,3 @@ def test_predictions_are_kept_by_part(store: Store) -> None:
     assert [row.item_key for row in checkpoints.predictions(store, kept.id)] == ["a", "b"]
     assert [row.item_key for row in checkpoints.predictions(store, kept.id, Part.DEV)] == ["b"]
     assert checkpoints.predictions(store, 999) == []
-
-
-def test_items_of_one_context_are_found_together_with_their_latest_rationale(tmp_path: Path) -> None:
-    store = a_store(tmp_path)
-    items.add(store, [an_item("a", context="Premise."), an_item("b", context="Premise."), an_item("c")])
-    first = a_round(store)
-    for key in "abc":
-        a_reply(store, first, key, steps=["so"], answer=1)
-    a_reply(store, first, "a", steps=["again"], answer=2)
-    found = rationales.by_context(store, first.run)
-    assert {context: [item.key for item, _ in each] for context, each in found.items()} == {"Premise.": ["a", "b"]}
-    assert found["Premise."][0][1].steps == ["again"]
-    assert rationales.by_context(store, "another run") == {}

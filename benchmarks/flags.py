@@ -51,7 +51,7 @@ from loop.checks.flag import doubts
 from loop.checks.learn import Judged, Learned, learn
 from loop.checks.risk import Reviewed, evidence, fit
 from loop.config import ChecksConfig, StudentConfig, TaskConfig
-from loop.interval import clopper_pearson_upper, wilson
+from loop.interval import clopper_pearson_upper
 from loop.ports import Example
 from loop.records import Author, Item, Rationale, Split
 from loop.student.packaged import model_directory
@@ -204,7 +204,7 @@ def main() -> None:
         "delta": DELTA,
         "promises": REPEATS,
         "verdicts": "the file's marks, not people at work",
-        "interval": "95 % bootstrap over dev items; of a promise Wilson's; of a coverage the middle 95 % of the splits",
+        "interval": "95 % bootstrap over dev items; of a promise exact; of a coverage the middle 95 % of splits",
         "peers": f"uqlm {UQLM}, cleanlab {version('cleanlab')}",
     }
     figures, cells = _kept(chosen.json, settings)
@@ -839,9 +839,11 @@ def _promised(name: str, main: Sequence[Row]) -> Row:
     mean = float(np.mean(covered))
     found = {f"certified_coverage.{name}": figure(mean, min(float(low), mean), max(float(high), mean), "share")}
     if certified:
-        found[f"promise_held_share.{name}"] = figure(
-            held / certified, *wilson(held, certified), f"of {certified} certificates"
+        bounds = (
+            1 - clopper_pearson_upper(certified - held, certified, 0.95),
+            clopper_pearson_upper(held, certified, 0.95),
         )
+        found[f"promise_held_share.{name}"] = figure(held / certified, *bounds, f"of {certified} certificates")
     return found
 
 

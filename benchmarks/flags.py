@@ -144,6 +144,12 @@ NOTES = [
     "votes say nothing. The reader uses the teacher's likelihood as its confidence there.",
     "Of uqlm run exact match and cosine (MiniLM) on the answers, in fse_* on the explanations. Its scorers by NLI and "
     "BERTScore need models that are on a hub alone, its other scorers ask a language model.",
+    "`promise_held_share` counts every split, one without a certificate promises nothing: that is what delta bounds. "
+    "`promise_held_if_certified` counts certificates alone. It is lower where a teacher is wrong so often that a "
+    "certificate is only ever got by luck, and says so on gsm8k, where two of seven teachers have 15 such among 1,400 "
+    "splits; not testing thresholds below which the risk itself expects more than alpha wrong would move it.",
+    "On halueval_general words of item and rationale alone (`auroc_words`) do as well as the reader, which does not "
+    "read the item's words; on bbh_mistake and sports too, whose rationales follow a form.",
     "`auroc_lucky`: among rationales with the right answer, those with a wrong step. `auroc_without_PART`: one part "
     "taken away, first draw of reviewed rows alone.",
 ]
@@ -596,7 +602,7 @@ def _promise(runs: Sequence[Row]) -> Row:
         "audits": audits,
         "certified": len(held),
         "held": sum(held),
-        "promise_broken": bool(held) and clopper_pearson_upper(sum(held), len(held), 0.95) < 1 - DELTA,
+        "promise_broken": clopper_pearson_upper(REPEATS - held.count(False), REPEATS, 0.95) < 1 - DELTA,
         "covered": [round(each, 4) for each in covered],
     }
 
@@ -833,18 +839,24 @@ def _rounded(values: Row) -> Row:
 
 
 def _promised(name: str, main: Sequence[Row]) -> Row:
-    certified, held = sum(cell["certified"] for cell in main), sum(cell["held"] for cell in main)
+    """How often no promise was broken, of the splits of teachers that got any certificate; and of the certificates."""
     covered = [each for cell in main for each in cell["covered"]]
     low, high = np.quantile(covered, [0.025, 0.975])
     mean = float(np.mean(covered))
     found = {f"certified_coverage.{name}": figure(mean, min(float(low), mean), max(float(high), mean), "share")}
-    if certified:
-        bounds = (
-            1 - clopper_pearson_upper(certified - held, certified, 0.95),
-            clopper_pearson_upper(held, certified, 0.95),
-        )
-        found[f"promise_held_share.{name}"] = figure(held / certified, *bounds, f"of {certified} certificates")
+    promising = [cell for cell in main if cell["certified"]]
+    if promising:
+        certified, held = (sum(cell[each] for cell in promising) for each in ("certified", "held"))
+        splits = REPEATS * len(promising)
+        found[f"promise_held_share.{name}"] = _exact(splits - certified + held, splits, "splits")
+        found[f"promise_held_if_certified.{name}"] = _exact(held, certified, "certificates")
     return found
+
+
+def _exact(held: int, n: int, what: str) -> Row:
+    """A share with its one-sided bounds of 95 %."""
+    bounds = 1 - clopper_pearson_upper(n - held, n, 0.95), clopper_pearson_upper(held, n, 0.95)
+    return figure(held / n, *bounds, f"of {n} {what}")
 
 
 def _mean(values: Any) -> float:

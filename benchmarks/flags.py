@@ -144,10 +144,16 @@ NOTES = [
     "votes say nothing. The reader uses the teacher's likelihood as its confidence there.",
     "Of uqlm run exact match and cosine (MiniLM) on the answers, in fse_* on the explanations. Its scorers by NLI and "
     "BERTScore need models that are on a hub alone, its other scorers ask a language model.",
-    "`promise_held_share` counts every split, one without a certificate promises nothing: that is what delta bounds. "
-    "`promise_held_if_certified` counts certificates alone. It is lower where a teacher is wrong so often that a "
-    "certificate is only ever got by luck, and says so on gsm8k, where two of seven teachers have 15 such among 1,400 "
-    "splits; not testing thresholds below which the risk itself expects more than alpha wrong would move it.",
+    "`promise_held_share` counts certificates by the rows that were not audited; on gsm8k and svamp its upper bound is "
+    "under 0.90, so that it counts as broken there. `promise_unbroken_share` counts all splits, one without a "
+    "certificate promising nothing. Two reasons were found: where a teacher is often wrong, a certificate is only got "
+    "by luck (two of gsm8k's teachers got 15 in 400 splits, none of which held); and where audits are a third of few "
+    "rows, what they found is missing from the rest (of svamp's text-davinci-003, 30 certificates did not hold on the "
+    "rest, 18 of them with at most 5 % wrong below the threshold among all rows). Not testing thresholds below which "
+    "the risk itself expects more than alpha wrong, and the finite bound that exports use, would move it; neither was "
+    "tried.",
+    "One choice came after a look at dev: thresholds to certify became quantiles of all risks when fixed ones had "
+    "certified almost nothing on svamp.",
     "On halueval_general words of item and rationale alone (`auroc_words`) do as well as the reader, which does not "
     "read the item's words; on bbh_mistake and sports too, whose rationales follow a form.",
     "`auroc_lucky`: among rationales with the right answer, those with a wrong step. `auroc_without_PART`: one part "
@@ -602,7 +608,7 @@ def _promise(runs: Sequence[Row]) -> Row:
         "audits": audits,
         "certified": len(held),
         "held": sum(held),
-        "promise_broken": clopper_pearson_upper(REPEATS - held.count(False), REPEATS, 0.95) < 1 - DELTA,
+        "promise_broken": bool(held) and clopper_pearson_upper(sum(held), len(held), 0.95) < 1 - DELTA,
         "covered": [round(each, 4) for each in covered],
     }
 
@@ -839,7 +845,7 @@ def _rounded(values: Row) -> Row:
 
 
 def _promised(name: str, main: Sequence[Row]) -> Row:
-    """How often no promise was broken, of the splits of teachers that got any certificate; and of the certificates."""
+    """How many certificates held; and in how many splits, of teachers that got any, none was broken."""
     covered = [each for cell in main for each in cell["covered"]]
     low, high = np.quantile(covered, [0.025, 0.975])
     mean = float(np.mean(covered))
@@ -848,8 +854,8 @@ def _promised(name: str, main: Sequence[Row]) -> Row:
     if promising:
         certified, held = (sum(cell[each] for cell in promising) for each in ("certified", "held"))
         splits = REPEATS * len(promising)
-        found[f"promise_held_share.{name}"] = _exact(splits - certified + held, splits, "splits")
-        found[f"promise_held_if_certified.{name}"] = _exact(held, certified, "certificates")
+        found[f"promise_held_share.{name}"] = _exact(held, certified, "certificates")
+        found[f"promise_unbroken_share.{name}"] = _exact(splits - certified + held, splits, "splits")
     return found
 
 

@@ -158,7 +158,7 @@ def _words() -> Pipeline:
 
 
 def _text(case: Doubtful) -> str:
-    """Answer, rationale and item as one text; words of each are kept apart from those of the others."""
+    """Answer and rationale as one text."""
     answer = case.rationale.stated[:200]
     steps = " ".join(case.rationale.steps)[:MOST_CHARACTERS]
     return f"answer {answer} answer {steps}"

@@ -369,7 +369,7 @@ def test_the_board_does_not_tell_what_is_planted(finished: Project) -> None:
         assert data["uid"] == f"tiny/2/{data['item_key']}"
         assert data.keys() == real[0].keys()
         assert not any(word in json.dumps(data) for word in ("planted", CONTROL))
-    assert {bool(data["student_rationale"]) for data in bad} <= {bool(data["student_rationale"]) for data in real}
+    assert {bool(data["student"]) for data in bad} <= {bool(data["student"]) for data in real}
     assert [is_bad for is_bad, _ in shown] not in ([False] * 6 + [True] * 4, [True] * 4 + [False] * 6)
 
 

@@ -59,7 +59,7 @@ def test_a_task_of_one_label_is_refused_with_the_cure(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ACQUISITIONS)
 def test_scores_that_are_no_numbers_come_last_and_stop_nothing(name: str) -> None:
     items = [an_item(f"q{number}") for number in range(6)]
-    query = QueryConfig.model_validate({"acquisition": name, "batch_size": 3, "diversity": 1})
+    query = QueryConfig.model_validate({"acquisition": name, "batch_size": 3})
     broken = float("nan")
     parts = [
         {

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from datasketch import MinHash, MinHashLSH
+from numpy.typing import NDArray
 
 from loop.answer import Answer
 from loop.config import Config, QueryConfig, ReviewConfig
@@ -116,7 +117,8 @@ def best(items: Sequence[Item], found: Candidates, config: QueryConfig, *, seed:
     chance = np.random.default_rng(seed)
     order = acquire(found, min(len(items), max(SPARE, config.diversity) * config.batch_size), chance)
     if _is_grouped(config):
-        order = _apart(order, found.embeddings, config, chance)
+        scored = order[_is_scored(found, config)[order]]
+        order = np.concatenate([_apart(scored, found.embeddings, config, chance), order[~np.isin(order, scored)]])
     return [items[position] for position in order]
 
 
@@ -179,6 +181,13 @@ def hash_seed(seed: int, number: int) -> int:
 
 def _is_grouped(config: QueryConfig) -> bool:
     return config.diversity > 1 and config.acquisition not in WHOLE_SET and config.acquisition != "random"
+
+
+def _is_scored(found: Candidates, config: QueryConfig) -> NDArray[np.bool_]:
+    """Which candidates have scores that are numbers; the others lead no group."""
+    if "divergence" in ACQUISITIONS[config.acquisition][1]:
+        return np.isfinite(found.divergence)
+    return np.asarray(np.isfinite(found.probabilities).all(axis=1))
 
 
 def _apart(order: Positions, embeddings: Floats, config: QueryConfig, chance: np.random.Generator) -> Positions:

@@ -16,6 +16,7 @@ from loop.checks.risk import risk
 from loop.config import ChecksConfig, TaskConfig
 from loop.ports import Forced
 from loop.records import Author, Item, Rationale
+from loop.stages.check import is_shown
 from tests.builders import an_item
 
 NUMBER = TaskConfig()
@@ -656,3 +657,17 @@ def test_a_doubt_says_which_words_of_its_step_it_means() -> None:
     assert Doubt("x", 0, "“not there”", 0.5).within(steps) is None
     assert Doubt("x", None, "“Tom”", 0.5).within(steps) is None
     assert Doubt("x", 0, "“Tom has…”", 0.5).within(steps) == (0, 7)
+
+
+@pytest.mark.parametrize(
+    ("check", "weight", "shown"),
+    [
+        ("reader", 0.3, False),
+        ("reader", 0.5, True),
+        ("first_error", 0.4, False),
+        ("names", 0.2, True),
+        ("x", 0.05, False),
+    ],
+)
+def test_what_is_learned_is_shown_to_reviewers_only_where_it_is_likely(check: str, weight: float, shown: bool) -> None:
+    assert is_shown(Doubt(check, None, "", weight)) is shown

@@ -21,6 +21,9 @@ from loop.stages.review import wanted
 from loop.store import items, planted, rationales, rounds
 from loop.store.database import Store
 
+LEARNED, LIKELY = frozenset({"reader", "first_error"}), 0.5
+"""Checks that have something to say of every rationale, and the weight from which on it is a flag."""
+
 
 def check_rationales(current: Round, store: Store, parts: Parts, config: Config) -> Round:
     """Check what was asked, then what is planted among it, which has learned nothing from its own items."""
@@ -74,8 +77,13 @@ class _Checking:
             number, seen = case.rationale.id, evidence(some)
             assert number is not None
             risks.append(Risk(rationale_id=number, value=learned.risk(seen), check_set=version, evidence=seen))
-            flags += [_flag(number, doubt, case.rationale.steps) for doubt in some if doubt.weight >= SHOWN]
+            flags += [_flag(number, doubt, case.rationale.steps) for doubt in some if is_shown(doubt)]
         rationales.keep_checked(self._store, risks, flags)
+
+
+def is_shown(doubt: Doubt) -> bool:
+    """Whether a doubt is a flag that reviewers see; every doubt counts for the risk."""
+    return doubt.weight >= (LIKELY if doubt.check in LEARNED else SHOWN)
 
 
 def _flag(number: int, doubt: Doubt, steps: Sequence[str]) -> Flag:

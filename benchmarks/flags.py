@@ -144,14 +144,14 @@ NOTES = [
     "votes say nothing. The reader uses the teacher's likelihood as its confidence there.",
     "Of uqlm run exact match and cosine (MiniLM) on the answers, in fse_* on the explanations. Its scorers by NLI and "
     "BERTScore need models that are on a hub alone, its other scorers ask a language model.",
-    "`promise_held_share` counts certificates by the rows that were not audited; on gsm8k, svamp and esnli_palm its "
-    "upper bound is under 0.90, so that it counts as broken there. `promise_unbroken_share` counts all splits, one "
-    "without a certificate promising nothing. Two reasons were found: where a teacher is often wrong, a certificate "
-    "is only got by luck (two of gsm8k's teachers got 15 in 400 splits, none of which held); and where audits are a third of few "
-    "rows, what they found is missing from the rest (of svamp's text-davinci-003, 30 certificates did not hold on the "
-    "rest, 18 of them with at most 5 % wrong below the threshold among all rows). Not testing thresholds below which "
-    "the risk itself expects more than alpha wrong, and the finite bound that exports use, would move it; neither was "
-    "tried.",
+    "`promise_held_share` counts certificates by the rows that were not audited; on gsm8k, svamp and esnli_palm "
+    "its upper bound is under 0.90, so that it counts as broken there. `promise_unbroken_share` counts all splits, "
+    "one without a certificate promising nothing. Two reasons were found: where a teacher is often wrong, a "
+    "certificate is only got by luck (two of gsm8k's teachers got 15 in 400 splits, none of which held); and where "
+    "audits are a third of few rows, what they found is missing from the rest (of svamp's text-davinci-003, 30 "
+    "certificates did not hold on the rest, 18 of them with at most 5 % wrong below the threshold among all rows). "
+    "Not testing thresholds below which the risk itself expects more than alpha wrong, and the finite bound that "
+    "exports use, would move it; neither was tried.",
     "One choice came after a look at dev: thresholds to certify became quantiles of all risks when fixed ones had "
     "certified almost nothing on svamp.",
     "On halueval_general words of item and rationale alone (`auroc_words`) do as well as the reader, which does not "

@@ -23,9 +23,8 @@ def is_reviewed(current: Round, store: Store, parts: Parts, config: Config) -> b
         parts.reviewers.pull()  # what was judged on an older page is not asked for again on a new one
         parts.reviewers.push(reviews.pending(store, id_of(current)))
         parts.reviewers.pull()
-        contradicted = reviews.open_tasks(store, current.run, id_of(current), _contradicted(current, store), minutes)
-        if contradicted:
-            parts.reviewers.push(reviews.pending(store, id_of(current)))
+    if reviews.open_tasks(store, current.run, id_of(current), _contradicted(current, store), minutes):
+        parts.reviewers.push(reviews.pending(store, id_of(current)))
     total = len(reviews.tasks(store, id_of(current)))
     waiting = len(reviews.pending(store, id_of(current)))
     assert current.review_opened_at is not None

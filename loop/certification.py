@@ -19,7 +19,7 @@ from loop.certificate import (
 from loop.checks.flag import check_set
 from loop.config import Config
 from loop.interval import clopper_pearson_lower, clopper_pearson_upper
-from loop.records import Author, Certificate, Decision, DecisionKind, Item, Promise, Rationale, RiskFit, Round, Split
+from loop.records import Certificate, Decision, DecisionKind, Item, Promise, Rationale, RiskFit, Round, Split
 from loop.store import certificates, decisions, rationales
 from loop.store.certificates import Audit
 from loop.store.database import Store
@@ -90,7 +90,7 @@ def look(
 
 def _quantiles(store: Store, current: Round, audits: int, config: Config, delta: float) -> list[float]:
     """The thresholds of a look, from the risks of all that the round asked."""
-    ids = [each.id or 0 for each in rationales.of_round(store, _id(current)) if each.author is Author.TEACHER]
+    ids = [each.id or 0 for each in rationales.of_round(store, _id(current)) if each.is_reply]
     risks = [*rationales.risks(store, ids).values()]
     wanted = config.acceptance
     found = thresholds_to_test(risks, audits, alpha=wanted.alpha, delta=delta)

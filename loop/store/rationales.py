@@ -21,12 +21,16 @@ from loop.records import (
     RiskFit,
     Round,
     Verdict,
+    VerdictKind,
+    changed_step,
     found_wrong,
 )
 from loop.store.database import Store
 
 REAL = col(Rationale.planted) == ""
 """Of a rationale that may be decided about; what is planted is read through `loop.store.planted` alone."""
+FIRST = REAL & (col(Rationale.author) == Author.TEACHER) & (Rationale.sample == 0) & col(Rationale.supersedes).is_(None)
+"""`Rationale.is_reply` as a condition, planted ones left out."""
 BAD_MARKS = frozenset({"wrong", "unsupported", "hallucinated"})
 """What reviewers say of a step that is not right."""
 
@@ -39,7 +43,9 @@ def of_round(store: Store, round_id: int) -> list[Rationale]:
 
 
 def unchecked(store: Store, round_id: int, *, planted: bool = False) -> list[Rationale]:
-    """The teacher's first rationales of a round, or the planted ones, that no check has looked at, by item key."""
+    """The teacher's first rationales of a round and what it went on with, or the planted ones, that no check has looked
+    at, by item key.
+    """
     query = (
         select(Rationale)
         .join(Risk, col(Risk.rationale_id) == Rationale.id, isouter=True)
@@ -80,7 +86,7 @@ def by_context(store: Store, run: str) -> dict[str, list[tuple[Item, Rationale]]
         select(Item, Rationale)
         .join(Rationale, col(Rationale.item_key) == Item.key)
         .join(Round, col(Round.id) == Rationale.round_id)
-        .where(Round.run == run, Item.context != "", Rationale.author == Author.TEACHER, Rationale.sample == 0, REAL)
+        .where(Round.run == run, Item.context != "", FIRST)
         .order_by(col(Rationale.id))
     )
     found: defaultdict[str, list[tuple[Item, Rationale]]] = defaultdict(list)
@@ -159,7 +165,9 @@ class Judged:
     query: Query
     wrong: bool
     wrong_steps: frozenset[int]
-    """Steps that somebody marked as wrong, unsupported or hallucinated, 0-based; none where most accept."""
+    """Steps that somebody marked as wrong, unsupported or hallucinated, and the first one that somebody changed before
+    the teacher went on, 0-based; none where most accept.
+    """
 
 
 def judged(store: Store, run: str, until: datetime) -> list[Judged]:
@@ -176,7 +184,7 @@ def judged(store: Store, run: str, until: datetime) -> list[Judged]:
         .join(Query, (col(Query.round_id) == Round.id) & (col(Query.item_key) == Item.key))
         .where(
             Round.run == run,
-            REAL,
+            FIRST,
             col(Rationale.id).in_(select(ReviewTask.rationale_id)),
             col(Query.certify).is_(False) | tuple_(col(Query.item_key), col(Query.round_id)).in_(released),
         )
@@ -195,12 +203,15 @@ def judged(store: Store, run: str, until: datetime) -> list[Judged]:
                 risk,
                 asked,
                 wrong,
-                _wrong_steps(given[rationale.id or 0].values()) if wrong else frozenset(),
+                _wrong_steps(rationale, given[rationale.id or 0].values()) if wrong else frozenset(),
             )
             for item, rationale, risk, asked in session.exec(query)
             if (wrong := found_wrong(given[rationale.id or 0].values())) is not None
         ]
 
 
-def _wrong_steps(verdicts: Iterable[Verdict]) -> frozenset[int]:
-    return frozenset(int(step) for verdict in verdicts for step, mark in verdict.marks.items() if mark in BAD_MARKS)
+def _wrong_steps(rationale: Rationale, verdicts: Iterable[Verdict]) -> frozenset[int]:
+    said = list(verdicts)
+    marked = {int(step) for verdict in said for step, mark in verdict.marks.items() if mark in BAD_MARKS}
+    changed = (changed_step(rationale, each) for each in said if each.kind is VerdictKind.CONTINUE)
+    return frozenset(marked).union(step for step in changed if step is not None)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from sqlmodel import col, select
 
-from loop.records import CONTROL, Author, DecisionKind, Rationale, Risk, Round, Split, Verdict
+from loop.records import CONTROL, DecisionKind, Rationale, Risk, Round, Split, Verdict
 from loop.store import decisions, reading, reviews
 from loop.store.database import Store
 from loop.store.rationales import REAL

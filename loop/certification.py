@@ -20,7 +20,7 @@ from loop.checks.flag import check_set
 from loop.config import Config
 from loop.interval import clopper_pearson_lower, clopper_pearson_upper
 from loop.records import Certificate, Decision, DecisionKind, Item, Promise, Rationale, RiskFit, Round, Split
-from loop.store import certificates, decisions, rationales
+from loop.store import certificates, decisions, rationales, reviews
 from loop.store.certificates import Audit
 from loop.store.database import Store
 from loop.teacher.judge_prompt import a_step_request
@@ -168,8 +168,11 @@ def _released(store: Store, config: Config, held: Sequence[Audit], row: Certific
     rows = []
     for audit in held:
         passing = acceptance.passing(config.acceptance, None)
-        decided = acceptance.decide(audit.query, audit.rationale, True, audit.verdicts, audit.risk, passing)
-        rationale = audit.rationale
+        chain = rationales.of_round(store, audit.query.round_id)
+        said = reviews.verdicts(store, [each.id or 0 for each in chain if each.item_key == audit.item.key])
+        rationale = acceptance.standing(audit.rationale, chain, said)
+        verdicts = said.get(rationale.id or 0, ())
+        decided = acceptance.decide(audit.query, rationale, True, verdicts, audit.risk, passing)
         if decided.corrected is not None:
             steps, answer = decided.corrected
             rationale = rationales.keep_correction(store, rationale, steps=list(steps), answer=answer)

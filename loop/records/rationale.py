@@ -65,6 +65,11 @@ class Rationale(SQLModel, table=True):
         return self.author is Author.HUMAN and self.answer is None
 
     @property
+    def is_correction(self) -> bool:
+        """Whether a person corrected it to the end."""
+        return self.author is Author.HUMAN and self.answer is not None
+
+    @property
     def parsed(self) -> Answer | None:
         """The answer as a value."""
         return None if self.answer is None else Answer.from_canonical(self.answer)

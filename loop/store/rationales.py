@@ -105,9 +105,10 @@ def keep_checked(store: Store, risks: Sequence[Risk], flags: Sequence[Flag]) -> 
 def keep_correction(store: Store, original: Rationale, *, steps: list[str], answer: Answer) -> Rationale:
     """Store a reviewer's corrected version; the one stored already where this was done before."""
     with store.writing() as session:
-        known = session.exec(select(Rationale).where(Rationale.supersedes == original.id)).first()
-        if known is not None:
-            return known
+        known = session.exec(select(Rationale).where(Rationale.supersedes == original.id)).all()
+        for each in known:
+            if each.is_correction:
+                return each
         corrected = Rationale(
             item_key=original.item_key,
             round_id=original.round_id,
@@ -122,6 +123,13 @@ def keep_correction(store: Store, original: Rationale, *, steps: list[str], answ
         )
         session.add(corrected)
     return corrected
+
+
+def prefix_steps(store: Store, rationale: Rationale) -> list[str]:
+    """The corrected steps from which the teacher went on to this rationale; none where it did not."""
+    with store.reading() as session:
+        before = session.get(Rationale, rationale.supersedes) if rationale.supersedes else None
+    return list(before.steps) if before is not None and before.is_prefix else []
 
 
 def flags(store: Store, ids: Sequence[int]) -> dict[int, list[Flag]]:

@@ -157,7 +157,7 @@ class RecordedTeacher:
         return min(fitting, default=None)
 
     def recording(self, key: str | None, model: str, seed: int, *, step: str = "", after: str = "") -> Recording | None:
-        """The recorded sample that the seed means: of the rationale, of what follows a step, or of the judge's words."""
+        """The recorded sample that the seed means: of the rationale, of what follows a step, or of the judge."""
         samples = self._samples.get((key or "", model, _folded(step), _folded(after)))
         return samples[seed % len(samples)] if samples else None
 

@@ -1,9 +1,9 @@
-"""How long a wrong rationale takes a reviewer: rewriting all that is wrong, or correcting one step and going on from it.
+"""How long a wrong rationale takes a reviewer: rewriting all that is wrong, or correcting a step to go on from.
 
 Nobody was timed: the seconds are *simulated* by the keystroke-level model (Card, Moran & Newell, CACM 23(7), 1980: a
-key 0.28 s for the average non-secretary typist at 40 words a minute, 1.35 s to make up one's mind) and by silent reading
-of 238 words a minute (Brysbaert, J. Memory and Language 109, 2019). The rationales are real: wrong solutions of
-ProcessBench (GSM8K and MATH), whose first wrong step people marked.
+key 0.28 s for the average non-secretary typist at 40 words a minute, 1.35 s to make up one's mind) and by silent
+reading of 238 words a minute (Brysbaert, J. Memory and Language 109, 2019). The rationales are real: wrong solutions
+of ProcessBench (GSM8K and MATH), whose first wrong step people marked.
 
 *Whole text*: read question and solution, choose edit, type the right answer, type the first wrong step and all steps
 behind it anew. *Continue*: read question and steps to the first wrong one, choose continue, type that step anew; later
@@ -12,8 +12,8 @@ to be as long as the wrong one. The teacher errs again behind a corrected step a
 were right so far did (of the same set; wrong solutions are over-represented there), at any of the steps alike; after
 three continuations the rest is typed. The wait for the teacher is not counted: other reviews lie between.
 
-A step may also be deleted, so that the teacher writes it anew too: nothing is typed, but the teacher may err there again.
-The first step cannot be, as the teacher needs one to go on from.
+A step may also be deleted, so that the teacher writes it anew too: nothing is typed, but it may err there again. The
+first step cannot be, as the teacher needs one to go on from.
 
 The keys of each way are written out, and a test presses exactly these in a browser. Run as
 `python -m benchmarks.continuing --json FILE [--data PATH] [--quick]`.
@@ -37,9 +37,9 @@ FILE = "marks/processbench_gsm8k_math.jsonl.gz"
 MOST_STEPS = 12
 """Steps that a rationale may have; longer solutions are left out."""
 MOST_CONTINUATIONS = 3
-TABS = {"e": 2, "t": 2}
-"""Presses of Tab from the verdict's key to the first box of an edit (the answer), or to the steps of a continue."""
-SOURCES = ["benchmarks/continuing.py", "review/interface.xml", "review/task.py"]
+TABS = 11
+"""Presses of Tab from the verdict's key to the first box: from the top of the page past its bar and the verdicts."""
+SOURCES = ["benchmarks/continuing.py", "review/interface.xml"]
 
 
 @dataclass(frozen=True)
@@ -100,24 +100,24 @@ def edit_keys(steps: Sequence[str], at: int, answer: str) -> list[str]:
     """The keys that put a rationale right by hand: its answer, and its steps from `at` on, typed anew."""
     typed = "\n".join(f"{number}. {step}" for number, step in enumerate(steps, start=1) if number > at)
     return [
-        *("e", *["Tab"] * TABS["e"], "Ctrl+a", *answer),
-        *("Tab", *to_line(at), "Ctrl+Shift+End", *typed, "Tab", "Ctrl+Enter"),
+        *("e", *["Tab"] * TABS, "Ctrl+a", *answer),
+        *("Tab", *to_line(at), *typed, "Tab", "Ctrl+Enter"),
     ]
 
 
 def continue_keys(at: int, step: str) -> list[str]:
     """The keys that correct one step, typed anew, and have the teacher go on."""
-    return ["t", *["Tab"] * TABS["t"], *to_line(at), "Shift+End", *f"{at + 1}. {step}", "Tab", "Ctrl+Enter"]
+    return ["t", *["Tab"] * TABS, *to_line(at), *f"{at + 1}. {step}", "Tab", "Ctrl+Enter"]
 
 
 def delete_keys(at: int) -> list[str]:
     """The keys that delete one step, and have the teacher go on from the one before it."""
-    return ["t", *["Tab"] * TABS["t"], *to_line(at), "Shift+End", "Delete", "Tab", "Ctrl+Enter"]
+    return ["t", *["Tab"] * TABS, *to_line(at), "Delete", "Tab", "Ctrl+Enter"]
 
 
 def to_line(at: int) -> list[str]:
-    """The keys from the start of a text box to the start of a line."""
-    return ["ArrowDown"] * at
+    """The keys that choose all of a text box from the start of a line on, however long the lines before it are."""
+    return ["Ctrl+Home", *["Ctrl+ArrowDown"] * at, "Ctrl+Shift+End"]
 
 
 CONFIRM = ("a", "Ctrl+Enter")
@@ -252,6 +252,7 @@ def main() -> None:
     chosen = parser.parse_args()
     figures, settings, cells = measure(chosen.data, quick=chosen.quick)
     table = Table("figure", "value", "95 % interval", "what", box=None, header_style="dim")
+    table.columns[0].no_wrap = True
     for name, each in figures.items():
         said = VARIANTS.get(name, ("", {}))[0]
         table.add_row(name, f"{each['value']:.3f}", f"{each['low']:.3f} to {each['high']:.3f}", said)

@@ -10,7 +10,7 @@ from sqlmodel import SQLModel
 
 from loop.errors import PreceptorError
 from loop.ledger import MICRO
-from loop.records import Charge, DecisionKind, Round, Split, Verdict
+from loop.records import Author, Charge, DecisionKind, Round, Split, Verdict
 from loop.report import pseudonyms
 from loop.store import items, reading, rounds
 from loop.store.database import Store
@@ -147,7 +147,8 @@ def _rationale_lines(each: Mapping[str, Any], found: Mapping[str, Any]) -> list[
     after = "" if before is None else f", after version {before}"
     lines = [f"round {each['round']}: {each['author']}, version {each['version']}{after}{planted}{''.join(risks)}"]
     lines += [f"  {number}. {step}" for number, step in enumerate(each["steps"], start=1)]
-    lines.append(f"  answer: {each['stated']}" if each["stated"] else "  the teacher is to go on from here")
+    prefix = each["author"] == Author.HUMAN.value and each["answer"] is None
+    lines.append("  the teacher is to go on from here" if prefix else f"  answer: {each['stated']}")
     for said in found["judgements"]:
         if said["rationale_id"] == each["id"]:
             cost = "" if said["charge"] is None else f", ${said['charge']['settled']:.6f}"

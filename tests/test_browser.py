@@ -14,6 +14,7 @@ import httpx
 import pytest
 from selenium.webdriver.common.keys import Keys
 
+from benchmarks.continuing import continue_keys, delete_keys, edit_keys
 from connectors.label_studio import LabelStudioBoard
 from connectors.studio_server import Studio
 from loop.answer import AnswerKind, parse_answer
@@ -407,6 +408,37 @@ def test_the_teacher_goes_on_from_a_step_that_a_reviewer_corrects_by_keys(
     (line,) = (tmp_path / "export" / "examples.jsonl").read_text(encoding="utf-8").splitlines()
     assert json.loads(line)["steps"] == [*CORRECTED, *FOLLOWING]
     assert json.loads(line)["authors"] == ["teacher", "human"]
+
+
+NAMED = {
+    "Tab": Keys.TAB, "Delete": Keys.DELETE, "Home": Keys.HOME, "End": Keys.END, "ArrowDown": Keys.ARROW_DOWN,
+    "Ctrl": Keys.CONTROL, "Shift": Keys.SHIFT, "Enter": Keys.ENTER,
+}  # fmt: skip
+LONG = ["First I say much about it, " + "and so on, " * 30 + "so 1 + 1 = 2.", "2 + 1 = 4.", "4 + 1 = 5.", "So it is 5."]
+RIGHT = [LONG[0], "2 + 1 = 3.", "3 + 1 = 4.", "So it is 4."]
+
+
+@pytest.mark.parametrize(("keys", "kind", "steps"), [
+    (continue_keys(1, RIGHT[1]), VerdictKind.CONTINUE, RIGHT[:2]),
+    (continue_keys(0, "1 + 1 = 2."), VerdictKind.CONTINUE, ["1 + 1 = 2."]),
+    (delete_keys(3), VerdictKind.CONTINUE, LONG[:3]),
+    (edit_keys(RIGHT, 1, "4"), VerdictKind.EDIT, RIGHT),
+])  # fmt: skip
+def test_the_page_takes_exactly_the_keys_that_the_benchmark_counts(
+    send: Send, reviewer: Reviewer, keys: list[str], kind: VerdictKind, steps: list[str]
+) -> None:
+    sent = send(f"counted {keys[:9]}", TASKS[AnswerKind.NUMBER], an_item(AnswerKind.NUMBER), "5", LONG)
+    reviewer.open(sent.address)
+    assert keys[-1] == "Ctrl+Enter"
+    for key in keys[:-1]:
+        *held, last = key.split("+") if len(key) > 1 else [key]
+        last = NAMED.get(last, last)
+        reviewer.hold(*(NAMED[each] for each in held), key=last)
+    reviewer.submit()
+    verdict = sent.verdict()
+    assert verdict.kind is kind
+    assert verdict.steps == steps
+    assert kind is VerdictKind.CONTINUE or json.loads(verdict.answer or "{}")["value"] == "4"
 
 
 CORRECTED = ["10 + 1 = 11 .", "11 + 2 = 13 ."]

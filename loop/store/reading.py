@@ -197,8 +197,9 @@ def spent_by_query(store: Store, run: str) -> dict[tuple[int, str], int]:
 
 
 def mean_output_tokens(store: Store, run: str) -> float | None:
-    """Tokens of an average reply of the run; None before the first one."""
-    query = select(func.avg(Reply.output_tokens)).join(Round, col(Round.id) == Reply.round_id).where(Round.run == run)
+    """Tokens of an average reply to an item alone; None before the first one."""
+    query = select(func.avg(Reply.output_tokens)).join(Round, col(Round.id) == Reply.round_id)
+    query = query.where(Round.run == run, Reply.version == 1)
     with store.reading() as session:
         mean = session.exec(query).one()
     return None if mean is None else float(mean)

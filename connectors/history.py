@@ -10,7 +10,7 @@ from sqlmodel import SQLModel
 
 from loop.errors import PreceptorError
 from loop.ledger import MICRO
-from loop.records import Charge, DecisionKind, Round, Split, Verdict
+from loop.records import Author, Charge, DecisionKind, Round, Split, Verdict
 from loop.report import pseudonyms
 from loop.store import items, reading, rounds
 from loop.store.database import Store
@@ -134,16 +134,21 @@ def _reply_line(each: Mapping[str, Any]) -> str:
     cost = "" if each["charge"] is None else f", ${each['charge']['settled']:.6f}"
     tokens = f"{each['input_tokens']} + {each['output_tokens']} tokens{cost}"
     problem = f" ({each['problem']})" if each["problem"] else ""
-    return f"round {each['round']}, sample {each['sample']}: {each['model']}, {tokens}, {each['state']}{problem}"
+    version = f", for version {each['version']}" if each["version"] > 1 else ""
+    said = f"{each['model']}, {tokens}, {each['state']}{problem}"
+    return f"round {each['round']}, sample {each['sample']}{version}: {said}"
 
 
 def _rationale_lines(each: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
     """A rationale with its steps, its risk and its flags."""
     risks = [f", risk {risk['value']:.3f}" for risk in found["risks"] if risk["rationale_id"] == each["id"]]
     planted = f", planted to measure reviewers ({each['planted']})" if each["planted"] else ""
-    lines = [f"round {each['round']}: {each['author']}, version {each['version']}{planted}{''.join(risks)}"]
+    before = next((row["version"] for row in found["rationales"] if row["id"] == each["supersedes"]), None)
+    after = "" if before is None else f", after version {before}"
+    lines = [f"round {each['round']}: {each['author']}, version {each['version']}{after}{planted}{''.join(risks)}"]
     lines += [f"  {number}. {step}" for number, step in enumerate(each["steps"], start=1)]
-    lines.append(f"  answer: {each['stated']}")
+    prefix = each["author"] == Author.HUMAN.value and each["answer"] is None
+    lines.append("  the teacher is to go on from here" if prefix else f"  answer: {each['stated']}")
     for said in found["judgements"]:
         if said["rationale_id"] == each["id"]:
             cost = "" if said["charge"] is None else f", ${said['charge']['settled']:.6f}"

@@ -7,12 +7,13 @@ Each line of the file is a JSON object:
 
     {"key": "q1", "question": "...", "model": "judge", "step": "2 + 3 = 6", "verdict": "wrong", "evidence": "it is 5"}
 
-`context` tells apart items with the same question; `input_tokens` and `output_tokens` may be recorded too, otherwise a
-token is taken as four bytes of UTF-8. `text` is given back as it is; `steps` and `answer` are written as JSON where
+`context` tells apart items with the same question; `input_tokens` and `output_tokens` may be recorded too, otherwise
+a token is taken as four bytes of UTF-8. `text` is given back as it is; `steps` and `answer` are written as JSON where
 structured output is asked for, and as numbered lines where not. Several lines for one key and model are its samples;
 the request's `seed` says which one is meant, counted round. So a reply is a pure function of item, prompt, model and
-sample. A line with a `step` answers the judge's prompt about that step of the item, with a `verdict` or with `text`.
-Where nothing is recorded for a question or step, the reply says so and cannot be read.
+sample. A line with `after`, a step, goes on from steps that end with it: its `steps` follow. A line with a `step`
+answers the judge's prompt about that step of the item, with a `verdict` or with `text`. Where nothing is recorded for
+a question or step, the reply says so and cannot be read.
 
 On request it misbehaves: a file with a JSON list of faults, see `Fault`.
 """
@@ -33,6 +34,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from loop.errors import BadConfig, BadRow
+from loop.teacher.continuation import settled_steps
 from loop.teacher.judge_prompt import presented_step
 from loop.teacher.prompt import presented_parts, written
 
@@ -56,6 +58,7 @@ class Recording(BaseModel):
     text: str | None = None
     steps: tuple[str, ...] | None = None
     answer: str | None = None
+    after: str | None = None
     step: str | None = None
     verdict: str | None = None
     evidence: str = ""
@@ -124,10 +127,11 @@ class RecordedTeacher:
         """Key, model and sample of every completion that was sent."""
         self._faults = tuple(faults)
         self._fired: dict[int, int] = defaultdict(int)
-        self._samples: dict[tuple[str, str, str], list[Recording]] = defaultdict(list)
+        self._samples: dict[tuple[str, str, str, str], list[Recording]] = defaultdict(list)
         self._keys: dict[str, dict[str, str | None]] = defaultdict(dict)
         for recording in recordings:
-            self._samples[recording.key, recording.model, _folded(recording.step or "")].append(recording)
+            said = _folded(recording.step or ""), _folded(recording.after or "")
+            self._samples[recording.key, recording.model, *said].append(recording)
             context = None if recording.context is None else _folded(recording.context)
             self._keys[_folded(recording.question)].setdefault(recording.key, context)
         for samples in self._samples.values():
@@ -137,7 +141,7 @@ class RecordedTeacher:
     @property
     def models(self) -> list[str]:
         """The models that something is recorded of."""
-        return sorted({model for _, model, _ in self._samples})
+        return sorted({model for _, model, *_ in self._samples})
 
     def key_of(self, message: str) -> str | None:
         """The item that a user message is about."""
@@ -152,9 +156,9 @@ class RecordedTeacher:
         fitting = fitting or [key for key, own in keys.items() if not own]
         return min(fitting, default=None)
 
-    def recording(self, key: str | None, model: str, seed: int, step: str = "") -> Recording | None:
-        """The recorded sample that the seed means, of the rationale or of the judge's verdict on a step."""
-        samples = self._samples.get((key or "", model, _folded(step)))
+    def recording(self, key: str | None, model: str, seed: int, *, step: str = "", after: str = "") -> Recording | None:
+        """The recorded sample that the seed means: of the rationale, of what follows a step, or of the judge."""
+        samples = self._samples.get((key or "", model, _folded(step), _folded(after)))
         return samples[seed % len(samples)] if samples else None
 
     def fault(self, key: str | None) -> Fault | None:
@@ -293,7 +297,8 @@ async def _complete(teacher: RecordedTeacher, raw: bytes) -> JSONResponse:
         known = ", ".join(teacher.models)
         return _error(404, f"The model `{model}` does not exist; recorded models: {known}", "model_not_found")
     key = teacher.key_of(asked.last_user_message)
-    recording = teacher.recording(key, model, seed, presented_step(asked.last_user_message).get("step", ""))
+    step, settled = presented_step(asked.last_user_message).get("step", ""), settled_steps(asked.last_user_message)
+    recording = teacher.recording(key, model, seed, step=step, after=settled[-1] if settled else "")
     fault = teacher.fault(key)
     failure = await _failed(fault)
     if failure is not None:

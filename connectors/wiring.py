@@ -194,6 +194,7 @@ class Project:
             risk=rationales.risks(self.store, [rationale.id]).get(rationale.id, 0.0),
             student_steps=tuple(student.get("steps", ())),
             student_answer=student.get("answer"),
+            settled=0 if rationale.is_prefix else len(rationales.prefix_steps(self.store, rationale)),
         )
 
     def simulated_reviewer(self) -> SimulatedReviewer | None:
@@ -212,5 +213,6 @@ class Project:
             self.config.task,
             error_rate=settings.error_rate,
             seconds=settings.seconds,
+            continue_share=settings.continue_share,
             seed=self.config.run.seed,
         )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from loop.answer import Answer
 from loop.config import AcceptanceConfig
-from loop.records import DecisionKind, Query, Rationale, Verdict, VerdictKind, deciding
+from loop.records import Author, DecisionKind, Query, Rationale, Verdict, VerdictKind, deciding
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,34 @@ def contradict(verdicts: Sequence[Verdict]) -> bool:
     return len({vote.kind for vote in votes}) > 1 or len(corrected) > 1
 
 
+def continued(verdicts: Sequence[Verdict]) -> Verdict | None:
+    """The newest verdict with a corrected prefix, if more than half of the reviewers want the teacher to go on."""
+    votes = _votes(verdicts)
+    wanted = [vote for vote in votes if vote.kind is VerdictKind.CONTINUE]
+    return wanted[-1] if 2 * len(wanted) > len(votes) else None
+
+
+def prefix_of(rationale: Rationale, verdict: Verdict) -> list[str]:
+    """The steps from which the teacher goes on: those up to the last change.
+
+    What stands behind it as it was is the teacher's to write anew. A prefix that came back is taken as it is.
+    """
+    steps, before = [step.strip() for step in verdict.steps if step.strip()], list(rationale.steps)
+    while not rationale.is_prefix and steps and before and steps[-1].split() == before[-1].split():
+        steps.pop()
+        before.pop()
+    return steps
+
+
+def standing(first: Rationale, rows: Sequence[Rationale], verdicts: Mapping[int, Sequence[Verdict]]) -> Rationale:
+    """The rationale that is decided about: the newest that the teacher went on to, as long as reviewers want it to."""
+    later = next((each for each in rows if each.supersedes == first.id and not each.is_correction), None)
+    if later is None:
+        return first
+    goes_on = later.author is Author.TEACHER or continued(verdicts.get(first.id or 0, ())) is not None
+    return standing(later, rows, verdicts) if goes_on else first
+
+
 def _undecided(reason: str) -> Decided:
     return Decided(DecisionKind.UNDECIDED, reason)
 
@@ -82,6 +110,8 @@ def _judged(rationale: Rationale, votes: Sequence[Verdict]) -> Decided:
         return Decided(DecisionKind.REJECTED, _with_reasons("rejected by review", votes))
     if kind is VerdictKind.EDIT:
         return _edited(rationale, [vote for vote in votes if vote.kind is VerdictKind.EDIT])
+    if kind is VerdictKind.CONTINUE:
+        return _undecided("the teacher was to go on from a corrected step, and did not before the review closed")
     if rationale.answer is None:
         return _undecided("accepted by review, but the answer is not an allowed one")
     return Decided(DecisionKind.GOLD, "accepted by review")

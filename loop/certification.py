@@ -19,8 +19,8 @@ from loop.certificate import (
 from loop.checks.flag import check_set
 from loop.config import Config
 from loop.interval import clopper_pearson_lower, clopper_pearson_upper
-from loop.records import Author, Certificate, Decision, DecisionKind, Item, Promise, Rationale, RiskFit, Round, Split
-from loop.store import certificates, decisions, rationales
+from loop.records import Certificate, Decision, DecisionKind, Item, Promise, Rationale, RiskFit, Round, Split
+from loop.store import certificates, decisions, rationales, reviews
 from loop.store.certificates import Audit
 from loop.store.database import Store
 from loop.teacher.judge_prompt import a_step_request
@@ -90,7 +90,7 @@ def look(
 
 def _quantiles(store: Store, current: Round, audits: int, config: Config, delta: float) -> list[float]:
     """The thresholds of a look, from the risks of all that the round asked."""
-    ids = [each.id or 0 for each in rationales.of_round(store, _id(current)) if each.author is Author.TEACHER]
+    ids = [each.id or 0 for each in rationales.of_round(store, _id(current)) if each.is_reply]
     risks = [*rationales.risks(store, ids).values()]
     wanted = config.acceptance
     found = thresholds_to_test(risks, audits, alpha=wanted.alpha, delta=delta)
@@ -168,8 +168,11 @@ def _released(store: Store, config: Config, held: Sequence[Audit], row: Certific
     rows = []
     for audit in held:
         passing = acceptance.passing(config.acceptance, None)
-        decided = acceptance.decide(audit.query, audit.rationale, True, audit.verdicts, audit.risk, passing)
-        rationale = audit.rationale
+        chain = rationales.of_round(store, audit.query.round_id)
+        said = reviews.verdicts(store, [each.id or 0 for each in chain if each.item_key == audit.item.key])
+        rationale = acceptance.standing(audit.rationale, chain, said)
+        verdicts = said.get(rationale.id or 0, ())
+        decided = acceptance.decide(audit.query, rationale, True, verdicts, audit.risk, passing)
         if decided.corrected is not None:
             steps, answer = decided.corrected
             rationale = rationales.keep_correction(store, rationale, steps=list(steps), answer=answer)

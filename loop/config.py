@@ -291,6 +291,8 @@ class ReviewConfig(Table):
     """After this many hours the stage closes with what is there."""
     minutes_per_review: float = Field(default=1.5, gt=0)
     """Expected minutes for one review; reserved when a rationale is sent."""
+    max_continuations: int = Field(default=3, ge=0)
+    """How often the teacher goes on from steps that a reviewer corrected, for each item that is asked; 0: never."""
     poll_seconds: float = Field(default=15.0, gt=0)
     """How often `run --wait` looks for verdicts."""
 
@@ -304,6 +306,8 @@ class SimulatedReviewerConfig(Table):
     """Share of verdicts that are wrong on purpose."""
     seconds: float = Field(default=40.0, gt=0)
     """Seconds it claims to have spent on a review."""
+    continue_share: float = Field(default=0.0, ge=0, le=1)
+    """Share of its corrections that end with the first wrong step, from which the teacher is to go on."""
 
 
 class AcceptanceConfig(Table):

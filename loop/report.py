@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loop.interval import wilson
-from loop.records import Author, Prediction, Rationale, Verdict, VerdictKind, found_wrong
+from loop.records import Prediction, Rationale, Verdict, VerdictKind, found_wrong
 
 RISK_BINS = 5
 """Equal parts of the unit interval in which risk is set against what reviewers found."""
@@ -60,7 +60,7 @@ def accuracy(predictions: Sequence[Prediction]) -> Accuracy | None:
 
 def asked(rationales: Sequence[Rationale]) -> list[Rationale]:
     """The teacher's first rationales: those that are checked, reviewed and trained on."""
-    return [each for each in rationales if each.author is Author.TEACHER and each.sample == 0]
+    return [each for each in rationales if each.is_reply]
 
 
 def pseudonyms(reviewers: Sequence[str]) -> dict[str, str]:

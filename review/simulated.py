@@ -48,7 +48,7 @@ def read_truth(file: Path) -> dict[str, Truth]:
 class SimulatedReviewer:
     """Judges open tasks against the truth; the same task always gets the same verdict."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what it is, and the settings of its table
         self,
         boards: Sequence[Board],
         truth: Mapping[str, Truth],
@@ -57,6 +57,7 @@ class SimulatedReviewer:
         error_rate: float,
         seconds: float,
         seed: int,
+        continue_share: float = 0.0,
     ) -> None:
         self._boards = boards
         self._truth = truth
@@ -64,6 +65,7 @@ class SimulatedReviewer:
         self._error_rate = error_rate
         self._seconds = seconds
         self._seed = seed
+        self._continue_share = continue_share
 
     def work(self) -> int:
         """Judge all open tasks; how many."""
@@ -84,6 +86,8 @@ class SimulatedReviewer:
             verdict = result(VerdictKind.ACCEPT, note=SIMULATED)
         elif right:
             verdict = result(VerdictKind.REJECT, note=SIMULATED, reasons=["other"])
+        elif random.Random(f"continue/{self._seed}/{task.uid}").random() < self._continue_share:
+            verdict = result(VerdictKind.CONTINUE, steps=_corrected(task, truth), note=SIMULATED)
         else:
             answer = self._stated(task, truth)
             verdict = result(
@@ -109,6 +113,13 @@ class SimulatedReviewer:
         wrong = {_plain(step) for step in truth.wrong}
         steps = {_plain(task.data[f"steptext_{place}"]) for place in range(STEPS)}
         return given is not None and given == true and not wrong & steps
+
+
+def _corrected(task: OpenTask, truth: Truth) -> Sequence[str]:
+    """The true steps up to the first one that the task has otherwise; all where it has only too many."""
+    shown = [_plain(task.data[f"steptext_{place}"]) for place in range(STEPS)]
+    wrong = (place for place, step in enumerate(truth.steps) if place >= STEPS or _plain(step) != shown[place])
+    return truth.steps[: next(wrong, len(truth.steps)) + 1]
 
 
 def _choices(question: str) -> list[str]:

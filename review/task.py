@@ -34,6 +34,8 @@ class Details:
     student_steps: tuple[str, ...] = ()
     student_answer: str | None = None
     """Canonical."""
+    settled: int = 0
+    """So many steps are a reviewer's, and the teacher wrote the rest anew."""
 
 
 class AnswerForm(StrEnum):
@@ -64,6 +66,7 @@ def board_task(task: ReviewTask, rationale: Rationale, item: Item, details: Deta
         "student": _student(details, item),
         "teacher_answer": rationale.stated or _shown(rationale.answer, item),
         "doubts": "; ".join(flag.evidence for flag in details.flags if flag.step is None),
+        "settled": _settled(details.settled),
     }
     for place in range(STEPS):
         data[f"steptext_{place}"] = steps[place] if place < len(steps) else ""
@@ -116,6 +119,8 @@ def result(
     regions = [_choices("verdict", [kind.value])]
     if kind is VerdictKind.EDIT:
         regions += [*_answered(answer, form), _text("rationale", number_steps(steps))]
+    if kind is VerdictKind.CONTINUE:
+        regions.append(_text("rationale", number_steps(steps)))
     if kind is VerdictKind.REJECT and reasons:
         regions.append(_choices("reject_reason", list(reasons)))
     return [*regions, _text("reviewer_note", note)] if note else regions
@@ -130,13 +135,17 @@ def _marked_steps(values: dict[str, Any], rationale: Rationale | None) -> dict[s
 def _take_correction(
     verdict: Verdict, values: dict[str, Any], rationale: Rationale | None, item: Item, task: TaskConfig
 ) -> None:
-    """Give an edit its answer and steps. Marks on the text that were changed make an edit of an accept."""
+    """Give an edit its answer and steps, a continue its steps. Marks on the text that were changed make an edit of an
+    accept.
+    """
     marks = form_of(task) is AnswerForm.MARKS
     stated = str(values.get("answer", "none" if marks else ""))
     parsed = parse_answer(stated, task.answer, choices=item.choices, labels=tuple(task.labels))
     answer = None if parsed is None else parsed.canonical
     if verdict.kind is VerdictKind.EDIT:
         verdict.steps, verdict.answer = split_steps(str(values.get("rationale", ""))), answer
+    elif verdict.kind is VerdictKind.CONTINUE:
+        verdict.steps = split_steps(str(values.get("rationale", "")))
     elif (
         verdict.kind is VerdictKind.ACCEPT and marks and "answer" in values and rationale and answer != rationale.answer
     ):
@@ -144,8 +153,10 @@ def _take_correction(
 
 
 def _prefilled(rationale: Rationale, item: Item, asked: TaskConfig) -> Result:
-    """The teacher's answer in the page's control; one that could not be read is left open where answers are offered."""
+    """The teacher's answer in the page's control; left open where it gave none, or none that is offered."""
     form = form_of(asked)
+    if rationale.is_prefix:
+        return []
     if form is AnswerForm.TEXT:
         return _answered(rationale.stated or _shown(rationale.answer, item), form)
     return [] if rationale.answer is None else _answered(_shown(rationale.answer, item), form)
@@ -217,6 +228,12 @@ def _evidence(flags: Sequence[Flag], steps: int) -> dict[int, str]:
         if flag.step is not None:
             found.setdefault(min(flag.step, steps - 1), []).append(flag.evidence)
     return {place: "; ".join(texts) for place, texts in found.items()}
+
+
+def _settled(steps: int) -> str:
+    """Which steps need no second look."""
+    which = "Step 1 is" if steps == 1 else f"Steps 1 to {steps} are"
+    return f"{which} as corrected; the teacher wrote the rest anew" if steps else ""
 
 
 def with_choices(item: Item) -> str:

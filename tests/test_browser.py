@@ -14,6 +14,7 @@ import httpx
 import pytest
 from selenium.webdriver.common.keys import Keys
 
+from benchmarks.continuing import continue_keys, delete_keys, edit_keys
 from connectors.label_studio import LabelStudioBoard
 from connectors.studio_server import Studio
 from loop.answer import AnswerKind, parse_answer
@@ -347,7 +348,7 @@ def review_six(reviewer: Reviewer) -> dict[str, str]:
     done = {"changed": question(reviewer)}
     reviewer.hold(Keys.CONTROL, key=Keys.ENTER)
     reviewer.until_shown([".ant-modal-confirm-body"])
-    assert "Pick accept, edit or reject" in reviewer.text(".ant-modal-confirm-body")
+    assert "Pick accept, edit, continue or reject" in reviewer.text(".ant-modal-confirm-body")
     reviewer.press(Keys.ESCAPE)
     reviewer.until_gone(".ant-modal-confirm-body")
     reviewer.press("a")
@@ -374,6 +375,91 @@ def review_six(reviewer: Reviewer) -> dict[str, str]:
     reviewer.press("a")
     reviewer.submit()
     return done
+
+
+def test_the_teacher_goes_on_from_a_step_that_a_reviewer_corrects_by_keys(
+    studio: Studio, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LABEL_STUDIO_API_KEY", studio.token)
+    config = continuing_campaign(tmp_path, studio)
+    waiting = preceptor("run", config=config)
+    assert waiting.endswith("exit 3"), waiting
+    with closing(Reviewer(studio)) as reviewer:
+        reviewer.log_in()
+        reviewer.open(address_in(waiting))
+        reviewer.press("t")
+        reviewer.until_shown(["#rv-edit"])
+        assert not reviewer.shows("#rv-answer"), "the answer is the teacher's to give"
+        assert reviewer.script(OVERFLOWING) == []
+        reviewer.tab_to("rationale")
+        reviewer.press(*CORRECTING, Keys.TAB)
+        reviewer.submit()
+        preceptor("review", "pull", config=config)
+        assert preceptor("run", config=config).endswith("exit 3")
+        reviewer.open(address_in(waiting))
+        assert reviewer.shows(".rv-settled")
+        assert "Steps 1 to 2 are as corrected" in reviewer.text(".rv-settled")
+        assert [reviewer.text(f"#rv-step-{place} .rv-text") for place in range(4)] == [*CORRECTED, *FOLLOWING, ""]
+        assert "18" in reviewer.text(".rv-answer")
+        reviewer.press("a")
+        reviewer.submit()
+    assert preceptor("run", config=config).endswith("exit 0")
+    preceptor("export", str(tmp_path / "export"), config=config)
+    (line,) = (tmp_path / "export" / "examples.jsonl").read_text(encoding="utf-8").splitlines()
+    assert json.loads(line)["steps"] == [*CORRECTED, *FOLLOWING]
+    assert json.loads(line)["authors"] == ["teacher", "human"]
+
+
+NAMED = {
+    "Tab": Keys.TAB, "Delete": Keys.DELETE, "Home": Keys.HOME, "End": Keys.END, "ArrowDown": Keys.ARROW_DOWN,
+    "Ctrl": Keys.CONTROL, "Shift": Keys.SHIFT, "Enter": Keys.ENTER,
+}  # fmt: skip
+LONG = ["First I say much about it, " + "and so on, " * 30 + "so 1 + 1 = 2.", "2 + 1 = 4.", "4 + 1 = 5.", "So it is 5."]
+RIGHT = [LONG[0], "2 + 1 = 3.", "3 + 1 = 4.", "So it is 4."]
+
+
+@pytest.mark.parametrize(("keys", "kind", "steps"), [
+    (continue_keys(1, RIGHT[1]), VerdictKind.CONTINUE, RIGHT[:2]),
+    (continue_keys(0, "1 + 1 = 2."), VerdictKind.CONTINUE, ["1 + 1 = 2."]),
+    (delete_keys(3), VerdictKind.CONTINUE, LONG[:3]),
+    (edit_keys(RIGHT, 1, "4"), VerdictKind.EDIT, RIGHT),
+])  # fmt: skip
+def test_the_page_takes_exactly_the_keys_that_the_benchmark_counts(
+    send: Send, reviewer: Reviewer, keys: list[str], kind: VerdictKind, steps: list[str]
+) -> None:
+    sent = send(f"counted {keys[:9]}", TASKS[AnswerKind.NUMBER], an_item(AnswerKind.NUMBER), "5", LONG)
+    reviewer.open(sent.address)
+    assert keys[-1] == "Ctrl+Enter"
+    for key in keys[:-1]:
+        *held, last = key.split("+") if len(key) > 1 else [key]
+        last = NAMED.get(last, last)
+        reviewer.hold(*(NAMED[each] for each in held), key=last)
+    reviewer.submit()
+    verdict = sent.verdict()
+    assert verdict.kind is kind
+    assert verdict.steps == steps
+    assert kind is VerdictKind.CONTINUE or json.loads(verdict.answer or "{}")["value"] == "4"
+
+
+CORRECTED = ["10 + 1 = 11 .", "11 + 2 = 13 ."]
+FOLLOWING = ["13 + 5 = 18 ."]
+CORRECTING = [Keys.ARROW_UP * 9, Keys.HOME, Keys.ARROW_DOWN, Keys.END, Keys.BACKSPACE * 4, "13 ."]
+"""In the box: to the second of the lines, wherever the cursor was, and other figures at its end."""
+
+
+def continuing_campaign(folder: Path, studio: Studio) -> Path:
+    """A project of one question, which goes to people; the teacher errs in the second of its three steps."""
+    config = tiny_project(folder, rounds=1, board="label_studio", sums=1)
+    text = config.read_text(encoding="utf-8").split("[simulated_reviewer]")[0]
+    text = text.replace("[review]\n", f'[review]\nurl = "{studio.url}"\n')
+    config.write_text(text.replace("audit_share = 0.2", "audit_share = 1.0"), encoding="utf-8")
+    said = {"key": "i0", "question": "What is 1 + 10 ?", "model": "tiny-teacher"}
+    first = {**said, "steps": [CORRECTED[0], "11 + 2 = 14 .", "14 + 5 = 19 ."], "answer": "19"}
+    then = {**said, "after": CORRECTED[1], "steps": FOLLOWING, "answer": "18"}
+    (folder / "recorded.jsonl").write_text(f"{json.dumps(first)}\n{json.dumps(then)}\n", encoding="utf-8")
+    for split in ("pool", "holdout"):
+        assert preceptor("ingest", str(folder / f"{split}.jsonl"), "--split", split, config=config).endswith("exit 0")
+    return config
 
 
 def question(reviewer: Reviewer, but: str = "") -> str:

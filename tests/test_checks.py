@@ -16,7 +16,7 @@ from loop.checks.risk import risk
 from loop.config import ChecksConfig, TaskConfig
 from loop.ports import Forced
 from loop.records import Author, Item, Rationale
-from loop.stages.check import is_shown
+from loop.stages.checking import is_shown
 from tests.builders import an_item
 
 NUMBER = TaskConfig()

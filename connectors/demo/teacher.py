@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 
@@ -32,8 +32,9 @@ def write_world(folder: Path, *, seed: int = 0, shuffled: bool = False) -> None:
     _write(
         folder / "recorded.jsonl",
         [
-            {"key": f"p{number:04}", "question": each.question, "model": MODEL, "steps": steps, "answer": answer}
-            for number, (each, (steps, answer, _)) in enumerate(zip(pool, replies, strict=True))
+            {"key": f"p{number:04}", "question": each.question, "model": MODEL, **said}
+            for number, (each, reply) in enumerate(zip(pool, replies, strict=True))
+            for said in _recorded(each, reply, random.Random(f"{seed}/{number}"))
         ],
     )
     _write(
@@ -68,6 +69,15 @@ def _reply(problem: Problem, chance: random.Random) -> Reply:
     return next(reply for error in errors if (reply := ERRORS[error](problem, chance)) is not None)
 
 
+def _recorded(problem: Problem, reply: Reply, chance: random.Random) -> Iterator[dict[str, object]]:
+    """The teacher's reply, and what it says behind each right step, where it slips as often as it errs at first."""
+    yield {"steps": reply[0], "answer": reply[1]}
+    for done, step in enumerate(problem.steps, start=1):
+        slip = _slip(problem, chance, first=done) if chance.random() < ERROR_SHARE else None
+        steps, answer, _ = slip or (problem.steps, str(problem.answer), [])
+        yield {"after": step, "steps": steps[done:], "answer": answer}
+
+
 def _carried(problem: Problem, place: int, change: Mapping[str, int] | None = None, step: Step | None = None) -> Reply:
     """The solution with one step told otherwise or one number changed, its result carried through."""
     steps = list(problem.kind.steps)
@@ -80,9 +90,11 @@ def _carried(problem: Problem, place: int, change: Mapping[str, int] | None = No
     return texts, str(numbers[f"r{len(steps)}"]), [texts[place]]
 
 
-def _slip(problem: Problem, chance: random.Random) -> Reply | None:
-    """A wrong result, carried through."""
-    place = chance.randrange(len(problem.kind.steps))
+def _slip(problem: Problem, chance: random.Random, first: int = 0) -> Reply | None:
+    """A wrong result from some step on, carried through; None where there is no such step."""
+    if first == len(problem.kind.steps):
+        return None
+    place = chance.randrange(first, len(problem.kind.steps))
     result = problem.numbers[f"r{place + 1}"] + chance.choice((-10, -2, -1, 1, 2, 10))
     return _sensible(_carried(problem, place, {f"r{place + 1}": result}))
 

@@ -55,6 +55,21 @@ class Rationale(SQLModel, table=True):
     """The good rationale that a planted one was made from."""
 
     @property
+    def is_reply(self) -> bool:
+        """Whether it is the teacher's first word on the item, which is reviewed: no further sample, no continuation."""
+        return self.author is Author.TEACHER and self.sample == 0 and self.supersedes is None
+
+    @property
+    def is_prefix(self) -> bool:
+        """Whether it is a corrected beginning that the teacher is to go on from: a person's steps without an answer."""
+        return self.author is Author.HUMAN and self.answer is None
+
+    @property
+    def is_correction(self) -> bool:
+        """Whether a person corrected it to the end."""
+        return self.author is Author.HUMAN and self.answer is not None
+
+    @property
     def parsed(self) -> Answer | None:
         """The answer as a value."""
         return None if self.answer is None else Answer.from_canonical(self.answer)

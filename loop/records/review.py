@@ -3,9 +3,12 @@
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from enum import StrEnum
+from itertools import takewhile
 from typing import Any
 
 from sqlmodel import JSON, Field, SQLModel
+
+from loop.records.rationale import Rationale
 
 SECOND, ADJUDICATION = 1, 2
 """Slots of a blind second review, and of the one that decides where the first two disagree."""
@@ -17,6 +20,8 @@ class VerdictKind(StrEnum):
     ACCEPT = "accept"
     EDIT = "edit"
     REJECT = "reject"
+    CONTINUE = "continue"
+    """The steps are put right up to a place, and the teacher is to go on from there."""
 
 
 class ReviewTask(SQLModel, table=True):
@@ -30,7 +35,7 @@ class ReviewTask(SQLModel, table=True):
     round_id: int = Field(foreign_key="round.id", index=True)
     uid: str = Field(unique=True)
     reason: str
-    """`audit`, `risk`, `disagreement` or `planted`; reviewers never see it."""
+    """`audit`, `risk`, `disagreement`, `planted` or `continued`; reviewers never see it."""
     charge_id: int | None = Field(default=None, foreign_key="charge.id")
     board: str = ""
     project: str = ""
@@ -57,7 +62,7 @@ class Verdict(SQLModel, table=True):
     """None where the raw result cannot be interpreted; it is kept all the same."""
     marks: dict[str, str] = Field(default_factory=dict, sa_type=JSON)
     steps: list[str] = Field(default_factory=list, sa_type=JSON)
-    """The corrected steps of an `edit`."""
+    """The corrected steps of an `edit`, those of a `continue` up to where the teacher goes on."""
     answer: str | None = None
     """The corrected answer of an `edit`, canonical."""
     reasons: list[str] = Field(default_factory=list, sa_type=JSON)
@@ -83,3 +88,11 @@ def audited_wrong(verdicts: Sequence[Verdict]) -> bool:
     """Whether a certifying audit counts as wrong: if reviewers found it so, or if either blind verdict is missing."""
     blind = {verdict.slot for verdict in verdicts if verdict.kind is not None} >= {0, SECOND}
     return not blind or found_wrong(verdicts) is not False
+
+
+def changed_step(rationale: Rationale, verdict: Verdict) -> int | None:
+    """The first step that a corrected prefix changes or leaves out, 0-based; None where it changes none."""
+    given = [" ".join(step.split()) for step in rationale.steps]
+    kept = [" ".join(step.split()) for step in verdict.steps]
+    same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(given, kept, strict=False)))
+    return same if same < len(given) else None

@@ -24,12 +24,14 @@ class Prompt(SQLModel, table=True):
 class Reply(SQLModel, table=True):
     """A raw reply of the teacher, stored together with its settlement."""
 
-    __table_args__ = (UniqueConstraint("round_id", "item_key", "sample"),)
+    __table_args__ = (UniqueConstraint("round_id", "item_key", "sample", "version", name="uq_reply_version"),)
 
     id: int | None = Field(default=None, primary_key=True)
     round_id: int = Field(foreign_key="round.id", index=True)
     item_key: str = Field(foreign_key="item.key", index=True)
     sample: int = 0
+    version: int = 1
+    """Of the rationale that it gives: 1 answers the item alone, a later one goes on from a corrected prefix."""
     prompt_hash: str = Field(foreign_key="prompt.hash")
     charge_id: int | None = Field(default=None, foreign_key="charge.id")
     model: str

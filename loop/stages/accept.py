@@ -21,25 +21,26 @@ def decide(current: Round, store: Store, parts: Parts, config: Config) -> Round:
     """Decide about every item of the batch but those that are held back, and move on to TRAIN."""
     limits = acceptance.passing(config.acceptance, certified(current, store, config))
     _hold_back(current, store, parts, config, limits)
-    asked = {each.item_key: each for each in rationales.of_round(store, id_of(current)) if is_reply(each)}
+    rows = rationales.of_round(store, id_of(current))
+    asked = {each.item_key: each for each in rows if is_reply(each)}
     sent = {task.rationale_id for task in reviews.tasks(store, id_of(current))}
-    ids = [each.id for each in asked.values() if each.id is not None]
+    ids = [each.id for each in rows if each.id is not None]
     verdicts = reviews.verdicts(store, ids)
     risks = rationales.risks(store, ids)
-    rows: list[Decision] = []
+    decided_about: list[Decision] = []
     for query in rounds.queries(store, id_of(current)):
-        rationale = asked.get(query.item_key)
-        if query.certify and rationale is not None:
+        first = asked.get(query.item_key)
+        if query.certify and first is not None:
             continue  # held back until a certificate releases it
+        rationale = None if first is None else acceptance.standing(first, rows, verdicts)
         number = -1 if rationale is None or rationale.id is None else rationale.id
-        decided = acceptance.decide(
-            query, rationale, number in sent, verdicts.get(number, []), risks.get(number), limits
-        )
+        is_sent = number in sent or rationale is not first
+        decided = acceptance.decide(query, rationale, is_sent, verdicts.get(number, []), risks.get(number), limits)
         if decided.corrected is not None and rationale is not None:
             steps, answer = decided.corrected
             rationale = rationales.keep_correction(store, rationale, steps=list(steps), answer=answer)
-        rows.append(_decision(current, query, rationale, decided))
-    decisions.keep(store, rows)
+        decided_about.append(_decision(current, query, rationale, decided))
+    decisions.keep(store, decided_about)
     return rounds.enter(store, current, Stage.TRAIN)
 
 

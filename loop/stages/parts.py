@@ -5,7 +5,7 @@ from pathlib import Path
 
 from loop.config import Config
 from loop.ports import Progress, Reviewers, Student, Teacher, Trainer
-from loop.records import Author, Checkpoint, Rationale, Round
+from loop.records import Checkpoint, Rationale, Round
 from loop.store import checkpoints, rounds
 from loop.store.database import Store
 
@@ -38,8 +38,8 @@ def id_of(current: Round) -> int:
 
 
 def is_reply(rationale: Rationale) -> bool:
-    """Whether it is the teacher's rationale that is reviewed and trained on."""
-    return rationale.author is Author.TEACHER and rationale.sample == 0
+    """Whether it is the teacher's rationale that is reviewed, and trained on where nobody corrects it."""
+    return rationale.is_reply
 
 
 def seed_of(config: Config, number: int) -> int:

@@ -8,6 +8,7 @@ from loop import acceptance, certification
 from loop.config import Config
 from loop.ledger import to_micro
 from loop.records import ADJUDICATION, SECOND, Rationale, Round
+from loop.stages import continuing
 from loop.stages.parts import Parts, id_of, is_reply
 from loop.store import items, judgements, planted, rationales, reviews, rounds
 from loop.store.database import Store
@@ -25,11 +26,15 @@ def is_reviewed(current: Round, store: Store, parts: Parts, config: Config) -> b
         parts.reviewers.pull()
     if reviews.open_tasks(store, current.run, id_of(current), _contradicted(current, store), minutes):
         parts.reviewers.push(reviews.pending(store, id_of(current)))
-    total = len(reviews.tasks(store, id_of(current)))
-    waiting = len(reviews.pending(store, id_of(current)))
     assert current.review_opened_at is not None
     deadline = _aware(current.review_opened_at) + timedelta(hours=config.review.deadline_hours)
-    return total - waiting >= math.ceil(config.review.quorum * total) or datetime.now(UTC) >= deadline
+    if datetime.now(UTC) >= deadline:
+        return True
+    if reviews.open_tasks(store, current.run, id_of(current), _continued(current, store, parts, config), minutes):
+        parts.reviewers.push(reviews.pending(store, id_of(current)))
+    total = len(reviews.tasks(store, id_of(current)))
+    waiting = len(reviews.pending(store, id_of(current)))
+    return total - waiting >= math.ceil(config.review.quorum * total)
 
 
 def wanted(current: Round, store: Store, config: Config) -> list[reviews.Wanted]:
@@ -69,6 +74,14 @@ def _contradicted(current: Round, store: Store) -> list[reviews.Wanted]:
         for each in asked
         if acceptance.contradict(said.get(each.id or 0, []))
     ]
+
+
+def _continued(current: Round, store: Store, parts: Parts, config: Config) -> list[reviews.Wanted]:
+    """What the teacher went on to from corrected steps, to be confirmed; best by the person who corrected them, who
+    gave the verdict on the rationale that it supersedes.
+    """
+    rows = continuing.continued(current, store, parts, config)
+    return [reviews.Wanted(each, "continued", f"{_uid(current, each, 0)}/continued-{each.version}") for each in rows]
 
 
 def _uid(current: Round, rationale: Rationale, slot: int) -> str:

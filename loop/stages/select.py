@@ -14,7 +14,7 @@ from loop.query.acquisition import ACQUISITIONS, Candidates
 from loop.query.cost import relative_costs, review_chances
 from loop.query.domains import gap, shares
 from loop.query.sieve import sieve
-from loop.records import Author, DecisionKind, Item, Part, Round, Stage
+from loop.records import DecisionKind, Item, Part, Round, Stage
 from loop.stages.parts import PIECE, Parts, id_of, in_force, seed_of
 from loop.stages.review import review_threshold
 from loop.stages.train import seed_examples, train_into
@@ -108,7 +108,7 @@ def _known(
         scored,
         student.embed(candidates if embedded else []),
         student.embed([item for item, _, _ in decided]),
-        np.array([rationale.author is Author.TEACHER for _, rationale, _ in decided], dtype=np.float64),
+        np.array([rationale.is_reply for _, rationale, _ in decided], dtype=np.float64),
         _costs(candidates, store, current.run, parts.teacher, config),
         config.query,
     )
@@ -135,9 +135,7 @@ def _costs(candidates: Sequence[Item], store: Store, run: str, teacher: Teacher,
 def _domain_shares(current: Round, store: Store) -> dict[str, float]:
     """Which domains lag, from every past round's student on dev and from what became of the teacher's rationales."""
     domain = reading.domains(store)
-    kept = {
-        item.key for item, rationale, _ in decisions.decided(store, current.run) if rationale.author is Author.TEACHER
-    }
+    kept = {item.key for item, rationale, _ in decisions.decided(store, current.run) if rationale.is_reply}
     teacher: dict[str, list[bool]] = defaultdict(list)
     for key, decision in decisions.newest(store, current.run).items():
         if decision.kind is not DecisionKind.UNDECIDED:

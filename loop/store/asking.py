@@ -10,7 +10,8 @@ from loop.store.money import Purse
 def missing(store: Store, round_id: int, samples: int) -> list[tuple[Query, Item, int]]:
     """What is still to be asked: queries without a problem times samples, less the stored replies."""
     with store.reading() as session:
-        done = set(session.exec(select(Reply.item_key, Reply.sample).where(Reply.round_id == round_id)).all())
+        first = select(Reply.item_key, Reply.sample).where(Reply.round_id == round_id, Reply.version == 1)
+        done = set(session.exec(first).all())
         wanted = session.exec(
             select(Query, Item)
             .join(Item, col(Item.key) == Query.item_key)

@@ -7,10 +7,9 @@ from sqlalchemy import tuple_
 from sqlmodel import Session, col, select
 
 from loop.records import Certificate, Decision, Item, Promise, Query, Rationale, Risk, Round, Verdict, audited_wrong
-from loop.records.rationale import Author
 from loop.store.database import Store
 from loop.store.decisions import append
-from loop.store.rationales import REAL
+from loop.store.rationales import FIRST
 from loop.store.reviews import verdicts
 
 
@@ -62,7 +61,7 @@ def audits(store: Store, run: str) -> list[Audit]:
         .join(Item, col(Item.key) == Query.item_key)
         .join(Rationale, (col(Rationale.round_id) == Query.round_id) & (col(Rationale.item_key) == Query.item_key))
         .join(Risk, col(Risk.rationale_id) == Rationale.id)
-        .where(Round.run == run, col(Query.certify), Rationale.author == Author.TEACHER, Rationale.sample == 0, REAL)
+        .where(Round.run == run, col(Query.certify), FIRST)
         .order_by(col(Query.round_id), col(Query.item_key))
     )
     with store.reading() as session:

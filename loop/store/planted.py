@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from sqlmodel import col, select
 
-from loop.records import CONTROL, Author, DecisionKind, Rationale, Risk, Round, Split, Verdict
+from loop.records import CONTROL, DecisionKind, Rationale, Risk, Round, Split, Verdict
 from loop.store import decisions, reading, reviews
 from loop.store.database import Store
 from loop.store.rationales import REAL
@@ -37,7 +37,7 @@ def good(store: Store, run: str) -> list[tuple[Rationale, bool, int]]:
         (rationale, asked[rationale.round_id, item.key].audit, used[rationale.id])
         for item, rationale, decision in decisions.decided(store, run)
         if decision.kind is DecisionKind.GOLD
-        and rationale.author is Author.TEACHER
+        and rationale.is_reply
         and item.split is Split.POOL
         and (rationale.round_id, item.key) in asked  # queries that are held back for a certificate are left out here
     ]

@@ -21,12 +21,16 @@ from loop.records import (
     RiskFit,
     Round,
     Verdict,
+    VerdictKind,
+    changed_step,
     found_wrong,
 )
 from loop.store.database import Store
 
 REAL = col(Rationale.planted) == ""
 """Of a rationale that may be decided about; what is planted is read through `loop.store.planted` alone."""
+FIRST = REAL & (col(Rationale.author) == Author.TEACHER) & (Rationale.sample == 0) & col(Rationale.supersedes).is_(None)
+"""`Rationale.is_reply` as a condition, planted ones left out."""
 BAD_MARKS = frozenset({"wrong", "unsupported", "hallucinated"})
 """What reviewers say of a step that is not right."""
 
@@ -39,7 +43,9 @@ def of_round(store: Store, round_id: int) -> list[Rationale]:
 
 
 def unchecked(store: Store, round_id: int, *, planted: bool = False) -> list[Rationale]:
-    """The teacher's first rationales of a round, or the planted ones, that no check has looked at, by item key."""
+    """The teacher's first rationales of a round and what it went on with, or the planted ones, that no check has looked
+    at, by item key.
+    """
     query = (
         select(Rationale)
         .join(Risk, col(Risk.rationale_id) == Rationale.id, isouter=True)
@@ -80,7 +86,7 @@ def by_context(store: Store, run: str) -> dict[str, list[tuple[Item, Rationale]]
         select(Item, Rationale)
         .join(Rationale, col(Rationale.item_key) == Item.key)
         .join(Round, col(Round.id) == Rationale.round_id)
-        .where(Round.run == run, Item.context != "", Rationale.author == Author.TEACHER, Rationale.sample == 0, REAL)
+        .where(Round.run == run, Item.context != "", FIRST)
         .order_by(col(Rationale.id))
     )
     found: defaultdict[str, list[tuple[Item, Rationale]]] = defaultdict(list)
@@ -99,9 +105,10 @@ def keep_checked(store: Store, risks: Sequence[Risk], flags: Sequence[Flag]) -> 
 def keep_correction(store: Store, original: Rationale, *, steps: list[str], answer: Answer) -> Rationale:
     """Store a reviewer's corrected version; the one stored already where this was done before."""
     with store.writing() as session:
-        known = session.exec(select(Rationale).where(Rationale.supersedes == original.id)).first()
-        if known is not None:
-            return known
+        known = session.exec(select(Rationale).where(Rationale.supersedes == original.id)).all()
+        for each in known:
+            if each.is_correction:
+                return each
         corrected = Rationale(
             item_key=original.item_key,
             round_id=original.round_id,
@@ -116,6 +123,13 @@ def keep_correction(store: Store, original: Rationale, *, steps: list[str], answ
         )
         session.add(corrected)
     return corrected
+
+
+def prefix_steps(store: Store, rationale: Rationale) -> list[str]:
+    """The corrected steps from which the teacher went on to this rationale; none where it did not."""
+    with store.reading() as session:
+        before = session.get(Rationale, rationale.supersedes) if rationale.supersedes else None
+    return list(before.steps) if before is not None and before.is_prefix else []
 
 
 def flags(store: Store, ids: Sequence[int]) -> dict[int, list[Flag]]:
@@ -159,7 +173,9 @@ class Judged:
     query: Query
     wrong: bool
     wrong_steps: frozenset[int]
-    """Steps that somebody marked as wrong, unsupported or hallucinated, 0-based; none where most accept."""
+    """Steps that somebody marked as wrong, unsupported or hallucinated, and the first one that somebody changed before
+    the teacher went on, 0-based; none where most accept.
+    """
 
 
 def judged(store: Store, run: str, until: datetime) -> list[Judged]:
@@ -176,7 +192,7 @@ def judged(store: Store, run: str, until: datetime) -> list[Judged]:
         .join(Query, (col(Query.round_id) == Round.id) & (col(Query.item_key) == Item.key))
         .where(
             Round.run == run,
-            REAL,
+            FIRST,
             col(Rationale.id).in_(select(ReviewTask.rationale_id)),
             col(Query.certify).is_(False) | tuple_(col(Query.item_key), col(Query.round_id)).in_(released),
         )
@@ -195,12 +211,15 @@ def judged(store: Store, run: str, until: datetime) -> list[Judged]:
                 risk,
                 asked,
                 wrong,
-                _wrong_steps(given[rationale.id or 0].values()) if wrong else frozenset(),
+                _wrong_steps(rationale, given[rationale.id or 0].values()) if wrong else frozenset(),
             )
             for item, rationale, risk, asked in session.exec(query)
             if (wrong := found_wrong(given[rationale.id or 0].values())) is not None
         ]
 
 
-def _wrong_steps(verdicts: Iterable[Verdict]) -> frozenset[int]:
-    return frozenset(int(step) for verdict in verdicts for step, mark in verdict.marks.items() if mark in BAD_MARKS)
+def _wrong_steps(rationale: Rationale, verdicts: Iterable[Verdict]) -> frozenset[int]:
+    said = list(verdicts)
+    marked = {int(step) for verdict in said for step, mark in verdict.marks.items() if mark in BAD_MARKS}
+    changed = (changed_step(rationale, each) for each in said if each.kind is VerdictKind.CONTINUE)
+    return frozenset(marked).union(step for step in changed if step is not None)

@@ -26,10 +26,10 @@ from loop.records import (
     Verdict,
 )
 from loop.store.database import Store
-from loop.store.rationales import REAL
+from loop.store.rationales import FIRST, REAL
 
 Noun = TypeVar("Noun", bound=SQLModel)
-PAID = frozenset({"ask", "judge"})
+PAID = frozenset({"ask", "continue", "judge"})
 """What dollars are spent on: the first part of a charge's purpose."""
 
 
@@ -74,24 +74,24 @@ def replies_of(store: Store, run: str) -> dict[int, tuple[str, str]]:
 
 
 def flags_of(store: Store, run: str) -> list[tuple[int, Flag]]:
-    """The flags of a run, each with the id of its round; those of planted rationales are left out."""
+    """The flags of the teacher's first rationales of a run, each with the id of its round; of planted ones none."""
     query = (
         select(Rationale.round_id, Flag)
         .join(Rationale, col(Rationale.id) == Flag.rationale_id)
         .join(Round, col(Round.id) == Rationale.round_id)
-        .where(Round.run == run, REAL)
+        .where(Round.run == run, FIRST)
     )
     with store.reading() as session:
         return [(round_id, flag) for round_id, flag in session.exec(query.order_by(col(Flag.id)))]
 
 
 def risks_of(store: Store, run: str) -> dict[int, float]:
-    """The risk of every checked rationale of a run that is not planted."""
+    """The risk of each of the teacher's first rationales of a run; of planted ones none."""
     query = (
         select(Risk.rationale_id, Risk.value)
         .join(Rationale, col(Rationale.id) == Risk.rationale_id)
         .join(Round, col(Round.id) == Rationale.round_id)
-        .where(Round.run == run, REAL)
+        .where(Round.run == run, FIRST)
     )
     with store.reading() as session:
         return dict(session.exec(query).all())
@@ -197,8 +197,9 @@ def spent_by_query(store: Store, run: str) -> dict[tuple[int, str], int]:
 
 
 def mean_output_tokens(store: Store, run: str) -> float | None:
-    """Tokens of an average reply of the run; None before the first one."""
-    query = select(func.avg(Reply.output_tokens)).join(Round, col(Round.id) == Reply.round_id).where(Round.run == run)
+    """Tokens of an average reply to an item alone; None before the first one."""
+    query = select(func.avg(Reply.output_tokens)).join(Round, col(Round.id) == Reply.round_id)
+    query = query.where(Round.run == run, Reply.version == 1)
     with store.reading() as session:
         mean = session.exec(query).one()
     return None if mean is None else float(mean)

@@ -11,7 +11,7 @@ from loop.ports import AskBook, Progress, Request, Teacher
 from loop.records import Author, Item, Query, Rationale, Reply
 from loop.records.teacher import ReplyState
 from loop.teacher.prompt import prompt_of, request_for
-from loop.teacher.reply import Draft, read, storable
+from loop.teacher.reply import Draft, Unreadable, read, storable
 from loop.teacher.send import LONGEST_STORED, Received, Sender, Sleep
 
 Demonstrations = Callable[[Item], Sequence[tuple[Item, Sequence[str], Answer]]]
@@ -81,44 +81,52 @@ class _Asking:
 
     def _keep(self, request: Request, item: Item, received: Received) -> None:
         """Settle, and store what came in the same transaction."""
-        completion = received.completion
-        result = read(completion, item, self.task)
+        result = read(received.completion, item, self.task)
         prompt = prompt_of(request)
-        reply = Reply(
-            round_id=self.round_id,
-            item_key=item.key,
-            sample=request.sample,
-            prompt_hash=prompt.hash,
-            charge_id=received.charge_id,
-            model=storable(completion.model),
-            text=storable(completion.text[:LONGEST_STORED]),
-            finish_reason=storable(completion.finish_reason),
-            input_tokens=received.input_tokens,
-            output_tokens=received.output_tokens,
-            state=ReplyState.READABLE if isinstance(result, Draft) else ReplyState.UNREADABLE,
-            problem=None if isinstance(result, Draft) else result.problem,
-            created_at=datetime.now(UTC),
-        )
-        rationale = self._rationale(item, request.sample, result) if isinstance(result, Draft) else None
+        reply = reply_of(self.round_id, request, received, result)
+        rationale = rationale_of(reply, result) if isinstance(result, Draft) else None
         self.book.keep(received.charge_id, received.micro_usd, prompt, reply, rationale)
         self.outcome.replies += rationale is not None
         self.outcome.unreadable += rationale is None
         if reply.problem is not None:
             self._note(request, reply.problem)
 
-    def _rationale(self, item: Item, sample: int, draft: Draft) -> Rationale:
-        return Rationale(
-            item_key=item.key,
-            round_id=self.round_id,
-            author=Author.TEACHER,
-            sample=sample,
-            steps=list(draft.steps),
-            answer=None if draft.answer is None else draft.answer.canonical,
-            stated=draft.stated,
-            confidence=draft.confidence,
-        )
-
     def _note(self, request: Request, problem: str) -> None:
         """Why the item gets no rationale to review; further samples are only compared with, so it gets one without."""
         if request.sample == 0:
             self.book.give_up(request.item_key, problem)
+
+
+def reply_of(round_id: int, request: Request, received: Received, result: Draft | Unreadable) -> Reply:
+    """The row of what came, whether it can be read or not."""
+    completion = received.completion
+    return Reply(
+        round_id=round_id,
+        item_key=request.item_key,
+        sample=request.sample,
+        prompt_hash=prompt_of(request).hash,
+        charge_id=received.charge_id,
+        model=storable(completion.model),
+        text=storable(completion.text[:LONGEST_STORED]),
+        finish_reason=storable(completion.finish_reason),
+        input_tokens=received.input_tokens,
+        output_tokens=received.output_tokens,
+        state=ReplyState.READABLE if isinstance(result, Draft) else ReplyState.UNREADABLE,
+        problem=None if isinstance(result, Draft) else result.problem,
+        created_at=datetime.now(UTC),
+    )
+
+
+def rationale_of(reply: Reply, draft: Draft) -> Rationale:
+    """The row of the rationale that a reply gives."""
+    return Rationale(
+        item_key=reply.item_key,
+        round_id=reply.round_id,
+        author=Author.TEACHER,
+        sample=reply.sample,
+        steps=list(draft.steps),
+        answer=None if draft.answer is None else draft.answer.canonical,
+        stated=draft.stated,
+        confidence=draft.confidence,
+        version=reply.version,
+    )

@@ -140,10 +140,15 @@ def _instructions(task: TaskConfig, structured: bool, *, sure: bool) -> str:
     return "\n".join(lines)
 
 
+def fence_for(text: str) -> str:
+    """A line that fences the text: longer than any run of `~` inside it."""
+    longest = max((len(run) for run in re.findall(r"~+", text)), default=0)
+    return "~" * max(3, longest + 1)
+
+
 def _presented(item: Item) -> str:
     """The item's parts, each between fences longer than any run of `~` inside it."""
-    longest = max((len(run) for run in re.findall(r"~+", item.text)), default=0)
-    fence = "~" * max(3, longest + 1)
+    fence = fence_for(item.text)
     choices = "\n".join(f"({_letter(number)}) {choice}" for number, choice in enumerate(item.choices))
     parts = {"Context": item.context, "Question": item.question, "Choices": choices}
     return "\n".join(f"{name}:\n{fence}\n{text}\n{fence}" for name, text in parts.items() if text)

@@ -52,8 +52,8 @@ class Unreadable:
     problem: str
 
 
-def read(completion: Completion, item: Item, task: TaskConfig) -> Draft | Unreadable:
-    """The rationale in a reply; never raises, whatever the text."""
+def read(completion: Completion, item: Item, task: TaskConfig, *, prefix: Sequence[str] = ()) -> Draft | Unreadable:
+    """The rationale in a reply, behind the prefix that it goes on from; never raises, whatever the text."""
     problem = incomplete(completion, "teacher")
     if problem:
         return Unreadable(problem)
@@ -62,7 +62,7 @@ def read(completion: Completion, item: Item, task: TaskConfig) -> Draft | Unread
     stated = _from_plain(CONFIDENCE_LINE.sub("", text)) if body is None else _from_json(body)
     if isinstance(stated, Unreadable):
         return stated
-    steps = _steps(stated[0], task.max_steps)
+    steps = _limited((*prefix, *_behind(prefix, _lines(stated[0]))), task.max_steps)
     if not steps:
         return Unreadable("the reply has no steps")
     sure = _last_line(text) if body is None else body.get("confidence")
@@ -145,10 +145,23 @@ def _from_plain(text: str) -> tuple[list[str], str] | Unreadable:
     return steps, _line(answer)
 
 
-def _steps(raw: Sequence[str], most: int) -> tuple[str, ...]:
-    """One line a step, without numbers and empty ones; what is too many stands in the last."""
+def _lines(raw: Sequence[str]) -> list[str]:
+    """One line a step, without numbers and empty ones."""
     lines = [STEP_MARK.sub("", _line(step)) for step in raw]
-    steps = [line for line in lines if any(character.isalnum() for character in line)]
+    return [line for line in lines if any(character.isalnum() for character in line)]
+
+
+def _behind(prefix: Sequence[str], steps: Sequence[str]) -> Sequence[str]:
+    """The steps without those that repeat the prefix: all of it, changed or not, or its end."""
+    before, after = ([" ".join(step.split()).casefold() for step in some] for some in (prefix, steps))
+    if before and after[:1] == before[:1]:
+        return steps[len(before) :]
+    repeated = (number for number in range(min(len(before), len(after)), 0, -1) if after[:number] == before[-number:])
+    return steps[next(repeated, 0) :]
+
+
+def _limited(steps: Sequence[str], most: int) -> tuple[str, ...]:
+    """The steps; what is too many stands in the last."""
     return tuple(steps) if len(steps) <= most else (*steps[: most - 1], " ".join(steps[most - 1 :]))
 
 

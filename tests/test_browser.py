@@ -427,7 +427,9 @@ RIGHT = [LONG[0], "2 + 1 = 3.", "3 + 1 = 4.", "So it is 4."]
 def test_the_page_takes_exactly_the_keys_that_the_benchmark_counts(
     send: Send, reviewer: Reviewer, keys: list[str], kind: VerdictKind, steps: list[str]
 ) -> None:
-    sent = send(f"counted {keys[:9]}", TASKS[AnswerKind.NUMBER], an_item(AnswerKind.NUMBER), "5", LONG)
+    sent = send(
+        f"counted {kind} {len(steps)} {len(keys)}", TASKS[AnswerKind.NUMBER], an_item(AnswerKind.NUMBER), "5", LONG
+    )
     reviewer.open(sent.address)
     assert keys[-1] == "Ctrl+Enter"
     for key in keys[:-1]:
@@ -451,7 +453,9 @@ def continuing_campaign(folder: Path, studio: Studio) -> Path:
     """A project of one question, which goes to people; the teacher errs in the second of its three steps."""
     config = tiny_project(folder, rounds=1, board="label_studio", sums=1)
     text = config.read_text(encoding="utf-8").split("[simulated_reviewer]")[0]
-    text = text.replace("[review]\n", f'[review]\nurl = "{studio.url}"\n')
+    text = text.replace("[review]\n", f'[review]\nurl = "{studio.url}"\n').replace(
+        'name = "tiny"', 'name = "continued"'
+    )
     config.write_text(text.replace("audit_share = 0.2", "audit_share = 1.0"), encoding="utf-8")
     said = {"key": "i0", "question": "What is 1 + 10 ?", "model": "tiny-teacher"}
     first = {**said, "steps": [CORRECTED[0], "11 + 2 = 14 .", "14 + 5 = 19 ."], "answer": "19"}

@@ -55,14 +55,28 @@ def test_the_simulated_teacher_errs_at_its_rate_and_in_every_domain(world: Path)
 
 def test_some_wrong_rationales_end_in_the_right_answer(world: Path) -> None:
     truth = {row["key"]: row for row in lines(world / "truth.jsonl")}
-    recorded = {row["key"]: row for row in lines(world / "recorded.jsonl")}
+    recorded = first_replies(world)
     right = [key for key, row in truth.items() if row["wrong"] and recorded[key]["answer"] == row["answer"]]
     assert len(right) >= 10
 
 
 def test_steps_known_to_be_wrong_stand_in_the_reply(world: Path) -> None:
-    recorded = {row["key"]: row["steps"] for row in lines(world / "recorded.jsonl")}
-    assert all(set(row["wrong"]) <= set(recorded[row["key"]]) for row in lines(world / "truth.jsonl"))
+    recorded = first_replies(world)
+    assert all(set(row["wrong"]) <= set(recorded[row["key"]]["steps"]) for row in lines(world / "truth.jsonl"))
+
+
+def test_the_simulated_teacher_goes_on_from_each_right_step_and_errs_there_too(world: Path) -> None:
+    truth = {row["key"]: row for row in lines(world / "truth.jsonl")}
+    goes_on = [row for row in lines(world / "recorded.jsonl") if "after" in row]
+    assert len(goes_on) == sum(len(row["steps"]) for row in truth.values())
+    wrong = [row["answer"] != truth[row["key"]]["answer"] for row in goes_on if row["steps"]]
+    assert abs(sum(wrong) / len(wrong) - ERROR_SHARE) < 0.06
+    assert all(row["answer"] == truth[row["key"]]["answer"] for row in goes_on if not row["steps"])
+
+
+def first_replies(world: Path) -> dict[str, dict[str, Any]]:
+    """The teacher's replies to the items alone, by key."""
+    return {row["key"]: row for row in lines(world / "recorded.jsonl") if "after" not in row}
 
 
 def campaign(folder: Path, *, rounds: int, shuffled: bool = False, more: str = "", **changes: str) -> Path:

@@ -13,24 +13,32 @@ UNNAMED = {"uq": "uq_%(table_name)s"}
 
 
 def upgrade() -> None:
-    postgresql = op.get_bind().dialect.name == "postgresql"
-    if postgresql:
+    if _is_postgresql():
         op.execute("ALTER TYPE verdictkind ADD VALUE IF NOT EXISTS 'CONTINUE'")
     else:
         _change_kinds("ACCEPT", "EDIT", "REJECT", "CONTINUE")
     with op.batch_alter_table("reply", schema=None, naming_convention=UNNAMED) as batch_op:
         batch_op.add_column(sa.Column("version", sa.Integer(), nullable=False, server_default="1"))
-        batch_op.drop_constraint("reply_round_id_item_key_sample_key" if postgresql else "uq_reply", type_="unique")
+        batch_op.drop_constraint(_old_name(), type_="unique")
         batch_op.create_unique_constraint("uq_reply_version", ["round_id", "item_key", "sample", "version"])
 
 
 def downgrade() -> None:
     with op.batch_alter_table("reply", schema=None) as batch_op:
         batch_op.drop_constraint("uq_reply_version", type_="unique")
-        batch_op.create_unique_constraint("reply_round_id_item_key_sample_key", ["round_id", "item_key", "sample"])
+        batch_op.create_unique_constraint(_old_name(), ["round_id", "item_key", "sample"])
         batch_op.drop_column("version")
-    if op.get_bind().dialect.name != "postgresql":  # which takes no value out of an enum
+    if not _is_postgresql():  # which takes no value out of an enum
         _change_kinds("ACCEPT", "EDIT", "REJECT")
+
+
+def _is_postgresql() -> bool:
+    return op.get_bind().dialect.name == "postgresql"
+
+
+def _old_name() -> str:
+    """What the constraint of 0001 is called: by the server, or by the batch."""
+    return "reply_round_id_item_key_sample_key" if _is_postgresql() else UNNAMED["uq"] % {"table_name": "reply"}
 
 
 def _change_kinds(*kinds: str) -> None:

@@ -62,6 +62,15 @@ def contradict(verdicts: Sequence[Verdict]) -> bool:
     return len({vote.kind for vote in votes}) > 1 or len(corrected) > 1
 
 
+def strictest(verdicts: Sequence[Verdict]) -> list[Verdict]:
+    """The verdicts that count where the stricter one does: rejections, where there are none edits, else all."""
+    votes = _votes(verdicts)
+    for kind in (VerdictKind.REJECT, VerdictKind.EDIT):
+        if found := [vote for vote in votes if vote.kind is kind]:
+            return found
+    return votes
+
+
 def _undecided(reason: str) -> Decided:
     return Decided(DecisionKind.UNDECIDED, reason)
 

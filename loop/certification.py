@@ -168,7 +168,9 @@ def _released(store: Store, config: Config, held: Sequence[Audit], row: Certific
     rows = []
     for audit in held:
         passing = acceptance.passing(config.acceptance, None)
-        decided = acceptance.decide(audit.query, audit.rationale, True, audit.verdicts, audit.risk, passing)
+        strict = config.review.disagreements == "strictest"
+        verdicts = acceptance.strictest(audit.verdicts) if strict else audit.verdicts
+        decided = acceptance.decide(audit.query, audit.rationale, True, verdicts, audit.risk, passing)
         rationale = audit.rationale
         if decided.corrected is not None:
             steps, answer = decided.corrected

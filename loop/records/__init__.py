@@ -11,6 +11,7 @@ from loop.records.review import (
     Verdict,
     VerdictKind,
     audited_wrong,
+    counted,
     deciding,
     found_wrong,
 )
@@ -56,6 +57,7 @@ __all__ = [
     "Verdict",
     "VerdictKind",
     "audited_wrong",
+    "counted",
     "deciding",
     "found_wrong",
 ]

@@ -25,6 +25,8 @@ def decide(current: Round, store: Store, parts: Parts, config: Config) -> Round:
     sent = {task.rationale_id for task in reviews.tasks(store, id_of(current))}
     ids = [each.id for each in asked.values() if each.id is not None]
     verdicts = reviews.verdicts(store, ids)
+    if config.review.disagreements == "strictest":
+        verdicts = {number: acceptance.strictest(each) for number, each in verdicts.items()}
     risks = rationales.risks(store, ids)
     rows: list[Decision] = []
     for query in rounds.queries(store, id_of(current)):

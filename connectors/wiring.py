@@ -5,13 +5,15 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cached_property
+from datetime import timedelta
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import platformdirs
 from sqlalchemy.engine import make_url
 
+from connectors.needs import review_worth
 from connectors.progress import RichProgress
 from loop.config import Config, EndpointConfig, TaskConfig, load
 from loop.errors import BadConfig
@@ -22,7 +24,7 @@ from loop.stages.parts import Parts
 from loop.store import planted, rationales, reviews, rounds
 from loop.store.database import Store
 from review.board import Board
-from review.desk import Desk
+from review.desk import Desk, Queue
 from review.fake_board import FakeBoard
 from review.page import Page, holdout_page, review_page
 from review.simulated import SimulatedReviewer, read_truth
@@ -182,7 +184,10 @@ class Project:
     def desk(self) -> Desk:
         """The reviewers' desk on the board."""
         book = reviews.RunReviewBook(self.store, self.config.run.name)
-        return Desk(self.board, book, self._details, self.config.task)
+        review = self.config.review
+        worth = partial(review_worth, self.store, self.config.run.name, review.minutes_per_review)
+        queue = Queue(worth, review.reviewers, timedelta(hours=review.claim_hours))
+        return Desk(self.board, book, self._details, self.config.task, queue)
 
     def _details(self, rationale: Rationale, item: Item) -> Details:
         """What a reviewer sees beside the rationale."""

@@ -295,8 +295,8 @@ class ReviewConfig(Table):
     for each that is left as it was. They show what checks and reviewers miss, and are never decided about or trained
     on. 0.1 takes a tenth more of the reviewers' minutes, who should be told that such rationales exist."""
     second_share: float = Field(default=0.0, ge=0, le=1)
-    """Share of everything reviewed that a second person reviews too, without seeing the first verdict; drawn by the seed
-    and the item's key. What one person says of a rationale twice counts once."""
+    """Share of everything reviewed that a second person reviews too, without seeing the first verdict; drawn by the
+    seed and the item's key. What one person says of a rationale twice counts once."""
     disagreements: Literal["person", "strictest"] = "person"
     """What becomes of a rationale where two reviews contradict each other: `person`, a third one decides and the round
     waits for that; `strictest`, a rejection goes before an edit and an edit before an accept."""

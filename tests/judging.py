@@ -45,7 +45,7 @@ class NoStudent:
 class Nobody:
     """Reviewers that never answer."""
 
-    def worth(self, rows: Sequence[Rationale]) -> dict[int, float]:  # noqa: ARG002 - the port's names
+    def worth(self, rows: Sequence[Rationale]) -> dict[int, float]:
         return {}
 
     def push(self, tasks: Sequence[tuple[ReviewTask, Rationale, Item]]) -> None: ...

@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
@@ -78,6 +80,17 @@ def api(studio: studio_server.Studio) -> Iterator[httpx.Client]:
     headers = {"Authorization": f"Token {studio.token}"}
     with httpx.Client(base_url=studio.url, headers=headers, trust_env=False, timeout=30.0) as client:
         yield client
+
+
+def test_tasks_get_another_assignee_and_place_and_keep_all_else(board: Board) -> None:
+    board.put([a_task(1), a_task(2)])
+    before = {each.uid: each for each in board.open_tasks()}
+    made = a_task(2)
+    board.arrange([replace(made, data={**made.data, "reviewer": "ann@example.org"}, score=0.25)])
+    after = {each.uid: each for each in board.open_tasks()}
+    assert after["run/1/1"] == before["run/1/1"]
+    changed = replace(before["run/1/2"], data={**before["run/1/2"].data, "reviewer": "ann@example.org"}, score=0.25)
+    assert after["run/1/2"] == changed
 
 
 def test_putting_twice_is_putting_once(board: Board) -> None:
@@ -252,3 +265,24 @@ def test_unreadable_results_are_kept_without_a_kind() -> None:
         verdict = interpret(raw, "b", None, None, TASK)
         assert verdict.kind is None
         assert verdict.raw == {"result": regions}
+
+
+def test_label_studio_hands_out_the_lowest_place_first_and_a_tab_shows_one_persons_work(
+    open_board: OpenBoard, api: httpx.Client, studio: studio_server.Studio
+) -> None:
+    board = open_board("places")
+    assignees = {1: "ann@example.org", 2: studio.user, 3: studio.user}
+    tasks = []
+    for number, place in ((1, 0.9), (2, 0.4), (3, 0.6)):
+        made = a_task(number)
+        tasks.append(replace(made, data={**made.data, "reviewer": assignees[number]}, score=place))
+    board.put(tasks)
+    project = board.project()
+    first = api.get(f"/api/projects/{project}/next").json()
+    assert first["data"]["uid"] == "run/1/2"
+    board.arrange([replace(tasks[2], score=0.1)])
+    tab = parse_qs(urlsplit(board.address_of(studio.user)).query)["tab"][0]
+    assert board.address_of(studio.user).endswith(f"tab={tab}&labeling=1")
+    listed = api.get("/api/tasks", params={"project": project, "view": tab}).json()["tasks"]
+    assert [each["data"]["uid"] for each in listed] == ["run/1/3", "run/1/2"]
+    assert board.people()[studio.user] == str(api.get("/api/current-user/whoami").json()["id"])

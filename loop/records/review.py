@@ -1,5 +1,6 @@
 """What was shown to reviewers and what they said."""
 
+import re
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from enum import StrEnum
@@ -73,6 +74,16 @@ class Verdict(SQLModel, table=True):
     simulated: bool = False
     raw: dict[str, Any] = Field(sa_type=JSON)
     pulled_at: datetime
+
+
+def board_uid(uid: str, copy: int) -> str:
+    """What the board knows a task by that was put there anew so often. A uid begins with a run's name: no ~."""
+    return f"{copy}~{uid}" if copy else uid
+
+
+def own_uid(board_uid: str) -> str:
+    """The task's uid, whichever of its copies on the board is meant."""
+    return re.sub(r"^\d+~", "", board_uid)
 
 
 def counted(verdicts: Iterable[Verdict]) -> list[Verdict]:

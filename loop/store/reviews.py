@@ -10,7 +10,7 @@ from sqlmodel import Session, col, func, select
 
 from loop.errors import BudgetSpent
 from loop.ledger import MICRO
-from loop.records import Charge, ChargeState, Currency, Item, Rationale, ReviewTask, Round, Verdict, counted
+from loop.records import Charge, ChargeState, Currency, Item, Rationale, ReviewTask, Round, Verdict, counted, own_uid
 from loop.store.database import Store, now
 from loop.store.money import Purse
 
@@ -134,12 +134,12 @@ class RunReviewBook:
             return session.exec(query).one()
 
     def reviewed(self, uid: str) -> tuple[ReviewTask, Rationale, Item] | None:
-        """The task of a uid with its rationale and item."""
+        """The task of a uid with its rationale and item, whichever of its copies on the board is meant."""
         query = (
             select(ReviewTask, Rationale, Item)
             .join(Rationale, col(Rationale.id) == ReviewTask.rationale_id)
             .join(Item, col(Item.key) == Rationale.item_key)
-            .where(ReviewTask.uid == uid)
+            .where(ReviewTask.uid == own_uid(uid))
         )
         with self._store.reading() as session:
             found = session.exec(query).first()

@@ -1,4 +1,4 @@
-"""Label Studio as the board. Only this module speaks to its server."""
+"""Label Studio as the board. Only this module reads and writes its projects."""
 
 import hashlib
 import json

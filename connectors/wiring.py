@@ -163,18 +163,29 @@ class Project:
         if review.board == "fake":
             return FakeBoard(self.folder / f"fake-board-{suffix}.json", title=title)
         from connectors.label_studio import LabelStudioBoard  # noqa: PLC0415 - the SDK is an extra
+
+        url, token, name = self.label_studio()
+        return LabelStudioBoard(url, token, title=title, page=page, name=name)
+
+    def label_studio(self) -> tuple[str, str, str | None]:
+        """Address and token of the server, and the board's name where that is not its address.
+
+        Raises:
+            BadConfig: neither a token nor a local server is there.
+        """
         from connectors.studio_server import running  # noqa: PLC0415
 
+        review = self.config.review
         token = os.environ.get(review.token_env)
         if token is not None:
-            return LabelStudioBoard(review.url, token, title=title, page=page)
+            return review.url, token, None
         studio = running(self.studio_folder)
         if studio is None:
             raise BadConfig(
                 f"{review.token_env} is not set and no local Label Studio runs; "
                 "set the variable to the token of your server, or start one with `preceptor review up`"
             )
-        return LabelStudioBoard(studio.url, studio.token, title=title, page=page, name="label-studio (local)")
+        return studio.url, studio.token, "label-studio (local)"
 
     @property
     def studio_folder(self) -> Path:

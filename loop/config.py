@@ -3,9 +3,9 @@
 import difflib
 import tomllib
 from pathlib import Path
-from typing import ClassVar, Literal, get_args
+from typing import Annotated, ClassVar, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from loop.answer import AnswerKind
 from loop.errors import BadConfig
@@ -266,7 +266,7 @@ class ChecksConfig(Table):
 class ReviewerConfig(Table):
     """A person who reviews."""
 
-    name: str = Field(min_length=1, max_length=200)
+    name: Annotated[str, StringConstraints(to_lower=True, min_length=1, max_length=200)]
     """The e-mail address with which they log in to Label Studio."""
     capacity: int = Field(default=20, ge=1)
     """How many open reviews they have at a time."""

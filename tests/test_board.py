@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from connectors import studio_server
+from connectors.invitations import Invitations
 from connectors.label_studio import LabelStudioBoard
 from loop.answer import Answer, AnswerKind
 from loop.config import TaskConfig
@@ -286,3 +287,41 @@ def test_label_studio_hands_out_the_lowest_place_first_and_a_tab_shows_one_perso
     listed = api.get("/api/tasks", params={"project": project, "view": tab}).json()["tasks"]
     assert [each["data"]["uid"] for each in listed] == ["run/1/3", "run/1/2"]
     assert board.people()[studio.user] == str(api.get("/api/current-user/whoami").json()["id"])
+
+
+def test_an_invited_person_logs_in_and_finds_what_is_theirs_on_label_studio(
+    open_board: OpenBoard, studio: studio_server.Studio
+) -> None:
+    invitations = Invitations(studio.url, studio.token)
+    assert not invitations.is_open()
+    invited = invitations.invite("Ann@Example.org")
+    assert invited.password is not None
+    assert invitations.invite("ann@example.org").password is None
+    with pytest.raises(BoardRefused, match="is that an e-mail address"):
+        invitations.invite("ann")
+    board = open_board("invited")
+    tasks = [a_task(number) for number in (1, 2, 3)]
+    board.put(
+        [
+            replace(each, data={**each.data, "reviewer": "ann@example.org" if place else ""}, score=1 - place / 10)
+            for place, each in enumerate(tasks)
+        ]
+    )
+    address = urlsplit(board.address_of("ann@example.org"))
+    with httpx.Client(base_url=studio.url, trust_env=False, timeout=30.0) as ann:
+        ann.get("/user/login/")
+        form = {"email": "ann@example.org", "password": invited.password}
+        form["csrfmiddlewaretoken"] = ann.cookies["csrftoken"]
+        headers = {"Referer": f"{studio.url}/user/login/"}
+        assert ann.post("/user/login/", data=form, headers=headers).status_code == httpx.codes.FOUND
+        tab = ann.get(f"/api/dm/views/{parse_qs(address.query)['tab'][0]}").json()
+        asked = {"project": board.project(), "selectedItems": {"all": True, "excluded": []}}
+        asked |= {name: tab["data"][name] for name in ("filters", "ordering")}
+        headers = {"X-CSRFToken": ann.cookies["csrftoken"], "Referer": studio.url}
+        where = f"/api/dm/actions?id=next_task&project={board.project()}"
+        handed = ann.post(where, json=asked, headers=headers).json()
+        assert handed["data"]["uid"] == "run/1/3"
+        given = {"result": result(VerdictKind.ACCEPT), "lead_time": 5.0}
+        ann.post(f"/api/tasks/{handed['id']}/annotations/", json=given, headers=headers)
+    (raw,) = board.changed(None)
+    assert raw.reviewer == board.people()["ann@example.org"]

@@ -402,6 +402,22 @@ def review_pull(config: ConfigPath = CONFIG, run: RunName = None) -> None:
     console.print(f"{project.desk().pull()} new verdicts", markup=False)
 
 
+@review_app.command("invite")
+def review_invite(
+    emails: Annotated[list[str], typer.Argument(help="E-mail addresses.")],
+    link: Annotated[
+        bool, typer.Option("--link", help="Only print the invite link; people choose their own password.")
+    ] = False,
+    config: ConfigPath = CONFIG,
+    run: RunName = None,
+) -> None:
+    """Make accounts on Label Studio, and print what to send to each person."""
+    from connectors.inspection import invite  # noqa: PLC0415
+
+    for line in invite(_project(config, run), emails, link_only=link):
+        console.print(line, markup=False)
+
+
 @review_app.command("practice")
 def review_practice(config: ConfigPath = CONFIG) -> None:
     """Put five tasks with known verdicts on the board for practice; call it again to see how each reviewer did."""

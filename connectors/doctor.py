@@ -99,7 +99,17 @@ def _same(config: Config) -> bool:
 
 
 def _reviewers(project: Project) -> str:
-    address = project.board().address()
+    board, review = project.board(), project.config.review
+    address, names = board.address(), [each.name for each in review.reviewers]
+    if review.board == "label_studio" and (unknown := [name for name in names if name not in board.people()]):
+        raise PreceptorError(f"no account for {', '.join(unknown)}; `preceptor review invite {' '.join(unknown)}`")
+    wanted = 1 + (review.second_share > 0 or review.audit_share * review.certify_share > 0)
+    wanted += wanted == 2 and review.disagreements == "person"
+    if names and len(names) < wanted:
+        raise PreceptorError(
+            f"review.reviewers names {len(names)}, but with second reviews (review.second_share, review.certify_share) "
+            f"{wanted} people are needed; name more, or leave review.reviewers empty"
+        )
     return f"reviewers work at {address}"
 
 

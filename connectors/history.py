@@ -10,7 +10,7 @@ from sqlmodel import SQLModel
 
 from loop.errors import PreceptorError
 from loop.ledger import MICRO
-from loop.records import Author, Charge, DecisionKind, Round, Split, Verdict
+from loop.records import Author, Charge, DecisionKind, ReviewTask, Round, Split, Verdict
 from loop.report import pseudonyms
 from loop.store import items, reading, rounds
 from loop.store.database import Store
@@ -32,7 +32,7 @@ def history(store: Store, run: str, key: str) -> dict[str, Any]:
     names = pseudonyms(reading.reviewers_of(store, run))
     replies = [_plain(each, numbers) | _paid(charges.get(each.charge_id)) for each in past.replies]
     judgements = [_plain(each, numbers) | _paid(charges.get(each.charge_id)) for each in past.judgements]
-    tasks = [_plain(each, numbers) | _paid(charges.get(each.charge_id)) for each in past.tasks]
+    tasks = [_task(each, numbers) | _paid(charges.get(each.charge_id)) for each in past.tasks]
     decided = [_plain(each, numbers) for each in past.decisions]
     return {
         "key": key,
@@ -77,6 +77,11 @@ def _plain(row: SQLModel, numbers: Mapping[int | None, int]) -> dict[str, Any]:
     return fields | ({"round": numbers.get(fields["round_id"])} if "round_id" in fields else {})
 
 
+def _task(row: ReviewTask, numbers: Mapping[int | None, int]) -> dict[str, Any]:
+    """A review task, without the person."""
+    return _plain(row, numbers) | {"assignee": "somebody" if row.assignee else ""}
+
+
 def _shown_item(fields: dict[str, Any]) -> dict[str, Any]:
     """A holdout item without its gold, so that nothing printed can leak it."""
     return fields | {"answer": None, "steps": []} if fields["split"] == Split.HOLDOUT.value else fields
@@ -91,7 +96,7 @@ def _paid(charge: Charge | None) -> dict[str, Any]:
 
 def _verdict(verdict: Verdict, names: Mapping[str, str]) -> dict[str, Any]:
     """A verdict as it was interpreted, without the person."""
-    fields = verdict.model_dump(mode="json", exclude={"raw", "reviewer"})
+    fields = verdict.model_dump(mode="json", exclude={"raw", "reviewer", "assignee"})
     return fields | {"reviewer": names.get(verdict.reviewer, "reviewer")}
 
 

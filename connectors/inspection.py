@@ -1,10 +1,13 @@
 """Looks at one thing without changing the campaign: a prompt, the student's answer, the reviews, a pilot."""
 
 import hashlib
+from collections import Counter
+from collections.abc import Sequence
 
+from connectors.invitations import Invitation, Invitations
 from connectors.wiring import Project
 from loop.answer import number_steps, shown
-from loop.errors import PreceptorError
+from loop.errors import BadConfig, PreceptorError
 from loop.interval import wilson
 from loop.records import DecisionKind, Item, Split, Stage, VerdictKind
 from loop.stages.parts import id_of, in_force, is_reply
@@ -77,14 +80,57 @@ def push_reviews(project: Project) -> str:
     return f"{len(pending)} reviews stand at {project.desk().address()}"
 
 
+def invite(project: Project, emails: Sequence[str], *, link_only: bool) -> list[str]:
+    """Bring people into Label Studio; in lines, what to send to each.
+
+    Raises:
+        BadConfig: the reviews are not on Label Studio.
+        BoardRefused: the server does not take an address.
+    """
+    if project.config.review.board != "label_studio":
+        raise BadConfig('review.board = "fake" has no accounts; set it to "label_studio"')
+    url, token, _ = project.label_studio()
+    invitations = Invitations(url, token)
+    if link_only:
+        lines = [f"send to {', '.join(emails)}: {invitations.link()} (whoever has the link can make an account)"]
+    else:
+        lines = [line for email in emails for line in _invited(project, invitations.invite(email.lower()), url)]
+    if invitations.is_open():
+        lines.append(
+            "warning: anybody who reaches this server can make an account and see all; "
+            "start it with LABEL_STUDIO_DISABLE_SIGNUP_WITHOUT_LINK=true"
+        )
+    return lines
+
+
+def _invited(project: Project, invitation: Invitation, url: str) -> list[str]:
+    """What to send to one person."""
+    known = {each.name for each in project.config.review.reviewers}
+    email, password = invitation.email, invitation.password
+    slots = reviews.RunReviewBook(project.store, project.config.run.name).slots() or [0]
+    boards = [project.board(slot) for slot in slots]
+    work = [board.address_of(email) if email in known else board.address() for board in boards]
+    had = f"{email} has an account already" if password is None else f"made an account for {email}"
+    logs_in = "" if password is None else f", first password {password}"
+    lines = [f"{had}; send to them:", f"  Log in at {url}/user/login/ as {email}{logs_in}."]
+    lines += [f"  Your reviews: {address}" for address in work]
+    if known and email not in known:
+        lines.append(f'  (nothing is assigned to them; add {{name = "{email}"}} to review.reviewers)')
+    return lines
+
+
 def review_state(project: Project) -> str:
-    """How many reviews of the newest round are open and done."""
+    """How many reviews of the newest round are open and done, and whose the open ones are."""
     current = rounds.current(project.store, project.config.run.name)
     if current is None:
         return "no round yet"
     total = len(reviews.tasks(project.store, id_of(current)))
     waiting = len(reviews.pending(project.store, id_of(current)))
-    return f"round {current.number} ({current.stage}): {total - waiting} of {total} reviewed"
+    owners = Counter(task.assignee for task, _, _ in reviews.pending(project.store, id_of(current)))
+    lines = [f"round {current.number} ({current.stage}): {total - waiting} of {total} reviewed"]
+    if owners.keys() - {""}:
+        lines += [f"  {name or 'nobody in particular'}: {count} open" for name, count in sorted(owners.items())]
+    return "\n".join(lines)
 
 
 def forecast(project: Project) -> str:

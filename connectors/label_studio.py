@@ -1,4 +1,4 @@
-"""Label Studio as the board. Only this module speaks to its server."""
+"""Label Studio as the board. Only this module reads and writes its projects."""
 
 import hashlib
 import json
@@ -76,6 +76,34 @@ class LabelStudioBoard:
                 there |= self._import(missing[start : start + PIECE])
             return {task.uid: there[task.uid] for task in tasks}
 
+    def arrange(self, tasks: Sequence[BoardTask]) -> None:
+        """Give tasks other data and another place; whoever has tasks gets a tab in the Data Manager."""
+        if not tasks:
+            return
+        with self._told():
+            self._project = self._find() or self._make()
+            there = self._listed()
+            for task in tasks:
+                number = int(there[task.uid])
+                self._client.tasks.update(str(number), data=dict(task.data))
+                for prediction in self._client.predictions.list(task=number):
+                    self._client.predictions.update(prediction.id, score=task.score)
+
+    def people(self) -> Mapping[str, str]:
+        """Ids of the server's users by e-mail address."""
+        with self._told():
+            return {each.email: str(each.id) for each in self._client.users.list()}
+
+    def address_of(self, person: str) -> str:
+        """The person's tab in the Data Manager; made where there is none."""
+        with self._told():
+            project = int(self.project())
+            tabs = [
+                each for each in self._client.views.list(project=project) if (each.data or {}).get("title") == person
+            ]
+            tab = tabs[0] if tabs else self._client.views.create(project=project, data=_tab(person))
+            return f"{self._url}/projects/{project}/data?tab={tab.id}&labeling=1"
+
     def changed(self, since: str | None, project: str | None = None) -> list[RawVerdict]:
         """Annotations of tasks touched since a little before that time; skipped ones are left out."""
         with self._told():
@@ -102,6 +130,7 @@ class LabelStudioBoard:
                     task=str(task.id),
                     data=task.data,
                     prediction=next((_plain(each)["result"] for each in task.predictions or []), []),
+                    score=next((float(_plain(each)["score"] or 0.0) for each in task.predictions or []), 0.0),
                 )
                 for task in tasks
                 if not any(not _plain(each)["was_cancelled"] for each in task.annotations or [])
@@ -131,6 +160,7 @@ class LabelStudioBoard:
             show_instruction=bool(self._page.guidelines),
             show_collab_predictions=True,
             model_version=MODEL_VERSION,
+            sampling="Uncertainty sampling",  # hands out the lowest score first
             request_options=ONCE,
         )
         return int(made.id)
@@ -203,6 +233,19 @@ def _touched_since(start: datetime) -> str:
         "value": start.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
     }
     return json.dumps({"filters": {"conjunction": "and", "items": [item]}})
+
+
+def _tab(person: str) -> Any:
+    """The Data Manager's tab with what is assigned to a person and not judged yet, the lowest place first."""
+    theirs = {"filter": "filter:tasks:data.reviewer", "operator": "equal", "type": "String", "value": person}
+    open_ones = {"filter": "filter:tasks:total_annotations", "operator": "equal", "type": "Number", "value": 0}
+    return {
+        "title": person,
+        "type": "list",
+        "target": "tasks",
+        "filters": {"conjunction": "and", "items": [theirs, open_ones]},
+        "ordering": ["tasks:predictions_score"],
+    }
 
 
 def _verdict(uid: str, project: int, annotation: dict[str, Any]) -> RawVerdict:

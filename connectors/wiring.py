@@ -5,13 +5,15 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cached_property
+from datetime import timedelta
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import platformdirs
 from sqlalchemy.engine import make_url
 
+from connectors.needs import review_worth
 from connectors.progress import RichProgress
 from loop.config import Config, EndpointConfig, TaskConfig, load
 from loop.errors import BadConfig
@@ -22,7 +24,7 @@ from loop.stages.parts import Parts
 from loop.store import planted, rationales, reviews, rounds
 from loop.store.database import Store
 from review.board import Board
-from review.desk import Desk
+from review.desk import Desk, Queue
 from review.fake_board import FakeBoard
 from review.page import Page, holdout_page, review_page
 from review.simulated import SimulatedReviewer, read_truth
@@ -161,18 +163,29 @@ class Project:
         if review.board == "fake":
             return FakeBoard(self.folder / f"fake-board-{suffix}.json", title=title)
         from connectors.label_studio import LabelStudioBoard  # noqa: PLC0415 - the SDK is an extra
+
+        url, token, name = self.label_studio()
+        return LabelStudioBoard(url, token, title=title, page=page, name=name)
+
+    def label_studio(self) -> tuple[str, str, str | None]:
+        """Address and token of the server, and the board's name where that is not its address.
+
+        Raises:
+            BadConfig: neither a token nor a local server is there.
+        """
         from connectors.studio_server import running  # noqa: PLC0415
 
+        review = self.config.review
         token = os.environ.get(review.token_env)
         if token is not None:
-            return LabelStudioBoard(review.url, token, title=title, page=page)
+            return review.url, token, None
         studio = running(self.studio_folder)
         if studio is None:
             raise BadConfig(
                 f"{review.token_env} is not set and no local Label Studio runs; "
                 "set the variable to the token of your server, or start one with `preceptor review up`"
             )
-        return LabelStudioBoard(studio.url, studio.token, title=title, page=page, name="label-studio (local)")
+        return studio.url, studio.token, "label-studio (local)"
 
     @property
     def studio_folder(self) -> Path:
@@ -182,7 +195,10 @@ class Project:
     def desk(self) -> Desk:
         """The reviewers' desk on the board."""
         book = reviews.RunReviewBook(self.store, self.config.run.name)
-        return Desk(self.board, book, self._details, self.config.task)
+        review = self.config.review
+        worth = partial(review_worth, self.store, self.config.run.name, review.minutes_per_review)
+        queue = Queue(worth, review.reviewers, timedelta(hours=review.claim_hours))
+        return Desk(self.board, book, self._details, self.config.task, queue)
 
     def _details(self, rationale: Rationale, item: Item) -> Details:
         """What a reviewer sees beside the rationale."""

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from loop.answer import Answer
-from loop.config import AcceptanceConfig
+from loop.config import AcceptanceConfig, ReviewConfig
 from loop.records import Author, DecisionKind, Query, Rationale, Verdict, VerdictKind, deciding
 
 
@@ -88,6 +88,20 @@ def standing(first: Rationale, rows: Sequence[Rationale], verdicts: Mapping[int,
         return first
     goes_on = later.author is Author.TEACHER or continued(verdicts.get(first.id or 0, ())) is not None
     return standing(later, rows, verdicts) if goes_on else first
+
+
+def counting(verdicts: Sequence[Verdict], config: ReviewConfig) -> Sequence[Verdict]:
+    """The verdicts that count where people disagree."""
+    return strictest(verdicts) if config.disagreements == "strictest" else verdicts
+
+
+def strictest(verdicts: Sequence[Verdict]) -> list[Verdict]:
+    """The verdicts that count where the stricter one does: rejections, else edits, else prefixes, else all."""
+    votes = _votes(verdicts)
+    for kind in (VerdictKind.REJECT, VerdictKind.EDIT, VerdictKind.CONTINUE):
+        if found := [vote for vote in votes if vote.kind is kind]:
+            return found
+    return votes
 
 
 def _undecided(reason: str) -> Decided:

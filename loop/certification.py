@@ -169,7 +169,8 @@ def _released(store: Store, config: Config, held: Sequence[Audit], row: Certific
     for audit in held:
         passing = acceptance.passing(config.acceptance, None)
         chain = rationales.of_round(store, audit.query.round_id)
-        said = reviews.verdicts(store, [each.id or 0 for each in chain if each.item_key == audit.item.key])
+        given = reviews.verdicts(store, [each.id or 0 for each in chain if each.item_key == audit.item.key])
+        said = {number: acceptance.counting(each, config.review) for number, each in given.items()}
         rationale = acceptance.standing(audit.rationale, chain, said)
         verdicts = said.get(rationale.id or 0, ())
         decided = acceptance.decide(audit.query, rationale, True, verdicts, audit.risk, passing)

@@ -3,9 +3,9 @@
 import difflib
 import tomllib
 from pathlib import Path
-from typing import ClassVar, Literal, get_args
+from typing import Annotated, ClassVar, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from loop.answer import AnswerKind
 from loop.errors import BadConfig
@@ -263,6 +263,15 @@ class ChecksConfig(Table):
     """From this risk on the dearer checks and the judge are left out; audited rationales go through all."""
 
 
+class ReviewerConfig(Table):
+    """A person who reviews."""
+
+    name: Annotated[str, StringConstraints(to_lower=True, min_length=1, max_length=200)]
+    """The e-mail address with which they log in to Label Studio."""
+    capacity: int = Field(default=20, ge=1)
+    """How many open reviews they have at a time."""
+
+
 class ReviewConfig(Table):
     """When people are asked, and where."""
 
@@ -285,6 +294,17 @@ class ReviewConfig(Table):
     """To every review so many more are added, unmarked: accepted rationales of earlier rounds, one with a known error
     for each that is left as it was. They show what checks and reviewers miss, and are never decided about or trained
     on. 0.1 takes a tenth more of the reviewers' minutes, who should be told that such rationales exist."""
+    second_share: float = Field(default=0.0, ge=0, le=1)
+    """Share of everything reviewed that a second person reviews too, without seeing the first verdict; drawn by the
+    seed and the item's key. What one person says of a rationale twice counts once."""
+    disagreements: Literal["person", "strictest"] = "person"
+    """What becomes of a rationale where two reviews contradict each other: `person`, a third one decides and the round
+    waits for that; `strictest`, a rejection goes before an edit and an edit before an accept."""
+    reviewers: tuple[ReviewerConfig, ...] = Field(default=(), strict=False)
+    """Who reviews, as `[{name = "ann@example.org", capacity = 20}]`: each open review is then assigned to somebody with
+    room left, a second one never to whom the first went. Empty: one queue for everybody."""
+    claim_hours: float = Field(default=48.0, gt=0)
+    """An assigned review without a verdict goes to somebody else after so many hours."""
     quorum: float = Field(default=1.0, gt=0, le=1)
     """Share of the sent rationales that must have a verdict for the stage to close."""
     deadline_hours: float = Field(default=168.0, gt=0)
@@ -295,6 +315,13 @@ class ReviewConfig(Table):
     """How often the teacher goes on from steps that a reviewer corrected, for each item that is asked; 0: never."""
     poll_seconds: float = Field(default=15.0, gt=0)
     """How often `run --wait` looks for verdicts."""
+
+    @model_validator(mode="after")
+    def _reviewers_are_told_apart(self) -> "ReviewConfig":
+        names = [each.name for each in self.reviewers]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"reviewers: {', '.join(sorted(twice))} stands there twice")
+        return self
 
 
 class SimulatedReviewerConfig(Table):
@@ -405,7 +432,10 @@ def _known_keys(tables: list[str]) -> list[str]:
     """Names that may stand at this place of the file."""
     current: type[BaseModel] = Config
     for name in tables:
+        if name.isdigit():
+            continue  # a row of the table before
         field = current.model_fields[name].annotation
+        field = next(iter(get_args(field)), field)
         assert isinstance(field, type)
         assert issubclass(field, BaseModel)
         current = field

@@ -163,6 +163,10 @@ class Trainer(Protocol):
 class Reviewers(Protocol):
     """The board behind the loop's REVIEW stage, idempotent throughout."""
 
+    def worth(self, rows: Sequence[Rationale]) -> Mapping[int, float]:
+        """What a minute of review is worth for each rationale, by its id."""
+        ...
+
     def push(self, tasks: Sequence[tuple[ReviewTask, Rationale, Item]]) -> None:
         """Put what is not yet there on the board; each stored as soon as it stands there."""
         ...
@@ -263,6 +267,18 @@ class ReviewBook(Protocol):
 
     def reviewed(self, uid: str) -> tuple[ReviewTask, Rationale, Item] | None:
         """The task of a uid with its rationale and item."""
+        ...
+
+    def queue(self, round_id: int) -> list[tuple[ReviewTask, Rationale]]:
+        """All tasks of a round with their rationales, judged or not."""
+        ...
+
+    def given(self, round_id: int) -> Mapping[int, Sequence[Verdict]]:
+        """Every readable verdict on the rationales of a round, by rationale; each annotation once."""
+        ...
+
+    def keep_queued(self, task: ReviewTask) -> None:
+        """Store whose a task is, since when, and its place in the queue."""
         ...
 
     def slots(self) -> list[int]:

@@ -16,6 +16,7 @@ class BoardTask:
     data: Mapping[str, Any]
     prediction: Result = field(default_factory=list)
     score: float = 0.0
+    """Its place: the lowest score is handed out first."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class OpenTask:
     task: str
     data: Mapping[str, Any]
     prediction: Result
+    score: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,21 @@ class Board(Protocol):
 
     def put(self, tasks: Sequence[BoardTask]) -> Mapping[str, str]:
         """Make sure that each task stands on the board once; the board's task ids by uid."""
+        ...
+
+    def arrange(self, tasks: Sequence[BoardTask]) -> None:
+        """Give tasks that stand on the board, by uid, the data (and so the assignee) and the place that they have here.
+
+        Everybody to whom something is assigned gets a list of their own.
+        """
+        ...
+
+    def people(self) -> Mapping[str, str]:
+        """Who can log in: the board's id of each person by the name with which they do."""
+        ...
+
+    def address_of(self, person: str) -> str:
+        """Where a person finds what is assigned to them."""
         ...
 
     def project(self) -> str:

@@ -15,9 +15,10 @@ OVERLAP = timedelta(seconds=5)
 class FakeBoard:
     """Keeps tasks and annotations in a file, so that another process sees them (`review.board.Board`)."""
 
-    def __init__(self, file: Path, *, title: str) -> None:
+    def __init__(self, file: Path, *, title: str, person: str = "1") -> None:
         self._file = file
         self._title = title
+        self._person = person
 
     @property
     def name(self) -> str:
@@ -41,9 +42,25 @@ class FakeBoard:
                     "id": str(len(state["tasks"]) + 1),
                     "data": dict(task.data),
                     "prediction": task.prediction,
+                    "score": task.score,
                 }
         self._write(state)
         return {task.uid: state["tasks"][task.uid]["id"] for task in tasks}
+
+    def arrange(self, tasks: Sequence[BoardTask]) -> None:
+        """Replace the data and the place."""
+        state = self._read()
+        for task in tasks:
+            state["tasks"][task.uid] |= {"data": dict(task.data), "score": task.score}
+        self._write(state)
+
+    def people(self) -> Mapping[str, str]:
+        """Everybody who worked here; their name stands for their id."""
+        return {each["reviewer"]: each["reviewer"] for each in self._read()["annotations"]}
+
+    def address_of(self, person: str) -> str:
+        """The file, and for whom."""
+        return f"{self.address()}, what is for {person}"
 
     def projects(self) -> list[str]:
         """The one project there is."""
@@ -72,7 +89,13 @@ class FakeBoard:
         state = self._read()
         judged = {each["uid"] for each in state["annotations"] if not each["was_cancelled"]}
         return [
-            OpenTask(uid=uid, task=task["id"], data=task["data"], prediction=task["prediction"])
+            OpenTask(
+                uid=uid,
+                task=task["id"],
+                data=task["data"],
+                prediction=task["prediction"],
+                score=task.get("score", 0.0),
+            )
             for uid, task in state["tasks"].items()
             if uid not in judged
         ]
@@ -106,7 +129,7 @@ class FakeBoard:
                 "result": result,
                 "seconds": seconds,
                 "unique_id": unique_id,
-                "reviewer": "1",
+                "reviewer": self._person,
                 "was_cancelled": skipped,
                 "updated_at": _text(datetime.now(UTC)),
             }

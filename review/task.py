@@ -75,8 +75,10 @@ def board_task(task: ReviewTask, rationale: Rationale, item: Item, details: Deta
         data["answers"] = _offered(item, asked)
     if form_of(asked) is AnswerForm.MARKS:
         data |= _on_text(rationale, item)
+    if task.assignee:
+        data["reviewer"] = task.assignee
     prediction = [*_prefilled(rationale, item, asked), _text("rationale", number_steps(rationale.steps))]
-    return BoardTask(uid=task.uid, data=data, prediction=prediction, score=details.risk)
+    return BoardTask(uid=task.uid, data=data, prediction=prediction, score=task.place or 0.0)
 
 
 def interpret(

@@ -207,3 +207,8 @@ def spent(store: Store, run: str = RUN) -> tuple[int, int]:
     """Micro-dollars and micro-minutes spent."""
     balances = Purse(store, run).balances()
     return balances[Currency.USD].spent, balances[Currency.MINUTES].spent
+
+
+def decided_kinds(store: Store) -> dict[str, str]:
+    """What became of each item, by the newest decision."""
+    return {key: row.kind.value for key, row in decisions.newest(store, RUN).items()}

@@ -45,6 +45,9 @@ class NoStudent:
 class Nobody:
     """Reviewers that never answer."""
 
+    def worth(self, rows: Sequence[Rationale]) -> dict[int, float]:
+        return {}
+
     def push(self, tasks: Sequence[tuple[ReviewTask, Rationale, Item]]) -> None: ...
 
     def pull(self) -> int:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from loop.acceptance import Decided, contradict, decide, passing
+from loop.acceptance import Decided, contradict, decide, passing, strictest
 from loop.answer import Answer, AnswerKind
 from loop.config import AcceptanceConfig
 from loop.records import Author, DecisionKind, Query, Rationale, Verdict, VerdictKind
@@ -160,7 +160,13 @@ def test_who_adjudicates_decides_alone() -> None:
     assert contradict(votes)
     assert outcome(*votes) == Decided(DecisionKind.UNDECIDED, "reviewers disagree")
     assert outcome(*votes, says(REJECT, "cid", slot=2)).kind is DecisionKind.REJECTED
-    assert outcome(*votes, says(ACCEPT, "ann", slot=2)).kind is DecisionKind.GOLD
+    assert outcome(*votes, says(ACCEPT, "cid", slot=2)).kind is DecisionKind.GOLD
+
+
+def test_who_judged_before_adjudicates_nothing() -> None:
+    votes = [says(ACCEPT), says(REJECT, "bob", slot=1), says(ACCEPT, "ann", slot=2)]
+    assert contradict(votes)
+    assert outcome(*votes) == Decided(DecisionKind.UNDECIDED, "reviewers disagree")
 
 
 def test_edits_with_other_answers_contradict_and_other_wordings_do_not() -> None:
@@ -170,8 +176,21 @@ def test_edits_with_other_answers_contradict_and_other_wordings_do_not() -> None
     assert not contradict([says(ACCEPT), says(None, "bob")])
 
 
-def test_one_person_in_two_slots_has_two_votes() -> None:
-    assert outcome(says(ACCEPT), says(REJECT, slot=1)) == Decided(DecisionKind.UNDECIDED, "reviewers disagree")
+def test_one_person_in_two_slots_has_one_vote() -> None:
+    assert outcome(says(ACCEPT), says(REJECT, slot=1)) == Decided(DecisionKind.GOLD, "accepted by review")
+
+
+def test_a_simulated_reviewer_in_two_slots_stands_for_two_people() -> None:
+    votes = [says(ACCEPT, simulated=True), says(REJECT, slot=1, simulated=True)]
+    assert outcome(*votes) == Decided(DecisionKind.UNDECIDED, "reviewers disagree")
+
+
+def test_where_the_strictest_counts_a_rejection_goes_before_an_edit_and_an_edit_before_an_accept() -> None:
+    accept, edit, reject = says(ACCEPT), edits(a_number(4), "so 4", reviewer="bob"), says(REJECT, "cid")
+    assert outcome(*strictest([accept, edit, reject])).kind is DecisionKind.REJECTED
+    assert outcome(*strictest([accept, edit])).reason == "corrected by review"
+    assert outcome(*strictest([accept])).reason == "accepted by review"
+    assert strictest([]) == []
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,16 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
 
 from connectors import studio_server
+from connectors.invitations import Invitations
 from connectors.label_studio import LabelStudioBoard
 from loop.answer import Answer, AnswerKind
 from loop.config import TaskConfig
@@ -78,6 +81,17 @@ def api(studio: studio_server.Studio) -> Iterator[httpx.Client]:
     headers = {"Authorization": f"Token {studio.token}"}
     with httpx.Client(base_url=studio.url, headers=headers, trust_env=False, timeout=30.0) as client:
         yield client
+
+
+def test_tasks_get_another_assignee_and_place_and_keep_all_else(board: Board) -> None:
+    board.put([a_task(1), a_task(2)])
+    before = {each.uid: each for each in board.open_tasks()}
+    made = a_task(2)
+    board.arrange([replace(made, data={**made.data, "reviewer": "ann@example.org"}, score=0.25)])
+    after = {each.uid: each for each in board.open_tasks()}
+    assert after["run/1/1"] == before["run/1/1"]
+    changed = replace(before["run/1/2"], data={**before["run/1/2"].data, "reviewer": "ann@example.org"}, score=0.25)
+    assert after["run/1/2"] == changed
 
 
 def test_putting_twice_is_putting_once(board: Board) -> None:
@@ -252,3 +266,62 @@ def test_unreadable_results_are_kept_without_a_kind() -> None:
         verdict = interpret(raw, "b", None, None, TASK)
         assert verdict.kind is None
         assert verdict.raw == {"result": regions}
+
+
+def test_label_studio_hands_out_the_lowest_place_first_and_a_tab_shows_one_persons_work(
+    open_board: OpenBoard, api: httpx.Client, studio: studio_server.Studio
+) -> None:
+    board = open_board("places")
+    assignees = {1: "ann@example.org", 2: studio.user, 3: studio.user}
+    tasks = []
+    for number, place in ((1, 0.9), (2, 0.4), (3, 0.6)):
+        made = a_task(number)
+        tasks.append(replace(made, data={**made.data, "reviewer": assignees[number]}, score=place))
+    board.put(tasks)
+    project = board.project()
+    first = api.get(f"/api/projects/{project}/next").json()
+    assert first["data"]["uid"] == "run/1/2"
+    board.arrange([replace(tasks[2], score=0.1)])
+    tab = parse_qs(urlsplit(board.address_of(studio.user)).query)["tab"][0]
+    assert board.address_of(studio.user).endswith(f"tab={tab}&labeling=1")
+    listed = api.get("/api/tasks", params={"project": project, "view": tab}).json()["tasks"]
+    assert [each["data"]["uid"] for each in listed] == ["run/1/3", "run/1/2"]
+    assert board.people()[studio.user] == str(api.get("/api/current-user/whoami").json()["id"])
+
+
+def test_an_invited_person_logs_in_and_finds_what_is_theirs_on_label_studio(
+    open_board: OpenBoard, studio: studio_server.Studio
+) -> None:
+    invitations = Invitations(studio.url, studio.token)
+    assert not invitations.is_open()
+    invited = invitations.invite("Ann@Example.org")
+    assert invited.password is not None
+    assert invitations.invite("ann@example.org").password is None
+    with pytest.raises(BoardRefused, match="is that an e-mail address"):
+        invitations.invite("ann")
+    board = open_board("invited")
+    tasks = [a_task(number) for number in (1, 2, 3)]
+    board.put(
+        [
+            replace(each, data={**each.data, "reviewer": "ann@example.org" if place else ""}, score=1 - place / 10)
+            for place, each in enumerate(tasks)
+        ]
+    )
+    address = urlsplit(board.address_of("ann@example.org"))
+    with httpx.Client(base_url=studio.url, trust_env=False, timeout=30.0) as ann:
+        ann.get("/user/login/")
+        form = {"email": "ann@example.org", "password": invited.password}
+        form["csrfmiddlewaretoken"] = ann.cookies["csrftoken"]
+        headers = {"Referer": f"{studio.url}/user/login/"}
+        assert ann.post("/user/login/", data=form, headers=headers).status_code == httpx.codes.FOUND
+        tab = ann.get(f"/api/dm/views/{parse_qs(address.query)['tab'][0]}").json()
+        asked = {"project": board.project(), "selectedItems": {"all": True, "excluded": []}}
+        asked |= {name: tab["data"][name] for name in ("filters", "ordering")}
+        headers = {"X-CSRFToken": ann.cookies["csrftoken"], "Referer": studio.url}
+        where = f"/api/dm/actions?id=next_task&project={board.project()}"
+        handed = ann.post(where, json=asked, headers=headers).json()
+        assert handed["data"]["uid"] == "run/1/3"
+        given = {"result": result(VerdictKind.ACCEPT), "lead_time": 5.0}
+        ann.post(f"/api/tasks/{handed['id']}/annotations/", json=given, headers=headers)
+    (raw,) = board.changed(None)
+    assert raw.reviewer == board.people()["ann@example.org"]

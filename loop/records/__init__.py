@@ -11,9 +11,12 @@ from loop.records.review import (
     Verdict,
     VerdictKind,
     audited_wrong,
+    board_uid,
     changed_step,
+    counted,
     deciding,
     found_wrong,
+    own_uid,
 )
 from loop.records.round import Claim, ConfigRow, Query, Round, Score, Stage
 from loop.records.student import Arm, Checkpoint, Prediction, Shadow
@@ -57,7 +60,10 @@ __all__ = [
     "Verdict",
     "VerdictKind",
     "audited_wrong",
+    "board_uid",
     "changed_step",
+    "counted",
     "deciding",
     "found_wrong",
+    "own_uid",
 ]

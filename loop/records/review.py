@@ -1,5 +1,6 @@
 """What was shown to reviewers and what they said."""
 
+import re
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from enum import StrEnum
@@ -42,6 +43,11 @@ class ReviewTask(SQLModel, table=True):
     task: str = ""
     """The board's own ids, empty until pushed."""
     pushed_at: datetime | None = None
+    assignee: str = ""
+    """Whose review it is, by the name in the config; empty: whoever comes first."""
+    assigned_at: datetime | None = None
+    place: float | None = None
+    """Where it stands in the queue of its project, the lowest first."""
 
 
 class Verdict(SQLModel, table=True):
@@ -58,6 +64,9 @@ class Verdict(SQLModel, table=True):
     slot: int = 0
     """The review task's."""
     reviewer: str
+    """Who gave it, as the board names people."""
+    assignee: str = ""
+    """Who was to give it, as the board names people; empty: nobody in particular, or somebody unknown to the board."""
     kind: VerdictKind | None = None
     """None where the raw result cannot be interpreted; it is kept all the same."""
     marks: dict[str, str] = Field(default_factory=dict, sa_type=JSON)
@@ -72,9 +81,32 @@ class Verdict(SQLModel, table=True):
     pulled_at: datetime
 
 
+def board_uid(uid: str, copy: int) -> str:
+    """What the board knows a task by that was put there anew so often. A uid begins with a run's name: no ~."""
+    return f"{copy}~{uid}" if copy else uid
+
+
+def own_uid(board_uid: str) -> str:
+    """The task's uid, whichever of its copies on the board is meant."""
+    return re.sub(r"^\d+~", "", board_uid)
+
+
+def counted(verdicts: Iterable[Verdict]) -> list[Verdict]:
+    """The verdicts that can be read and count: what one person says in several slots is one review, in the first.
+
+    A simulated reviewer works with one account and stands for several people, so all that it says counts.
+    """
+    read = [verdict for verdict in verdicts if verdict.kind is not None]
+    first: dict[str, int] = {}
+    for verdict in read:
+        if not verdict.simulated:
+            first[verdict.reviewer] = min(verdict.slot, first.get(verdict.reviewer, verdict.slot))
+    return [each for each in read if each.simulated or not each.reviewer or each.slot == first[each.reviewer]]
+
+
 def deciding(verdicts: Iterable[Verdict]) -> list[Verdict]:
     """The verdicts that can be read and count: those that adjudicate, where there are any."""
-    read = [verdict for verdict in verdicts if verdict.kind is not None]
+    read = counted(verdicts)
     return [verdict for verdict in read if verdict.slot == ADJUDICATION] or read
 
 
@@ -86,7 +118,7 @@ def found_wrong(verdicts: Iterable[Verdict]) -> bool | None:
 
 def audited_wrong(verdicts: Sequence[Verdict]) -> bool:
     """Whether a certifying audit counts as wrong: if reviewers found it so, or if either blind verdict is missing."""
-    blind = {verdict.slot for verdict in verdicts if verdict.kind is not None} >= {0, SECOND}
+    blind = {verdict.slot for verdict in counted(verdicts)} >= {0, SECOND}
     return not blind or found_wrong(verdicts) is not False
 
 

@@ -25,7 +25,7 @@ def decide(current: Round, store: Store, parts: Parts, config: Config) -> Round:
     asked = {each.item_key: each for each in rows if is_reply(each)}
     sent = {task.rationale_id for task in reviews.tasks(store, id_of(current))}
     ids = [each.id for each in rows if each.id is not None]
-    verdicts = reviews.verdicts(store, ids)
+    verdicts = {each: acceptance.counting(said, config.review) for each, said in reviews.verdicts(store, ids).items()}
     risks = rationales.risks(store, ids)
     decided_about: list[Decision] = []
     for query in rounds.queries(store, id_of(current)):

@@ -34,7 +34,7 @@ def check_rationales(current: Round, store: Store, parts: Parts, config: Config)
 
 def _plant(current: Round, store: Store, student: Student | None, config: Config) -> None:
     """Make the round's planted rationales, once, and let the student look at their items as at any other."""
-    size = math.ceil(config.review.planted_share * len(wanted(current, store, config)))
+    size = math.ceil(config.review.planted_share * sum(each.slot == 0 for each in wanted(current, store, config)))
     if not size or planted.of_round(store, id_of(current)):
         return
     before = Counter(each.is_control for each in planted.shown(store, current.run))

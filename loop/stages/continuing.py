@@ -43,7 +43,7 @@ def _keep_prefixes(current: Round, store: Store, config: Config) -> None:
     past = Counter(each.item_key for each in rows if each.is_prefix)
     settled = waiting | {each.supersedes for each in rows if each.is_prefix}
     for each in rows:
-        said = acceptance.continued(verdicts.get(each.id or 0, ()))
+        said = acceptance.continued(acceptance.counting(verdicts.get(each.id or 0, ()), config.review))
         if said is None or each.id in settled or past[each.item_key] > config.review.max_continuations:
             continue
         steps = acceptance.prefix_of(each, said)

@@ -1,8 +1,10 @@
 """REVIEW: audits and the riskiest go to people; the stage closes at its quorum or deadline."""
 
 import math
-from collections.abc import Sequence
+import random
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from types import MappingProxyType
 
 from loop import acceptance, certification
 from loop.config import Config
@@ -17,14 +19,15 @@ from loop.teacher.judge import is_read
 
 def is_reviewed(current: Round, store: Store, parts: Parts, config: Config) -> bool:
     """Push what is to be reviewed, pull what was; whether the stage may close."""
-    sent = _mixed(wanted(current, store, config), planted.of_round(store, id_of(current)), current)
+    _open(current, store, parts, config)
     minutes = to_micro(config.review.minutes_per_review)
-    reviews.open_tasks(store, current.run, id_of(current), sent, minutes)
     if reviews.pending(store, id_of(current)):
         parts.reviewers.pull()  # what was judged on an older page is not asked for again on a new one
         parts.reviewers.push(reviews.pending(store, id_of(current)))
         parts.reviewers.pull()
-    if reviews.open_tasks(store, current.run, id_of(current), _contradicted(current, store), minutes):
+    if config.review.disagreements == "person" and reviews.open_tasks(
+        store, current.run, id_of(current), _contradicted(current, store), minutes
+    ):
         parts.reviewers.push(reviews.pending(store, id_of(current)))
     assert current.review_opened_at is not None
     deadline = _aware(current.review_opened_at) + timedelta(hours=config.review.deadline_hours)
@@ -32,42 +35,71 @@ def is_reviewed(current: Round, store: Store, parts: Parts, config: Config) -> b
         return True
     if reviews.open_tasks(store, current.run, id_of(current), _continued(current, store, parts, config), minutes):
         parts.reviewers.push(reviews.pending(store, id_of(current)))
-    total = len(reviews.tasks(store, id_of(current)))
-    waiting = len(reviews.pending(store, id_of(current)))
-    return total - waiting >= math.ceil(config.review.quorum * total)
+    return _is_done(current, store, config)
 
 
-def wanted(current: Round, store: Store, config: Config) -> list[reviews.Wanted]:
-    """Rationales for reviewers: audits first, those that certify twice; then the riskiest."""
+def _open(current: Round, store: Store, parts: Parts, config: Config) -> None:
+    """Open the reviews that are wanted, as far as the minutes reach: audits first, then what a minute is worth most."""
+    worth = parts.reviewers.worth([each for each in rationales.of_round(store, id_of(current)) if is_reply(each)])
+    real = wanted(current, store, config, worth)
+    sent = _mixed(real, planted.of_round(store, id_of(current)), current, config)
+    minutes = to_micro(config.review.minutes_per_review)
+    reviews.open_tasks(store, current.run, id_of(current), sent, minutes)
+
+
+def _is_done(current: Round, store: Store, config: Config) -> bool:
+    """Whether enough of the reviews have a verdict, and all that people disagree about."""
+    slots = [task.slot for task in reviews.tasks(store, id_of(current))]
+    waiting = [task.slot for task, _, _ in reviews.pending(store, id_of(current))]
+    total, left = (sum(slot != ADJUDICATION for slot in some) for some in (slots, waiting))
+    return total - left >= math.ceil(config.review.quorum * total) and ADJUDICATION not in waiting
+
+
+def wanted(
+    current: Round, store: Store, config: Config, worth: Mapping[int, float] = MappingProxyType({})
+) -> list[reviews.Wanted]:
+    """Rationales for reviewers: audits first, then by what a review is worth, or by risk where that is not known.
+
+    Those that certify go to two people, and of all others a share.
+    """
     queries = rounds.queries(store, id_of(current))
     audited = {query.item_key for query in queries if query.audit}
     certifying = {query.item_key for query in queries if query.certify}
     asked = [each for each in rationales.of_round(store, id_of(current)) if is_reply(each)]
     risks = rationales.risks(store, [each.id for each in asked if each.id is not None])
-    ranked = sorted(asked, key=lambda each: (each.item_key not in audited, -risks[each.id or 0], each.item_key))
+    value = risks | dict(worth)
+    ranked = sorted(asked, key=lambda each: (each.item_key not in audited, -value[each.id or 0], each.item_key))
     threshold = review_threshold(config, certified(current, store, config))
     return [
         reviews.Wanted(each, "audit" if each.item_key in audited else "risk", _uid(current, each, slot), slot)
         for each in ranked
         if each.item_key in audited or risks[each.id or 0] >= threshold
-        for slot in ((0, SECOND) if each.item_key in certifying else (0,))
+        for slot in ((0, SECOND) if each.item_key in certifying or has_second(each.item_key, config) else (0,))
     ]
 
 
-def _mixed(real: Sequence[reviews.Wanted], bad: Sequence[Rationale], current: Round) -> list[reviews.Wanted]:
+def has_second(key: str, config: Config) -> bool:
+    """Whether what is reviewed of an item is reviewed by a second person, beside what certifies."""
+    return random.Random(f"second/{config.run.seed}/{key}").random() < config.review.second_share
+
+
+def _mixed(
+    real: Sequence[reviews.Wanted], bad: Sequence[Rationale], current: Round, config: Config
+) -> list[reviews.Wanted]:
     """The planted rationales spread evenly among the others, so that both get their share of the minutes."""
-    rows = [reviews.Wanted(each, "planted", _uid(current, each, 0)) for each in bad]
     places = [(at / len(real), row) for at, row in enumerate(real)]
-    places += [((at + 0.5) / len(rows), row) for at, row in enumerate(rows)]
+    places += [
+        ((at + 0.5) / len(bad), reviews.Wanted(each, "planted", _uid(current, each, slot), slot))
+        for at, each in enumerate(bad)
+        for slot in ((0, SECOND) if has_second(each.item_key, config) else (0,))
+    ]
     return [row for _, row in sorted(places, key=lambda each: each[0])]
 
 
 def _contradicted(current: Round, store: Store) -> list[reviews.Wanted]:
-    """Rationales whose blind reviews contradict each other, for a third person."""
-    certifying = {query.item_key for query in rounds.queries(store, id_of(current)) if query.certify}
-    asked = [
-        each for each in rationales.of_round(store, id_of(current)) if is_reply(each) and each.item_key in certifying
-    ]
+    """Rationales whose reviews contradict each other, for a third person; planted ones too, or the others show."""
+    asked = [each for each in rationales.of_round(store, id_of(current)) if is_reply(each)]
+    asked += planted.of_round(store, id_of(current))
     said = reviews.verdicts(store, [each.id or 0 for each in asked])
     return [
         reviews.Wanted(each, "disagreement", _uid(current, each, ADJUDICATION), ADJUDICATION)

@@ -148,6 +148,13 @@ def risks(store: Store, ids: Sequence[int]) -> dict[int, float]:
         return {row.rationale_id: row.value for row in rows}
 
 
+def evidence(store: Store, ids: Sequence[int]) -> dict[int, dict[str, float]]:
+    """What the risk of each rationale was made from."""
+    with store.reading() as session:
+        rows = session.exec(select(Risk).where(col(Risk.rationale_id).in_(ids)))
+        return {row.rationale_id: row.evidence for row in rows}
+
+
 def keep_risk_fit(store: Store, fitted: RiskFit) -> RiskFit:
     """Store the risk model of a round; the one stored already where there is one."""
     with store.writing() as session:

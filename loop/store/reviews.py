@@ -10,7 +10,7 @@ from sqlmodel import Session, col, func, select
 
 from loop.errors import BudgetSpent
 from loop.ledger import MICRO
-from loop.records import Charge, ChargeState, Currency, Item, Rationale, ReviewTask, Round, Verdict
+from loop.records import Charge, ChargeState, Currency, Item, Rationale, ReviewTask, Round, Verdict, counted, own_uid
 from loop.store.database import Store, now
 from loop.store.money import Purse
 
@@ -57,19 +57,34 @@ def tasks(store: Store, round_id: int) -> list[ReviewTask]:
 
 
 def pending(store: Store, round_id: int) -> list[tuple[ReviewTask, Rationale, Item]]:
-    """Tasks that no interpreted verdict has come for, with rationale and item; their order says nothing of them."""
-    judged = (col(Verdict.kind).is_not(None), col(Verdict.rationale_id).is_not(None))
-    answered = select(Verdict.rationale_id, Verdict.slot).where(*judged)
-    task = tuple_(col(ReviewTask.rationale_id), col(ReviewTask.slot))
+    """Tasks without a verdict that counts, with rationale and item; their order says nothing of them."""
     query = (
         select(ReviewTask, Rationale, Item)
         .join(Rationale, col(Rationale.id) == ReviewTask.rationale_id)
         .join(Item, col(Item.key) == Rationale.item_key)
-        .where(ReviewTask.round_id == round_id, task.not_in(answered))
+        .where(ReviewTask.round_id == round_id)
     )
+    answered = {
+        (number, verdict.slot) for number, given in readable(store, round_id).items() for verdict in counted(given)
+    }
     with store.reading() as session:
-        found = [(open_task, rationale, item) for open_task, rationale, item in session.exec(query)]
+        found = [
+            (open_task, rationale, item)
+            for open_task, rationale, item in session.exec(query)
+            if (open_task.rationale_id, open_task.slot) not in answered
+        ]
     return sorted(found, key=lambda each: hashlib.sha256(each[0].uid.encode()).digest())
+
+
+def readable(store: Store, round_id: int) -> dict[int, list[Verdict]]:
+    """The newest readable version of each annotation on what a round sent to review, by rationale."""
+    sent = select(ReviewTask.rationale_id).where(ReviewTask.round_id == round_id)
+    query = select(Verdict).where(col(Verdict.rationale_id).in_(sent), col(Verdict.kind).is_not(None))
+    newest: defaultdict[int, dict[tuple[str, str, str], Verdict]] = defaultdict(dict)
+    with store.reading() as session:
+        for verdict in session.exec(query.order_by(col(Verdict.updated_at))):
+            newest[verdict.rationale_id or 0][verdict.board, verdict.project, verdict.annotation] = verdict
+    return {number: list(given.values()) for number, given in newest.items()}
 
 
 def verdicts(store: Store, rationale_ids: Sequence[int]) -> dict[int, list[Verdict]]:
@@ -119,16 +134,34 @@ class RunReviewBook:
             return session.exec(query).one()
 
     def reviewed(self, uid: str) -> tuple[ReviewTask, Rationale, Item] | None:
-        """The task of a uid with its rationale and item."""
+        """The task of a uid with its rationale and item, whichever of its copies on the board is meant."""
         query = (
             select(ReviewTask, Rationale, Item)
             .join(Rationale, col(Rationale.id) == ReviewTask.rationale_id)
             .join(Item, col(Item.key) == Rationale.item_key)
-            .where(ReviewTask.uid == uid)
+            .where(ReviewTask.uid == own_uid(uid))
         )
         with self._store.reading() as session:
             found = session.exec(query).first()
         return None if found is None else (found[0], found[1], found[2])
+
+    def queue(self, round_id: int) -> list[tuple[ReviewTask, Rationale]]:
+        """All tasks of a round with their rationales, judged or not."""
+        query = select(ReviewTask, Rationale).join(Rationale, col(Rationale.id) == ReviewTask.rationale_id)
+        query = query.where(ReviewTask.round_id == round_id)
+        with self._store.reading() as session:
+            return [(task, rationale) for task, rationale in session.exec(query.order_by(col(ReviewTask.uid)))]
+
+    def given(self, round_id: int) -> dict[int, list[Verdict]]:
+        """Every readable verdict on the rationales of a round, by rationale; each annotation once."""
+        return readable(self._store, round_id)
+
+    def keep_queued(self, task: ReviewTask) -> None:
+        """Store whose a task is, since when, and its place in the queue."""
+        with self._store.writing() as session:
+            row = session.exec(select(ReviewTask).where(ReviewTask.uid == task.uid)).one()
+            row.assignee, row.assigned_at, row.place = task.assignee, task.assigned_at, task.place
+            session.add(row)
 
     def slots(self) -> list[int]:
         """The slots in which the run ever opened a task."""

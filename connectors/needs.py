@@ -1,0 +1,75 @@
+"""What the order of reviews goes by, read off the store."""
+
+from collections import Counter
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from loop.checks.risk import Reviewed, RiskModel, fit
+from loop.records import Author, DecisionKind, Rationale
+from loop.store import decisions, items, rationales, reading, rounds
+from loop.store.database import Store
+from review.triage import Need, pace, worth
+
+
+def review_worth(store: Store, run: str, fallback: float, rows: Sequence[Rationale]) -> dict[int, float]:
+    """What a minute of review is worth for each rationale, by its id; `fallback` is minutes of a review before any."""
+    minutes = pace(_past(store, run), fallback)
+    found = {each.id or 0: need for each, need in zip(rows, _needs(store, run, rows), strict=True)}
+    return {number: worth(need, minutes(need.length)) for number, need in found.items()}
+
+
+def _needs(store: Store, run: str, rows: Sequence[Rationale]) -> list[Need]:
+    """What is known of each rationale; of an item without a score, half is taken to be unknown."""
+    model = _risk_now(store, run)
+    seen = rationales.evidence(store, [each.id or 0 for each in rows])
+    scores = {
+        (score.round_id, score.item_key): score.score
+        for number in sorted({each.round_id for each in rows})
+        for score in rounds.scores(store, number)
+    }
+    domain = {key: item.domain for key, item in items.existing(store, [each.item_key for each in rows]).items()}
+    corrected = _corrected(store, run)
+    return [
+        Need(
+            risk=model(seen.get(each.id or 0, {})),
+            doubt=min(1.0, max(0.0, scores.get((each.round_id, each.item_key), 0.5))),
+            correctable=(corrected[domain[each.item_key], True] + 1)
+            / (corrected[domain[each.item_key], True] + corrected[domain[each.item_key], False] + 2),
+            length=_length(each),
+        )
+        for each in rows
+    ]
+
+
+def _risk_now(store: Store, run: str) -> RiskModel:
+    """The risk model from all verdicts so far, those of the open round too; it only serves the order.
+
+    Reviewed rationales were chosen by their evidence, which the model is given, so they need no weights.
+    """
+    judged = rationales.judged(store, run, datetime.now(UTC))
+    return fit([Reviewed(each.risk.evidence, each.wrong) for each in judged])
+
+
+def _corrected(store: Store, run: str) -> Counter[tuple[str, bool]]:
+    """How many wrong rationales of each domain were corrected, and how many were not."""
+    domain = reading.domains(store)
+    corrected = {item.key for item, rationale, _ in decisions.decided(store, run) if rationale.author is Author.HUMAN}
+    rejected = {key for key, row in decisions.newest(store, run).items() if row.kind is DecisionKind.REJECTED}
+    return Counter([(domain[key], True) for key in corrected] + [(domain[key], False) for key in rejected])
+
+
+def _past(store: Store, run: str) -> list[tuple[int, float]]:
+    """Length and minutes of each review by a person; what a simulated reviewer claims teaches nothing."""
+    lengths = {each.id: _length(each) for each in reading.rationales_of(store, run)}
+    return [
+        (lengths[verdict.rationale_id], verdict.seconds / 60)
+        for _, verdict in reading.verdicts_of(store, run)
+        if verdict.kind is not None
+        and not verdict.simulated
+        and verdict.rationale_id in lengths
+        and verdict.seconds > 0
+    ]
+
+
+def _length(rationale: Rationale) -> int:
+    return sum(len(step) for step in rationale.steps)

@@ -3,16 +3,21 @@
 from loop.records.certificate import Certificate, Promise
 from loop.records.item import Item, Part, Split
 from loop.records.money import Balance, Charge, ChargeState, Currency
-from loop.records.rationale import CONTROL, Author, Decision, DecisionKind, Flag, Rationale, Risk, RiskFit
+from loop.records.rationale import CONTROL, Author, Decision, DecisionKind, Export, Flag, Rationale, Risk, RiskFit
 from loop.records.review import (
     ADJUDICATION,
+    ROLES,
     SECOND,
+    Reopened,
     ReviewTask,
     Verdict,
     VerdictKind,
+    Withdrawal,
+    WithdrawnVerdict,
     audited_wrong,
     deciding,
     found_wrong,
+    role,
 )
 from loop.records.round import Claim, ConfigRow, Query, Round, Score, Stage
 from loop.records.student import Arm, Checkpoint, Prediction, Shadow
@@ -21,6 +26,7 @@ from loop.records.teacher import Judgement, Prompt, Reply, StepVerdict
 __all__ = [
     "ADJUDICATION",
     "CONTROL",
+    "ROLES",
     "SECOND",
     "Arm",
     "Author",
@@ -34,6 +40,7 @@ __all__ = [
     "Currency",
     "Decision",
     "DecisionKind",
+    "Export",
     "Flag",
     "Item",
     "Judgement",
@@ -43,6 +50,7 @@ __all__ = [
     "Prompt",
     "Query",
     "Rationale",
+    "Reopened",
     "Reply",
     "ReviewTask",
     "Risk",
@@ -55,7 +63,10 @@ __all__ = [
     "StepVerdict",
     "Verdict",
     "VerdictKind",
+    "Withdrawal",
+    "WithdrawnVerdict",
     "audited_wrong",
     "deciding",
     "found_wrong",
+    "role",
 ]

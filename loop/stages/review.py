@@ -1,22 +1,25 @@
 """REVIEW: audits and the riskiest go to people; the stage closes at its quorum or deadline."""
 
 import math
+import random
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from loop import acceptance, certification
 from loop.config import Config
 from loop.ledger import to_micro
-from loop.records import ADJUDICATION, SECOND, Rationale, Round
+from loop.records import ADJUDICATION, ROLES, SECOND, Rationale, Round, role
 from loop.stages.parts import Parts, id_of, is_reply
-from loop.store import items, judgements, planted, rationales, reviews, rounds
+from loop.store import items, judgements, planted, rationales, reviews, rounds, withdrawals
 from loop.store.database import Store
 from loop.teacher.judge import is_read
 
 
 def is_reviewed(current: Round, store: Store, parts: Parts, config: Config) -> bool:
     """Push what is to be reviewed, pull what was; whether the stage may close."""
-    sent = _mixed(wanted(current, store, config), planted.of_round(store, id_of(current)), current)
+    real = [*_again(current, store), *wanted(current, store, config)]
+    sent = _without_doubts(_mixed(real, planted.of_round(store, id_of(current)), current), config)
     minutes = to_micro(config.review.minutes_per_review)
     reviews.open_tasks(store, current.run, id_of(current), sent, minutes)
     if reviews.pending(store, id_of(current)):
@@ -46,6 +49,28 @@ def wanted(current: Round, store: Store, config: Config) -> list[reviews.Wanted]
         for each in ranked
         if each.item_key in audited or risks[each.id or 0] >= threshold
         for slot in ((0, SECOND) if each.item_key in certifying else (0,))
+    ]
+
+
+def _again(current: Round, store: Store) -> list[reviews.Wanted]:
+    """Reviews to be made again since their verdicts were withdrawn, of this round and of earlier ones.
+
+    Each stands in a slot of its own: on the board the old task is done.
+    """
+    return [
+        reviews.Wanted(rationale, task.reason, f"{task.uid}/again", task.slot + ROLES)
+        for rationale, task in withdrawals.to_review_again(store, current.run)
+    ]
+
+
+def _without_doubts(sent: Sequence[reviews.Wanted], config: Config) -> list[reviews.Wanted]:
+    """The same, a random share of them to be shown without doubts; who adjudicates sees everything."""
+    share, seed = config.review.unflagged_share, config.run.seed
+    return [
+        replace(each, unflagged=random.Random(f"unflagged/{seed}/{each.uid}").random() < share)
+        if role(each.slot) != ADJUDICATION
+        else each
+        for each in sent
     ]
 
 

@@ -10,9 +10,25 @@ from sqlmodel import Session, col, func, select
 
 from loop.errors import BudgetSpent
 from loop.ledger import MICRO
-from loop.records import Charge, ChargeState, Currency, Item, Rationale, ReviewTask, Round, Verdict
+from loop.records import (
+    Charge,
+    ChargeState,
+    Currency,
+    Item,
+    Rationale,
+    ReviewTask,
+    Round,
+    Verdict,
+    WithdrawnVerdict,
+)
 from loop.store.database import Store, now
 from loop.store.money import Purse
+
+VERSION = tuple_(col(Verdict.board), col(Verdict.project), col(Verdict.annotation), col(Verdict.updated_at))
+WITHDRAWN = select(
+    WithdrawnVerdict.board, WithdrawnVerdict.project, WithdrawnVerdict.annotation, WithdrawnVerdict.updated_at
+)
+"""The versions of verdicts that a recall withdrew. Older ones do not take the place of a newest that is among them."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +39,7 @@ class Wanted:
     reason: str
     uid: str
     slot: int = 0
+    unflagged: bool = False
 
 
 def open_tasks(store: Store, run: str, round_id: int, wanted: Sequence[Wanted], minutes_each: int) -> list[ReviewTask]:
@@ -37,8 +54,9 @@ def open_tasks(store: Store, run: str, round_id: int, wanted: Sequence[Wanted], 
         if each.rationale.id is None or (each.rationale.id, each.slot) in known:
             continue
         task = ReviewTask(
-            rationale_id=each.rationale.id, slot=each.slot, round_id=round_id, uid=each.uid, reason=each.reason
-        )
+            rationale_id=each.rationale.id, slot=each.slot, round_id=round_id, uid=each.uid, reason=each.reason,
+            unflagged=each.unflagged,
+        )  # fmt: skip
         try:
             with store.writing() as session:
                 task.charge_id = purse.reserve_in(session, Currency.MINUTES, f"review/{each.uid}", minutes_each)
@@ -73,18 +91,31 @@ def pending(store: Store, round_id: int) -> list[tuple[ReviewTask, Rationale, It
 
 
 def verdicts(store: Store, rationale_ids: Sequence[int]) -> dict[int, list[Verdict]]:
-    """The newest version of each annotation, by rationale."""
+    """The newest version of each annotation that counts, by rationale."""
     newest = select(Verdict.board, Verdict.project, Verdict.annotation, func.max(Verdict.updated_at)).group_by(
         col(Verdict.board), col(Verdict.project), col(Verdict.annotation)
     )
-    version = tuple_(col(Verdict.board), col(Verdict.project), col(Verdict.annotation), col(Verdict.updated_at))
-    query = select(Verdict).where(col(Verdict.rationale_id).in_(rationale_ids), version.in_(newest))
+    query = select(Verdict).where(
+        col(Verdict.rationale_id).in_(rationale_ids), VERSION.in_(newest), VERSION.not_in(WITHDRAWN)
+    )
     found: defaultdict[int, list[Verdict]] = defaultdict(list)
     with store.reading() as session:
         for verdict in session.exec(query.order_by(col(Verdict.annotation))):
             assert verdict.rationale_id is not None
             found[verdict.rationale_id].append(verdict)
     return dict(found)
+
+
+def versions(store: Store, run: str) -> list[Verdict]:
+    """Every version of every verdict of a run, planted and withdrawn ones too, in the order of submission."""
+    query = (
+        select(Verdict)
+        .join(Rationale, col(Rationale.id) == Verdict.rationale_id)
+        .join(Round, col(Round.id) == Rationale.round_id)
+        .where(Round.run == run)
+    )
+    with store.reading() as session:
+        return list(session.exec(query.order_by(col(Verdict.updated_at), col(Verdict.annotation))))
 
 
 def release_open(store: Store, round_id: int) -> None:

@@ -2,13 +2,15 @@
 
 import hashlib
 
+from connectors.reviewers import review_figures, review_text
 from connectors.wiring import Project
 from loop.answer import number_steps, shown
 from loop.errors import PreceptorError
 from loop.interval import wilson
 from loop.records import DecisionKind, Item, Split, Stage, VerdictKind
+from loop.report import pseudonyms
 from loop.stages.parts import id_of, in_force, is_reply
-from loop.store import decisions, items, rationales, reviews, rounds
+from loop.store import decisions, items, rationales, reading, reviews, rounds
 from loop.store.money import Purse
 from loop.teacher.demonstrations import nearest
 from loop.teacher.judge_prompt import a_step_request
@@ -78,13 +80,16 @@ def push_reviews(project: Project) -> str:
 
 
 def review_state(project: Project) -> str:
-    """How many reviews of the newest round are open and done."""
-    current = rounds.current(project.store, project.config.run.name)
+    """How many reviews of the newest round are open and done, and how far the reviewers can be trusted."""
+    store, run = project.store, project.config.run.name
+    current = rounds.current(store, run)
     if current is None:
         return "no round yet"
-    total = len(reviews.tasks(project.store, id_of(current)))
-    waiting = len(reviews.pending(project.store, id_of(current)))
-    return f"round {current.number} ({current.stage}): {total - waiting} of {total} reviewed"
+    total = len(reviews.tasks(store, id_of(current)))
+    waiting = len(reviews.pending(store, id_of(current)))
+    counts = f"round {current.number} ({current.stage}): {total - waiting} of {total} reviewed"
+    known = [f"{shown} is {name} on the board" for name, shown in pseudonyms(reading.reviewers_of(store, run)).items()]
+    return "\n".join([counts, *review_text(review_figures(store, run)), *known])
 
 
 def forecast(project: Project) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from sqlalchemy import ColumnElement
-from sqlmodel import Session, col, select
+from sqlmodel import Session, col, func, select
 
 from loop.records import (
     Decision,
@@ -25,6 +25,13 @@ from loop.records import (
 from loop.store.database import Store, now
 from loop.store.rationales import REAL
 from loop.store.reviews import VERSION, WITHDRAWN
+
+WITHDRAWN_AS = (
+    (col(Verdict.board) == WithdrawnVerdict.board)
+    & (col(Verdict.project) == WithdrawnVerdict.project)
+    & (col(Verdict.annotation) == WithdrawnVerdict.annotation)
+    & (col(Verdict.updated_at) == WithdrawnVerdict.updated_at)
+)
 
 
 @dataclass(frozen=True)
@@ -116,6 +123,20 @@ def to_review_again(store: Store, run: str) -> list[tuple[Rationale, ReviewTask]
         and (rationale.id, task.slot) in withdrawn
         and (rationale.id, role(task.slot)) not in counting
     ]
+
+
+def last_on_audits(store: Store, run: str) -> datetime | None:
+    """When verdicts on certifying audits were last withdrawn, if ever."""
+    query = (
+        select(func.max(Withdrawal.withdrawn_at))
+        .join(WithdrawnVerdict, col(WithdrawnVerdict.withdrawal_id) == Withdrawal.id)
+        .join(Verdict, WITHDRAWN_AS)
+        .join(Rationale, col(Rationale.id) == Verdict.rationale_id)
+        .join(Query, (col(Query.round_id) == Rationale.round_id) & (col(Query.item_key) == Rationale.item_key))
+        .where(Withdrawal.run == run, col(Query.certify), REAL)
+    )
+    with store.reading() as session:
+        return session.exec(query).one()
 
 
 def with_queries(store: Store, decisions: Collection[Decision]) -> dict[str, tuple[Query, Rationale]]:

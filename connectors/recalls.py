@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from connectors.reviewers import review_figures
 from connectors.wiring import Project
 from loop.errors import PreceptorError
-from loop.records import Decision, DecisionKind
+from loop.records import Decision, DecisionKind, Stage
 from loop.report import pseudonyms
 from loop.store import claims, exported, reading, rounds, withdrawals
 from loop.store.withdrawals import Touched
@@ -28,6 +28,8 @@ class Recalled:
     """Checkpoints that learnt from what is taken back."""
     exports: tuple[str, ...]
     """Folders of datasets that hold it."""
+    rounds: int
+    """Rounds in all with which the reviews are made again."""
 
     @property
     def items(self) -> int:
@@ -68,7 +70,7 @@ def recall_summary(found: Recalled, *, sure: bool) -> list[str]:
         f"exports that hold them: {', '.join(found.exports) or 'none'}",
     ]
     if sure:
-        return [*lines, "what other reviewers said stays; `preceptor run` goes on"]
+        return [*lines, f"what other reviewers said stays; `preceptor run --rounds {found.rounds}` goes on"]
     return [*lines, "nothing was changed; --yes does it"]
 
 
@@ -106,7 +108,10 @@ def _looked_at(project: Project, reviewer: str, shown: str, since: datetime, rea
             f"{shown} gave no verdict since {since:%Y-%m-%d %H:%M} UTC that still counts; name an earlier --since"
         )
     gold = [each for each in found.decisions if each.kind is DecisionKind.GOLD]
-    return Recalled(shown, since, reason, found, _students(project, gold), _exports(project, gold))
+    current = rounds.current(project.store, project.config.run.name)
+    assert current is not None
+    wanted = max(project.config.run.rounds, current.number + (current.stage is Stage.CLOSED))
+    return Recalled(shown, since, reason, found, _students(project, gold), _exports(project, gold), wanted)
 
 
 def _students(project: Project, taught: Sequence[Decision]) -> tuple[str, ...]:

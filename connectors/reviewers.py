@@ -11,7 +11,7 @@ from loop.records import ADJUDICATION, CONTROL, Verdict, VerdictKind, role
 from loop.report import pseudonyms
 from loop.store import planted, reading, reviews, rounds, withdrawals
 from loop.store.database import Store
-from review.agreement import ANSWER, MARKS, VERDICT, Agreement, agreements, questions
+from review.agreement import ANSWER, MARKS, VERDICT, Agreement, Measure, agreements, questions
 from review.anchoring import Doubted, anchoring
 from review.consensus import consensus
 from review.quality import Look, active_minutes, by_reviewer, corrections, median_seconds, suspicion
@@ -167,9 +167,11 @@ def review_text(found: Mapping[str, Any]) -> list[str]:
 
 
 def told(found: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The figures of agreement worth a line: where there is none, one line says so."""
+    """The figures of agreement worth a line: all of the verdict, alpha of the rest; one line where there are none."""
     measured = [each for each in found if each["value"] is not None]
-    return measured or list(found[:1])
+    return [each for each in measured if each["question"] == VERDICT or each["measure"] == Measure.ALPHA] or list(
+        found[:1]
+    )
 
 
 def agreement_text(each: Mapping[str, Any]) -> str:

@@ -38,7 +38,7 @@ from loop.records import (
     role,
 )
 from loop.stages import review
-from loop.store import decisions, items, planted, rationales, reading, reviews, withdrawals
+from loop.store import decisions, items, planted, rationales, reading, reviews, rounds, withdrawals
 from loop.store.database import Store
 from review.task import Details, board_task
 from tests.builders import (
@@ -350,7 +350,9 @@ def test_a_recall_is_shown_first_done_when_sure_and_reviewed_again_in_the_next_r
     assert str(tmp_path / "out") in shown.output.replace("\n", "")
     assert decisions.newest(project.store, "tiny") == before
 
-    assert run.invoke(app, [*asked, "--reason", "too quick", "--yes"]).exit_code == 0
+    done = run.invoke(app, [*asked, "--reason", "too quick", "--yes"])
+    assert done.exit_code == 0
+    assert "`preceptor run --rounds 2` goes on" in done.output
     after = decisions.newest(project.store, "tiny")
     assert {key for key, row in after.items() if "too quick" in row.reason} == rested
     assert run.invoke(app, asked).exit_code == 1  # nothing of theirs counts any more
@@ -362,13 +364,25 @@ def test_a_recall_is_shown_first_done_when_sure_and_reviewed_again_in_the_next_r
     slots = [task.slot for task in reading.tasks_of(project.store, "tiny") if task.round_id == 2]
     assert slots.count(3) == len(rested)
     assert withdrawals.awaiting(project.store, "tiny") == {}
+
+    for last in range(3, 9):
+        go_on(project, last)
+    assert items.eligible(project.store, "tiny", 2) == []
+    withdrawals.withdraw(project.store, "tiny", "1", LONG_AGO, "again")
+    waiting = withdrawals.awaiting(project.store, "tiny")
+    assert waiting
+    closed = max(each.number for each in rounds.all_rounds(project.store, "tiny"))
+    go_on(project, closed + 1)  # the pool is empty, and yet the reviews are made again
+    assert withdrawals.awaiting(project.store, "tiny") == {}
+    last_kinds = {key: row.kind for key, row in decisions.newest(project.store, "tiny").items() if key in waiting}
+    assert set(last_kinds.values()) <= {DecisionKind.GOLD, DecisionKind.REJECTED}
     project.store.close()
 
 
-def go_on(project: Project, rounds: int) -> None:
+def go_on(project: Project, wanted: int) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        campaign.run(project, rounds_wanted=rounds, wait=False)
+        campaign.run(project, rounds_wanted=wanted, wait=False)
 
 
 @pytest.fixture

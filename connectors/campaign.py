@@ -10,7 +10,7 @@ from loop import round as rounds_of
 from loop.config import Config
 from loop.errors import PoolEmpty
 from loop.records import Currency, Round, Stage
-from loop.store import claims, items, rounds
+from loop.store import claims, items, rounds, withdrawals
 from loop.store.money import Purse
 from loop.teacher.prompt import request_for, worst_case
 
@@ -99,6 +99,8 @@ def _before_next(
     if current is not None and current.number >= rounds_wanted:
         return Ended(Outcome.FINISHED, f"finished: {current.number} rounds closed")
     pool = items.eligible(store, config.run.name, config.query.max_asks)
+    if not pool and withdrawals.awaiting(store, config.run.name):
+        return None
     if not pool:
         if current is None:
             raise PoolEmpty("the pool is empty; `preceptor ingest FILE` fills it")

@@ -293,6 +293,32 @@ def report(
     console.print(f"wrote {path}", markup=False)
 
 
+@app.command(name="recall")
+def recall_command(
+    reviewer: Annotated[str, typer.Option(help="Whom; as `review status` or the board names them.")],
+    since: Annotated[str, typer.Option(help="From which moment on, like 2026-11-25 or 2026-11-25T14:30; UTC.")],
+    reason: Annotated[str | None, typer.Option(help="Why; kept. Default: what the reviewer is accused of.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do it; without this it is only shown.")] = False,
+    config: ConfigPath = CONFIG,
+    run: RunName = None,
+) -> None:
+    """Take back what a reviewer said since a moment: it counts no longer, and what rested on it is reviewed again.
+
+    Nothing is deleted, and what other reviewers said stays. Says which students and exports had used it.
+    """
+    from connectors import recalls  # noqa: PLC0415
+
+    try:
+        start = recalls.moment(since)
+    except ValueError as error:
+        raise typer.BadParameter(
+            f"{since}: not a date; expected one like 2026-11-25 or 2026-11-25T14:30", param_hint="--since"
+        ) from error
+    found = recalls.recall_reviewer(_project(config, run), reviewer, start, reason=reason, sure=yes)
+    for line in recalls.recall_summary(found, sure=yes):
+        console.print(line, markup=False)
+
+
 @app.command()
 def answer(question: str, config: ConfigPath = CONFIG, run: RunName = None) -> None:
     """Let the last student answer a question, with its rationale."""
@@ -428,7 +454,7 @@ def review_practice(config: ConfigPath = CONFIG) -> None:
 
 @review_app.command("status")
 def review_status(config: ConfigPath = CONFIG, run: RunName = None) -> None:
-    """How many reviews are open and done."""
+    """How many reviews are open and done, and how far each reviewer can be trusted."""
     from connectors.inspection import review_state  # noqa: PLC0415
 
     console.print(review_state(_project(config, run)), markup=False)

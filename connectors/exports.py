@@ -15,7 +15,7 @@ from loop.config import Config
 from loop.errors import PreceptorError
 from loop.records import Decision, DecisionKind, Item, Rationale, Round, Verdict
 from loop.report import pseudonyms
-from loop.store import decisions, reading, rounds
+from loop.store import decisions, exported, reading, rounds
 from loop.store.database import Store
 
 EXAMPLES, CARD, MANIFEST = "examples.jsonl", "README.md", "manifest.json"
@@ -63,6 +63,7 @@ def export(store: Store, run: str, folder: Path, *, format: str = "jsonl") -> Ex
         _write_all(folder, {EXAMPLES: WRITERS[format](examples), CARD: card}, last, promised)
     except OSError as error:
         raise PreceptorError(f"{folder}: cannot be written: {error.strerror}") from error
+    exported.keep(store, run, folder, format)
     counts = Counter(each["decision"] for each in examples)
     return Exported(folder, len(examples), counts, _simulated(examples))
 

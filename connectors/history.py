@@ -10,9 +10,9 @@ from sqlmodel import SQLModel
 
 from loop.errors import PreceptorError
 from loop.ledger import MICRO
-from loop.records import Author, Charge, DecisionKind, ReviewTask, Round, Split, Verdict
+from loop.records import Author, Charge, DecisionKind, ReviewTask, Round, Split, Verdict, Withdrawal
 from loop.report import pseudonyms
-from loop.store import items, reading, rounds
+from loop.store import items, reading, rounds, withdrawals
 from loop.store.database import Store
 
 
@@ -34,6 +34,7 @@ def history(store: Store, run: str, key: str) -> dict[str, Any]:
     judgements = [_plain(each, numbers) | _paid(charges.get(each.charge_id)) for each in past.judgements]
     tasks = [_task(each, numbers) | _paid(charges.get(each.charge_id)) for each in past.tasks]
     decided = [_plain(each, numbers) for each in past.decisions]
+    recalls = withdrawals.reasons(store, past.verdicts)
     return {
         "key": key,
         "item": _shown_item(_plain(item, numbers)),
@@ -46,7 +47,7 @@ def history(store: Store, run: str, key: str) -> dict[str, Any]:
         "flags": [_plain(each, numbers) for each in past.flags],
         "risks": [_plain(each, numbers) for each in past.risks],
         "tasks": tasks,
-        "verdicts": [_verdict(each, names) for each in past.verdicts],
+        "verdicts": [_verdict(each, names) | _withdrawn(each, recalls) for each in past.verdicts],
         "decisions": decided,
         "trained_in": _trained_in(store, run, item.split, decided, every),
     }
@@ -100,17 +101,27 @@ def _verdict(verdict: Verdict, names: Mapping[str, str]) -> dict[str, Any]:
     return fields | {"reviewer": names.get(verdict.reviewer, "reviewer")}
 
 
+def _withdrawn(verdict: Verdict, recalls: Mapping[tuple[str, str, str, str], Withdrawal]) -> dict[str, Any]:
+    """When and why a verdict stopped to count, if it did."""
+    row = recalls.get((verdict.board, verdict.project, verdict.annotation, verdict.updated_at))
+    return {"withdrawn": None if row is None else row.model_dump(mode="json", include={"withdrawn_at", "reason"})}
+
+
 def _trained_in(
     store: Store, run: str, split: Split, decided: Sequence[Mapping[str, Any]], every: Sequence[Round]
 ) -> list[dict[str, Any]]:
     """The rounds whose checkpoint learnt from the item, by the decision that was in force then."""
-    folders = {number: row.folder for number, row in reading.checkpoints_of(store, run).items()}
+    checkpoints = reading.checkpoints_of(store, run)
     found = []
     for each in every:
-        past = [row for row in decided if row["round"] <= each.number]
+        trained = checkpoints.get(each.candidate_id or 0)
+        if trained is None:
+            continue
+        moment = trained.model_dump(mode="json")["created_at"]
+        past = [row for row in decided if row["round"] <= each.number and row["decided_at"] <= moment]
         taught = past and past[-1]["kind"] in (DecisionKind.GOLD.value, DecisionKind.SILVER.value)
-        if each.candidate_id in folders and (taught or split is Split.SEED):
-            found.append({"round": each.number, "checkpoint": folders[each.candidate_id]})
+        if taught or split is Split.SEED:
+            found.append({"round": each.number, "checkpoint": trained.folder})
     return found
 
 
@@ -170,4 +181,6 @@ def _rationale_lines(each: Mapping[str, Any], found: Mapping[str, Any]) -> list[
 def _verdict_line(each: Mapping[str, Any]) -> str:
     by = f"{each['reviewer']}{' (simulated)' if each['simulated'] else ''}"
     reasons = f": {', '.join(each['reasons'])}" if each["reasons"] else ""
-    return f"{each['kind'] or 'not readable'} by {by}, {each['seconds']:.0f} s{reasons}"
+    gone = each["withdrawn"]
+    recalled = f"; no longer counts since {gone['withdrawn_at'][:10]} ({gone['reason']})" if gone else ""
+    return f"{each['kind'] or 'not readable'} by {by}, {each['seconds']:.0f} s{reasons}{recalled}"

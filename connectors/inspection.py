@@ -5,13 +5,15 @@ from collections import Counter
 from collections.abc import Sequence
 
 from connectors.invitations import Invitation, Invitations
+from connectors.reviewers import review_figures, review_text
 from connectors.wiring import Project
 from loop.answer import number_steps, shown
 from loop.errors import BadConfig, PreceptorError
 from loop.interval import wilson
 from loop.records import DecisionKind, Item, Split, Stage, VerdictKind
+from loop.report import pseudonyms
 from loop.stages.parts import id_of, in_force, is_reply
-from loop.store import decisions, items, rationales, reviews, rounds
+from loop.store import decisions, items, rationales, reading, reviews, rounds
 from loop.store.money import Purse
 from loop.teacher.demonstrations import nearest
 from loop.teacher.judge_prompt import a_step_request
@@ -120,17 +122,18 @@ def _invited(project: Project, invitation: Invitation, url: str) -> list[str]:
 
 
 def review_state(project: Project) -> str:
-    """How many reviews of the newest round are open and done, and whose the open ones are."""
-    current = rounds.current(project.store, project.config.run.name)
+    """How many reviews of the newest round are open and done, whose they are, and how far to trust reviewers."""
+    store, run = project.store, project.config.run.name
+    current = rounds.current(store, run)
     if current is None:
         return "no round yet"
-    total = len(reviews.tasks(project.store, id_of(current)))
-    waiting = len(reviews.pending(project.store, id_of(current)))
-    owners = Counter(task.assignee for task, _, _ in reviews.pending(project.store, id_of(current)))
-    lines = [f"round {current.number} ({current.stage}): {total - waiting} of {total} reviewed"]
+    total, waiting = len(reviews.tasks(store, id_of(current))), reviews.pending(store, id_of(current))
+    lines = [f"round {current.number} ({current.stage}): {total - len(waiting)} of {total} reviewed"]
+    owners = Counter(task.assignee for task, _, _ in waiting)
     if owners.keys() - {""}:
         lines += [f"  {name or 'nobody in particular'}: {count} open" for name, count in sorted(owners.items())]
-    return "\n".join(lines)
+    known = [f"{shown} is {name} on the board" for name, shown in pseudonyms(reading.reviewers_of(store, run)).items()]
+    return "\n".join([*lines, *review_text(review_figures(store, run)), *known])
 
 
 def forecast(project: Project) -> str:

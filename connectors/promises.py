@@ -7,7 +7,7 @@ from loop import certification
 from loop.certificate import audits_needed, corrected_share
 from loop.config import Config
 from loop.recall import sensitivity_specificity
-from loop.records import Certificate, Promise
+from loop.records import Certificate, Promise, role
 from loop.store import certificates, rounds
 from loop.store.database import Store
 
@@ -97,7 +97,7 @@ def _corrected_text(found: Mapping[str, float]) -> str:
 
 def _one_person(audit: certificates.Audit) -> bool:
     """Whether one person gave both blind verdicts, so that they were not blind."""
-    first, second = ({each.reviewer for each in audit.verdicts if each.slot == slot} for slot in (0, 1))
+    first, second = ({each.reviewer for each in audit.verdicts if role(each.slot) == slot} for slot in (0, 1))
     return bool(first & second)
 
 

@@ -10,7 +10,8 @@ from markupsafe import Markup
 
 from connectors import charts
 from connectors.promises import promises_text
-from connectors.status import saving_text, share_text, status
+from connectors.reviewers import accusation_text, agreement_text, anchoring_text, recall_text, share_text, told
+from connectors.status import saving_text, status
 from loop.config import Config
 from loop.errors import PreceptorError
 from loop.interval import wilson
@@ -68,6 +69,11 @@ def page(store: Store, run: str, config: Config) -> str:
         saving_text=saving_text,
         promised=promises_text(state["promises"]) if state["promises"] else [],
         share_text=share_text,
+        agreement_text=agreement_text,
+        anchoring_text=anchoring_text,
+        accusation_text=accusation_text,
+        recall_text=recall_text,
+        told=told,
     )
 
 

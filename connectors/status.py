@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from connectors.promises import promises, promises_text
+from connectors.reviewers import accusation_text, recall_text, review_figures, share_text
 from loop.config import Config
 from loop.ledger import MICRO, to_micro
 from loop.recall import by_reviewer, recall
@@ -42,6 +43,7 @@ def status(store: Store, run: str, config: Config, waiting_for: WaitingFor | Non
         "simulated_verdicts": sum(each["simulated"] for each in figures),
         "promises": promises(store, run, config),
         "planted": _planted(store, run),
+        "review": review_figures(store, run),
     }
 
 
@@ -90,6 +92,8 @@ def status_text(found: Mapping[str, Any]) -> Group:
         parts += [Text(line) for line in promises_text(found["promises"])]
     if found["planted"]:
         parts.append(Text(planted_text(found["planted"])))
+    parts += [Text(accusation_text(each), style="red") for each in found["review"]["reviewers"] if each["accused"]]
+    parts += [Text(recall_text(each)) for each in found["review"]["recalls"]]
     if found["simulated_verdicts"]:
         said = f"{found['simulated_verdicts']} verdicts are by a simulated reviewer; their minutes are simulated too."
         parts.append(Text(said, style="yellow"))
@@ -113,7 +117,8 @@ class _Rounds:
         read = [(round_id, verdict) for round_id, verdict in verdicts if verdict.kind is not None]
         self._simulated = Counter(round_id for round_id, verdict in read if verdict.simulated)
         self._reviewed = Counter(round_id for round_id, _ in {(each, verdict.rationale_id) for each, verdict in read})
-        self._decided = Counter((each.round_id, each.kind) for each in decisions)
+        newest = {(each.round_id, each.item_key): each.kind for each in decisions}
+        self._decided = Counter((round_id, kind) for (round_id, _), kind in newest.items())
 
     def figures(self, of: Round) -> dict[str, Any]:
         """The counts of one round."""
@@ -151,13 +156,6 @@ def planted_text(found: Mapping[str, Any]) -> str:
         f"reviewers find {share_text(found['sensitivity'])} of errors and accept {share_text(found['specificity'])} "
         "of controls"
     )
-
-
-def share_text(found: Mapping[str, Any] | None) -> str:
-    """A share with its interval and its number."""
-    if found is None:
-        return "- (none seen)"
-    return f"{found['share']:.3f} ({found['low']:.3f} to {found['high']:.3f}, n={found['n']})"
 
 
 def _saving(compared: Sequence[Shadow]) -> dict[str, Any] | None:

@@ -20,7 +20,7 @@ from loop.checks.flag import check_set
 from loop.config import Config
 from loop.interval import clopper_pearson_lower, clopper_pearson_upper
 from loop.records import Certificate, Decision, DecisionKind, Item, Promise, Rationale, RiskFit, Round, Split
-from loop.store import certificates, decisions, rationales, reviews
+from loop.store import certificates, decisions, rationales, reviews, withdrawals
 from loop.store.certificates import Audit
 from loop.store.database import Store
 from loop.teacher.judge_prompt import a_step_request
@@ -31,9 +31,15 @@ TEACHES = {"base_url", "recorded", "model", "samples", "temperature", "format", 
 
 
 def threshold_in_force(store: Store, current: Round, config: Config) -> Certificate | None:
-    """The certified threshold that a round may rely on: the newest look of the rounds before it, if it holds still."""
+    """The certified threshold that a round may rely on: the newest look of the rounds before it, if it holds still.
+
+    None whose audits a recall may have taken back since.
+    """
     looks = [look for look in _looks(store, current.run) if look.round_id < _id(current)]
     if not looks or looks[-1].threshold is None:
+        return None
+    recalled = withdrawals.last_on_audits(store, current.run)
+    if recalled is not None and recalled >= looks[-1].issued_at:
         return None
     fit = rationales.risk_fit(store, looks[-1].round_id)
     return looks[-1] if fit is not None and fingerprint(config, fit) == looks[-1].fingerprint else None

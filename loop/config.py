@@ -305,6 +305,9 @@ class ReviewConfig(Table):
     room left, a second one never to whom the first went. Empty: one queue for everybody."""
     claim_hours: float = Field(default=48.0, gt=0)
     """An assigned review without a verdict goes to somebody else after so many hours."""
+    unflagged_share: float = Field(default=0.1, ge=0, le=1)
+    """Share of the reviews, at random, that show no doubts, to see how far doubts sway verdicts. With 0.1, 40 of 400
+    reviews of doubted rationales do without, and a difference of 0.15 in what is corrected or rejected stands out."""
     quorum: float = Field(default=1.0, gt=0, le=1)
     """Share of the sent rationales that must have a verdict for the stage to close."""
     deadline_hours: float = Field(default=168.0, gt=0)

@@ -1,7 +1,8 @@
 """Intervals around measured shares, so that no figure stands without its uncertainty."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from scipy.stats import beta, binomtest
@@ -23,6 +24,26 @@ def wilson(successes: int, n: int, level: float = 0.95) -> Interval:
         return Interval(0.0, 1.0)
     found = binomtest(successes, n).proportion_ci(confidence_level=level, method="wilson")
     return Interval(float(found.low), float(found.high))
+
+
+@dataclass(frozen=True)
+class Share:
+    """So many of `n`, as a share with its 95 % interval."""
+
+    found: int
+    n: int
+    share: float
+    low: float
+    high: float
+
+
+def share(found: Iterable[bool]) -> Share | None:
+    """The share of those found, with its Wilson interval; None where there are none to find."""
+    given = list(found)
+    if not given:
+        return None
+    low, high = wilson(sum(given), len(given))
+    return Share(sum(given), len(given), sum(given) / len(given), low, high)
 
 
 def clopper_pearson_upper(successes: int, n: int, level: float = 0.95) -> float:

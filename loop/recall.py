@@ -1,26 +1,15 @@
 """What planted rationales say of checks and reviewers: how many errors they find, and what they doubt in vain."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 
-from loop.interval import wilson
+from loop.interval import Share, share
 from loop.records import CONTROL, found_wrong
 from loop.store import planted, rounds
 from loop.store.database import Store
 from loop.store.planted import Shown
-
-
-@dataclass(frozen=True)
-class Share:
-    """So many of `n`, as a share with its 95 % interval."""
-
-    found: int
-    n: int
-    share: float
-    low: float
-    high: float
 
 
 @dataclass(frozen=True)
@@ -87,15 +76,6 @@ def by_reviewer(store: Store, run: str) -> list[ReviewerRecall]:
         ReviewerRecall(reviewer, simulated, *_judged(_only(shown, reviewer, simulated=simulated)))
         for reviewer, simulated in who
     ]
-
-
-def share(found: Iterable[bool]) -> Share | None:
-    """The share of those found, with its Wilson interval; None where there are none to find."""
-    given = list(found)
-    if not given:
-        return None
-    low, high = wilson(sum(given), len(given))
-    return Share(sum(given), len(given), sum(given) / len(given), low, high)
 
 
 def _judged(shown: Sequence[Shown]) -> tuple[Share | None, Share | None]:

@@ -7,7 +7,7 @@ from loop.errors import BadConfig, PoolEmpty
 from loop.records import Round, Stage
 from loop.stages import accept, ask, check, evaluate, review, select, train
 from loop.stages.parts import Parts, id_of
-from loop.store import items, reviews, rounds
+from loop.store import items, reviews, rounds, withdrawals
 from loop.store.database import Store
 
 FROZEN = ("task.", "pool.", "run.seed", "acceptance.alpha", "acceptance.delta", "acceptance.thresholds")
@@ -56,9 +56,10 @@ def open_next(store: Store, config: Config) -> tuple[Round, list[str]]:
 
     Raises:
         BadConfig: task, split or seed changed in mid-campaign.
-        PoolEmpty: no item may be asked any more.
+        PoolEmpty: no item may be asked any more, and none is to be reviewed again.
     """
-    if not items.eligible(store, config.run.name, config.query.max_asks):
+    name = config.run.name
+    if not items.eligible(store, name, config.query.max_asks) and not withdrawals.awaiting(store, name):
         raise PoolEmpty("no pool item is left to ask; ingest more items or raise query.max_asks")
     body = config.model_dump(mode="json")
     last = rounds.current(store, config.run.name)

@@ -55,9 +55,13 @@ def form_of(task: TaskConfig) -> AnswerForm:
 
 
 def board_task(task: ReviewTask, rationale: Rationale, item: Item, details: Details, asked: TaskConfig) -> BoardTask:
-    """The task for one rationale: its steps with evidence, answer and steps prefilled, nothing judged."""
+    """The task for one rationale: its steps with evidence, answer and steps prefilled, nothing judged.
+
+    Without evidence the page opens at the first step, as for a rationale that nobody doubts.
+    """
     steps = _fitted(rationale.steps)
-    evidence = _evidence(details.flags, len(steps))
+    flags = () if task.unflagged else details.flags
+    evidence = _evidence(flags, len(steps))
     data: dict[str, Any] = {
         "uid": task.uid,
         "item_key": item.key,
@@ -65,7 +69,7 @@ def board_task(task: ReviewTask, rationale: Rationale, item: Item, details: Deta
         "context": item.context,
         "student": _student(details, item),
         "teacher_answer": rationale.stated or _shown(rationale.answer, item),
-        "doubts": "; ".join(flag.evidence for flag in details.flags if flag.step is None),
+        "doubts": "; ".join(flag.evidence for flag in flags if flag.step is None),
         "settled": _settled(details.settled),
     }
     for place in range(STEPS):

@@ -22,7 +22,7 @@ from loop.records import (
     Verdict,
     VerdictKind,
 )
-from loop.store import certificates, decisions, items, planted, rationales, reviews, rounds
+from loop.store import certificates, decisions, items, planted, rationales, reviews, rounds, withdrawals
 from loop.store.database import Store
 from tests.builders import NOON, RUN, a_reply, a_round, a_store, an_item, decided, id_of, sent_to_review
 
@@ -116,6 +116,16 @@ def test_a_certified_threshold_releases_its_audits_as_gold_and_holds_from_the_ne
     relied_on = certification.threshold_in_force(store, a_round(store, CONFIG), CONFIG)
     assert relied_on is not None
     assert relied_on.threshold == 0.3
+
+
+def test_a_threshold_whose_audits_were_recalled_is_not_relied_on(store: Store) -> None:
+    certification.look(audited(store, 10), store, CONFIG, rescored())
+    opened = a_round(store, CONFIG)
+    withdrawals.withdraw(store, RUN, "nobody", NOON, "")
+    assert certification.threshold_in_force(store, opened, CONFIG) is not None
+    withdrawals.withdraw(store, RUN, "person 0", NOON, "")
+    assert certification.threshold_in_force(store, opened, CONFIG) is None
+    assert all(audit.wrong for audit in certificates.audits(store, RUN))
 
 
 def test_a_look_that_fails_holds_the_audits_and_leaves_less_for_the_next(store: Store) -> None:

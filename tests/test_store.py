@@ -497,13 +497,14 @@ def test_what_the_checks_found_is_kept_whole_or_not_at_all(store: Store) -> None
 def test_a_correction_is_a_new_version_made_once(store: Store) -> None:
     opened = a_round(store, "a")
     original = a_stored_rationale(store, opened, "a")
-    corrected = rationales.keep_correction(
-        store, original, steps=["by hand"], answer=Answer(kind=AnswerKind.NUMBER, value="5")
-    )
-    again = rationales.keep_correction(store, original, steps=["twice"], answer=FOUR)
+    five = Answer(kind=AnswerKind.NUMBER, value="5")
+    corrected = rationales.keep_correction(store, original, steps=["by hand"], answer=five)
+    again = rationales.keep_correction(store, original, steps=["by hand"], answer=five)
     assert again == corrected
     assert (corrected.version, corrected.supersedes, corrected.author) == (2, original.id, Author.HUMAN)
     assert [each.steps for each in rationales.of_round(store, opened.id)] == [["two and two"], ["by hand"]]
+    other = rationales.keep_correction(store, original, steps=["otherwise"], answer=FOUR)
+    assert (other.version, other.supersedes) == (3, original.id)
 
 
 # --- reviews --------------------------------------------------------------------------------------------------------

@@ -3,13 +3,17 @@
 from loop.records.certificate import Certificate, Promise
 from loop.records.item import Item, Part, Split
 from loop.records.money import Balance, Charge, ChargeState, Currency
-from loop.records.rationale import CONTROL, Author, Decision, DecisionKind, Flag, Rationale, Risk, RiskFit
+from loop.records.rationale import CONTROL, Author, Decision, DecisionKind, Export, Flag, Rationale, Risk, RiskFit
 from loop.records.review import (
     ADJUDICATION,
+    ROLES,
     SECOND,
+    Reopened,
     ReviewTask,
     Verdict,
     VerdictKind,
+    Withdrawal,
+    WithdrawnVerdict,
     audited_wrong,
     board_uid,
     changed_step,
@@ -17,6 +21,7 @@ from loop.records.review import (
     deciding,
     found_wrong,
     own_uid,
+    role,
 )
 from loop.records.round import Claim, ConfigRow, Query, Round, Score, Stage
 from loop.records.student import Arm, Checkpoint, Prediction, Shadow
@@ -25,6 +30,7 @@ from loop.records.teacher import Judgement, Prompt, Reply, StepVerdict
 __all__ = [
     "ADJUDICATION",
     "CONTROL",
+    "ROLES",
     "SECOND",
     "Arm",
     "Author",
@@ -38,6 +44,7 @@ __all__ = [
     "Currency",
     "Decision",
     "DecisionKind",
+    "Export",
     "Flag",
     "Item",
     "Judgement",
@@ -47,6 +54,7 @@ __all__ = [
     "Prompt",
     "Query",
     "Rationale",
+    "Reopened",
     "Reply",
     "ReviewTask",
     "Risk",
@@ -59,6 +67,8 @@ __all__ = [
     "StepVerdict",
     "Verdict",
     "VerdictKind",
+    "Withdrawal",
+    "WithdrawnVerdict",
     "audited_wrong",
     "board_uid",
     "changed_step",
@@ -66,4 +76,5 @@ __all__ = [
     "deciding",
     "found_wrong",
     "own_uid",
+    "role",
 ]

@@ -150,3 +150,15 @@ class Decision(SQLModel, table=True):
     supersedes: int | None = Field(default=None, foreign_key="decision.id")
     decided_at: datetime
     planted: str = ""
+
+
+class Export(SQLModel, table=True):
+    """A dataset that was written, so that a recall can say which ones hold what it takes back."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    run: str = Field(index=True)
+    folder: str
+    format: str
+    last_decision: int
+    """The id of the newest decision then; what was in force follows from it."""
+    exported_at: datetime

@@ -7,12 +7,14 @@ from enum import StrEnum
 from itertools import takewhile
 from typing import Any
 
-from sqlmodel import JSON, Field, SQLModel
+from sqlmodel import JSON, Field, ForeignKeyConstraint, SQLModel
 
 from loop.records.rationale import Rationale
 
 SECOND, ADJUDICATION = 1, 2
 """Slots of a blind second review, and of the one that decides where the first two disagree."""
+ROLES = 3
+"""A review that is made again because its verdict was withdrawn stands so many slots higher (see `role`)."""
 
 
 class VerdictKind(StrEnum):
@@ -28,7 +30,8 @@ class VerdictKind(StrEnum):
 class ReviewTask(SQLModel, table=True):
     """A rationale that stands (or is about to stand) on a board. `uid` is our own key in the board's task data.
 
-    Slot 0 is the first review, 1 a blind second one, 2 adjudicates; each slot has a project of its own.
+    Slot 0 is the first review, 1 a blind second one, 2 adjudicates, 3 to 5 are the same again after the verdict was
+    withdrawn, and so on; each slot has a project of its own.
     """
 
     rationale_id: int = Field(foreign_key="rationale.id", primary_key=True)
@@ -48,6 +51,8 @@ class ReviewTask(SQLModel, table=True):
     assigned_at: datetime | None = None
     place: float | None = None
     """Where it stands in the queue of its project, the lowest first."""
+    unflagged: bool = False
+    """Whether the reviewer is shown no doubt, to see how far doubts sway verdicts; drawn by seed and uid."""
 
 
 class Verdict(SQLModel, table=True):
@@ -104,10 +109,51 @@ def counted(verdicts: Iterable[Verdict]) -> list[Verdict]:
     return [each for each in read if each.simulated or not each.reviewer or each.slot == first[each.reviewer]]
 
 
+class Withdrawal(SQLModel, table=True):
+    """A recall: what a reviewer said since a moment no longer counts. Nothing is deleted."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    run: str = Field(index=True)
+    reviewer: str
+    since: datetime
+    reason: str
+    withdrawn_at: datetime
+
+
+class WithdrawnVerdict(SQLModel, table=True):
+    """A version of a verdict that no longer counts, and by which recall."""
+
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["board", "project", "annotation", "updated_at"],
+            ["verdict.board", "verdict.project", "verdict.annotation", "verdict.updated_at"],
+            name="fk_withdrawnverdict_verdict",
+        ),
+    )
+
+    board: str = Field(primary_key=True)
+    project: str = Field(primary_key=True)
+    annotation: str = Field(primary_key=True)
+    updated_at: str = Field(primary_key=True)
+    withdrawal_id: int = Field(foreign_key="withdrawal.id", index=True)
+
+
+class Reopened(SQLModel, table=True):
+    """A decision back to undecided because of a recall. While it is the newest, its item is to be reviewed again."""
+
+    decision_id: int = Field(foreign_key="decision.id", primary_key=True)
+    withdrawal_id: int = Field(foreign_key="withdrawal.id", index=True)
+
+
+def role(slot: int) -> int:
+    """What a review in this slot is for: 0 first, `SECOND` or `ADJUDICATION`, also where it is made again."""
+    return slot % ROLES
+
+
 def deciding(verdicts: Iterable[Verdict]) -> list[Verdict]:
     """The verdicts that can be read and count: those that adjudicate, where there are any."""
     read = counted(verdicts)
-    return [verdict for verdict in read if verdict.slot == ADJUDICATION] or read
+    return [verdict for verdict in read if role(verdict.slot) == ADJUDICATION] or read
 
 
 def found_wrong(verdicts: Iterable[Verdict]) -> bool | None:
@@ -118,7 +164,7 @@ def found_wrong(verdicts: Iterable[Verdict]) -> bool | None:
 
 def audited_wrong(verdicts: Sequence[Verdict]) -> bool:
     """Whether a certifying audit counts as wrong: if reviewers found it so, or if either blind verdict is missing."""
-    blind = {verdict.slot for verdict in counted(verdicts)} >= {0, SECOND}
+    blind = {role(verdict.slot) for verdict in counted(verdicts)} >= {0, SECOND}
     return not blind or found_wrong(verdicts) is not False
 
 

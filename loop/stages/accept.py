@@ -1,6 +1,6 @@
 """ACCEPT: what becomes of each item, and which audits are held back."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from datetime import UTC, datetime
 
 from loop import acceptance, certification
@@ -13,7 +13,7 @@ from loop.stages.judging import Judging
 from loop.stages.looking import learned, looking
 from loop.stages.parts import Parts, id_of, is_reply
 from loop.stages.review import certified
-from loop.store import certificates, decisions, rationales, reviews, rounds
+from loop.store import certificates, decisions, rationales, reviews, rounds, withdrawals
 from loop.store.database import Store
 
 
@@ -36,12 +36,31 @@ def decide(current: Round, store: Store, parts: Parts, config: Config) -> Round:
         number = -1 if rationale is None or rationale.id is None else rationale.id
         is_sent = number in sent or rationale is not first
         decided = acceptance.decide(query, rationale, is_sent, verdicts.get(number, []), risks.get(number), limits)
-        if decided.corrected is not None and rationale is not None:
-            steps, answer = decided.corrected
-            rationale = rationales.keep_correction(store, rationale, steps=list(steps), answer=answer)
-        decided_about.append(_decision(current, query, rationale, decided))
-    decisions.keep(store, decided_about)
+        shown = None if rationale is None else _corrected(store, rationale, decided)
+        decided_about.append(_decision(current, query, shown, decided))
+    decisions.keep(store, [*decided_about, *_again(current, store, config, sent, limits)])
     return rounds.enter(store, current, Stage.TRAIN)
+
+
+def _again(current: Round, store: Store, config: Config, sent: Set[int], limits: acceptance.Passing) -> list[Decision]:
+    """Decisions about earlier rationales that were reviewed again after a recall, by all that was said and counts."""
+    waiting = withdrawals.with_queries(store, withdrawals.awaiting(store, current.run).values())
+    rows: list[Decision] = []
+    for query, rationale in waiting.values():
+        number = rationale.id or 0
+        if number in sent:
+            said = acceptance.counting(reviews.verdicts(store, [number]).get(number, []), config.review)
+            decided = acceptance.decide(query, rationale, True, said, None, limits)
+            rows.append(_decision(current, query, _corrected(store, rationale, decided), decided))
+    return rows
+
+
+def _corrected(store: Store, rationale: Rationale, decided: acceptance.Decided) -> Rationale:
+    """The rationale that a decision is about: as reviewers corrected it, where they did."""
+    if decided.corrected is None:
+        return rationale
+    steps, answer = decided.corrected
+    return rationales.keep_correction(store, rationale, steps=list(steps), answer=answer)
 
 
 def _hold_back(current: Round, store: Store, parts: Parts, config: Config, limits: acceptance.Passing) -> None:

@@ -3,16 +3,17 @@
 import math
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 
 from loop import acceptance, certification
 from loop.config import Config
 from loop.ledger import to_micro
-from loop.records import ADJUDICATION, SECOND, Rationale, Round
+from loop.records import ADJUDICATION, ROLES, SECOND, Rationale, Round, role
 from loop.stages import continuing
 from loop.stages.parts import Parts, id_of, is_reply
-from loop.store import items, judgements, planted, rationales, reviews, rounds
+from loop.store import items, judgements, planted, rationales, reviews, rounds, withdrawals
 from loop.store.database import Store
 from loop.teacher.judge import is_read
 
@@ -41,17 +42,17 @@ def is_reviewed(current: Round, store: Store, parts: Parts, config: Config) -> b
 def _open(current: Round, store: Store, parts: Parts, config: Config) -> None:
     """Open the reviews that are wanted, as far as the minutes reach: audits first, then what a minute is worth most."""
     worth = parts.reviewers.worth([each for each in rationales.of_round(store, id_of(current)) if is_reply(each)])
-    real = wanted(current, store, config, worth)
-    sent = _mixed(real, planted.of_round(store, id_of(current)), current, config)
+    real = [*_again(current, store), *wanted(current, store, config, worth)]
+    sent = _without_doubts(_mixed(real, planted.of_round(store, id_of(current)), current, config), config)
     minutes = to_micro(config.review.minutes_per_review)
     reviews.open_tasks(store, current.run, id_of(current), sent, minutes)
 
 
 def _is_done(current: Round, store: Store, config: Config) -> bool:
     """Whether enough of the reviews have a verdict, and all that people disagree about."""
-    slots = [task.slot for task in reviews.tasks(store, id_of(current))]
-    waiting = [task.slot for task, _, _ in reviews.pending(store, id_of(current))]
-    total, left = (sum(slot != ADJUDICATION for slot in some) for some in (slots, waiting))
+    roles = [role(task.slot) for task in reviews.tasks(store, id_of(current))]
+    waiting = [role(task.slot) for task, _, _ in reviews.pending(store, id_of(current))]
+    total, left = (sum(each != ADJUDICATION for each in some) for some in (roles, waiting))
     return total - left >= math.ceil(config.review.quorum * total) and ADJUDICATION not in waiting
 
 
@@ -81,6 +82,28 @@ def wanted(
 def has_second(key: str, config: Config) -> bool:
     """Whether what is reviewed of an item is reviewed by a second person, beside what certifies."""
     return random.Random(f"second/{config.run.seed}/{key}").random() < config.review.second_share
+
+
+def _again(current: Round, store: Store) -> list[reviews.Wanted]:
+    """Reviews to be made again since their verdicts were withdrawn, of this round and of earlier ones.
+
+    Each stands in a slot of its own: on the board the old task is done.
+    """
+    return [
+        reviews.Wanted(rationale, task.reason, f"{task.uid}/again", task.slot + ROLES)
+        for rationale, task in withdrawals.to_review_again(store, current.run)
+    ]
+
+
+def _without_doubts(sent: Sequence[reviews.Wanted], config: Config) -> list[reviews.Wanted]:
+    """The same, a random share of them to be shown without doubts; who adjudicates sees everything."""
+    share, seed = config.review.unflagged_share, config.run.seed
+    return [
+        replace(each, unflagged=random.Random(f"unflagged/{seed}/{each.uid}").random() < share)
+        if role(each.slot) != ADJUDICATION
+        else each
+        for each in sent
+    ]
 
 
 def _mixed(

@@ -26,6 +26,8 @@ from loop.teacher.prompt import most_input_tokens, request_for
 def select_batch(current: Round, store: Store, parts: Parts, config: Config) -> Round:
     """Choose the batch, and move on to ASK."""
     pool = items.eligible(store, current.run, config.query.max_asks)
+    if not pool:
+        return rounds.enter(store, current, Stage.ASK, selection="nothing is left to ask; reviews are made again")
     seed = seed_of(config, current.number)
     student = _trained_student(current, store, parts, config)
     said, arm = config.query.acquisition.replace("_", " "), "random"

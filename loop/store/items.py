@@ -9,6 +9,7 @@ from loop.answer import Answer
 from loop.records import Decision, DecisionKind, Item, Part, Query, Round, Split
 from loop.store.certificates import held_back
 from loop.store.database import Store
+from loop.store.withdrawals import awaiting_in
 
 MANY = 500
 """Keys in one IN list."""
@@ -62,9 +63,11 @@ def count(store: Store) -> dict[Split, int]:
 
 
 def eligible(store: Store, run: str, max_asks: int) -> list[Item]:
-    """Pool items that the run may still query, by key: not settled nor held back, asked fewer than `max_asks` times."""
+    """Pool items that the run may still query, by key: asked fewer than `max_asks` times, not settled, not held back,
+    and not waiting to be reviewed again after a recall.
+    """
     with store.reading() as session:
-        held = {query.item_key for query in held_back(session, run)}
+        held = {query.item_key for query in held_back(session, run)} | {*awaiting_in(session, run)}
         asked = Counter(
             session.exec(select(Query.item_key).join(Round, col(Round.id) == Query.round_id).where(Round.run == run))
         )

@@ -11,6 +11,8 @@ from loop.store import decisions, reading, reviews
 from loop.store.database import Store
 from loop.store.rationales import REAL
 
+ACCEPTED = (DecisionKind.GOLD, DecisionKind.SILVER)
+
 
 @dataclass(frozen=True)
 class Shown:
@@ -57,8 +59,12 @@ def keep(store: Store, rows: Sequence[Rationale]) -> None:
 
 
 def shown(store: Store, run: str) -> list[Shown]:
-    """Every planted rationale of a run with what was said of it."""
-    rows = _of_run(store, run)
+    """Every planted rationale of a run with what was said of it.
+
+    Controls whose item a recall made doubtful are left out: nobody knows any more that they are right.
+    """
+    open_again = {key for key, row in decisions.newest(store, run).items() if row.kind not in ACCEPTED}
+    rows = [each for each in _of_run(store, run) if each.planted != CONTROL or each.item_key not in open_again]
     ids = [each.id for each in rows if each.id is not None]
     given = reviews.verdicts(store, ids)
     with store.reading() as session:

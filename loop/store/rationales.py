@@ -26,6 +26,7 @@ from loop.records import (
     found_wrong,
 )
 from loop.store.database import Store
+from loop.store.reviews import WITHDRAWN
 
 REAL = col(Rationale.planted) == ""
 """Of a rationale that may be decided about; what is planted is read through `loop.store.planted` alone."""
@@ -103,12 +104,15 @@ def keep_checked(store: Store, risks: Sequence[Risk], flags: Sequence[Flag]) -> 
 
 
 def keep_correction(store: Store, original: Rationale, *, steps: list[str], answer: Answer) -> Rationale:
-    """Store a reviewer's corrected version; the one stored already where this was done before."""
+    """Store a reviewer's corrected version; the one stored already where this was done before.
+
+    Another correction of the same rationale is a further version of it.
+    """
     with store.writing() as session:
-        known = session.exec(select(Rationale).where(Rationale.supersedes == original.id)).all()
-        for each in known:
-            if each.is_correction:
-                return each
+        before = list(session.exec(select(Rationale).where(Rationale.supersedes == original.id)))
+        for known in before:
+            if known.is_correction and (known.steps, known.answer) == (steps, answer.canonical):
+                return known
         corrected = Rationale(
             item_key=original.item_key,
             round_id=original.round_id,
@@ -116,7 +120,7 @@ def keep_correction(store: Store, original: Rationale, *, steps: list[str], answ
             steps=steps,
             answer=answer.canonical,
             stated=answer.value,
-            version=original.version + 1,
+            version=original.version + len(before) + 1,
             supersedes=original.id,
             planted=original.planted,
             planted_from=original.planted_from,
@@ -207,10 +211,14 @@ def judged(store: Store, run: str, until: datetime) -> list[Judged]:
     )
     given: defaultdict[int, dict[tuple[str, str, str], Verdict]] = defaultdict(dict)
     with store.reading() as session:
+        withdrawn = set(session.exec(WITHDRAWN))
         for verdict in session.exec(
             select(Verdict).where(Verdict.pulled_at <= until).order_by(col(Verdict.updated_at))
         ):
-            given[verdict.rationale_id or 0][verdict.board, verdict.project, verdict.annotation] = verdict
+            key = (verdict.board, verdict.project, verdict.annotation)
+            given[verdict.rationale_id or 0].pop(key, None)
+            if (*key, verdict.updated_at) not in withdrawn:
+                given[verdict.rationale_id or 0][key] = verdict
         return [
             Judged(
                 item,

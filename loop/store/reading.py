@@ -4,7 +4,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from sqlalchemy import inspect, tuple_
+from sqlalchemy import inspect
 from sqlmodel import Session, SQLModel, col, func, select
 
 from loop.records import (
@@ -27,6 +27,7 @@ from loop.records import (
 )
 from loop.store.database import Store
 from loop.store.rationales import FIRST, REAL
+from loop.store.reviews import VERSION, WITHDRAWN
 
 Noun = TypeVar("Noun", bound=SQLModel)
 PAID = frozenset({"ask", "continue", "judge"})
@@ -98,18 +99,17 @@ def risks_of(store: Store, run: str) -> dict[int, float]:
 
 
 def verdicts_of(store: Store, run: str) -> list[tuple[int, Verdict]]:
-    """The newest version of every annotation of a run, each with the id of its round, oldest first; of planted
-    rationales none.
+    """The newest version of every annotation of a run that counts, each with the id of its round, oldest first; of
+    planted rationales none.
     """
     newest = select(Verdict.board, Verdict.project, Verdict.annotation, func.max(Verdict.updated_at)).group_by(
         col(Verdict.board), col(Verdict.project), col(Verdict.annotation)
     )
-    version = tuple_(col(Verdict.board), col(Verdict.project), col(Verdict.annotation), col(Verdict.updated_at))
     query = (
         select(Rationale.round_id, Verdict)
         .join(Rationale, col(Rationale.id) == Verdict.rationale_id)
         .join(Round, col(Round.id) == Rationale.round_id)
-        .where(Round.run == run, version.in_(newest), REAL)
+        .where(Round.run == run, VERSION.in_(newest), VERSION.not_in(WITHDRAWN), REAL)
         .order_by(col(Verdict.updated_at), col(Verdict.annotation))
     )
     with store.reading() as session:

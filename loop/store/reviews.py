@@ -10,9 +10,27 @@ from sqlmodel import Session, col, func, select
 
 from loop.errors import BudgetSpent
 from loop.ledger import MICRO
-from loop.records import Charge, ChargeState, Currency, Item, Rationale, ReviewTask, Round, Verdict, counted, own_uid
+from loop.records import (
+    Charge,
+    ChargeState,
+    Currency,
+    Item,
+    Rationale,
+    ReviewTask,
+    Round,
+    Verdict,
+    WithdrawnVerdict,
+    counted,
+    own_uid,
+)
 from loop.store.database import Store, now
 from loop.store.money import Purse
+
+VERSION = tuple_(col(Verdict.board), col(Verdict.project), col(Verdict.annotation), col(Verdict.updated_at))
+WITHDRAWN = select(
+    WithdrawnVerdict.board, WithdrawnVerdict.project, WithdrawnVerdict.annotation, WithdrawnVerdict.updated_at
+)
+"""The versions of verdicts that a recall withdrew. Older ones do not take the place of a newest that is among them."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +41,7 @@ class Wanted:
     reason: str
     uid: str
     slot: int = 0
+    unflagged: bool = False
 
 
 def open_tasks(store: Store, run: str, round_id: int, wanted: Sequence[Wanted], minutes_each: int) -> list[ReviewTask]:
@@ -37,8 +56,9 @@ def open_tasks(store: Store, run: str, round_id: int, wanted: Sequence[Wanted], 
         if each.rationale.id is None or (each.rationale.id, each.slot) in known:
             continue
         task = ReviewTask(
-            rationale_id=each.rationale.id, slot=each.slot, round_id=round_id, uid=each.uid, reason=each.reason
-        )
+            rationale_id=each.rationale.id, slot=each.slot, round_id=round_id, uid=each.uid, reason=each.reason,
+            unflagged=each.unflagged,
+        )  # fmt: skip
         try:
             with store.writing() as session:
                 task.charge_id = purse.reserve_in(session, Currency.MINUTES, f"review/{each.uid}", minutes_each)
@@ -57,7 +77,10 @@ def tasks(store: Store, round_id: int) -> list[ReviewTask]:
 
 
 def pending(store: Store, round_id: int) -> list[tuple[ReviewTask, Rationale, Item]]:
-    """Tasks without a verdict that counts, with rationale and item; their order says nothing of them."""
+    """Tasks without a verdict that counts, with rationale and item; their order says nothing of them.
+
+    One whose verdict was withdrawn is done all the same: what is reviewed again has a task of its own.
+    """
     query = (
         select(ReviewTask, Rationale, Item)
         .join(Rationale, col(Rationale.id) == ReviewTask.rationale_id)
@@ -68,6 +91,8 @@ def pending(store: Store, round_id: int) -> list[tuple[ReviewTask, Rationale, It
         (number, verdict.slot) for number, given in readable(store, round_id).items() for verdict in counted(given)
     }
     with store.reading() as session:
+        withdrawn = session.exec(select(Verdict.rationale_id, Verdict.slot).where(VERSION.in_(WITHDRAWN)))
+        answered |= {(number or 0, slot) for number, slot in withdrawn}
         found = [
             (open_task, rationale, item)
             for open_task, rationale, item in session.exec(query)
@@ -77,29 +102,46 @@ def pending(store: Store, round_id: int) -> list[tuple[ReviewTask, Rationale, It
 
 
 def readable(store: Store, round_id: int) -> dict[int, list[Verdict]]:
-    """The newest readable version of each annotation on what a round sent to review, by rationale."""
+    """The newest readable version of each annotation on what a round sent to review, by rationale; none withdrawn."""
     sent = select(ReviewTask.rationale_id).where(ReviewTask.round_id == round_id)
     query = select(Verdict).where(col(Verdict.rationale_id).in_(sent), col(Verdict.kind).is_not(None))
     newest: defaultdict[int, dict[tuple[str, str, str], Verdict]] = defaultdict(dict)
     with store.reading() as session:
+        withdrawn = set(session.exec(WITHDRAWN))
         for verdict in session.exec(query.order_by(col(Verdict.updated_at))):
-            newest[verdict.rationale_id or 0][verdict.board, verdict.project, verdict.annotation] = verdict
+            key = (verdict.board, verdict.project, verdict.annotation)
+            newest[verdict.rationale_id or 0].pop(key, None)
+            if (*key, verdict.updated_at) not in withdrawn:
+                newest[verdict.rationale_id or 0][key] = verdict
     return {number: list(given.values()) for number, given in newest.items()}
 
 
 def verdicts(store: Store, rationale_ids: Sequence[int]) -> dict[int, list[Verdict]]:
-    """The newest version of each annotation, by rationale."""
+    """The newest version of each annotation that counts, by rationale."""
     newest = select(Verdict.board, Verdict.project, Verdict.annotation, func.max(Verdict.updated_at)).group_by(
         col(Verdict.board), col(Verdict.project), col(Verdict.annotation)
     )
-    version = tuple_(col(Verdict.board), col(Verdict.project), col(Verdict.annotation), col(Verdict.updated_at))
-    query = select(Verdict).where(col(Verdict.rationale_id).in_(rationale_ids), version.in_(newest))
+    query = select(Verdict).where(
+        col(Verdict.rationale_id).in_(rationale_ids), VERSION.in_(newest), VERSION.not_in(WITHDRAWN)
+    )
     found: defaultdict[int, list[Verdict]] = defaultdict(list)
     with store.reading() as session:
         for verdict in session.exec(query.order_by(col(Verdict.annotation))):
             assert verdict.rationale_id is not None
             found[verdict.rationale_id].append(verdict)
     return dict(found)
+
+
+def versions(store: Store, run: str) -> list[Verdict]:
+    """Every version of every verdict of a run, planted and withdrawn ones too, in the order of submission."""
+    query = (
+        select(Verdict)
+        .join(Rationale, col(Rationale.id) == Verdict.rationale_id)
+        .join(Round, col(Round.id) == Rationale.round_id)
+        .where(Round.run == run)
+    )
+    with store.reading() as session:
+        return list(session.exec(query.order_by(col(Verdict.updated_at), col(Verdict.annotation))))
 
 
 def release_open(store: Store, round_id: int) -> None:

@@ -99,13 +99,17 @@ def _trained_in(
     store: Store, run: str, split: Split, decided: Sequence[Mapping[str, Any]], every: Sequence[Round]
 ) -> list[dict[str, Any]]:
     """The rounds whose checkpoint learnt from the item, by the decision that was in force then."""
-    folders = {number: row.folder for number, row in reading.checkpoints_of(store, run).items()}
+    trained = reading.checkpoints_of(store, run)
     found = []
     for each in every:
-        past = [row for row in decided if row["round"] <= each.number]
+        checkpoint = trained.get(each.candidate_id or 0)
+        if checkpoint is None:
+            continue
+        made = checkpoint.model_dump(mode="json")["created_at"]
+        past = [row for row in decided if row["decided_at"] <= made]
         taught = past and past[-1]["kind"] in (DecisionKind.GOLD.value, DecisionKind.SILVER.value)
-        if each.candidate_id in folders and (taught or split is Split.SEED):
-            found.append({"round": each.number, "checkpoint": folders[each.candidate_id]})
+        if taught or split is Split.SEED:
+            found.append({"round": each.number, "checkpoint": checkpoint.folder})
     return found
 
 
@@ -160,4 +164,5 @@ def _rationale_lines(each: Mapping[str, Any], found: Mapping[str, Any]) -> list[
 def _verdict_line(each: Mapping[str, Any]) -> str:
     by = f"{each['reviewer']}{' (simulated)' if each['simulated'] else ''}"
     reasons = f": {', '.join(each['reasons'])}" if each["reasons"] else ""
-    return f"{each['kind'] or 'not readable'} by {by}, {each['seconds']:.0f} s{reasons}"
+    deleted = " (deleted on the board)" if each["deleted_at"] else ""
+    return f"{each['kind'] or 'not readable'} by {by}, {each['seconds']:.0f} s{reasons}{deleted}"

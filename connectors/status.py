@@ -113,7 +113,8 @@ class _Rounds:
         read = [(round_id, verdict) for round_id, verdict in verdicts if verdict.kind is not None]
         self._simulated = Counter(round_id for round_id, verdict in read if verdict.simulated)
         self._reviewed = Counter(round_id for round_id, _ in {(each, verdict.rationale_id) for each, verdict in read})
-        self._decided = Counter((each.round_id, each.kind) for each in decisions)
+        newest = {(each.round_id, each.item_key): each.kind for each in decisions}
+        self._decided = Counter((round_id, kind) for (round_id, _), kind in newest.items())
 
     def figures(self, of: Round) -> dict[str, Any]:
         """The counts of one round."""

@@ -292,7 +292,14 @@ class ReviewConfig(Table):
     minutes_per_review: float = Field(default=1.5, gt=0)
     """Expected minutes for one review; reserved when a rationale is sent."""
     poll_seconds: float = Field(default=15.0, gt=0)
-    """How often `run --wait` looks for verdicts."""
+    """How often `run --wait` and `serve` ask Label Studio for verdicts."""
+    full_listing_hours: float = Field(default=24.0, gt=0)
+    """How often all tasks of a project are listed, to see what was deleted in Label Studio. Deleted tasks without a
+    verdict are sent again; a verdict stays when its task is deleted, and no longer counts when it alone is deleted."""
+    requests_per_second: float | None = Field(default=None, gt=0)
+    """At most so many requests to Label Studio, for a server not one's own; without it, as fast as they come."""
+    webhook_secret_env: str = "PRECEPTOR_WEBHOOK_SECRET"
+    """Environment variable that holds the secret with which Label Studio proves itself to `preceptor serve`."""
 
 
 class SimulatedReviewerConfig(Table):

@@ -205,7 +205,7 @@ def test_a_new_version_of_the_page_is_a_new_project_and_old_verdicts_are_read(
     sent_to_review(store, opened, ["a", "b"])
     book, pages = RunReviewBook(store, RUN), [review_page(TASK), Page(review_page(TASK).config, "other guidelines")]
     old, new = (open_board("versions", page=page) for page in pages)
-    desks = [Desk(lambda _, board=board: board, book, lambda *_: Details(), TASK) for board in (old, new)]
+    desks = [Desk(lambda _, board=board: board, book, lambda _: {}, TASK) for board in (old, new)]
     desks[0].push(reviews.pending(store, id_of(opened)))
     judged, waiting = old.open_tasks()
     old.annotate(judged.task, result(VerdictKind.ACCEPT), seconds=1.0, unique_id=UNIQUE.format(20))

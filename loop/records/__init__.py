@@ -7,12 +7,14 @@ from loop.records.rationale import CONTROL, Author, Decision, DecisionKind, Flag
 from loop.records.review import (
     ADJUDICATION,
     SECOND,
+    Listing,
     ReviewTask,
     Verdict,
     VerdictKind,
     audited_wrong,
     deciding,
     found_wrong,
+    once,
 )
 from loop.records.round import Claim, ConfigRow, Query, Round, Score, Stage
 from loop.records.student import Arm, Checkpoint, Prediction, Shadow
@@ -37,6 +39,7 @@ __all__ = [
     "Flag",
     "Item",
     "Judgement",
+    "Listing",
     "Part",
     "Prediction",
     "Promise",
@@ -58,4 +61,5 @@ __all__ = [
     "audited_wrong",
     "deciding",
     "found_wrong",
+    "once",
 ]

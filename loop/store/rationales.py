@@ -22,6 +22,7 @@ from loop.records import (
     Round,
     Verdict,
     found_wrong,
+    once,
 )
 from loop.store.database import Store
 
@@ -97,11 +98,15 @@ def keep_checked(store: Store, risks: Sequence[Risk], flags: Sequence[Flag]) -> 
 
 
 def keep_correction(store: Store, original: Rationale, *, steps: list[str], answer: Answer) -> Rationale:
-    """Store a reviewer's corrected version; the one stored already where this was done before."""
+    """Store a reviewer's corrected version; the one stored already where this was done before.
+
+    Another correction of the same rationale is a further version of it.
+    """
     with store.writing() as session:
-        known = session.exec(select(Rationale).where(Rationale.supersedes == original.id)).first()
-        if known is not None:
-            return known
+        before = list(session.exec(select(Rationale).where(Rationale.supersedes == original.id)))
+        for known in before:
+            if (known.steps, known.answer) == (steps, answer.canonical):
+                return known
         corrected = Rationale(
             item_key=original.item_key,
             round_id=original.round_id,
@@ -109,7 +114,7 @@ def keep_correction(store: Store, original: Rationale, *, steps: list[str], answ
             steps=steps,
             answer=answer.canonical,
             stated=answer.value,
-            version=original.version + 1,
+            version=original.version + len(before) + 1,
             supersedes=original.id,
             planted=original.planted,
             planted_from=original.planted_from,
@@ -184,8 +189,9 @@ def judged(store: Store, run: str, until: datetime) -> list[Judged]:
     )
     given: defaultdict[int, dict[tuple[str, str, str], Verdict]] = defaultdict(dict)
     with store.reading() as session:
+        there = col(Verdict.deleted_at).is_(None) | (col(Verdict.deleted_at) > until)
         for verdict in session.exec(
-            select(Verdict).where(Verdict.pulled_at <= until).order_by(col(Verdict.updated_at))
+            select(Verdict).where(Verdict.pulled_at <= until, there).order_by(col(Verdict.updated_at))
         ):
             given[verdict.rationale_id or 0][verdict.board, verdict.project, verdict.annotation] = verdict
         return [
@@ -195,10 +201,10 @@ def judged(store: Store, run: str, until: datetime) -> list[Judged]:
                 risk,
                 asked,
                 wrong,
-                _wrong_steps(given[rationale.id or 0].values()) if wrong else frozenset(),
+                _wrong_steps(once(given[rationale.id or 0].values())) if wrong else frozenset(),
             )
             for item, rationale, risk, asked in session.exec(query)
-            if (wrong := found_wrong(given[rationale.id or 0].values())) is not None
+            if (wrong := found_wrong(once(given[rationale.id or 0].values()))) is not None
         ]
 
 

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import hmac
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 
 import uvicorn
 from starlette.applications import Starlette
@@ -48,13 +48,34 @@ def serve(project: Project, *, host: str, port: int, address: str | None) -> Non
             if pulled.verdicts or pulled.revised:
                 project.progress.say(f"  {pulled}")
 
-    app = application(secret, work, every=project.config.review.poll_seconds)
-    uvicorn.Server(uvicorn.Config(app, host=host, port=port, log_level="warning", access_log=False, ws="none")).run()
+    asyncio.run(_serve(secret, work, host=host, port=port, every=project.config.review.poll_seconds))
 
 
-def application(secret: str, work: Callable[[], None], *, every: float) -> Starlette:
-    """The web application. `work` is done at the start, soon after each call, and `every` so many seconds."""
+async def _serve(secret: str, work: Callable[[], None], *, host: str, port: int, every: float) -> None:
+    """Answer and work side by side; where one fails, both end."""
     changed = asyncio.Event()
+    app = application(secret, changed)
+    server = uvicorn.Server(
+        uvicorn.Config(app, host=host, port=port, log_level="warning", access_log=False, lifespan="off", ws="none")
+    )
+    async with asyncio.TaskGroup() as group:
+        worker = group.create_task(_keep_working(work, changed, every))
+        await server.serve()
+        worker.cancel()
+
+
+async def _keep_working(work: Callable[[], None], changed: asyncio.Event, every: float) -> None:
+    """Work at the start, soon after each call, and `every` so many seconds."""
+    while True:
+        changed.clear()
+        await asyncio.to_thread(work)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(changed.wait(), every)
+            await asyncio.sleep(SETTLE_SECONDS)
+
+
+def application(secret: str, changed: asyncio.Event) -> Starlette:
+    """The web application."""
 
     async def told(request: Request) -> Response:
         given = request.headers.get(HEADER, "")
@@ -68,23 +89,7 @@ def application(secret: str, work: Callable[[], None], *, every: float) -> Starl
         changed.set()
         return Response(status_code=200)
 
-    async def keep_working() -> None:
-        while True:
-            changed.clear()
-            await asyncio.to_thread(work)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(changed.wait(), every)
-                await asyncio.sleep(SETTLE_SECONDS)
-
-    @contextlib.asynccontextmanager
-    async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        worker = asyncio.create_task(keep_working())
-        yield
-        worker.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await worker
-
-    return Starlette(routes=[Route(PATH, told, methods=["POST"])], lifespan=lifespan)
+    return Starlette(routes=[Route(PATH, told, methods=["POST"])])
 
 
 def webhook_secret(project: Project) -> str:

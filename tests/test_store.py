@@ -135,6 +135,7 @@ def a_verdict(
     updated_at: str = "2026-01-01T00:00:00.000001Z",
     kind: VerdictKind | None = VerdictKind.ACCEPT,
     seconds: float = 30,
+    reviewer: str = "ann",
 ) -> Verdict:
     return Verdict(
         board="fake",
@@ -142,7 +143,7 @@ def a_verdict(
         annotation=annotation,
         updated_at=updated_at,
         rationale_id=rationale.id,
-        reviewer="ann",
+        reviewer=reviewer,
         kind=kind,
         seconds=seconds,
         raw={"as": "it came"},

@@ -1,7 +1,10 @@
 """Whatever fails between us and the real Label Studio, no task and no verdict is lost, and none is there twice."""
 
+import os
+import signal
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -16,9 +19,10 @@ import pytest
 from connectors import studio_server
 from connectors.label_studio import LabelStudioBoard, client
 from connectors.web import HEADER, PATH
+from connectors.wiring import cache_folder
 from loop.errors import BoardDown
 from loop.records import Round, VerdictKind
-from loop.store import items, reviews
+from loop.store import items, reviews, rounds
 from loop.store.database import Store
 from loop.store.reviews import RunReviewBook
 from review.board import Board
@@ -38,7 +42,7 @@ class Campaign:
 
     def __init__(self, folder: Path, board: LabelStudioBoard, api: httpx.Client, many: int) -> None:
         self.store = a_store(folder)
-        self.round = _in_review(self.store, many)
+        self.round = _in_review(self.store, many) if many else rounds.current(self.store, RUN)
         self.board = board
         self.api = api
 
@@ -309,6 +313,72 @@ def test_webhooks_twice_and_at_once_bring_each_verdict_once(
         while here.counted() < MANY and time.monotonic() < until:
             time.sleep(0.2)
     assert (here.counted(), here.waiting()) == (MANY, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_24_writers_on_sqlite_leave_one_verdict_a_task(campaign: OpenCampaign) -> None:
+    many = 160
+    here = campaign(many=many)
+    here.push()
+    with ThreadPoolExecutor(24) as writers:
+        list(writers.map(here.answer, [copies[0] for copies in here.tasks().values()]))
+    listed = list(here.board.listing(here.board.project()))
+    stored = sum(len(each.verdicts) for each in listed)
+    print(f"{many} answers are {stored} annotations")  # noqa: T201
+    assert here.desk.pull() == stored >= many
+    assert here.desk.pull() == 0
+    assert (here.counted(), here.waiting()) == (many, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_server_killed_in_push_and_pull_loses_and_doubles_nothing(tmp_path: Path) -> None:
+    many, killed = 1500, []
+    folder = tmp_path / "studio"
+    studio = studio_server.start(folder, cache=cache_folder(), port=0, say=lambda _: None)
+    port = int(studio.url.rpartition(":")[2])
+
+    def again() -> Campaign:
+        where = studio_server.start(folder, cache=cache_folder(), port=port, say=lambda _: None)
+        headers = {"Authorization": f"Token {where.token}"}
+        api = httpx.Client(base_url=where.url, headers=headers, trust_env=False, timeout=60.0)
+        return Campaign(
+            tmp_path, LabelStudioBoard(where.url, where.token, title="killed", page=review_page(TASK)), api, 0
+        )
+
+    def cut_off(work: Callable[[], object], after: float) -> None:
+        """Kill the server in the middle of some work."""
+        at_work = threading.Thread(target=lambda: killed.append(_raised(work)))
+        at_work.start()
+        time.sleep(after)
+        os.kill(studio_server.running(folder).pid, signal.SIGKILL)
+        at_work.join(60)
+        assert not at_work.is_alive()
+
+    here = again()
+    here.round = _in_review(here.store, many)
+    cut_off(here.push, 1.0)
+    here = again()
+    here.push()
+    assert len(here.tasks()) == many
+    assert {len(copies) for copies in here.tasks().values()} == {1}
+    for copies in list(here.tasks().values())[:40]:
+        here.answer(copies[0])
+    cut_off(here.desk.pull, 0.5)
+    here = again()
+    here.desk.pull()
+    assert (here.counted(), here.waiting()) == (40, many - 40)
+    print(f"killed in push: {killed[0]}; in pull: {killed[1]}")  # noqa: T201
+    studio_server.stop(studio_server.running(folder))
+
+
+def _raised(work: Callable[[], object]) -> str:
+    try:
+        work()
+    except BoardDown as error:
+        return str(error)
+    return "it was done"
 
 
 class Served:

@@ -27,7 +27,7 @@ def revise(store: Store, run: str) -> int:
     for row in reading.decisions_of(store, run):
         by_item[row.item_key][row.round_id] = in_force[row.item_key] = row
     for said in _judged(store, run, written):
-        stands = by_item[said.item_key].get(said.round_id)
+        stands = by_item.get(said.item_key, {}).get(said.round_id)
         if stands is not None and not _same(said, stands):
             by_item[said.item_key][said.round_id] = said
     revised = []

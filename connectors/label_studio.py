@@ -60,6 +60,7 @@ class LabelStudioBoard:
         self._http = http or client()
         self._once = ONCE | {"timeout_in_seconds": self._http.timeout.read}
         self._client = LabelStudio(base_url=self._url, api_key=token, httpx_client=self._http)
+        self._fresh: int | None = None  # the project that we made and put nothing into
 
     def close(self) -> None:
         """Close the connections."""
@@ -92,9 +93,9 @@ class LabelStudioBoard:
         What stands there is listed once, and not at all in a project that was just made.
         """
         with self._told():
-            found = self._find()
-            project = found or self._make()
-            there = self._complete(self._listed(project), tasks) if found else {}
+            project = self._find() or self._make()
+            there = {} if project == self._fresh else self._complete(self._listed(project), tasks)
+            self._fresh = None
             missing = [task for task in tasks if task.uid not in there]
             for start in range(0, len(missing), PIECE):
                 there |= self._import(project, missing[start : start + PIECE])
@@ -202,7 +203,8 @@ class LabelStudioBoard:
             model_version=MODEL_VERSION,
             request_options=ONCE,
         )
-        return int(made.id)
+        self._fresh = int(made.id)
+        return self._fresh
 
     def _listed(self, project: int) -> dict[str, "_Landed"]:
         """What stands in the project, by uid; of several with one uid the first."""

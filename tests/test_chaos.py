@@ -24,6 +24,7 @@ from loop.errors import BoardDown
 from loop.records import Round, VerdictKind
 from loop.store import items, reviews, rounds
 from loop.store.database import Store
+from loop.store.money import Purse
 from loop.store.reviews import RunReviewBook
 from review.board import Board
 from review.desk import Desk
@@ -101,6 +102,7 @@ def _in_review(store: Store, many: int) -> Round:
     keys = [f"q{number}" for number in range(many)]
     items.add(store, [an_item(key) for key in keys])
     opened = queried(store, a_round(store), keys)
+    Purse(store, RUN).open(usd=10**9, minutes=10**10)
     for key in keys:
         a_reply(store, opened, key, steps=["1 + 1 = 2"], answer=2)
     sent_to_review(store, opened, keys)

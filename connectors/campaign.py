@@ -8,9 +8,10 @@ from enum import IntEnum
 from connectors.wiring import Project
 from loop import round as rounds_of
 from loop.config import Config
-from loop.errors import PoolEmpty
+from loop.errors import BoardDown, PoolEmpty
 from loop.records import Currency, Round, Stage
-from loop.store import claims, items, rounds, withdrawals
+from loop.store import claims, items, reviews, rounds, withdrawals
+from loop.store.database import Store
 from loop.store.money import Purse
 from loop.teacher.prompt import request_for, worst_case
 
@@ -54,15 +55,28 @@ def run(project: Project, *, rounds_wanted: int, wait: bool, pilot: int | None =
                         return ended
                     current = _open(project, pilot)
                     pilot = None
-                current = rounds_of.advance(current, store, parts, project.config_of(current))
-                if current.stage is Stage.REVIEW and not _simulated(project):
+                try:
+                    current = rounds_of.advance(current, store, parts, project.config_of(current))
+                    if current.stage is not Stage.REVIEW or _simulated(project):
+                        continue
                     waits = f"round {current.number} waits for reviewers at {parts.reviewers.address()}"
+                except BoardDown as error:
                     if not wait:
-                        return Ended(Outcome.WAITS, waits)
-                    if waits != said:
-                        project.progress.say(f"  {waits}; goes on by itself when they are done")
-                        said = waits
-                    time.sleep(config.review.poll_seconds)
+                        raise
+                    waits = f"round {current.number} waits for the review server: {error}"
+                if not wait:
+                    return Ended(Outcome.WAITS, waits)
+                if waits != said:
+                    project.progress.say(f"  {waits}; goes on by itself")
+                    said = waits
+                _sleep(store, config.review.poll_seconds)
+
+
+def _sleep(store: Store, seconds: float) -> None:
+    """Wait until the next look at the board, or until another process has pulled something."""
+    known, until = reviews.pulled(store), time.monotonic() + seconds
+    while time.monotonic() < until and reviews.pulled(store) == known:
+        time.sleep(min(1.0, seconds))
 
 
 def _resume(project: Project) -> None:

@@ -422,10 +422,17 @@ def review_push(config: ConfigPath = CONFIG, run: RunName = None) -> None:
 
 
 @review_app.command("pull")
-def review_pull(config: ConfigPath = CONFIG, run: RunName = None) -> None:
-    """Store the verdicts that reviewers gave since the last time."""
-    project = _project(config, run)
-    console.print(f"{project.desk().pull()} new verdicts", markup=False)
+def review_pull(
+    whole: Annotated[
+        bool, typer.Option("--whole", help="List all tasks, to notice now what was deleted in Label Studio.")
+    ] = False,
+    config: ConfigPath = CONFIG,
+    run: RunName = None,
+) -> None:
+    """Store the verdicts that reviewers gave or changed since the last time; decisions that they bear on follow."""
+    from connectors.pulling import pull  # noqa: PLC0415
+
+    console.print(str(pull(_project(config, run), whole=whole)), markup=False)
 
 
 @review_app.command("invite")
@@ -458,6 +465,32 @@ def review_status(config: ConfigPath = CONFIG, run: RunName = None) -> None:
     from connectors.inspection import review_state  # noqa: PLC0415
 
     console.print(review_state(_project(config, run)), markup=False)
+
+
+@app.command()
+def serve(
+    host: Annotated[str, typer.Option(help="Address to listen on; loopback unless you change it.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8097,
+    register: Annotated[
+        bool, typer.Option("--register", help="Have the Label Studio projects of the run call this server.")
+    ] = False,
+    url: Annotated[
+        str | None, typer.Option(help="Address by which Label Studio reaches this server, where it is another.")
+    ] = None,
+    config: ConfigPath = CONFIG,
+    run: RunName = None,
+) -> None:
+    """Take verdicts as they are given: Label Studio calls, verdicts are pulled, `run --wait` goes on.
+
+    The variable that review.webhook_secret_env names must hold a secret. Calls get lost, so verdicts are also pulled
+    every review.poll_seconds.
+    """
+    from connectors import web  # noqa: PLC0415
+
+    project = _project(config, run)
+    address = url or f"http://{host}:{port}"
+    console.print(f"waits for Label Studio at {address}{web.PATH} (Ctrl-C ends it)", markup=False)
+    web.serve(project, host=host, port=port, address=address if register else None)
 
 
 @teacher_app.command("serve")

@@ -183,4 +183,5 @@ def _verdict_line(each: Mapping[str, Any]) -> str:
     reasons = f": {', '.join(each['reasons'])}" if each["reasons"] else ""
     gone = each["withdrawn"]
     recalled = f"; no longer counts since {gone['withdrawn_at'][:10]} ({gone['reason']})" if gone else ""
-    return f"{each['kind'] or 'not readable'} by {by}, {each['seconds']:.0f} s{reasons}{recalled}"
+    deleted = " (deleted on the board)" if each["deleted_at"] else ""
+    return f"{each['kind'] or 'not readable'} by {by}, {each['seconds']:.0f} s{reasons}{deleted}{recalled}"

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from connectors.invitations import Invitation, Invitations
+from connectors.pulling import LEASE_SECONDS
 from connectors.reviewers import review_figures, review_text
 from connectors.wiring import Project
 from loop.answer import number_steps, shown
@@ -13,7 +14,7 @@ from loop.interval import wilson
 from loop.records import DecisionKind, Item, Split, Stage, VerdictKind
 from loop.report import pseudonyms
 from loop.stages.parts import id_of, in_force, is_reply
-from loop.store import decisions, items, rationales, reading, reviews, rounds
+from loop.store import claims, decisions, items, rationales, reading, reviews, rounds
 from loop.store.money import Purse
 from loop.teacher.demonstrations import nearest
 from loop.teacher.judge_prompt import a_step_request
@@ -73,12 +74,17 @@ def answer_question(project: Project, question: str) -> str:
 
 
 def push_reviews(project: Project) -> str:
-    """Put the round's open reviews on the board by hand."""
+    """Put the round's open reviews on the board by hand; two at a time would put them there twice.
+
+    Raises:
+        AlreadyWorking: a run is at work, and does it itself.
+    """
     current = rounds.current(project.store, project.config.run.name)
     if current is None or current.stage is not Stage.REVIEW:
         raise PreceptorError("no round is in review; `preceptor run` brings one there")
-    pending = reviews.pending(project.store, id_of(current))
-    project.desk().push(pending)
+    with claims.holding(project.store, current.run, "run", current.run, lease_seconds=LEASE_SECONDS):
+        pending = reviews.pending(project.store, id_of(current))
+        project.desk().push(pending)
     return f"{len(pending)} reviews stand at {project.desk().address()}"
 
 

@@ -3,8 +3,11 @@
 import hashlib
 import json
 import re
+import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,13 +17,23 @@ from label_studio_sdk.core.api_error import ApiError
 from markdown_it import MarkdownIt
 
 from loop.errors import BoardDown, BoardRefused
-from review.board import BoardTask, OpenTask, RawVerdict, Result
+from review.board import BoardTask, OpenTask, RawVerdict, Result, Standing
 from review.page import Page
 
 ONCE: Any = {"max_retries": 0, "timeout_in_seconds": 300}
 """A POST that is retried is a POST twice; what is missing afterwards is found by listing."""
-PIECE = 250
-OVERLAP = timedelta(seconds=5)
+PIECE = 1000
+"""Tasks in one import, and in one page of a listing."""
+OVERLAP = timedelta(seconds=30)
+"""An answer is dated when it is saved and seen when it is committed, which a busy SQLite puts off."""
+ANNOTATION = (
+    "id,data,annotations,result,completed_by,updated_by,was_cancelled,ground_truth,created_at,updated_at,"
+    "draft_created_at,lead_time,parent_prediction,parent_annotation,import_id,last_action,bulk_created"
+)
+"""What a listing gives of a task and its annotations; all else takes the server three times as long."""
+PASSING = (httpx.codes.NOT_FOUND, httpx.codes.TOO_MANY_REQUESTS)
+"""Answers after which another try may help: what was asked for was deleted just now, or too much was asked."""
+CHANGES = ["ANNOTATION_CREATED", "ANNOTATIONS_CREATED", "ANNOTATION_UPDATED", "ANNOTATIONS_DELETED", "TASKS_DELETED"]
 MODEL_VERSION = "teacher"
 LONGEST_TITLE = 50
 """Characters that the server takes."""
@@ -29,15 +42,25 @@ LONGEST_TITLE = 50
 class LabelStudioBoard:
     """One project per title and page version (`review.board.Board`); tasks are known by the uid in their data."""
 
-    def __init__(self, url: str, token: str, *, title: str, page: Page, name: str | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        token: str,
+        *,
+        title: str,
+        page: Page,
+        name: str | None = None,
+        http: httpx.Client | None = None,
+    ) -> None:
         self._url = url.rstrip("/")
         self._name = name or f"label-studio {self._url}"
         self._page = page
         self._all_versions = _fitted(title, LONGEST_TITLE - len(f" v{page.version}"))
         self._title = f"{self._all_versions} v{page.version}"
-        self._http = httpx.Client(trust_env=False, timeout=60.0)
+        self._http = http or client()
+        self._once = ONCE | {"timeout_in_seconds": self._http.timeout.read}
         self._client = LabelStudio(base_url=self._url, api_key=token, httpx_client=self._http)
-        self._project: int | None = None
+        self._fresh: int | None = None  # the project that we made and put nothing into
 
     def close(self) -> None:
         """Close the connections."""
@@ -51,9 +74,7 @@ class LabelStudioBoard:
     def project(self) -> str:
         """The project's id; made where the server has none of this title."""
         with self._told():
-            if self._project is None:
-                self._project = self._find() or self._make()
-            return str(self._project)
+            return str(self._find() or self._make())
 
     def address(self) -> str:
         """Where the project hands out its tasks."""
@@ -67,13 +88,17 @@ class LabelStudioBoard:
             return [str(each.id) for each in listed if version.fullmatch(each.title)]
 
     def put(self, tasks: Sequence[BoardTask]) -> Mapping[str, str]:
-        """Import what the project lacks; after an error look at what landed and go on from there."""
+        """Import what the project lacks; after an error look at what landed and go on from there.
+
+        What stands there is listed once, and not at all in a project that was just made.
+        """
         with self._told():
-            self._project = self._find() or self._make()
-            there = self._listed()
+            project = self._find() or self._make()
+            there = {} if project == self._fresh else self._complete(self._listed(project), tasks)
+            self._fresh = None
             missing = [task for task in tasks if task.uid not in there]
             for start in range(0, len(missing), PIECE):
-                there |= self._import(missing[start : start + PIECE])
+                there |= self._import(project, missing[start : start + PIECE])
             return {task.uid: there[task.uid] for task in tasks}
 
     def arrange(self, tasks: Sequence[BoardTask]) -> None:
@@ -81,10 +106,11 @@ class LabelStudioBoard:
         if not tasks:
             return
         with self._told():
-            self._project = self._find() or self._make()
-            there = self._listed()
+            there = self._listed(self._find() or self._make())
             for task in tasks:
-                number = int(there[task.uid])
+                if task.uid not in there:
+                    continue  # deleted there; the next whole listing finds out
+                number = there[task.uid].task
                 self._client.tasks.update(str(number), data=dict(task.data))
                 for prediction in self._client.predictions.list(task=number):
                     self._client.predictions.update(prediction.id, score=task.score)
@@ -107,18 +133,63 @@ class LabelStudioBoard:
     def changed(self, since: str | None, project: str | None = None) -> list[RawVerdict]:
         """Annotations of tasks touched since a little before that time; skipped ones are left out."""
         with self._told():
-            if (named := project or self._project or self._find()) is None:
-                return []
-            found: list[RawVerdict] = []
-            start = datetime.fromisoformat(since) - OVERLAP if since else datetime(2000, 1, 1, tzinfo=UTC)
-            for task in self._client.tasks.list(project=int(named), query=_touched_since(start), fields="all"):
-                annotations = [_plain(each) for each in task.annotations or []]
-                found += [
-                    _verdict(task.data["uid"], int(named), each)
-                    for each in annotations
-                    if not each["was_cancelled"] and "uid" in task.data
-                ]
-            return found
+            named = project or self._find()
+        return [] if named is None else [raw for each in self.touched(str(named), since) for raw in each.verdicts]
+
+    def touched(self, project: str, since: str | None) -> Iterator[Standing]:
+        """Tasks with annotations, touched since a little before that time of the server's."""
+        return self._standing(int(project), _annotated_since(since))
+
+    def listing(self, project: str) -> Iterator[Standing]:
+        """All tasks of a project that have a uid."""
+        return self._standing(int(project), None)
+
+    def _standing(self, project: int, query: str | None) -> Iterator[Standing]:
+        with self._told():
+            tasks = self._client.tasks.list(
+                project=project, query=query, fields="all", include=ANNOTATION, page_size=PIECE
+            )
+            for task in tasks:
+                if "uid" in task.data:
+                    said = [_plain(each) for each in task.annotations or []]
+                    verdicts = [_verdict(task.data["uid"], project, each) for each in said if not each["was_cancelled"]]
+                    yield Standing(task.data["uid"], str(task.id), tuple(verdicts))
+
+    def remove(self, task: str) -> None:
+        """Delete a task, unless somebody has begun to work on it meanwhile."""
+        with self._told():
+            found = self._client.tasks.get(id=task)
+            if not found.annotations and not found.drafts:
+                self._client.tasks.delete(id=task, request_options=ONCE)
+
+    def register(self, address: str, headers: Mapping[str, str]) -> bool:
+        """Have the server call this address when an annotation changes; False where it does so already."""
+        with self._told():
+            project = int(self.project())
+            known = [each for each in self._client.webhooks.list(project=project) if each.url == address]
+            if any(each.headers == dict(headers) for each in known):
+                return False
+            for each in known:
+                self._client.webhooks.delete(id=each.id, request_options=ONCE)
+            try:
+                self._client.webhooks.create(
+                    project=project,
+                    url=address,
+                    headers=dict(headers),
+                    send_payload=False,
+                    send_for_all_actions=False,
+                    actions=CHANGES,
+                    request_options=ONCE,
+                )
+            except ApiError as error:
+                if "reserved network" not in str(error.body):
+                    raise
+                raise BoardRefused(
+                    f"Label Studio at {self._url} may not call {address}; start a local one anew with `preceptor "
+                    "review down` and `review up`, or give your own LABEL_STUDIO_USE_DEFAULT_BANNED_SUBNETS=false and "
+                    "the other subnets in LABEL_STUDIO_USER_ADDITIONAL_BANNED_SUBNETS"
+                ) from error
+            return True
 
     def open_tasks(self) -> list[OpenTask]:
         """Tasks without an annotation that counts."""
@@ -163,33 +234,50 @@ class LabelStudioBoard:
             sampling="Uncertainty sampling",  # hands out the lowest score first
             request_options=ONCE,
         )
-        return int(made.id)
+        self._fresh = int(made.id)
+        return self._fresh
 
-    def _listed(self) -> dict[str, str]:
-        """Task ids by uid."""
-        tasks = self._client.tasks.list(project=self._project, include="id,data", fields="task_only", page_size=1000)
-        return {task.data["uid"]: str(task.id) for task in tasks if "uid" in task.data}
+    def _listed(self, project: int) -> dict[str, "_Landed"]:
+        """What stands in the project, by uid; of several with one uid the first."""
+        tasks = self._client.tasks.list(
+            project=project, include="id,data,total_predictions", fields="task_only", page_size=PIECE
+        )
+        found: dict[str, _Landed] = {}
+        for task in tasks:
+            uid, landed = task.data.get("uid"), _Landed(int(task.id), bool(task.total_predictions))
+            if uid is not None and (uid not in found or landed.task < found[uid].task):
+                found[uid] = landed
+        return found
 
-    def _import(self, tasks: Sequence[BoardTask]) -> dict[str, str]:
-        """Import one piece; a reply that did not come says nothing about whether the tasks are there."""
-        request = [
-            {
-                "data": dict(task.data),
-                "predictions": [{"model_version": MODEL_VERSION, "score": task.score, "result": task.prediction}],
-            }
-            for task in tasks
-        ]
-        assert self._project is not None
+    def _import(self, project: int, tasks: Sequence[BoardTask]) -> dict[str, str]:
+        """Import one piece. Where the reply does not come, or does not count everything, look at what landed."""
+        request = [{"data": dict(task.data), "predictions": [_prediction(task)]} for task in tasks]
         try:
-            self._client.projects.import_tasks(
-                id=self._project, request=request, return_task_ids=True, request_options=ONCE
+            done = self._client.projects.import_tasks(
+                id=project, request=request, return_task_ids=True, request_options=self._once
             )
         except (ApiError, httpx.HTTPError):
-            there = self._listed()
+            there = self._complete(self._listed(project), tasks)
             if any(task.uid not in there for task in tasks):
                 raise
             return there
-        return self._listed()
+        if (done.task_count, done.prediction_count, len(done.task_ids or ())) == (len(tasks),) * 3:
+            return {task.uid: str(number) for task, number in zip(tasks, done.task_ids, strict=True)}
+        there = self._complete(self._listed(project), tasks)
+        if lacking := [task.uid for task in tasks if task.uid not in there]:
+            raise BoardDown(
+                f"Label Studio at {self._url} took {len(tasks) - len(lacking)} of {len(tasks)} tasks without a word "
+                f"about the others (the first: {lacking[0]}); run again to send them once more"
+            )
+        return there
+
+    def _complete(self, there: Mapping[str, "_Landed"], tasks: Sequence[BoardTask]) -> dict[str, str]:
+        """Give landed tasks the prefilled boxes that the server dropped; the task ids by uid."""
+        for task in tasks:
+            landed = there.get(task.uid)
+            if landed is not None and not landed.filled:
+                self._client.predictions.create(task=landed.task, **_prediction(task), request_options=ONCE)
+        return {uid: str(landed.task) for uid, landed in there.items()}
 
     @contextmanager
     def _told(self) -> Iterator[None]:
@@ -207,7 +295,45 @@ class LabelStudioBoard:
                     f"Label Studio at {self._url} refuses the token; put the right one into the variable that "
                     "review.token_env names (Account & Settings, Access Token)"
                 ) from error
+            if (error.status_code or 0) >= 500 or error.status_code in PASSING:
+                raise BoardDown(
+                    f"Label Studio at {self._url} answers {error.status_code}; see its log, then run again"
+                ) from error
             raise BoardRefused(f"Label Studio at {self._url}: {error.status_code}: {str(error.body)[:300]}") from error
+
+
+def client(pace: "Pace | None" = None, *, timeout: float = 300.0) -> httpx.Client:
+    """What speaks to a server, at a pace where one is given."""
+    return httpx.Client(trust_env=False, timeout=timeout, event_hooks={"request": [] if pace is None else [pace]})
+
+
+class Pace:
+    """At most so many requests a second, over all boards that share it."""
+
+    def __init__(self, per_second: float) -> None:
+        self._pause = 1.0 / per_second
+        self._next = time.monotonic()
+        self._lock = threading.Lock()
+
+    def __call__(self, _request: httpx.Request) -> None:
+        """Wait for the request's turn."""
+        with self._lock:
+            turn = max(self._next, time.monotonic())
+            self._next = turn + self._pause
+        time.sleep(max(0.0, turn - time.monotonic()))
+
+
+@dataclass(frozen=True)
+class _Landed:
+    """A task on the server, and whether its boxes are prefilled."""
+
+    task: int
+    filled: bool
+
+
+def _prediction(task: BoardTask) -> dict[str, Any]:
+    """What is prefilled."""
+    return {"model_version": MODEL_VERSION, "score": task.score, "result": task.prediction}
 
 
 def _fitted(title: str, longest: int) -> str:
@@ -224,15 +350,14 @@ def _html(guidelines: str) -> str:
     return re.sub(r">\n+<", "><", shown.strip()).replace("\n", " ")
 
 
-def _touched_since(start: datetime) -> str:
-    """The filter for tasks touched since then; the server wants microseconds."""
-    item = {
-        "filter": "filter:tasks:updated_at",
-        "operator": "greater",
-        "type": "Datetime",
-        "value": start.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
-    }
-    return json.dumps({"filters": {"conjunction": "and", "items": [item]}})
+def _annotated_since(since: str | None) -> str:
+    """The filter for tasks with annotations that were touched since then; the server wants microseconds."""
+    items = [{"filter": "filter:tasks:total_annotations", "operator": "greater", "type": "Number", "value": 0}]
+    if since is not None:
+        start = (datetime.fromisoformat(since) - OVERLAP).astimezone(UTC)
+        value = start.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        items.append({"filter": "filter:tasks:updated_at", "operator": "greater", "type": "Datetime", "value": value})
+    return json.dumps({"filters": {"conjunction": "and", "items": items}})
 
 
 def _tab(person: str) -> Any:

@@ -22,6 +22,8 @@ VERSION = "1.23.2"
 USER = "reviewer@example.com"
 START_SECONDS = 300.0
 STATE = "server.json"
+ELSEWHERE = "0.0.0.0/8,10.0.0.0/8,100.64.0.0/10,169.254.0.0/16,172.16.0.0/12,192.168.0.0/16,fc00::/7,fe80::/10"
+"""Private networks that its webhooks must not reach; loopback, where `preceptor serve` listens, is not among them."""
 Say = Callable[[str], None]
 
 
@@ -173,6 +175,8 @@ def _environment(folder: Path, port: int, secret: dict[str, str]) -> dict[str, s
         "FRONTEND_SENTRY_DSN": "",
         "LATEST_VERSION_CHECK": "false",
         "FEATURE_FLAGS_OFFLINE": "true",
+        "USE_DEFAULT_BANNED_SUBNETS": "false",
+        "USER_ADDITIONAL_BANNED_SUBNETS": ELSEWHERE,
     }
     closed = {
         "HTTP_PROXY": "http://127.0.0.1:9",

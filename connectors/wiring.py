@@ -2,13 +2,13 @@
 
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import platformdirs
 from sqlalchemy.engine import make_url
@@ -19,7 +19,7 @@ from loop.config import Config, EndpointConfig, TaskConfig, load
 from loop.errors import BadConfig
 from loop.ledger import to_micro
 from loop.ports import Teacher, Trainer
-from loop.records import Item, Rationale, Round
+from loop.records import Rationale, Round
 from loop.stages.parts import Parts
 from loop.store import planted, rationales, reviews, rounds
 from loop.store.database import Store
@@ -29,6 +29,9 @@ from review.fake_board import FakeBoard
 from review.page import Page, holdout_page, review_page
 from review.simulated import SimulatedReviewer, read_truth
 from review.task import Details
+
+if TYPE_CHECKING:
+    from connectors.label_studio import Pace
 
 
 def cache_folder() -> Path:
@@ -148,6 +151,10 @@ class Project:
             self._boards[slot] = self._board_with(review_page(self.config.task), f"{self.config.run.name}{numbered}")
         return self._boards[slot]
 
+    def open_boards(self) -> list[Board]:
+        """The boards on which the run has reviews, or the first one where it has none yet."""
+        return [self.board(slot) for slot in reviews.RunReviewBook(self.store, self.config.run.name).slots() or [0]]
+
     @cached_property
     def holdout_board(self) -> Board:
         """Where people answer questions for the holdout."""
@@ -162,10 +169,10 @@ class Project:
         title = f"{review.project} {suffix}"
         if review.board == "fake":
             return FakeBoard(self.folder / f"fake-board-{suffix}.json", title=title)
-        from connectors.label_studio import LabelStudioBoard  # noqa: PLC0415 - the SDK is an extra
+        from connectors.label_studio import LabelStudioBoard, client  # noqa: PLC0415 - the SDK is an extra
 
         url, token, name = self.label_studio()
-        return LabelStudioBoard(url, token, title=title, page=page, name=name)
+        return LabelStudioBoard(url, token, title=title, page=page, name=name, http=client(self._pace))
 
     def label_studio(self) -> tuple[str, str, str | None]:
         """Address and token of the server, and the board's name where that is not its address.
@@ -187,6 +194,14 @@ class Project:
             )
         return studio.url, studio.token, "label-studio (local)"
 
+    @cached_property
+    def _pace(self) -> "Pace | None":
+        """What all boards wait for before a request, where the config sets a pace."""
+        from connectors.label_studio import Pace  # noqa: PLC0415 - as above
+
+        per_second = self.config.review.requests_per_second
+        return None if per_second is None else Pace(per_second)
+
     @property
     def studio_folder(self) -> Path:
         """Where the local Label Studio of this project keeps its data."""
@@ -198,20 +213,28 @@ class Project:
         review = self.config.review
         worth = partial(review_worth, self.store, self.config.run.name, review.minutes_per_review)
         queue = Queue(worth, review.reviewers, timedelta(hours=review.claim_hours))
-        return Desk(self.board, book, self._details, self.config.task, queue)
+        return Desk(self.board, book, self._details, self.config.task, queue, listing_hours=review.full_listing_hours)
 
-    def _details(self, rationale: Rationale, item: Item) -> Details:
-        """What a reviewer sees beside the rationale."""
-        assert rationale.id is not None
-        scores = {score.item_key: score.parts for score in rounds.scores(self.store, rationale.round_id)}
-        student: Mapping[str, Any] = scores.get(item.key, {})
-        return Details(
-            flags=tuple(rationales.flags(self.store, [rationale.id]).get(rationale.id, [])),
-            risk=rationales.risks(self.store, [rationale.id]).get(rationale.id, 0.0),
-            student_steps=tuple(student.get("steps", ())),
-            student_answer=student.get("answer"),
-            settled=0 if rationale.is_prefix else len(rationales.prefix_steps(self.store, rationale)),
-        )
+    def _details(self, rows: Sequence[Rationale]) -> dict[int, Details]:
+        """What a reviewer sees beside each rationale."""
+        ids = [each.id or 0 for each in rows]
+        flags, risks = rationales.flags(self.store, ids), rationales.risks(self.store, ids)
+        scored = {
+            (round_id, score.item_key): score.parts
+            for round_id in {each.round_id for each in rows}
+            for score in rounds.scores(self.store, round_id)
+        }
+        found: dict[int, Details] = {}
+        for number, each in zip(ids, rows, strict=True):
+            student: Mapping[str, Any] = scored.get((each.round_id, each.item_key), {})
+            found[number] = Details(
+                flags=tuple(flags.get(number, [])),
+                risk=risks.get(number, 0.0),
+                student_steps=tuple(student.get("steps", ())),
+                student_answer=student.get("answer"),
+                settled=0 if each.is_prefix else len(rationales.prefix_steps(self.store, each)),
+            )
+        return found
 
     def simulated_reviewer(self) -> SimulatedReviewer | None:
         """The stand-in for reviewers, where the config asks for one. It knows which steps were planted."""

@@ -317,7 +317,14 @@ class ReviewConfig(Table):
     max_continuations: int = Field(default=3, ge=0)
     """How often the teacher goes on from steps that a reviewer corrected, for each item that is asked; 0: never."""
     poll_seconds: float = Field(default=15.0, gt=0)
-    """How often `run --wait` looks for verdicts."""
+    """How often `run --wait` and `serve` ask Label Studio for verdicts."""
+    full_listing_hours: float = Field(default=24.0, gt=0)
+    """How often all tasks of a project are listed, to see what was deleted in Label Studio. Deleted tasks without a
+    verdict are sent again; a verdict stays when its task is deleted, and no longer counts when it alone is deleted."""
+    requests_per_second: float | None = Field(default=None, gt=0)
+    """At most so many requests to Label Studio, for a server not one's own; without it, as fast as they come."""
+    webhook_secret_env: str = "PRECEPTOR_WEBHOOK_SECRET"
+    """Environment variable that holds the secret with which Label Studio proves itself to `preceptor serve`."""
 
     @model_validator(mode="after")
     def _reviewers_are_told_apart(self) -> "ReviewConfig":

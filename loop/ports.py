@@ -1,8 +1,9 @@
 """What the loop asks of the world, as Protocols. What stands behind each is put together in `connectors.wiring`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
@@ -172,7 +173,7 @@ class Reviewers(Protocol):
         ...
 
     def pull(self) -> int:
-        """Store all new verdicts, raw and interpreted; how many there were."""
+        """Store all new verdicts, raw and interpreted, and note what was deleted; how many changed."""
         ...
 
     def address(self) -> str:
@@ -257,16 +258,36 @@ class JudgeBook(Till, Protocol):
 class ReviewBook(Protocol):
     """Where the desk writes down what stands on the board and what came back; every call is one transaction."""
 
-    def mark_pushed(self, uid: str, *, board: str, project: str, task: str) -> None:
-        """Note under which ids a task stands on the board."""
+    def mark_pushed(self, placed: Mapping[str, str], *, board: str, project: str) -> None:
+        """Note under which ids tasks stand on the board, by uid."""
+        ...
+
+    def placed(self, board: str, project: str) -> set[str]:
+        """The uids of the tasks that stand in a project as far as is known."""
+        ...
+
+    def mark_gone(self, uids: Collection[str]) -> None:
+        """Note that tasks no longer stand on the board: those without a verdict are to be pushed again."""
+        ...
+
+    def listing_due(self, board: str, project: str) -> bool:
+        """Whether the project is to be listed whole; one that never was is."""
+        ...
+
+    def mark_listed(self, board: str, project: str, *, again: datetime) -> None:
+        """Note that the project was listed whole, and when it is to be the next time."""
+        ...
+
+    def doubt(self, board: str, project: str) -> None:
+        """Have the project listed whole soon: a request may still be carried out."""
         ...
 
     def watermark(self, board: str, project: str) -> str | None:
         """The newest `updated_at` of the verdicts stored for this project (ISO 8601 with microseconds)."""
         ...
 
-    def reviewed(self, uid: str) -> tuple[ReviewTask, Rationale, Item] | None:
-        """The task of a uid with its rationale and item."""
+    def reviewed(self, uids: Collection[str]) -> Mapping[str, tuple[ReviewTask, Rationale, Item]]:
+        """The tasks of those uids that are ours, with rationale and item, by their own uid, whichever copy is meant."""
         ...
 
     def queue(self, round_id: int) -> list[tuple[ReviewTask, Rationale]]:
@@ -274,17 +295,23 @@ class ReviewBook(Protocol):
         ...
 
     def given(self, round_id: int) -> Mapping[int, Sequence[Verdict]]:
-        """Every readable verdict on the rationales of a round, by rationale; each annotation once."""
+        """Every readable verdict on the rationales of a round, by rationale."""
         ...
 
-    def keep_queued(self, task: ReviewTask) -> None:
-        """Store whose a task is, since when, and its place in the queue."""
+    def keep_queued(self, tasks: Sequence[ReviewTask]) -> None:
+        """Store whose each task is, since when, and its place in the queue."""
         ...
 
     def slots(self) -> list[int]:
         """The slots in which the run ever opened a task."""
         ...
 
-    def keep_verdict(self, verdict: Verdict) -> bool:
-        """Store a verdict and settle its task's minutes; False where this version is stored already."""
+    def keep_verdicts(self, verdicts: Sequence[Verdict]) -> int:
+        """Store verdicts and settle their tasks' minutes; how many were versions that were not stored yet."""
+        ...
+
+    def mark_deleted(
+        self, board: str, project: str, standing: Mapping[str, Collection[str]], *, before: datetime
+    ) -> int:
+        """Note which annotations are gone from tasks that stand there, and which are back; how many changed."""
         ...

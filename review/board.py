@@ -1,6 +1,6 @@
 """Where reviewers work: what a board must do, whichever stands behind it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -44,6 +44,18 @@ class RawVerdict:
     raw: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Standing:
+    """A task as it stands on the board, with its annotations, skipped ones left out.
+
+    The same uid may stand there twice, where a request that seemed lost was carried out late.
+    """
+
+    uid: str
+    task: str
+    verdicts: tuple[RawVerdict, ...] = ()
+
+
 class Board(Protocol):
     """A place where rationales are put and verdicts come back."""
 
@@ -84,6 +96,18 @@ class Board(Protocol):
 
         Of the newest project where none is named.
         """
+        ...
+
+    def touched(self, project: str, since: str | None) -> Iterator[Standing]:
+        """Tasks with annotations that were touched since a little before that time."""
+        ...
+
+    def listing(self, project: str) -> Iterator[Standing]:
+        """All tasks of a project that are ours."""
+        ...
+
+    def remove(self, task: str) -> None:
+        """Take a task off the board: a second one of the same uid."""
         ...
 
     def address(self) -> str:

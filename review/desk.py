@@ -1,18 +1,22 @@
 """The reviewers' desk: puts rationales on the board and takes verdicts back."""
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 
 from loop.config import ReviewerConfig, TaskConfig
+from loop.errors import BoardError
 from loop.ports import ReviewBook
-from loop.records import Item, Rationale, ReviewTask, Verdict, board_uid
+from loop.records import Item, Rationale, ReviewTask, Verdict, board_uid, own_uid
 from review import triage
 from review.assignment import Claim, assign
-from review.board import Board, BoardTask
+from review.board import Board, BoardTask, Standing
 from review.task import Details, board_task, interpret
 
+PIECE = 500
+"""Tasks whose verdicts are stored in one transaction."""
 BY_CHANCE = frozenset({"audit", "planted"})
 """Reasons for which a review stands at a random place in the queue."""
 Open = tuple[ReviewTask, Rationale, Item]
@@ -32,22 +36,26 @@ class Queue:
 class Desk:
     """Joins the boards, one for each slot, and the book (`loop.ports.Reviewers`).
 
-    A board is opened when first needed.
+    A board is opened when first needed. What does not stand in the newest project of its board, as far as the book
+    knows, is what is left to push: there is no other outbox.
     """
 
     def __init__(
         self,
         board: Callable[[int], Board],
         book: ReviewBook,
-        details: Callable[[Rationale, Item], Details],
+        details: Callable[[Sequence[Rationale]], Mapping[int, Details]],
         task: TaskConfig,
         queue: Queue | None = None,
+        *,
+        listing_hours: float = 24.0,
     ) -> None:
         self._board = board
         self._book = book
         self._details = details
         self._task = task
         self._queue = queue or Queue()
+        self._listing = timedelta(hours=listing_hours)
 
     def worth(self, rows: Sequence[Rationale]) -> Mapping[int, float]:
         """What a minute of review is worth for each rationale, by its id."""
@@ -65,24 +73,33 @@ class Desk:
     def _push(
         self, board: Board, tasks: Sequence[Open], moved: Mapping[str, bool], given: Mapping[int, Sequence[Verdict]]
     ) -> None:
-        shown = {each[0].uid: self._shown(*each, given.get(each[0].rationale_id, ())) for each in tasks}
-        placed = board.put(list(shown.values()))
-        board.arrange([shown[task.uid] for task, _, _ in tasks if moved.get(task.uid)])
+        project = board.project()
+        left = [each for each in tasks if _is_missing(each[0], board.name, project, given)]
+        gone = {task.uid for task, _, _ in left}
+        stale = [each for each in tasks if moved.get(each[0].uid) and each[0].uid not in gone]
+        shown = self._shown([*left, *stale], given)
+        try:
+            placed = board.put([shown[task.uid] for task, _, _ in left]) if left else {}
+            board.arrange([shown[task.uid] for task, _, _ in stale])
+        except BoardError:
+            self._book.doubt(board.name, project)
+            raise
+        self._book.mark_pushed(
+            {task.uid: placed[shown[task.uid].uid] for task, _, _ in left}, board=board.name, project=project
+        )
         for name in {task.assignee for task, _, _ in tasks if task.uid in moved and task.assignee}:
             board.address_of(name)
-        project = board.project()
-        for task, _, _ in tasks:
-            there = (board.name, project, placed[shown[task.uid].uid])
-            if (task.board, task.project, task.task) != there:
-                self._book.mark_pushed(task.uid, board=board.name, project=project, task=there[2])
-            if task.uid in moved:
-                self._book.keep_queued(task)
+        self._book.keep_queued([task for task, _, _ in tasks if task.uid in moved])
 
-    def _shown(self, task: ReviewTask, rationale: Rationale, item: Item, given: Sequence[Verdict]) -> BoardTask:
-        """The task as it stands on the board; a fresh copy where nothing that was said of it in this slot counts."""
-        made = board_task(task, rationale, item, self._details(rationale, item), self._task)
-        uid = board_uid(task.uid, sum(verdict.slot == task.slot for verdict in given))
-        return replace(made, uid=uid, data={**made.data, "uid": uid})
+    def _shown(self, tasks: Sequence[Open], given: Mapping[int, Sequence[Verdict]]) -> dict[str, BoardTask]:
+        """Tasks as they stand on the board, by uid; a fresh copy where what was said in its slot does not count."""
+        details = self._details([rationale for _, rationale, _ in tasks])
+        found = {}
+        for task, rationale, item in tasks:
+            made = board_task(task, rationale, item, details.get(task.rationale_id, Details()), self._task)
+            uid = board_uid(task.uid, len(_said(task, given)))
+            found[task.uid] = replace(made, uid=uid, data={**made.data, "uid": uid})
+        return found
 
     def _queued(self, tasks: Sequence[Open], given: Mapping[int, Sequence[Verdict]]) -> dict[str, bool]:
         """Set place and assignee of each open task; of those that changed, whether they stood on the board before."""
@@ -114,25 +131,83 @@ class Desk:
             found |= triage.places(worths, {task.uid: task.uid for task in some if task.reason in BY_CHANCE})
         return found
 
-    def pull(self) -> int:
-        """Store all new verdicts, also those given on older versions of the page; how many there were."""
-        return sum(self._pull(self._board(slot)) for slot in self._book.slots())
+    def pull(self, *, whole: bool = False) -> int:
+        """Store all new verdicts, also those given on older versions of the page, and note what was deleted.
 
-    def _pull(self, board: Board) -> int:
-        new, people = 0, board.people() if self._queue.reviewers else {}
+        How many changed. Deleted tasks and single annotations only show in a listing of the `whole` project, which is
+        made when it is due.
+        """
+        return sum(self._pull(self._board(slot), whole) for slot in self._book.slots())
+
+    def _pull(self, board: Board, whole: bool) -> int:
+        changed, people = 0, board.people() if self._queue.reviewers else {}
         for project in board.projects():
-            for raw in board.changed(self._book.watermark(board.name, project), project):
-                task, rationale, item = self._book.reviewed(raw.uid) or (None, None, None)
-                slot = 0 if task is None else task.slot
+            started = datetime.now(UTC)
+            listed = whole or self._book.listing_due(board.name, project)
+            since = self._book.watermark(board.name, project)
+            tasks: defaultdict[str, dict[str, list[str]]] = defaultdict(dict)
+            for piece in _pieces(board.listing(project) if listed else board.touched(project, since)):
+                changed += self._keep(board, piece, people)
+                for each in piece:
+                    tasks[each.uid][each.task] = [raw.annotation for raw in each.verdicts]
+            standing: defaultdict[str, set[str]] = defaultdict(set)
+            for uid, copies in tasks.items():
+                standing[own_uid(uid)].update(each for some in copies.values() for each in some)
+            changed += self._book.mark_deleted(board.name, project, standing, before=started)
+            if listed:
+                self._compare(board, project, tasks)
+        return changed
+
+    def _keep(self, board: Board, piece: Sequence[Standing], people: Mapping[str, str]) -> int:
+        """Store the verdicts of some tasks; how many were new."""
+        ours = self._book.reviewed([each.uid for each in piece if each.verdicts])
+        verdicts = []
+        for each in piece:
+            task, rationale, item = ours.get(own_uid(each.uid), (None, None, None))
+            slot = 0 if task is None else task.slot
+            for raw in each.verdicts:
                 verdict = interpret(raw, board.name, rationale, item, self._task, slot)
                 verdict.assignee = "" if task is None else people.get(task.assignee, "")
-                new += self._book.keep_verdict(verdict)
-        return new
+                verdicts.append(verdict)
+        return self._book.keep_verdicts(verdicts) if verdicts else 0
+
+    def _compare(self, board: Board, project: str, tasks: Mapping[str, Mapping[str, Sequence[str]]]) -> None:
+        """Hold a whole listing against the book: second copies are removed, what is gone is to be pushed again."""
+        for copies in tasks.values():
+            judged = [task for task, verdicts in copies.items() if verdicts]
+            kept = {*judged} or {min(copies, key=int)}
+            for task in copies.keys() - kept:
+                board.remove(task)
+        gone = self._book.placed(board.name, project) - {own_uid(uid) for uid in tasks}
+        if gone:  # while pages are turned, one deletion moves another task out of sight: look twice
+            gone -= {own_uid(each.uid) for each in board.listing(project)}
+            self._book.mark_gone(gone)
+        self._book.mark_listed(board.name, project, again=datetime.now(UTC) + self._listing)
 
     def address(self) -> str:
         """Where reviewers find the work."""
         return ", ".join(self._board(slot).address() for slot in self._book.slots() or [0])
 
 
+def _said(task: ReviewTask, given: Mapping[int, Sequence[Verdict]]) -> list[Verdict]:
+    """What was said of a rationale in the task's slot."""
+    return [verdict for verdict in given.get(task.rationale_id, ()) if verdict.slot == task.slot]
+
+
+def _is_missing(task: ReviewTask, board: str, project: str, given: Mapping[int, Sequence[Verdict]]) -> bool:
+    """Whether an open task is to be put on the board: it is not there, or its newest verdict there does not count."""
+    pushed = _aware(task.pushed_at)
+    if pushed is None or (task.board, task.project) != (board, project):
+        return True
+    return any((_aware(verdict.pulled_at) or pushed) > pushed for verdict in _said(task, given))
+
+
 def _aware(moment: datetime | None) -> datetime | None:
     return moment if moment is None or moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _pieces(standing: Iterable[Standing]) -> Iterator[list[Standing]]:
+    """What is listed, in pieces."""
+    left = iter(standing)
+    while piece := list(islice(left, PIECE)):
+        yield piece

@@ -2,12 +2,12 @@
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from review.board import BoardTask, OpenTask, RawVerdict, Result
+from review.board import BoardTask, OpenTask, RawVerdict, Result, Standing
 
 OVERLAP = timedelta(seconds=5)
 
@@ -38,8 +38,9 @@ class FakeBoard:
         state = self._read()
         for task in tasks:
             if task.uid not in state["tasks"]:
+                state["numbered"] += 1
                 state["tasks"][task.uid] = {
-                    "id": str(len(state["tasks"]) + 1),
+                    "id": str(state["numbered"]),
                     "data": dict(task.data),
                     "prediction": task.prediction,
                     "score": task.score,
@@ -84,6 +85,25 @@ class FakeBoard:
             if each["updated_at"] >= start and not each["was_cancelled"] and project in (None, self._title)
         ]
 
+    def touched(self, project: str, since: str | None) -> Iterator[Standing]:
+        """Tasks with annotations since a little before that time."""
+        new = {each.uid for each in self.changed(since, project)}
+        return (each for each in self.listing(project) if each.uid in new)
+
+    def listing(self, project: str) -> Iterator[Standing]:
+        """All tasks."""
+        said = self.changed(None, project)
+        for uid, task in self._read()["tasks"].items():
+            yield Standing(uid, task["id"], tuple(each for each in said if each.uid == uid))
+
+    def remove(self, task: str) -> None:
+        """Take a task and its annotations off the board, as users may."""
+        state = self._read()
+        gone = next(uid for uid, each in state["tasks"].items() if each["id"] == task)
+        del state["tasks"][gone]
+        state["annotations"] = [each for each in state["annotations"] if each["uid"] != gone]
+        self._write(state)
+
     def open_tasks(self) -> list[OpenTask]:
         """Tasks that nobody has judged."""
         state = self._read()
@@ -117,14 +137,21 @@ class FakeBoard:
         found["result"], found["updated_at"] = result, _text(datetime.now(UTC))
         self._write(state)
 
+    def delete(self, annotation: str) -> None:
+        """Delete an annotation, as users may."""
+        state = self._read()
+        state["annotations"] = [each for each in state["annotations"] if each["id"] != annotation]
+        self._write(state)
+
     def _annotate(self, task: str, result: Result, *, seconds: float, unique_id: str, skipped: bool) -> None:
         state = self._read()
         if any(each["unique_id"] == unique_id for each in state["annotations"]):
             return
         uid = next(uid for uid, each in state["tasks"].items() if each["id"] == task)
+        state["numbered"] += 1
         state["annotations"].append(
             {
-                "id": str(len(state["annotations"]) + 1),
+                "id": str(state["numbered"]),
                 "uid": uid,
                 "result": result,
                 "seconds": seconds,
@@ -138,7 +165,7 @@ class FakeBoard:
 
     def _read(self) -> dict[str, Any]:
         if not self._file.exists():
-            return {"tasks": {}, "annotations": []}
+            return {"numbered": 0, "tasks": {}, "annotations": []}
         state: dict[str, Any] = json.loads(self._file.read_text(encoding="utf-8"))
         return state
 

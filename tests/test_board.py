@@ -1,5 +1,6 @@
 """What every board must do, held against the real Label Studio and the fake."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import replace
@@ -12,7 +13,7 @@ import pytest
 
 from connectors import studio_server
 from connectors.invitations import Invitations
-from connectors.label_studio import LabelStudioBoard
+from connectors.label_studio import LabelStudioBoard, Pace
 from loop.answer import Answer, AnswerKind
 from loop.config import TaskConfig
 from loop.errors import BoardDown, BoardRefused
@@ -142,6 +143,53 @@ def test_only_what_changed_since_comes_back(board: Board) -> None:
     assert board.changed("2099-01-01T00:00:00.000000Z") == []
 
 
+def test_a_listing_has_every_task_and_what_was_touched_only_those_with_annotations(board: Board) -> None:
+    placed = board.put([a_task(1), a_task(2)])
+    board.annotate(placed["run/1/1"], result(VerdictKind.ACCEPT), seconds=1.0, unique_id=UNIQUE.format(4))
+    listed = {each.uid: (each.task, len(each.verdicts)) for each in board.listing(board.project())}
+    assert listed == {"run/1/1": (placed["run/1/1"], 1), "run/1/2": (placed["run/1/2"], 0)}
+    assert [each.uid for each in board.touched(board.project(), None)] == ["run/1/1"]
+    assert list(board.touched(board.project(), "2099-01-01T00:00:00.000000Z")) == []
+
+
+def test_a_removed_task_is_gone_and_may_be_put_again(board: Board) -> None:
+    placed = board.put([a_task(1), a_task(2)])
+    board.remove(placed["run/1/1"])
+    assert [each.uid for each in board.listing(board.project())] == ["run/1/2"]
+    board.put([a_task(1), a_task(2)])
+    assert sorted(each.uid for each in board.listing(board.project())) == ["run/1/1", "run/1/2"]
+
+
+def test_a_task_that_somebody_answered_is_not_removed_from_label_studio(open_board: OpenBoard) -> None:
+    board = open_board("keeping")
+    task = board.put([a_task(1)])["run/1/1"]
+    board.annotate(task, result(VerdictKind.ACCEPT), seconds=1.0, unique_id=UNIQUE.format(5))
+    board.remove(task)
+    assert len(board.changed(None)) == 1
+
+
+def test_requests_keep_the_pace() -> None:
+    pace, started = Pace(per_second=50), time.monotonic()
+    for _ in range(6):
+        pace(httpx.Request("GET", "http://127.0.0.1"))
+    assert time.monotonic() - started >= 0.1
+
+
+def test_a_server_that_may_not_call_an_address_is_told_of(open_board: OpenBoard) -> None:
+    with pytest.raises(BoardRefused, match="USE_DEFAULT_BANNED_SUBNETS"):
+        open_board("calling").register("http://192.168.0.1/label-studio", {"X-Secret": "s"})
+
+
+def test_registering_twice_is_registering_once(open_board: OpenBoard, api: httpx.Client) -> None:
+    board = open_board("registering")
+    address = "http://127.0.0.1:9/label-studio"
+    assert board.register(address, {"X-Secret": "old"})
+    assert board.register(address, {"X-Secret": "new"})
+    assert not board.register(address, {"X-Secret": "new"})
+    (known,) = api.get("/api/webhooks/", params={"project": board.project()}).json()
+    assert (known["headers"], known["send_payload"]) == ({"X-Secret": "new"}, False)
+
+
 def test_hostile_text_comes_back_unchanged(board: Board) -> None:
     board.put([a_task(1, steps=[HOSTILE, "x" * 20_000], question=HOSTILE)])
     (task,) = board.open_tasks()
@@ -219,7 +267,7 @@ def test_a_new_version_of_the_page_is_a_new_project_and_old_verdicts_are_read(
     sent_to_review(store, opened, ["a", "b"])
     book, pages = RunReviewBook(store, RUN), [review_page(TASK), Page(review_page(TASK).config, "other guidelines")]
     old, new = (open_board("versions", page=page) for page in pages)
-    desks = [Desk(lambda _, board=board: board, book, lambda *_: Details(), TASK) for board in (old, new)]
+    desks = [Desk(lambda _, board=board: board, book, lambda _: {}, TASK) for board in (old, new)]
     desks[0].push(reviews.pending(store, id_of(opened)))
     judged, waiting = old.open_tasks()
     old.annotate(judged.task, result(VerdictKind.ACCEPT), seconds=1.0, unique_id=UNIQUE.format(20))

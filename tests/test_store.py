@@ -135,6 +135,7 @@ def a_verdict(
     updated_at: str = "2026-01-01T00:00:00.000001Z",
     kind: VerdictKind | None = VerdictKind.ACCEPT,
     seconds: float = 30,
+    reviewer: str = "ann",
 ) -> Verdict:
     return Verdict(
         board="fake",
@@ -142,7 +143,7 @@ def a_verdict(
         annotation=annotation,
         updated_at=updated_at,
         rationale_id=rationale.id,
-        reviewer="ann",
+        reviewer=reviewer,
         kind=kind,
         seconds=seconds,
         raw={"as": "it came"},
@@ -533,7 +534,7 @@ def test_a_verdict_ends_the_wait_and_settles_its_minutes_once(store: Store, purs
     opened, kept = in_review(store, "a", "b")
     reviews.open_tasks(store, RUN, opened.id, wanted(*kept), MINUTE)
     book: ReviewBook = RunReviewBook(store, RUN)
-    book.mark_pushed("uid-a", board="fake", project="1", task="17")
+    book.mark_pushed({"uid-a": "17"}, board="fake", project="1")
     assert [task.task for task in reviews.tasks(store, opened.id)] == ["17", ""]
 
     assert book.keep_verdict(a_verdict(kept[0], seconds=30))
@@ -552,7 +553,7 @@ def test_the_newest_version_of_each_annotation_counts(store: Store, purse: Purse
     later = "2026-01-01T00:00:01.000000Z"
     book.keep_verdict(a_verdict(kept[0], annotation="1", updated_at=later, kind=VerdictKind.REJECT))
     book.keep_verdict(a_verdict(kept[0], annotation="1"))
-    book.keep_verdict(a_verdict(kept[0], annotation="2", kind=VerdictKind.EDIT))
+    book.keep_verdict(a_verdict(kept[0], annotation="2", kind=VerdictKind.EDIT, reviewer="somebody else"))
     found = reviews.verdicts(store, [each.id for each in kept])
     assert {key: [verdict.kind for verdict in rows] for key, rows in found.items()} == {
         kept[0].id: [VerdictKind.REJECT, VerdictKind.EDIT]
@@ -603,10 +604,10 @@ def test_a_task_is_known_by_its_uid(store: Store, purse: Purse) -> None:
     opened, kept = in_review(store, "a")
     reviews.open_tasks(store, RUN, opened.id, wanted(*kept), MINUTE)
     book = RunReviewBook(store, RUN)
-    found = book.reviewed("uid-a")
-    assert found is not None
-    assert (found[0].uid, found[1].id, found[2].key) == ("uid-a", kept[0].id, "a")
-    assert book.reviewed("of another project") is None
+    found = book.reviewed(["uid-a", "of another project"])
+    assert {uid: (task.uid, rationale.id, item.key) for uid, (task, rationale, item) in found.items()} == {
+        "uid-a": ("uid-a", kept[0].id, "a")
+    }
     assert [task.pushed_at for task in everything(store, ReviewTask)] == [None]
 
 

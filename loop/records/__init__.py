@@ -8,6 +8,7 @@ from loop.records.review import (
     ADJUDICATION,
     ROLES,
     SECOND,
+    Listing,
     Reopened,
     ReviewTask,
     Verdict,
@@ -20,6 +21,7 @@ from loop.records.review import (
     counted,
     deciding,
     found_wrong,
+    once,
     own_uid,
     role,
 )
@@ -48,6 +50,7 @@ __all__ = [
     "Flag",
     "Item",
     "Judgement",
+    "Listing",
     "Part",
     "Prediction",
     "Promise",
@@ -75,6 +78,7 @@ __all__ = [
     "counted",
     "deciding",
     "found_wrong",
+    "once",
     "own_uid",
     "role",
 ]

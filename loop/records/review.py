@@ -84,6 +84,24 @@ class Verdict(SQLModel, table=True):
     simulated: bool = False
     raw: dict[str, Any] = Field(sa_type=JSON)
     pulled_at: datetime
+    deleted_at: datetime | None = None
+    """When its annotation was found deleted (or skipped) on the board: it is kept, and no longer counts."""
+
+
+class Listing(SQLModel, table=True):
+    """When a project of a board is to be listed whole again, by our clock; all else goes by the board's clock."""
+
+    board: str = Field(primary_key=True)
+    project: str = Field(primary_key=True)
+    due_at: datetime
+
+
+def once(verdicts: Iterable[Verdict]) -> list[Verdict]:
+    """The newest verdict of each reviewer in each slot: a server that saves one answer twice makes it two."""
+    newest: dict[tuple[int, str], Verdict] = {}
+    for each in sorted(verdicts, key=lambda verdict: (verdict.updated_at, verdict.annotation)):
+        newest[each.slot, each.reviewer or f"annotation {each.board} {each.project} {each.annotation}"] = each
+    return list(newest.values())
 
 
 def board_uid(uid: str, copy: int) -> str:

@@ -17,13 +17,26 @@ def keep(store: Store, decisions: Sequence[Decision]) -> None:
 def append(session: Session, decisions: Sequence[Decision]) -> None:
     """As `keep`, within a transaction."""
     for decision in decisions:
-        last = _newest_of(session, decision.run, decision.item_key)
-        if last is not None and last.round_id == decision.round_id:
+        if _decided_in(session, decision):
             continue
+        last = _newest_of(session, decision.run, decision.item_key)
         if last is not None:
             decision.version, decision.supersedes = last.version + 1, last.id
         session.add(decision)
         session.flush()
+
+
+def revise(store: Store, decisions: Sequence[Decision]) -> int:
+    """Append decisions that take the place of those they name, where these are still in force; how many."""
+    revised = 0
+    with store.writing() as session:
+        for decision in decisions:
+            last = _newest_of(session, decision.run, decision.item_key)
+            if last is not None and last.id == decision.supersedes:
+                decision.version = last.version + 1
+                session.add(decision)
+                revised += 1
+    return revised
 
 
 def newest(store: Store, run: str) -> dict[str, Decision]:
@@ -46,6 +59,14 @@ def decided(store: Store, run: str) -> list[tuple[Item, Rationale, Decision]]:
     wanted = set(ids)
     with store.reading() as session:
         return [(item, rationale, row) for item, rationale, row in session.exec(query) if row.id in wanted]
+
+
+def _decided_in(session: Session, decision: Decision) -> bool:
+    """Whether the decision's round has decided about its item."""
+    query = select(Decision.id).where(
+        Decision.run == decision.run, Decision.item_key == decision.item_key, Decision.round_id == decision.round_id
+    )
+    return session.exec(query).first() is not None
 
 
 def _newest_of(session: Session, run: str, key: str) -> Decision | None:

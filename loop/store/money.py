@@ -1,5 +1,7 @@
 """The ledger in the store: what was reserved, settled and released, and one balance a currency."""
 
+from collections.abc import Sequence
+
 from sqlmodel import Session, col, select
 
 from loop.errors import BudgetSpent
@@ -75,6 +77,19 @@ class Purse:
     def settle_in(self, session: Session, charge_id: int, amount: int, *, assumed: bool = False) -> None:
         """`settle` as part of a larger transaction. A closed charge cannot be settled again."""
         self._close(session, charge_id, ChargeState.SETTLED, amount, assumed=assumed)
+
+    def settle_reviews_in(self, session: Session, spent: Sequence[tuple[Charge, int]]) -> None:
+        """Settle charges of minutes as part of a larger transaction in which nobody else closes them."""
+        for charge, amount in spent:
+            charge.state, charge.settled, charge.closed_at = ChargeState.SETTLED, amount, now()
+            session.add(charge)
+        balance = values(Balance, col(Balance.run) == self._run, col(Balance.currency) == Currency.MINUTES)
+        session.execute(
+            balance.values(
+                reserved=col(Balance.reserved) - sum(charge.reserved for charge, _ in spent),
+                spent=col(Balance.spent) + sum(amount for _, amount in spent),
+            )
+        )
 
     def release(self, charge_id: int) -> None:
         """Give a hold back; nothing was spent."""

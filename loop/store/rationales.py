@@ -24,6 +24,7 @@ from loop.records import (
     VerdictKind,
     changed_step,
     found_wrong,
+    once,
 )
 from loop.store.database import Store
 from loop.store.reviews import WITHDRAWN
@@ -212,8 +213,9 @@ def judged(store: Store, run: str, until: datetime) -> list[Judged]:
     given: defaultdict[int, dict[tuple[str, str, str], Verdict]] = defaultdict(dict)
     with store.reading() as session:
         withdrawn = set(session.exec(WITHDRAWN))
+        there = col(Verdict.deleted_at).is_(None) | (col(Verdict.deleted_at) > until)
         for verdict in session.exec(
-            select(Verdict).where(Verdict.pulled_at <= until).order_by(col(Verdict.updated_at))
+            select(Verdict).where(Verdict.pulled_at <= until, there).order_by(col(Verdict.updated_at))
         ):
             key = (verdict.board, verdict.project, verdict.annotation)
             given[verdict.rationale_id or 0].pop(key, None)
@@ -226,10 +228,10 @@ def judged(store: Store, run: str, until: datetime) -> list[Judged]:
                 risk,
                 asked,
                 wrong,
-                _wrong_steps(rationale, given[rationale.id or 0].values()) if wrong else frozenset(),
+                _wrong_steps(rationale, once(given[rationale.id or 0].values())) if wrong else frozenset(),
             )
             for item, rationale, risk, asked in session.exec(query)
-            if (wrong := found_wrong(given[rationale.id or 0].values())) is not None
+            if (wrong := found_wrong(once(given[rationale.id or 0].values()))) is not None
         ]
 
 

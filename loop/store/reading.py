@@ -24,6 +24,7 @@ from loop.records import (
     Round,
     Score,
     Verdict,
+    once,
 )
 from loop.store.database import Store
 from loop.store.rationales import FIRST, REAL
@@ -99,8 +100,9 @@ def risks_of(store: Store, run: str) -> dict[int, float]:
 
 
 def verdicts_of(store: Store, run: str) -> list[tuple[int, Verdict]]:
-    """The newest version of every annotation of a run that counts, each with the id of its round, oldest first; of
-    planted rationales none.
+    """The verdicts of a run that count, each with the id of its round, oldest first; of planted rationales none.
+
+    Of every annotation the newest version, of every reviewer of a rationale one; those deleted on the board are out.
     """
     newest = select(Verdict.board, Verdict.project, Verdict.annotation, func.max(Verdict.updated_at)).group_by(
         col(Verdict.board), col(Verdict.project), col(Verdict.annotation)
@@ -109,11 +111,18 @@ def verdicts_of(store: Store, run: str) -> list[tuple[int, Verdict]]:
         select(Rationale.round_id, Verdict)
         .join(Rationale, col(Rationale.id) == Verdict.rationale_id)
         .join(Round, col(Round.id) == Rationale.round_id)
-        .where(Round.run == run, VERSION.in_(newest), VERSION.not_in(WITHDRAWN), REAL)
+        .where(
+            Round.run == run, VERSION.in_(newest), VERSION.not_in(WITHDRAWN), col(Verdict.deleted_at).is_(None), REAL
+        )
         .order_by(col(Verdict.updated_at), col(Verdict.annotation))
     )
     with store.reading() as session:
-        return [(round_id, verdict) for round_id, verdict in session.exec(query)]
+        rows = [(round_id, verdict) for round_id, verdict in session.exec(query)]
+    by_rationale: defaultdict[int | None, list[Verdict]] = defaultdict(list)
+    for _, verdict in rows:
+        by_rationale[verdict.rationale_id].append(verdict)
+    counting = {id(verdict) for given in by_rationale.values() for verdict in once(given)}
+    return [(round_id, verdict) for round_id, verdict in rows if id(verdict) in counting]
 
 
 def reviewers_of(store: Store, run: str) -> list[str]:

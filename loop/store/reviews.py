@@ -2,8 +2,10 @@
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TypeVar
 
 from sqlalchemy import tuple_
 from sqlmodel import Session, col, func, select
@@ -11,26 +13,35 @@ from sqlmodel import Session, col, func, select
 from loop.errors import BudgetSpent
 from loop.ledger import MICRO
 from loop.records import (
+    Balance,
     Charge,
     ChargeState,
     Currency,
     Item,
+    Listing,
     Rationale,
     ReviewTask,
     Round,
     Verdict,
     WithdrawnVerdict,
     counted,
+    once,
     own_uid,
 )
-from loop.store.database import Store, now
+from loop.store.database import Store, now, values
 from loop.store.money import Purse
 
+Name = TypeVar("Name", int, str)
+MANY = 500
+"""Names in one IN list."""
+LATE = timedelta(minutes=10)
+"""A request that was given up may still be carried out so much later."""
 VERSION = tuple_(col(Verdict.board), col(Verdict.project), col(Verdict.annotation), col(Verdict.updated_at))
 WITHDRAWN = select(
     WithdrawnVerdict.board, WithdrawnVerdict.project, WithdrawnVerdict.annotation, WithdrawnVerdict.updated_at
 )
 """The versions of verdicts that a recall withdrew. Older ones do not take the place of a newest that is among them."""
+STANDS = col(Verdict.deleted_at).is_(None)
 
 
 @dataclass(frozen=True)
@@ -102,9 +113,9 @@ def pending(store: Store, round_id: int) -> list[tuple[ReviewTask, Rationale, It
 
 
 def readable(store: Store, round_id: int) -> dict[int, list[Verdict]]:
-    """The newest readable version of each annotation on what a round sent to review, by rationale; none withdrawn."""
+    """The newest readable verdicts on what a round sent to review, by rationale; none deleted, none withdrawn."""
     sent = select(ReviewTask.rationale_id).where(ReviewTask.round_id == round_id)
-    query = select(Verdict).where(col(Verdict.rationale_id).in_(sent), col(Verdict.kind).is_not(None))
+    query = select(Verdict).where(col(Verdict.rationale_id).in_(sent), col(Verdict.kind).is_not(None), STANDS)
     newest: defaultdict[int, dict[tuple[str, str, str], Verdict]] = defaultdict(dict)
     with store.reading() as session:
         withdrawn = set(session.exec(WITHDRAWN))
@@ -113,23 +124,44 @@ def readable(store: Store, round_id: int) -> dict[int, list[Verdict]]:
             newest[verdict.rationale_id or 0].pop(key, None)
             if (*key, verdict.updated_at) not in withdrawn:
                 newest[verdict.rationale_id or 0][key] = verdict
-    return {number: list(given.values()) for number, given in newest.items()}
+    return {number: once(given.values()) for number, given in newest.items()}
 
 
 def verdicts(store: Store, rationale_ids: Sequence[int]) -> dict[int, list[Verdict]]:
-    """The newest version of each annotation that counts, by rationale."""
+    """The newest version of each annotation that counts, one of each reviewer in each slot, by rationale.
+
+    Those that were deleted on the board or withdrawn do not count.
+    """
     newest = select(Verdict.board, Verdict.project, Verdict.annotation, func.max(Verdict.updated_at)).group_by(
         col(Verdict.board), col(Verdict.project), col(Verdict.annotation)
     )
     query = select(Verdict).where(
-        col(Verdict.rationale_id).in_(rationale_ids), VERSION.in_(newest), VERSION.not_in(WITHDRAWN)
+        col(Verdict.rationale_id).in_(rationale_ids), VERSION.in_(newest), VERSION.not_in(WITHDRAWN), STANDS
     )
     found: defaultdict[int, list[Verdict]] = defaultdict(list)
     with store.reading() as session:
         for verdict in session.exec(query.order_by(col(Verdict.annotation))):
             assert verdict.rationale_id is not None
             found[verdict.rationale_id].append(verdict)
-    return dict(found)
+    return {number: sorted(once(given), key=lambda each: each.annotation) for number, given in found.items()}
+
+
+def ever_judged(store: Store, run: str) -> set[int]:
+    """The rationales of a run that somebody ever judged, whether the verdict still stands or not."""
+    query = (
+        select(Verdict.rationale_id)
+        .join(ReviewTask, col(ReviewTask.rationale_id) == Verdict.rationale_id)
+        .join(Round, col(Round.id) == ReviewTask.round_id)
+        .where(Round.run == run, col(Verdict.kind).is_not(None))
+    )
+    with store.reading() as session:
+        return {number for number in session.exec(query.distinct()) if number is not None}
+
+
+def pulled(store: Store) -> int:
+    """How many versions of verdicts are stored: whether another process pulled some."""
+    with store.reading() as session:
+        return session.exec(select(func.count()).select_from(Verdict)).one()
 
 
 def versions(store: Store, run: str) -> list[Verdict]:
@@ -162,12 +194,43 @@ class RunReviewBook:
         self._run = run
         self._purse = Purse(store, run)
 
-    def mark_pushed(self, uid: str, *, board: str, project: str, task: str) -> None:
-        """Note under which ids a task stands on the board."""
+    def mark_pushed(self, placed: Mapping[str, str], *, board: str, project: str) -> None:
+        """Note under which ids tasks stand on the board, by uid."""
         with self._store.writing() as session:
-            row = session.exec(select(ReviewTask).where(ReviewTask.uid == uid)).one()
-            row.board, row.project, row.task, row.pushed_at = board, project, task, now()
-            session.add(row)
+            for uids in _pieces(placed):
+                for row in session.exec(select(ReviewTask).where(col(ReviewTask.uid).in_(uids))):
+                    row.board, row.project, row.task, row.pushed_at = board, project, placed[row.uid], now()
+                    session.add(row)
+
+    def placed(self, board: str, project: str) -> set[str]:
+        """The uids of the run's tasks that stand in a project as far as is known."""
+        query = select(ReviewTask.uid).join(Round, col(Round.id) == ReviewTask.round_id)
+        query = query.where(Round.run == self._run, ReviewTask.board == board, ReviewTask.project == project)
+        with self._store.reading() as session:
+            return set(session.exec(query))
+
+    def mark_gone(self, uids: Collection[str]) -> None:
+        """Note that tasks no longer stand on the board: those without a verdict are to be pushed again."""
+        nowhere = {"board": "", "project": "", "task": "", "pushed_at": None}
+        with self._store.writing() as session:
+            for some in _pieces(uids):
+                session.execute(values(ReviewTask, col(ReviewTask.uid).in_(some)).values(**nowhere))
+
+    def listing_due(self, board: str, project: str) -> bool:
+        """Whether the project is to be listed whole; one that never was is."""
+        query = select(Listing).where(Listing.board == board, Listing.project == project, Listing.due_at > now())
+        with self._store.reading() as session:
+            return session.exec(query).first() is None
+
+    def mark_listed(self, board: str, project: str, *, again: datetime) -> None:
+        """Note that the project was listed whole, and when it is to be the next time."""
+        with self._store.writing() as session:
+            session.merge(Listing(board=board, project=project, due_at=again))
+
+    def doubt(self, board: str, project: str) -> None:
+        """Have the project listed whole once a request that was given up would have been carried out."""
+        if not self.listing_due(board, project):
+            self.mark_listed(board, project, again=now() + LATE)
 
     def watermark(self, board: str, project: str) -> str | None:
         """The newest `updated_at` stored for this project."""
@@ -175,17 +238,19 @@ class RunReviewBook:
             query = select(func.max(Verdict.updated_at)).where(Verdict.board == board, Verdict.project == project)
             return session.exec(query).one()
 
-    def reviewed(self, uid: str) -> tuple[ReviewTask, Rationale, Item] | None:
-        """The task of a uid with its rationale and item, whichever of its copies on the board is meant."""
+    def reviewed(self, uids: Collection[str]) -> dict[str, tuple[ReviewTask, Rationale, Item]]:
+        """The tasks of those uids that are ours, with rationale and item, by their own uid, whichever copy is meant."""
+        found: dict[str, tuple[ReviewTask, Rationale, Item]] = {}
         query = (
             select(ReviewTask, Rationale, Item)
             .join(Rationale, col(Rationale.id) == ReviewTask.rationale_id)
             .join(Item, col(Item.key) == Rationale.item_key)
-            .where(ReviewTask.uid == own_uid(uid))
         )
         with self._store.reading() as session:
-            found = session.exec(query).first()
-        return None if found is None else (found[0], found[1], found[2])
+            for some in _pieces({own_uid(uid) for uid in uids}):
+                for task, rationale, item in session.exec(query.where(col(ReviewTask.uid).in_(some))):
+                    found[task.uid] = (task, rationale, item)
+        return found
 
     def queue(self, round_id: int) -> list[tuple[ReviewTask, Rationale]]:
         """All tasks of a round with their rationales, judged or not."""
@@ -195,15 +260,18 @@ class RunReviewBook:
             return [(task, rationale) for task, rationale in session.exec(query.order_by(col(ReviewTask.uid)))]
 
     def given(self, round_id: int) -> dict[int, list[Verdict]]:
-        """Every readable verdict on the rationales of a round, by rationale; each annotation once."""
+        """Every readable verdict on the rationales of a round, by rationale."""
         return readable(self._store, round_id)
 
-    def keep_queued(self, task: ReviewTask) -> None:
-        """Store whose a task is, since when, and its place in the queue."""
+    def keep_queued(self, tasks: Sequence[ReviewTask]) -> None:
+        """Store whose each task is, since when, and its place in the queue."""
+        wanted = {task.uid: task for task in tasks}
         with self._store.writing() as session:
-            row = session.exec(select(ReviewTask).where(ReviewTask.uid == task.uid)).one()
-            row.assignee, row.assigned_at, row.place = task.assignee, task.assigned_at, task.place
-            session.add(row)
+            for uids in _pieces(wanted):
+                for row in session.exec(select(ReviewTask).where(col(ReviewTask.uid).in_(uids))):
+                    task = wanted[row.uid]
+                    row.assignee, row.assigned_at, row.place = task.assignee, task.assigned_at, task.place
+                    session.add(row)
 
     def slots(self) -> list[int]:
         """The slots in which the run ever opened a task."""
@@ -213,17 +281,71 @@ class RunReviewBook:
 
     def keep_verdict(self, verdict: Verdict) -> bool:
         """Store a verdict and settle its task's minutes; False where this version is stored already."""
-        key = (verdict.board, verdict.project, verdict.annotation, verdict.updated_at)
-        with self._store.writing() as session:
-            if session.get(Verdict, key) is not None:
-                return False
-            session.add(verdict)
-            self._settle(session, verdict)
-        return True
+        return self.keep_verdicts([verdict]) == 1
 
-    def _settle(self, session: Session, verdict: Verdict) -> None:
-        """Settle the minutes of the task with its first verdict; later versions change nothing."""
-        task = session.get(ReviewTask, (verdict.rationale_id, verdict.slot)) if verdict.rationale_id else None
-        charge = None if task is None or task.charge_id is None else session.get(Charge, task.charge_id)
-        if charge is not None and charge.id is not None and charge.state is ChargeState.RESERVED:
-            self._purse.settle_in(session, charge.id, round(max(0.0, verdict.seconds) / 60 * MICRO))
+    def keep_verdicts(self, verdicts: Sequence[Verdict]) -> int:
+        """Store verdicts and settle their tasks' minutes in one transaction; how many were new versions."""
+        with self._store.writing() as session:
+            session.get(Balance, (self._run, Currency.MINUTES), with_for_update=True)  # one pull writes at a time
+            stored = _stored(session, verdicts)
+            new = {key: each for each in verdicts if (key := _version(each)) not in stored}
+            session.add_all(new.values())
+            self._settle(session, new.values())
+        return len(new)
+
+    def mark_deleted(
+        self, board: str, project: str, standing: Mapping[str, Collection[str]], *, before: datetime
+    ) -> int:
+        """Note which annotations are gone from tasks that stand there, and which are back; how many changed.
+
+        `standing` are the annotations by the task's uid. What was pulled later than `before` is newer than that.
+        """
+        query = (
+            select(ReviewTask.uid, Verdict.annotation, Verdict.deleted_at)
+            .join(
+                Verdict, (col(Verdict.rationale_id) == ReviewTask.rationale_id) & (col(Verdict.slot) == ReviewTask.slot)
+            )
+            .where(Verdict.board == board, Verdict.project == project, Verdict.pulled_at < before)
+        )
+        with self._store.writing() as session:
+            known = [row for row in session.exec(query) if row[0] in standing]
+            gone = {each for uid, each, deleted in known if deleted is None and each not in standing[uid]}
+            back = {each for uid, each, deleted in known if deleted is not None and each in standing[uid]}
+            for changed, at in ((gone, now()), (back, None)):
+                for some in _pieces(changed):
+                    which = (Verdict.board == board, Verdict.project == project, col(Verdict.annotation).in_(some))
+                    session.execute(values(Verdict, *which).values(deleted_at=at))
+        return len(gone | back)
+
+    def _settle(self, session: Session, verdicts: Iterable[Verdict]) -> None:
+        """Settle the minutes of each task with its first verdict; later ones change nothing."""
+        first: dict[tuple[int, int], Verdict] = {}
+        for each in verdicts:
+            if each.rationale_id is not None:
+                first.setdefault((each.rationale_id, each.slot), each)
+        query = select(ReviewTask, Charge).join(Charge, col(Charge.id) == ReviewTask.charge_id)
+        spent: list[tuple[Charge, int]] = []
+        for some in _pieces({number for number, _ in first}):
+            open_tasks = query.where(col(ReviewTask.rationale_id).in_(some), Charge.state == ChargeState.RESERVED)
+            for task, charge in session.exec(open_tasks):
+                said = first.get((task.rationale_id, task.slot))
+                if said is not None:
+                    spent.append((charge, round(max(0.0, said.seconds) / 60 * MICRO)))
+        self._purse.settle_reviews_in(session, spent)
+
+
+def _version(verdict: Verdict) -> tuple[str, str, str, str]:
+    return verdict.board, verdict.project, verdict.annotation, verdict.updated_at
+
+
+def _stored(session: Session, verdicts: Sequence[Verdict]) -> set[tuple[str, str, str, str]]:
+    """The versions of these annotations that are stored."""
+    query = select(Verdict.board, Verdict.project, Verdict.annotation, Verdict.updated_at)
+    pieces = _pieces({each.annotation for each in verdicts})
+    return {row for some in pieces for row in session.exec(query.where(col(Verdict.annotation).in_(some)))}
+
+
+def _pieces(names: Iterable[Name]) -> list[list[Name]]:
+    """Names or ids in pieces that fit into one IN list."""
+    wanted = sorted(names)
+    return [wanted[start : start + MANY] for start in range(0, len(wanted), MANY)]

@@ -1,0 +1,34 @@
+"""Takes verdicts from the board into the store, and lets decisions follow them."""
+
+from dataclasses import dataclass
+
+from connectors.wiring import Project
+from loop.errors import AlreadyWorking
+from loop.stages.revise import revise
+from loop.store import claims
+
+LEASE_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Pulled:
+    """How many verdicts came, changed or were deleted, and how many decisions changed; None: left to a live run."""
+
+    verdicts: int
+    revised: int | None
+
+    def __str__(self) -> str:
+        revised = f"; {self.revised} earlier decisions follow them" if self.revised else ""
+        left = "; the run that is at work decides about them" if self.revised is None and self.verdicts else ""
+        return f"{self.verdicts} new, changed or deleted verdicts{revised}{left}"
+
+
+def pull(project: Project, *, whole: bool = False) -> Pulled:
+    """Pull once. Decisions belong to whoever holds the run, so a run that is at work is left to make them."""
+    store, run = project.store, project.config.run.name
+    verdicts = project.desk().pull(whole=whole)
+    try:
+        with claims.holding(store, run, "run", run, lease_seconds=LEASE_SECONDS):
+            return Pulled(verdicts, revise(store, run, project.config))
+    except AlreadyWorking:
+        return Pulled(verdicts, None)

@@ -196,8 +196,9 @@ class Project:
         """The reviewers' desk on the board."""
         book = reviews.RunReviewBook(self.store, self.config.run.name)
         review = self.config.review
-        worth = partial(review_worth, self.store, self.config.run.name, review.minutes_per_review)
-        queue = Queue(worth, review.reviewers, timedelta(hours=review.claim_hours))
+        queue = Queue(
+            partial(review_worth, self.store, self.config), review.reviewers, timedelta(hours=review.claim_hours)
+        )
         return Desk(self.board, book, self._details, self.config.task, queue)
 
     def _details(self, rationale: Rationale, item: Item) -> Details:

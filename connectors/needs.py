@@ -5,17 +5,27 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from loop.checks.risk import Reviewed, RiskModel, fit
+from loop.config import Config
+from loop.ledger import MICRO
 from loop.records import Author, DecisionKind, Rationale
 from loop.store import decisions, items, rationales, reading, rounds
 from loop.store.database import Store
 from review.triage import Need, pace, worth
 
 
-def review_worth(store: Store, run: str, fallback: float, rows: Sequence[Rationale]) -> dict[int, float]:
-    """What a minute of review is worth for each rationale, by its id; `fallback` is minutes of a review before any."""
-    minutes = pace(_past(store, run), fallback)
+def review_worth(store: Store, config: Config, rows: Sequence[Rationale]) -> dict[int, float]:
+    """What a minute of review is worth for each rationale, by its id."""
+    run = config.run.name
+    minutes = pace(_past(store, run), config.review.minutes_per_review)
+    saved = _saved(store, run, config.budget.usd_per_review_hour)
     found = {each.id or 0: need for each, need in zip(rows, _needs(store, run, rows), strict=True)}
-    return {number: worth(need, minutes(need.length)) for number, need in found.items()}
+    return {number: worth(need, minutes(need.length), saved) for number, need in found.items()}
+
+
+def _saved(store: Store, run: str, usd_per_hour: float | None) -> float:
+    """Minutes of review that cost as much as asking about an item again did on average."""
+    paid = [*reading.spent_by_query(store, run).values()]
+    return 0.0 if usd_per_hour is None or not paid else sum(paid) / len(paid) / MICRO / usd_per_hour * 60
 
 
 def _needs(store: Store, run: str, rows: Sequence[Rationale]) -> list[Need]:

@@ -115,7 +115,9 @@ def _minutes(store: Store, config: Config, batch: int) -> Estimate:
     risky = sum(risk >= threshold for risk in risks)
     share = chance.beta(risky + 0.5, len(risks) - risky + 0.5, DRAWS) if risks else chance.random(DRAWS)
     audits = chance.binomial(batch, review.audit_share, DRAWS)
-    reviews = audits + chance.binomial(audits, review.certify_share) + chance.binomial(batch - audits, share)
+    certifying, risky_ones = chance.binomial(audits, review.certify_share), chance.binomial(batch - audits, share)
+    seconds_too = chance.binomial(audits - certifying + risky_ones, review.second_share)
+    reviews = audits + certifying + risky_ones + seconds_too
     each = np.array(seconds or [60 * review.minutes_per_review]) / 60
     source = (
         f"from {len(risks)} risks and {len(seconds)} verdicts" if risks else "any share may be risky; see `--pilot`"

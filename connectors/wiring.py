@@ -211,7 +211,7 @@ class Project:
         """The reviewers' desk on the board."""
         book = reviews.RunReviewBook(self.store, self.config.run.name)
         review = self.config.review
-        worth = partial(review_worth, self.store, self.config.run.name, review.minutes_per_review)
+        worth = partial(review_worth, self.store, self.config)
         queue = Queue(worth, review.reviewers, timedelta(hours=review.claim_hours))
         return Desk(self.board, book, self._details, self.config.task, queue, listing_hours=review.full_listing_hours)
 

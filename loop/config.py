@@ -241,6 +241,9 @@ class BudgetConfig(Table):
     """Hard limit on the teacher and the judge together, in US dollars."""
     minutes: float = Field(default=60.0, ge=0)
     """Limit on reviewers' minutes; it bounds what is sent to them."""
+    usd_per_review_hour: float | None = Field(default=None, gt=0)
+    """What an hour of review costs in US dollars, where both are weighed against each other: which items are asked, and
+    what a correction saves. Without it, equal shares of both budgets weigh the same."""
 
 
 CheckName = Literal[

@@ -21,7 +21,7 @@ BELIEVED = 10
 OUTLIER = 10.0
 """So many times the median is the longest review that is believed; more is a page left open."""
 SHORTEST = 0.2
-"""No rationale is expected to take less than this part of the mean."""
+"""No rationale is expected to take less than this part of the mean, and no saving makes a review cheaper than that."""
 STEP = 1.2
 """What differs in worth by less than this factor shares a place, so that places rest while verdicts come in."""
 SURE = 0.5
@@ -59,10 +59,14 @@ def pace(past: Sequence[tuple[int, float]], fallback: float) -> Callable[[int], 
     return lambda length: max(SHORTEST * float(level), float(level + slope * (length / mean - 1)))
 
 
-def worth(need: Need, minutes: float) -> float:
-    """What a minute of its review is worth, in examples of an item of which the student knows nothing."""
+def worth(need: Need, minutes: float, saved: float = 0.0) -> float:
+    """What a minute of its review is worth, in examples of an item of which the student knows nothing.
+
+    `saved` is what a correction saves, since the teacher is not asked again, in minutes at the price of an hour.
+    """
     teaches = need.correctable * (SURE + (1 - SURE) * need.doubt)
-    return need.risk * teaches / minutes
+    spent = max(SHORTEST * minutes, minutes - need.risk * need.correctable * saved)
+    return need.risk * teaches / spent
 
 
 def places(worths: Mapping[str, float], by_chance: Mapping[str, str]) -> dict[str, float]:
@@ -70,7 +74,10 @@ def places(worths: Mapping[str, float], by_chance: Mapping[str, str]) -> dict[st
 
     `by_chance` has those that stand at a place drawn by their seed from the places of the others.
     """
-    found = {uid: 1 / (1 + _step(value)) for uid, value in worths.items() if uid not in by_chance}
+    ranked = {uid: value for uid, value in worths.items() if uid not in by_chance}
+    logs = [math.log(value) for value in ranked.values() if value > 0]
+    typical = sum(logs) / len(logs) if logs else 0.0
+    found = {uid: 1 / (1 + _step(value, typical)) for uid, value in ranked.items()}
     taken = sorted(found.values())
     for uid, seed in by_chance.items():
         drawn = random.Random(f"place/{seed}").random()
@@ -78,5 +85,6 @@ def places(worths: Mapping[str, float], by_chance: Mapping[str, str]) -> dict[st
     return found
 
 
-def _step(value: float) -> float:
-    return 0.0 if value <= 0 else float(STEP ** round(math.log(value, STEP)))
+def _step(value: float, typical: float) -> float:
+    """How many times the typical worth a worth is, in steps, so that what moves all alike moves nobody."""
+    return 0.0 if value <= 0 else float(STEP ** round((math.log(value) - typical) / math.log(STEP)))

@@ -15,13 +15,13 @@ from connectors import studio_server
 from connectors.invitations import Invitations
 from connectors.label_studio import LabelStudioBoard, Pace
 from loop.answer import Answer, AnswerKind
-from loop.config import TaskConfig
+from loop.config import ReviewerConfig, TaskConfig
 from loop.errors import BoardDown, BoardRefused
 from loop.records import Author, Flag, Item, Rationale, ReviewTask, Split, VerdictKind
-from loop.store import items, reviews
+from loop.store import items, rationales, reviews
 from loop.store.reviews import RunReviewBook
 from review.board import Board, BoardTask, RawVerdict
-from review.desk import Desk
+from review.desk import Desk, Queue
 from review.fake_board import FakeBoard
 from review.page import Page, review_page
 from review.simulated import SimulatedReviewer, Truth
@@ -373,3 +373,27 @@ def test_an_invited_person_logs_in_and_finds_what_is_theirs_on_label_studio(
         ann.post(f"/api/tasks/{handed['id']}/annotations/", json=given, headers=headers)
     (raw,) = board.changed(None)
     assert raw.reviewer == board.people()["ann@example.org"]
+
+
+def test_what_one_person_judged_twice_is_put_on_the_board_anew(board: Board, tmp_path: Path) -> None:
+    store = a_store(tmp_path)
+    items.add(store, [builders.an_item("a")])
+    opened = queried(store, a_round(store), ["a"])
+    a_reply(store, opened, "a", steps=["1 + 1 = 2"], answer=2)
+    (rationale,) = rationales.of_round(store, id_of(opened))
+    uids = {0: f"{RUN}/1/a", 1: f"{RUN}/1/a/2"}
+    wanted = [reviews.Wanted(rationale, "risk", uid, slot) for slot, uid in uids.items()]
+    reviews.open_tasks(store, RUN, id_of(opened), wanted, 1_500_000)
+    queue = Queue(reviewers=(ReviewerConfig(name="ann@example.org"), ReviewerConfig(name="bob@example.org")))
+    desk = Desk(lambda _: board, RunReviewBook(store, RUN), lambda *_: Details(), TASK, queue)
+    desk.push(reviews.pending(store, id_of(opened)))
+    assert {each.data["reviewer"] for each in board.open_tasks()} == {"ann@example.org", "bob@example.org"}
+    for number, task in enumerate(board.open_tasks()):
+        board.annotate(task.task, result(VerdictKind.ACCEPT), seconds=1.0, unique_id=UNIQUE.format(30 + number))
+    assert desk.pull() == 2
+    (waiting,) = reviews.pending(store, id_of(opened))
+    assert waiting[0].slot == 1
+    desk.push([waiting])
+    desk.push(reviews.pending(store, id_of(opened)))
+    assert [each.uid for each in board.open_tasks()] == [f"1~{uids[1]}"]
+    assert desk.pull() == 0

@@ -37,3 +37,8 @@ def test_of_two_items_alike_the_cheaper_comes_first(name: str) -> None:
         2, divergence=np.array([0.5, 0.5]), probabilities=np.array([[0.6, 0.4]] * 2), cost=np.array([2.0, 1.0])
     )
     assert ACQUISITIONS[name][0](found, 2, np.random.default_rng(0)).tolist() == [1, 0]
+
+
+def test_where_an_hour_of_review_has_a_price_the_budgets_do_not_weigh() -> None:
+    budget = BudgetConfig(usd=1.0, minutes=1000.0, usd_per_review_hour=60.0)
+    assert relative_costs([1.0, 0.0], [0.0, 3.0], budget).tolist() == [0.5, 1.5]

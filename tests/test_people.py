@@ -274,6 +274,14 @@ def test_what_is_worth_most_is_shown_first_and_places_follow_the_worth(tmp_path:
     assert shown() == [*"adcb"]
 
 
+def test_where_the_minutes_do_not_reach_audits_are_sent_first_and_then_what_is_worth_most(tmp_path: Path) -> None:
+    review = Review(tmp_path, audits=["b"], minutes_per_review=30.0)  # of 60 minutes
+    key_of = {each.id: each.item_key for each in rationales.of_round(review.store, id_of(review.round))}
+    review.worth = {"worth": lambda rows: {each.id: "abcd".index(key_of[each.id]) / 10 for each in rows}}
+    review.goes_on()
+    assert sorted(review.tasks(0)) == ["b", "d"]
+
+
 def test_audits_stand_among_the_others_and_not_at_their_own_worth(tmp_path: Path) -> None:
     keys = [f"k{n}" for n in range(40)]
     review = Review(tmp_path, keys, audits=keys[:20])

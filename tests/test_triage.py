@@ -57,6 +57,7 @@ def test_what_is_worth_most_comes_first_and_what_is_nearly_alike_shares_a_place(
 def test_places_rest_while_the_worth_hardly_moves() -> None:
     before = places({"a": 0.50, "b": 0.10}, {})
     assert places({"a": 0.51, "b": 0.101}, {}) == before
+    assert places({"a": 0.25, "b": 0.05}, {}) == before
 
 
 def test_the_place_of_an_audit_tells_nothing_of_it() -> None:
@@ -76,3 +77,9 @@ def test_audits_alone_stand_in_an_order_by_chance_that_stays() -> None:
     found = places(worths, drawn)
     assert len(set(found.values())) == 10
     assert found == places(dict(reversed(worths.items())), drawn)
+
+
+def test_what_a_correction_saves_counts_for_the_rationales_that_are_likely_corrected() -> None:
+    assert worth(a_need(), 1.0, saved=1.0) == pytest.approx(worth(a_need(), 1.0) / 0.75)
+    assert worth(a_need(risk=0.0), 1.0, saved=100.0) == 0
+    assert worth(a_need(), 1.0, saved=1e9) == pytest.approx(5 * worth(a_need(), 1.0))

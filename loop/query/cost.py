@@ -25,9 +25,13 @@ def review_chances(items: Sequence[Item], past: Iterable[tuple[str, bool]], audi
 def relative_costs(usd: Sequence[float], minutes: Sequence[float], budget: BudgetConfig) -> NDArray[np.float64]:
     """The share of both budgets that each of n items uses up, divided by the mean over items; (n,).
 
-    A budget of nothing buys nothing, so it is left out.
+    Where the config prices an hour of review, the share is that of all dollars. A budget of nothing buys nothing, so it
+    is left out.
     """
     shares = np.zeros(len(usd))
+    if budget.usd_per_review_hour is not None:
+        shares += np.asarray(usd) + np.asarray(minutes) / 60 * budget.usd_per_review_hour
+        return shares / shares.mean() if shares.any() else np.ones(len(usd))
     for used, limit in ((usd, budget.usd), (minutes, budget.minutes)):
         if limit > 0:
             shares += np.asarray(used, dtype=np.float64) / limit

@@ -106,7 +106,7 @@ def _trained_in(
         if checkpoint is None:
             continue
         made = checkpoint.model_dump(mode="json")["created_at"]
-        past = [row for row in decided if row["decided_at"] <= made]
+        past = [row for row in decided if row["round"] <= each.number and row["decided_at"] <= made]
         taught = past and past[-1]["kind"] in (DecisionKind.GOLD.value, DecisionKind.SILVER.value)
         if taught or split is Split.SEED:
             found.append({"round": each.number, "checkpoint": checkpoint.folder})

@@ -34,7 +34,7 @@ from tests.builders import RUN, a_reply, a_round, a_store, an_item, id_of, queri
 from tests.faulty_proxy import Fault, FaultyProxy, standing_before
 from tests.test_board import TASK
 
-MANY = 5
+MANY = 4
 ACCEPT = result(VerdictKind.ACCEPT)
 
 
@@ -163,6 +163,7 @@ def test_what_was_refused_is_sent_once_more_and_stands_once(campaign: OpenCampai
     assert here.stands_once(MANY)
 
 
+@pytest.mark.slow
 def test_an_import_that_is_carried_out_late_leaves_one_of_each(campaign: OpenCampaign, proxy: FaultyProxy) -> None:
     here = campaign(proxy.address, timeout=1.5)
     proxy.faults.append(Fault("late", "/import", seconds=4))
@@ -238,13 +239,13 @@ class Echo:
 def test_answers_that_come_twice_and_out_of_order_count_once(campaign: OpenCampaign) -> None:
     here = campaign()
     here.push()
-    for copies in here.tasks().values():
+    for copies in list(here.tasks().values())[:3]:
         changed = here.answer(copies[0])
         here.api.patch(f"/api/annotations/{changed}/", json={"result": result(VerdictKind.REJECT)})
     desk = Desk(lambda _: Echo(here.board), RunReviewBook(here.store, RUN), lambda _: {}, TASK)
-    assert desk.pull() == MANY
+    assert desk.pull() == 3
     assert desk.pull() == 0
-    assert (here.counted(), here.waiting()) == (MANY, 0)
+    assert (here.counted(), here.waiting()) == (3, MANY - 3)
 
 
 def test_two_answers_by_one_person_are_one_verdict_the_later(campaign: OpenCampaign) -> None:
@@ -265,10 +266,10 @@ def test_tasks_that_a_user_deletes_stand_there_again_unless_they_were_judged(cam
     tasks = here.tasks()
     here.answer(tasks["main/1/q0"][0])
     here.desk.pull()
-    for key in range(4):
+    for key in range(3):
         assert here.api.delete(f"/api/tasks/{tasks[f'main/1/q{key}'][0]}/").status_code == 204
     here.push()
-    assert len(here.tasks()) == MANY - 4
+    assert len(here.tasks()) == MANY - 3
     here.desk.pull(whole=True)
     here.push()
     assert set(tasks) - set(here.tasks()) == {"main/1/q0"}

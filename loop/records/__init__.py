@@ -16,10 +16,21 @@ from loop.records.review import (
 )
 from loop.records.round import Claim, ConfigRow, Query, Round, Score, Stage
 from loop.records.student import Arm, Checkpoint, Prediction, Shadow
-from loop.records.teacher import Judgement, Prompt, Reply, StepVerdict
+from loop.records.teacher import (
+    AGAIN,
+    ConfidenceFit,
+    DemonstrationSet,
+    Judgement,
+    Prompt,
+    Reply,
+    StepVerdict,
+    Trial,
+    TrialKind,
+)
 
 __all__ = [
     "ADJUDICATION",
+    "AGAIN",
     "CONTROL",
     "SECOND",
     "Arm",
@@ -30,10 +41,12 @@ __all__ = [
     "ChargeState",
     "Checkpoint",
     "Claim",
+    "ConfidenceFit",
     "ConfigRow",
     "Currency",
     "Decision",
     "DecisionKind",
+    "DemonstrationSet",
     "Flag",
     "Item",
     "Judgement",
@@ -53,6 +66,8 @@ __all__ = [
     "Split",
     "Stage",
     "StepVerdict",
+    "Trial",
+    "TrialKind",
     "Verdict",
     "VerdictKind",
     "audited_wrong",

@@ -70,7 +70,8 @@ def grouped(
         return [sorted(worked, key=lambda each: each.item.key)] if worked and k else []
     from sklearn.cluster import KMeans  # noqa: PLC0415 - a second, and not for every command
 
-    number = min(MOST_GROUPS, max(1, len(worked) // (SHARE * k)))
+    different = len(np.unique(vectors.round(6), axis=0))
+    number = min(MOST_GROUPS, different, max(1, len(worked) // (SHARE * k)))
     centres = KMeans(number, n_init=4, random_state=seed).fit(vectors).cluster_centers_
     found = []
     for centre in centres:

@@ -163,7 +163,7 @@ def test_a_killed_run_goes_on_with_the_same_decisions(stage: str, finished: Path
     assert set(asked.values()) == {1}
     settled = "currency='USD' and state='SETTLED' and not assumed"
     paid = rows(config, f"select purpose, count(*) from charge where {settled} group by purpose")
-    assert len(paid) == 12
+    assert len([purpose for purpose, _ in paid if str(purpose).startswith("ask/")]) == 12
     assert all(count == 1 for _, count in paid)
     assert rows(config, "select reserved from balance where currency='USD'") == [(0,)]
 

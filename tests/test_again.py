@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from connectors.history import history
+from connectors.history import history, history_text
 from connectors.openai_teacher import OpenAITeacher
 from connectors.recorded_teacher import Fault, RecordedTeacher, Recording, running
 from loop.answer import Answer, AnswerKind
@@ -249,6 +249,10 @@ def test_an_unsure_reply_is_asked_for_once_more_with_more_demonstrations(tmp_pat
     assert (row.stated, row.other, row.confidence, row.calibrated) == ("2", "1", 0.9, None)
     past = history(store, RUN, "new")
     assert [each["sample"] for each in past["replies"]] == [0, AGAIN]
+    told = "\n".join(part.plain for part in history_text(past).renderables)
+    assert "sample 0: m, 1 demonstrations, 1 + 1 tokens, $0.000010, readable, 40% sure (stated)" in told
+    assert "asked again: m, 2 demonstrations" in told
+    assert "answer: 2 (90% sure, not calibrated yet; asked twice, the other reply says 1)" in told
     assert sum(each["charge"]["settled"] for each in past["replies"]) == pytest.approx(20e-6)
     store.close()
 

@@ -10,20 +10,25 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 from sqlmodel import select
 
 from connectors.history import history
+from connectors.inspection import show_prompt
 from connectors.openai_teacher import OpenAITeacher
+from connectors.progress import RichProgress
 from connectors.recorded_teacher import RecordedTeacher, Recording, running
+from connectors.wiring import Project
 from loop.answer import Answer, AnswerKind
+from loop.certification import fingerprint
 from loop.config import Config, TaskConfig, TeacherConfig
 from loop.ports import Completion, Example, Request, Silent, Teacher
-from loop.records import Author, DecisionKind, Prompt, Query, Rationale, Round, Split
+from loop.records import Author, Certificate, DecisionKind, Promise, Prompt, Query, Rationale, RiskFit, Round, Split
 from loop.stages.ask import ask_teacher
 from loop.stages.demonstrating import Demonstrating
 from loop.stages.parts import Parts
+from loop.store import certificates, items, planted, rationales, rounds
 from loop.store import demonstrations as store_of
-from loop.store import items, planted, rounds
 from loop.store.database import Store
 from loop.teacher.demonstrations import (
     by_words,
@@ -36,8 +41,9 @@ from loop.teacher.demonstrations import (
     set_hash,
 )
 from loop.teacher.trial import recover
-from tests.builders import RUN, a_number, a_reply, a_round, a_store, an_item, decided, id_of, queried
+from tests.builders import NOON, RUN, a_number, a_reply, a_round, a_store, an_item, decided, id_of, queried, spent
 from tests.judging import Nobody, NoStudent
+from tests.tiny import tiny_project
 
 TASK = TaskConfig()
 TEXTS = ("The dog has 3 bones", "The ship has 9 sails", "The cat has 2 mice", "A tram has 4 doors", "The bus is 7 m")
@@ -338,3 +344,40 @@ def test_trials_are_paid_out_of_the_same_budget_and_told_in_the_history(tmp_path
     past = history(store, RUN, min(dev))
     assert [each["charge"]["state"] for each in past["trials"]] == ["settled", "settled"]
     store.close()
+
+
+def test_under_a_certified_threshold_the_teacher_stays_as_it_was(tmp_path: Path) -> None:
+    store, config = a_store(tmp_path), config_with()
+    first = a_world(store, ["gold"] * 6)
+    found = rationales.keep_risk_fit(
+        store, RiskFit(round_id=id_of(first), base=-2.0, weights={}, reviewed=0, fitted_at=NOON)
+    )
+    row = Certificate(
+        run=RUN, round_id=id_of(first), promise=Promise.THRESHOLD, look=1, alpha=0.05, delta=0.1, audited=60, wrong=0,
+        bound=0.04, threshold=0.3, fingerprint=fingerprint(config, found), issued_at=NOON,
+    )  # fmt: skip
+    certificates.keep(store, row, [])
+    teacher = Scripted()
+    asked(store, teacher, tmp_path, config)
+    assert len(teacher.sent) == 1
+    assert store_of.sets(store, RUN) == []
+    store.close()
+
+
+def test_the_prompt_command_shows_what_would_be_sent_and_spends_nothing(tmp_path: Path) -> None:
+    config = tiny_project(tmp_path)
+    project = Project(config, RichProgress(Console(quiet=True)), run=RUN)
+    a_world(project.store, ["gold"] * 6)
+    items.add(project.store, [an_item("shown")])
+    before = show_prompt(project, "shown")
+    assert before["demonstrations"]["shown"] == []
+    assert before["demonstrations"]["new_set_to_be_tried_first"] is not None
+    asked(project.store, Scripted(), tmp_path, project.config)
+    spent_before = spent(project.store)
+    after = show_prompt(project, "shown")
+    assert after["demonstrations"]["new_set_to_be_tried_first"] is None
+    assert len(after["demonstrations"]["shown"]) == 2
+    assert len(after["request"]["messages"]) == 6
+    assert len(after["demonstrations"]["when_asked_again"]) == 4
+    assert spent(project.store) == spent_before
+    project.store.close()

@@ -20,7 +20,7 @@ from loop.records import Item, Split
 WORD = re.compile(r"[^\W\d_]+|\d+|\S")
 MOST_WORDS = 4096
 """Words that count for likeness; the more frequent ones."""
-SHARE = 4
+SHARE = 2
 """A group for this many times as many worked items as it has members."""
 MOST_GROUPS = 16
 NEAR = 3

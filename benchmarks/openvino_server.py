@@ -92,10 +92,16 @@ class Engine:
             self._pipeline.step()
             for each, (handle, done) in list(running.items()):
                 if handle.get_status() != genai.GenerationStatus.RUNNING:
-                    [output] = handle.read_all()
-                    ended = output.finish_reason == genai.GenerationFinishReason.STOP
-                    done.set_result(Written(list(output.generated_ids), list(output.generated_log_probs), ended))
+                    done.set_result(_written(handle))
                     del running[each]
+
+
+def _written(handle: Any) -> Written:
+    """What a request that is over has given; nothing, as if cut off, where the model had no room for it."""
+    for output in handle.read_all():
+        ended = output.finish_reason == genai.GenerationFinishReason.STOP
+        return Written(list(output.generated_ids), list(output.generated_log_probs), ended)
+    return Written([], [], ended=False)
 
 
 def application(engine: Engine) -> Starlette:

@@ -1,6 +1,7 @@
 """Everything about one item: what it scored, what was asked and said, and what was decided."""
 
 import difflib
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,10 +11,27 @@ from sqlmodel import SQLModel
 
 from loop.errors import PreceptorError
 from loop.ledger import MICRO
-from loop.records import Author, Charge, DecisionKind, ReviewTask, Round, Split, Verdict, Withdrawal
+from loop.records import (
+    AGAIN,
+    Author,
+    Charge,
+    DecisionKind,
+    ReviewTask,
+    Round,
+    Split,
+    TrialKind,
+    Verdict,
+    Withdrawal,
+)
 from loop.report import pseudonyms
 from loop.store import items, reading, rounds, withdrawals
 from loop.store.database import Store
+
+TRIALS = {
+    TrialKind.EXPLAIN.value: "explained for its known answer",
+    TrialKind.RECOVER.value: "answered by that explanation alone",
+    TrialKind.DEV.value: "answered to try a set",
+}
 
 
 def history(store: Store, run: str, key: str) -> dict[str, Any]:
@@ -31,6 +49,7 @@ def history(store: Store, run: str, key: str) -> dict[str, Any]:
     charges = {charge.id: charge for charge in past.charges}
     names = pseudonyms(reading.reviewers_of(store, run))
     replies = [_plain(each, numbers) | _paid(charges.get(each.charge_id)) for each in past.replies]
+    trials = [_plain(each, numbers) | _paid(charges.get(each.charge_id)) for each in past.trials]
     judgements = [_plain(each, numbers) | _paid(charges.get(each.charge_id)) for each in past.judgements]
     tasks = [_task(each, numbers) | _paid(charges.get(each.charge_id)) for each in past.tasks]
     decided = [_plain(each, numbers) for each in past.decisions]
@@ -42,6 +61,7 @@ def history(store: Store, run: str, key: str) -> dict[str, Any]:
         "queries": [_plain(each, numbers) for each in past.queries],
         "prompts": [_plain(each, numbers) for each in past.prompts],
         "replies": replies,
+        "trials": trials,
         "rationales": [_plain(each, numbers) for each in past.rationales],
         "judgements": judgements,
         "flags": [_plain(each, numbers) for each in past.flags],
@@ -60,7 +80,8 @@ def history_text(found: Mapping[str, Any]) -> Group:
     for title, lines in (
         ("scores", [_score_line(each) for each in found["scores"]]),
         ("queries", [_query_line(each) for each in found["queries"]]),
-        ("replies", [_reply_line(each) for each in found["replies"]]),
+        ("replies", [_reply_line(each, found) for each in found["replies"]]),
+        ("as a demonstration", [_trial_line(each) for each in found["trials"]]),
         ("rationales", [line for each in found["rationales"] for line in _rationale_lines(each, found)]),
         ("verdicts", [_verdict_line(each) for each in found["verdicts"]]),
         ("decisions", [f"round {each['round']}: {each['kind']} ({each['reason']})" for each in found["decisions"]]),
@@ -146,13 +167,29 @@ def _query_line(each: Mapping[str, Any]) -> str:
     return f"round {each['round']}: {each['arm']}{chance}{audit}{problem}"
 
 
-def _reply_line(each: Mapping[str, Any]) -> str:
-    cost = "" if each["charge"] is None else f", ${each['charge']['settled']:.6f}"
-    tokens = f"{each['input_tokens']} + {each['output_tokens']} tokens{cost}"
+def _reply_line(each: Mapping[str, Any], found: Mapping[str, Any]) -> str:
+    body: Mapping[str, Any] = next(
+        (prompt["body"] for prompt in found["prompts"] if prompt["hash"] == each["prompt_hash"]), {}
+    )
+    shown = sum(message["role"] == "assistant" for message in body.get("messages", ()) if isinstance(message, Mapping))
+    sample = "asked again" if each["sample"] == AGAIN else f"sample {each['sample']}"
+    sure = "" if each["confidence"] is None else f", {each['confidence']:.0%} sure ({each['confidence_by']})"
     problem = f" ({each['problem']})" if each["problem"] else ""
     version = f", for version {each['version']}" if each["version"] > 1 else ""
-    said = f"{each['model']}, {tokens}, {each['state']}{problem}"
-    return f"round {each['round']}, sample {each['sample']}{version}: {said}"
+    return (
+        f"round {each['round']}, {sample}{version}: {each['model']}, {shown} demonstrations, {_cost(each)}, "
+        f"{each['state']}{sure}{problem}"
+    )
+
+
+def _trial_line(each: Mapping[str, Any]) -> str:
+    answer = json.loads(each["answer"])["value"] if each["answer"] else each["problem"] or "no allowed answer"
+    return f"round {each['round']}, {TRIALS[each['kind']]}: {each['model']}, {_cost(each)}: {answer}"
+
+
+def _cost(each: Mapping[str, Any]) -> str:
+    cost = "" if each["charge"] is None else f", ${each['charge']['settled']:.6f}"
+    return f"{each['input_tokens']} + {each['output_tokens']} tokens{cost}"
 
 
 def _rationale_lines(each: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
@@ -164,7 +201,7 @@ def _rationale_lines(each: Mapping[str, Any], found: Mapping[str, Any]) -> list[
     lines = [f"round {each['round']}: {each['author']}, version {each['version']}{after}{planted}{''.join(risks)}"]
     lines += [f"  {number}. {step}" for number, step in enumerate(each["steps"], start=1)]
     prefix = each["author"] == Author.HUMAN.value and each["answer"] is None
-    lines.append("  the teacher is to go on from here" if prefix else f"  answer: {each['stated']}")
+    lines.append("  the teacher is to go on from here" if prefix else f"  answer: {each['stated']}{_trust(each)}")
     for said in found["judgements"]:
         if said["rationale_id"] == each["id"]:
             cost = "" if said["charge"] is None else f", ${said['charge']['settled']:.6f}"
@@ -176,6 +213,15 @@ def _rationale_lines(each: Mapping[str, Any], found: Mapping[str, Any]) -> list[
             where = "" if flag["step"] is None else f", step {flag['step'] + 1}"
             lines.append(f"  flag {flag['check_name']}{where}: {flag['evidence']}")
     return lines
+
+
+def _trust(each: Mapping[str, Any]) -> str:
+    """How sure the teacher was of a rationale, how far that is believed, and what it answered when asked twice."""
+    if each["confidence"] is None:
+        return ""
+    known = "not calibrated yet" if each["calibrated"] is None else f"calibrated {each['calibrated']:.0%}"
+    other = "" if each["other"] is None else f"; asked twice, the other reply says {each['other']}"
+    return f" ({each['confidence']:.0%} sure, {known}{other})"
 
 
 def _verdict_line(each: Mapping[str, Any]) -> str:

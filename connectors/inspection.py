@@ -11,12 +11,13 @@ from connectors.wiring import Project
 from loop.answer import number_steps, shown
 from loop.errors import BadConfig, PreceptorError
 from loop.interval import wilson
-from loop.records import DecisionKind, Item, Split, Stage, VerdictKind
+from loop.records import Item, Split, Stage, VerdictKind
 from loop.report import pseudonyms
+from loop.stages.demonstrating import Demonstrating
 from loop.stages.parts import id_of, in_force, is_reply
-from loop.store import claims, decisions, items, rationales, reading, reviews, rounds
+from loop.store import claims, items, rationales, reading, reviews, rounds
 from loop.store.money import Purse
-from loop.teacher.demonstrations import nearest
+from loop.teacher.demonstrations import as_shown
 from loop.teacher.judge_prompt import a_step_request
 from loop.teacher.prompt import prompt_of, request_for, worst_case
 
@@ -31,12 +32,9 @@ def show_prompt(project: Project, key: str) -> dict[str, object]:
     if item is None or item.split is not Split.POOL:
         raise PreceptorError(f"{key}: not a pool item; only pool items are shown to a teacher")
     config = project.config
-    decided = [
-        (each, tuple(rationale.steps), rationale.parsed)
-        for each, rationale, decision in decisions.decided(project.store, config.run.name)
-        if decision.kind is DecisionKind.GOLD and rationale.parsed is not None
-    ]
-    request = request_for(item, config.task, config.teacher, nearest(item, decided, config.teacher.demonstrations), 0)
+    demonstrating = Demonstrating(project.store, config.run.name, lambda: project.trainer().student(None), config)
+    worked = demonstrating.shown(item)
+    request = request_for(item, config.task, config.teacher, as_shown(worked), 0)
     with project.teacher() as teacher, project.judge() as judge:
         price = worst_case(request, teacher.price)
         judging = None if judge is None else worst_case(a_step_request(item, config.task, config.judge), judge.price)
@@ -44,6 +42,11 @@ def show_prompt(project: Project, key: str) -> dict[str, object]:
     shown: dict[str, object] = {"prompt_hash": prompt.hash, "worst_case_usd": price / 1e6}
     if judging is not None:
         shown["judge_worst_case_usd_per_step"] = judging / 1e6
+    shown["demonstrations"] = {
+        "shown": [each.item.key for each in worked],
+        "when_asked_again": [each.item.key for each in demonstrating.more(item)],
+        "new_set_to_be_tried_first": demonstrating.to_be_tried,
+    }
     return shown | {"request": prompt.body}
 
 

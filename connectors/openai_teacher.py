@@ -22,7 +22,7 @@ from openai import (
 )
 
 from loop.config import EndpointConfig
-from loop.errors import BadConfig, ItemRefused, TeacherBusy, TeacherError, TeacherRefused, UnknownPrice
+from loop.errors import BadConfig, ItemRefused, PromptTooLong, TeacherBusy, TeacherError, TeacherRefused, UnknownPrice
 from loop.ports import Completion, Request
 
 PUBLIC_ADDRESS = "https://api.openai.com/v1"
@@ -33,17 +33,10 @@ NOT_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
 PASSING = frozenset({408, 409, 425, 429})
 """Statuses under 500 after which another attempt may succeed."""
 NO_CREDIT = frozenset({"insufficient_quota", "billing_hard_limit_reached"})
-ABOUT_THE_ITEM = (
-    "context_length",
-    "context length",
-    "context size",
-    "context window",
-    "too long",
-    "content_filter",
-    "content_policy",
-    "content management policy",
-)
-"""Found in refusals that concern one request by its length or content."""
+TOO_LONG = ("context_length", "context length", "context size", "context window", "too long")
+"""Found in refusals that concern one request by its length."""
+UNWANTED = ("content_filter", "content_policy", "content management policy")
+"""Found in refusals that concern one request by its content."""
 
 
 class OpenAITeacher:
@@ -163,6 +156,7 @@ class OpenAITeacher:
             finish_reason=_text(_at(body, "choices", 0, "finish_reason")),
             input_tokens=_count(_at(body, "usage", "prompt_tokens")),
             output_tokens=_count(_at(body, "usage", "completion_tokens")),
+            tokens=_tokens(_at(body, "choices", 0, "logprobs", "content")),
         )
 
     def _lost(self, error: Exception) -> TeacherBusy:
@@ -182,7 +176,10 @@ class OpenAITeacher:
             return TeacherRefused(f"{said}; the account has no credit left")
         if status in PASSING or status >= 500:
             return TeacherBusy(said, retry_after=_retry_after(error.response.headers), sent=status != 429)
-        if status in {400, 413, 422} and any(mark in f"{code} {said}".lower() for mark in ABOUT_THE_ITEM):
+        about = f"{code} {said}".lower() if status in {400, 413, 422} else ""
+        if any(mark in about for mark in TOO_LONG):
+            return PromptTooLong(said)
+        if any(mark in about for mark in UNWANTED):
             return ItemRefused(said)
         return TeacherRefused(f"{said}; {self._cure(status, said)}")
 
@@ -195,6 +192,8 @@ class OpenAITeacher:
             return f'check {table}.model = "{self._config.model}" and {table}.base_url'
         if "response_format" in said or "json_schema" in said:
             return f'the endpoint has no structured output: set {table}.format = "plain"'
+        if "logprobs" in said:
+            return f"the endpoint gives no log-probabilities: set {table}.logprobs = false"
         return f"check the settings in [{table}]"
 
 
@@ -218,6 +217,8 @@ def _body(request: Request) -> dict[str, Any]:
     }
     if request.seed is not None:
         body["seed"] = request.seed
+    if request.logprobs:
+        body["logprobs"] = True
     if request.schema is not None:
         form = {"name": "reply", "strict": True, "schema": dict(request.schema)}
         body["response_format"] = {"type": "json_schema", "json_schema": form}
@@ -250,6 +251,19 @@ def _text(value: object) -> str:
 def _count(reported: object) -> int | None:
     """A number of tokens, if it is one; servers send all kinds of things."""
     return reported if isinstance(reported, int) and not isinstance(reported, bool) and reported >= 0 else None
+
+
+def _tokens(reported: object) -> tuple[tuple[str, float], ...]:
+    """Tokens with their log-probabilities; none where any of them is something else."""
+    found = []
+    for each in reported if isinstance(reported, list) else ():
+        token, value = _at(each, "token"), _at(each, "logprob")
+        if not isinstance(token, str) or isinstance(value, bool) or not isinstance(value, int | float):
+            return ()
+        if not value <= 0:
+            return ()
+        found.append((token, float(value)))
+    return tuple(found)
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:

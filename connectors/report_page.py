@@ -26,8 +26,9 @@ from loop.report import (
     risk_bins,
     wrong_by_rationale,
 )
-from loop.store import checkpoints, decisions, reading, rounds
+from loop.store import checkpoints, confidence, decisions, reading, rounds
 from loop.store.database import Store
+from loop.store.demonstrations import sets
 from loop.store.rationales import risk_fit
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -64,6 +65,8 @@ def page(store: Store, run: str, config: Config) -> str:
         audits=_audits(store, run, verdicts),
         calibration=_calibration(store, run, verdicts),
         fits=[(each.number, fit) for each in rounds.all_rounds(store, run) if (fit := risk_fit(store, each.id or 0))],
+        demonstrations=sets(store, run),
+        trust=confidence.of_run(store, run),
         reviewers=_reviewers(store, run, verdicts),
         domains=_domains(store, run),
         saving_text=saving_text,

@@ -26,7 +26,17 @@ from loop.store.database import Store
 from loop.teacher.judge_prompt import a_step_request
 from loop.teacher.prompt import request_for
 
-TEACHES = {"base_url", "recorded", "model", "samples", "temperature", "format", "demonstrations"}
+TEACHES = {
+    "base_url",
+    "recorded",
+    "model",
+    "samples",
+    "temperature",
+    "format",
+    "demonstrations",
+    "logprobs",
+    "reprompt_below",
+}
 """Settings of the teacher, and of the judge, that shape what it says."""
 
 

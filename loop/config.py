@@ -215,9 +215,27 @@ class TeacherConfig(EndpointConfig):
     samples: int = Field(default=1, ge=1)
     """Replies asked per item; with several, their disagreement is a flag (and `temperature` must be above 0)."""
     demonstrations: int = Field(default=2, ge=0)
-    """Worked items from reviewed work shown in each prompt."""
+    """Worked items shown in each prompt, of those that people decided; 0: none. Items that are alike are shown the same
+    ones in the same order, so that an endpoint which caches prompts reads them once."""
+    dev_items: int = Field(default=5, ge=0)
+    """A new set of demonstrations is taken only if the teacher, shown it, answers as many of so many items right that
+    people decided and that are not in it; 0: it is taken untried. Costs up to twice as many requests a round."""
     confidence: bool = False
     """Whether the teacher is asked how sure it is; a low answer is a doubt."""
+    logprobs: bool = False
+    """Whether the endpoint is asked how probable each token is; where it says so, the probability of the answer is the
+    confidence. Leave it off where the endpoint refuses it."""
+    reprompt_below: float = Field(default=0.0, ge=0, le=1)
+    """A reply that is less sure is asked for once more, with the demonstrations nearest to the item beside the others;
+    the surer of both is kept, and a contradiction is a doubt. 0: never. Needs `confidence` or `logprobs`."""
+
+    @model_validator(mode="after")
+    def _asking_again_is_possible(self) -> "TeacherConfig":
+        if self.reprompt_below and not (self.confidence or self.logprobs):
+            raise ValueError("reprompt_below needs confidence = true or logprobs = true")
+        if self.reprompt_below and not self.demonstrations:
+            raise ValueError("reprompt_below needs demonstrations above 0: asking again shows more of them")
+        return self
 
 
 class JudgeConfig(EndpointConfig):

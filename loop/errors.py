@@ -12,7 +12,8 @@ PreceptorError
 ├── TeacherError
 │   ├── TeacherBusy      429, 5xx, time-out or no connection: worth another attempt
 │   └── TeacherRefused   wrong key, unknown model, bad request: not worth another attempt
-│       └── ItemRefused  this one request is refused (too long, content filter); others may pass
+│       └── ItemRefused  this one request is refused (content filter); others may pass
+│           └── PromptTooLong  it is longer than the model reads
 ├── BoardError
 │   ├── BoardDown        the review server does not answer
 │   └── BoardRefused     the review server refuses the token or the request
@@ -82,6 +83,10 @@ class TeacherRefused(TeacherError):
 
 class ItemRefused(TeacherRefused):
     """The endpoint refuses this one request, by its length or its content; requests for other items may pass."""
+
+
+class PromptTooLong(ItemRefused):
+    """The request is longer than the model reads; a shorter one may pass."""
 
 
 class BoardError(PreceptorError):

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loop.answer import Answer
-from loop.records import Item, Judgement, Prompt, Rationale, Reply, ReviewTask, Verdict
+from loop.records import Item, Judgement, Prompt, Rationale, Reply, ReviewTask, Trial, Verdict
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,8 @@ class Request:
     schema: Mapping[str, object] | None = None
     """JSON schema of the reply, where structured output is asked for."""
     seed: int | None = None
+    logprobs: bool = False
+    """Whether the endpoint is asked how probable each token is."""
     item_key: str = ""
     sample: int = 0
     """Neither is sent in the messages; they go as request metadata headers only for tracing."""
@@ -40,6 +42,8 @@ class Completion:
     input_tokens: int | None
     output_tokens: int | None
     """None where the endpoint reported no usage."""
+    tokens: tuple[tuple[str, float], ...] = ()
+    """The text in tokens, each with its log-probability; empty where the endpoint does not say."""
 
 
 class Teacher(Protocol):
@@ -244,6 +248,18 @@ class AskBook(Till, Protocol):
 
     def give_up(self, item_key: str, problem: str) -> None:
         """Note on the round's query why no readable reply will come."""
+        ...
+
+    def settle_on(self, rationale: Rationale) -> None:
+        """Store the rationale of an item that was asked twice; its `reply_id` names the reply that was kept."""
+        ...
+
+
+class TrialBook(Till, Protocol):
+    """Where trials of demonstrations write down what they spend and get; every call is one transaction."""
+
+    def keep(self, charge_id: int, micro_usd: int, prompt: Prompt, trial: Trial) -> None:
+        """Settle the charge and store prompt and trial, all or nothing."""
         ...
 
 

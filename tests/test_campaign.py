@@ -50,7 +50,10 @@ def rows(config: Path, query: str) -> list[tuple[object, ...]]:
 def test_all_twelve_items_are_decided_and_paid_once(finished: Path) -> None:
     assert len(rows(finished, "select * from decision")) == 12
     assert len(rows(finished, "select * from reply")) == 12
-    assert rows(finished, "select count(*) from charge where currency='USD' and state='SETTLED'") == [(12,)]
+    [(tried,)] = rows(finished, "select count(*) from trial")
+    assert 0 < tried <= 10
+    settled = "select count(*) from charge where currency='USD' and state='SETTLED'"
+    assert rows(finished, settled) == [(12 + int(str(tried)),)]
     spent, reserved = rows(finished, "select spent, reserved from balance where currency='USD'")[0]
     assert spent == rows(finished, "select sum(settled) from charge where currency='USD'")[0][0]
     assert reserved == 0
@@ -160,7 +163,7 @@ def test_a_killed_run_goes_on_with_the_same_decisions(stage: str, finished: Path
     assert set(asked.values()) == {1}
     settled = "currency='USD' and state='SETTLED' and not assumed"
     paid = rows(config, f"select purpose, count(*) from charge where {settled} group by purpose")
-    assert len(paid) == 12
+    assert len([purpose for purpose, _ in paid if str(purpose).startswith("ask/")]) == 12
     assert all(count == 1 for _, count in paid)
     assert rows(config, "select reserved from balance where currency='USD'") == [(0,)]
 

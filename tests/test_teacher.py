@@ -18,7 +18,6 @@ from loop.config import TaskConfig, TeacherConfig
 from loop.errors import BadConfig, ItemRefused, TeacherBusy, TeacherRefused, UnknownPrice
 from loop.ports import Completion, Request
 from loop.records import Item, Split
-from loop.teacher.demonstrations import nearest
 from loop.teacher.prompt import most_input_tokens, presented_parts, prompt_of, request_for, worst_case
 
 TASK = TaskConfig()
@@ -374,23 +373,3 @@ def test_worst_case_is_the_price_of_the_bound_and_the_longest_reply() -> None:
     config = a_config("http://localhost/v1", input_price=1.0, output_price=10.0, max_completion_tokens=100)
     request = a_request(config)
     assert worst_case(request, OpenAITeacher(config).price) == most_input_tokens(request) + 1000
-
-
-# --- demonstrations -------------------------------------------------------------------------------------------------
-
-
-def test_nearest_shares_rare_words_and_never_comes_from_the_holdout() -> None:
-    texts = {"dog": "The dog has 3 bones", "ship": "The ship has 9 sails", "cat": "The cat has 2 mice", "a": "The dog"}
-    decided = [(an_item(key=key, question=text), (), 0) for key, text in texts.items()]
-    decided.append((an_item(key="gold", question="A dog buries bones", split=Split.HOLDOUT), (), 0))
-    found = nearest(an_item(question="A dog buries 5 bones"), decided, 2)
-    assert found[0][0].key == "dog"
-    assert {item.key for item, _, _ in nearest(an_item(), decided, 9)} == {"dog", "ship", "cat"}
-
-
-def test_order_of_demonstrations_does_not_depend_on_the_order_of_the_decided() -> None:
-    decided = [(an_item(key=f"k{number}", question="same words here"), (), number) for number in range(9)]
-    wanted = an_item(question="other words")
-    assert nearest(wanted, decided, 4) == nearest(wanted, decided[::-1], 4)
-    assert nearest(wanted, decided, 0) == []
-    assert nearest(wanted, [], 3) == []

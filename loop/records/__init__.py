@@ -27,10 +27,21 @@ from loop.records.review import (
 )
 from loop.records.round import Claim, ConfigRow, Query, Round, Score, Stage
 from loop.records.student import Arm, Checkpoint, Prediction, Shadow
-from loop.records.teacher import Judgement, Prompt, Reply, StepVerdict
+from loop.records.teacher import (
+    AGAIN,
+    ConfidenceFit,
+    DemonstrationSet,
+    Judgement,
+    Prompt,
+    Reply,
+    StepVerdict,
+    Trial,
+    TrialKind,
+)
 
 __all__ = [
     "ADJUDICATION",
+    "AGAIN",
     "CONTROL",
     "ROLES",
     "SECOND",
@@ -42,10 +53,12 @@ __all__ = [
     "ChargeState",
     "Checkpoint",
     "Claim",
+    "ConfidenceFit",
     "ConfigRow",
     "Currency",
     "Decision",
     "DecisionKind",
+    "DemonstrationSet",
     "Export",
     "Flag",
     "Item",
@@ -68,6 +81,8 @@ __all__ = [
     "Split",
     "Stage",
     "StepVerdict",
+    "Trial",
+    "TrialKind",
     "Verdict",
     "VerdictKind",
     "Withdrawal",

@@ -46,6 +46,10 @@ class Rationale(SQLModel, table=True):
     stated: str = ""
     """The answer as it was written."""
     confidence: float | None = None
+    calibrated: float | None = None
+    """The chance that people find it right, by the confidence; None where verdicts are too few to know."""
+    other: str | None = None
+    """What the teacher stated in its other reply, where it was asked a second time because it was unsure."""
     version: int = 1
     supersedes: int | None = Field(default=None, foreign_key="rationale.id")
     reply_id: int | None = Field(default=None, foreign_key="reply.id")

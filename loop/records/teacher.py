@@ -6,6 +6,9 @@ from typing import Any
 
 from sqlmodel import JSON, Field, SQLModel, UniqueConstraint
 
+AGAIN = -1
+"""The sample number of the one reply to a second, longer prompt, sent where the first reply was unsure."""
+
 
 class ReplyState(StrEnum):
     """Whether a reply could be read."""
@@ -42,7 +45,83 @@ class Reply(SQLModel, table=True):
     output_tokens: int
     state: ReplyState = ReplyState.READABLE
     problem: str | None = None
+    confidence: float | None = None
+    """How sure the teacher is, in [0, 1], as it came; None where nothing said so."""
+    confidence_by: str = ""
+    """Where that is from: `logprobs` (the probability of the answer's tokens) or `stated`."""
     created_at: datetime
+
+
+class TrialKind(StrEnum):
+    """What a request to the teacher is for that concerns its demonstrations."""
+
+    EXPLAIN = "explain"
+    """Why a known answer is right."""
+    RECOVER = "recover"
+    """What the answer is, by the steps of such an explanation alone."""
+    DEV = "dev"
+    """An item that people decided, to see what a set of demonstrations is worth."""
+
+
+class Trial(SQLModel, table=True):
+    """A raw reply about an item that people decided, stored together with its settlement. It is never trained on."""
+
+    __table_args__ = (UniqueConstraint("run", "kind", "item_key", "prompt_hash"),)
+
+    id: int | None = Field(default=None, primary_key=True)
+    run: str = Field(index=True)
+    round_id: int = Field(foreign_key="round.id")
+    kind: TrialKind
+    item_key: str = Field(foreign_key="item.key", index=True)
+    prompt_hash: str = Field(foreign_key="prompt.hash")
+    charge_id: int | None = Field(default=None, foreign_key="charge.id")
+    model: str
+    """Model name as the endpoint gave it back."""
+    text: str
+    finish_reason: str
+    input_tokens: int
+    output_tokens: int
+    steps: list[str] = Field(default_factory=list, sa_type=JSON)
+    answer: str | None = None
+    """Canonical JSON; None where the reply states none that is allowed."""
+    problem: str | None = None
+    created_at: datetime
+
+
+class DemonstrationSet(SQLModel, table=True):
+    """What may be shown in prompts from a round on, in groups that many items share. The newest one taken counts.
+
+    Each member of a group is `{"key", "steps", "answer"}`, the answer as canonical JSON.
+    """
+
+    id: int | None = Field(default=None, primary_key=True)
+    run: str = Field(index=True)
+    round_id: int = Field(foreign_key="round.id", unique=True)
+    hash: str
+    groups: list[list[dict[str, Any]]] = Field(sa_type=JSON)
+    dev_items: int = 0
+    """Items that people decided and that are in no group, by which it was measured."""
+    dev_right: int = 0
+    """How many of them the teacher answers as people did, shown this set."""
+    dev_before: int = 0
+    """The same, shown the set that was in force before, or nothing."""
+    taken: bool
+    reason: str
+    created_at: datetime
+
+
+class ConfidenceFit(SQLModel, table=True):
+    """From the teacher's confidence to the chance that people find its rationale right, in a round (Platt scaling)."""
+
+    round_id: int = Field(foreign_key="round.id", primary_key=True)
+    source: str = Field(primary_key=True)
+    """`logprobs` or `stated`, as in `Reply.confidence_by`."""
+    slope: float
+    intercept: float
+    reviewed: int
+    """Verdicts that it was fitted on."""
+    ece: float
+    """Expected calibration error of models that did not see the verdict (10 bins)."""
 
 
 class StepVerdict(StrEnum):

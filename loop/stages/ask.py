@@ -1,30 +1,32 @@
-"""ASK: the teacher explains the batch within the budget."""
+"""ASK: the teacher explains the batch within the budget, once more where it was unsure."""
 
 import asyncio
-from collections.abc import Sequence
+from dataclasses import asdict
 
-from loop.answer import Answer
-from loop.config import Config
-from loop.records import DecisionKind, Item, Round, Stage
-from loop.stages.parts import Parts, id_of
-from loop.store import asking, decisions, rounds
+from loop import certification
+from loop.config import Config, ReviewConfig
+from loop.records import ConfidenceFit, Item, Round, Stage
+from loop.stages.demonstrating import Demonstrating
+from loop.stages.looking import review_chance
+from loop.stages.parts import Parts, id_of, is_reply, seed_of
+from loop.store import asking, confidence, rationales, rounds
 from loop.store.database import Store
 from loop.store.money import Purse
-from loop.teacher.ask import ask
-from loop.teacher.demonstrations import nearest
+from loop.teacher.again import ask_again
+from loop.teacher.ask import Shown, ask
+from loop.teacher.confidence import Trust, Verdicted, fit
+from loop.teacher.demonstrations import as_shown
 
 
 def ask_teacher(current: Round, store: Store, parts: Parts, config: Config) -> Round:
     """Ask for the replies that the store lacks, and move on to CHECK."""
     Purse(store, current.run).close_dead_holds()
-    decided = [
-        (item, tuple(rationale.steps), rationale.parsed)
-        for item, rationale, decision in decisions.decided(store, current.run)
-        if decision.kind is DecisionKind.GOLD and rationale.parsed is not None
-    ]
+    demonstrating = Demonstrating(store, current.run, lambda: parts.trainer.student(None), config)
+    demonstrating.prepare(current, parts)
+    trust = trust_of(current, store, config)
 
-    def demonstrations(item: Item) -> Sequence[tuple[Item, tuple[str, ...], Answer]]:
-        return nearest(item, decided, config.teacher.demonstrations)
+    def demonstrations(item: Item) -> Shown:
+        return as_shown(demonstrating.shown(item))
 
     outcome = asyncio.run(
         ask(
@@ -36,6 +38,8 @@ def ask_teacher(current: Round, store: Store, parts: Parts, config: Config) -> R
             round_id=id_of(current),
             demonstrations=demonstrations,
             progress=parts.progress,
+            trust=trust,
+            may_ask_again=demonstrating.has_more,
         )
     )
     if outcome.unreadable or outcome.gave_up:
@@ -43,6 +47,66 @@ def ask_teacher(current: Round, store: Store, parts: Parts, config: Config) -> R
             f"  {outcome.replies} replies can be read, {outcome.unreadable} cannot, {outcome.gave_up} requests were "
             "given up; `preceptor history KEY` says why"
         )
-    if outcome.budget_spent:
+    spent = _ask_again(current, store, parts, config, trust, demonstrating)
+    if outcome.budget_spent or spent:
         parts.progress.say("the dollar budget is spent: the round goes on with the replies it has")
     return rounds.enter(store, current, Stage.CHECK)
+
+
+def _ask_again(
+    current: Round, store: Store, parts: Parts, config: Config, trust: Trust, demonstrating: Demonstrating
+) -> bool:
+    """Ask once more where the first reply was unsure; whether the budget is spent."""
+    todo = asking.unsettled(store, id_of(current))
+    if not todo:
+        return False
+    outcome = asyncio.run(
+        ask_again(
+            todo,
+            parts.teacher,
+            asking.RoundAskBook(store, current.run, id_of(current)),
+            config.task,
+            config.teacher,
+            round_id=id_of(current),
+            demonstrations=lambda item: as_shown(demonstrating.more(item)),
+            trust=trust,
+            progress=parts.progress,
+        )
+    )
+    how = "calibrated on verdicts" if trust.fits else "as stated; too few verdicts to calibrate it"
+    parts.progress.say(
+        f"  {outcome.asked} unsure replies were asked for again with more demonstrations: {outcome.taken} second ones "
+        f"are kept, {outcome.contradicted} contradict the first (confidence {how})"
+    )
+    return outcome.budget_spent
+
+
+def trust_of(current: Round, store: Store, config: Config) -> Trust:
+    """How far confidence is believed in a round, by the verdicts that were there when it was opened.
+
+    Under a certified threshold it is believed as in the round that was looked at.
+    """
+    if not (config.teacher.confidence or config.teacher.logprobs):
+        return Trust()
+    relied_on = certification.threshold_in_force(store, current, config)
+    source = current if relied_on is None else rounds.by_id(store, relied_on.round_id)
+    known = _verdicts(source, store)
+    found = {name: fit(some, seed=seed_of(config, source.number)) for name, some in known.items()}
+    fits = {name: each for name, each in found.items() if each is not None}
+    rows = [ConfidenceFit(round_id=id_of(current), source=name, **asdict(each)) for name, each in fits.items()]
+    confidence.keep(store, rows)
+    return Trust(fits, config.teacher.reprompt_below)
+
+
+def _verdicts(source: Round, store: Store) -> dict[str, list[Verdicted]]:
+    """What people said until a round was opened of rationales whose confidence is known, by where that is from."""
+    judged = [each for each in rationales.judged(store, source.run, source.opened_at) if is_reply(each.rationale)]
+    by = confidence.sources(store, [each.rationale.reply_id or 0 for each in judged])
+    bodies = {each.id: rounds.config_of(store, each) for each in rounds.all_rounds(store, source.run)}
+    found: dict[str, list[Verdicted]] = {}
+    for each in judged:
+        said, name = each.rationale.confidence, by.get(each.rationale.reply_id or 0, "")
+        if said is not None and name:
+            review = ReviewConfig.model_validate(bodies[each.query.round_id]["review"])
+            found.setdefault(name, []).append(Verdicted(said, not each.wrong, 1 / review_chance(each, review)))
+    return found

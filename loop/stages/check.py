@@ -50,6 +50,8 @@ def _plant(current: Round, store: Store, student: Student | None, config: Config
             answer=each.rationale.answer,
             stated=each.rationale.stated,
             confidence=each.rationale.confidence,
+            calibrated=each.rationale.calibrated,
+            other=each.rationale.other,
             planted=CONTROL if bad is None else bad.kind.value,
             planted_from=each.rationale.id,
         )

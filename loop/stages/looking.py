@@ -124,7 +124,7 @@ def learned(
             case,
             each.risk.evidence,
             each.wrong,
-            1 / _review_chance(each, ReviewConfig.model_validate(bodies[each.query.round_id]["review"])),
+            1 / review_chance(each, ReviewConfig.model_validate(bodies[each.query.round_id]["review"])),
             steps=not each.wrong or bool(each.wrong_steps),
             first_error=min(each.wrong_steps, default=None),
         )
@@ -149,7 +149,7 @@ def learned(
     return replace(found, risk=RiskModel(stored.base, stored.weights, stored.reviewed))
 
 
-def _review_chance(judged: rationales.Judged, config: ReviewConfig) -> float:
+def review_chance(judged: rationales.Judged, config: ReviewConfig) -> float:
     """How likely a rationale was to be learned from: for certain from the threshold on, else as an audit to fit on."""
     audited = judged.query.audit_probability * (1 - config.certify_share)
     return 1.0 if judged.risk.value >= config.risk_threshold else audited or 1.0

@@ -2,7 +2,8 @@
 
 from sqlmodel import Session, col, select
 
-from loop.records import Currency, Item, Prompt, Query, Rationale, Reply
+from loop.records import AGAIN, Currency, Item, Prompt, Query, Rationale, Reply
+from loop.records.teacher import ReplyState
 from loop.store.database import Store
 from loop.store.money import Purse
 
@@ -23,6 +24,27 @@ def missing(store: Store, round_id: int, samples: int) -> list[tuple[Query, Item
             for query, item in wanted
             for number in range(samples)
             if (item.key, number) not in done
+        ]
+
+
+def unsettled(store: Store, round_id: int) -> list[tuple[Item, Reply, Reply | None]]:
+    """Items whose readable first reply has no rationale yet, with their second reply where it came, by position."""
+    told = select(Rationale.reply_id).where(Rationale.round_id == round_id, col(Rationale.reply_id).is_not(None))
+    first = select(Item, Reply).join(Reply, col(Reply.item_key) == Item.key)
+    with store.reading() as session:
+        answered = set(session.exec(told))
+        seconds = session.exec(select(Reply).where(Reply.round_id == round_id, Reply.sample == AGAIN)).all()
+        by_key = {reply.item_key: reply for reply in seconds}
+        settled = {key for key, reply in by_key.items() if reply.id in answered}
+        rows = session.exec(
+            first.where(Reply.round_id == round_id, Reply.sample == 0, Reply.state == ReplyState.READABLE)
+            .join(Query, (col(Query.round_id) == round_id) & (col(Query.item_key) == Item.key))
+            .order_by(col(Query.position))
+        )
+        return [
+            (item, reply, by_key.get(item.key))
+            for item, reply in rows
+            if reply.id not in answered and item.key not in settled
         ]
 
 
@@ -70,6 +92,11 @@ class RoundAskBook(RunTill):
             if rationale is not None:
                 rationale.reply_id = reply.id
                 session.add(rationale)
+
+    def settle_on(self, rationale: Rationale) -> None:
+        """Store the rationale of an item that was asked twice."""
+        with self._store.writing() as session:
+            session.add(rationale)
 
     def give_up(self, item_key: str, problem: str) -> None:
         """Note on the query why no readable reply will come."""

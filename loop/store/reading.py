@@ -23,6 +23,7 @@ from loop.records import (
     Risk,
     Round,
     Score,
+    Trial,
     Verdict,
     once,
 )
@@ -32,7 +33,9 @@ from loop.store.reviews import VERSION, WITHDRAWN
 
 Noun = TypeVar("Noun", bound=SQLModel)
 PAID = frozenset({"ask", "continue", "judge"})
-"""What dollars are spent on: the first part of a charge's purpose."""
+"""What dollars are spent on for an item of the batch: the first part of a charge's purpose."""
+DEMONSTRATE = "demonstrate"
+"""The same, for items that people decided: what their demonstrations cost."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,7 @@ class Past:
     tasks: list[ReviewTask]
     verdicts: list[Verdict]
     decisions: list[Decision]
+    trials: list[Trial]
 
 
 def decisions_of(store: Store, run: str) -> list[Decision]:
@@ -186,7 +190,7 @@ def spent_by_round(store: Store, run: str) -> dict[int, dict[Currency, int]]:
         for purpose, settled in session.exec(asked):
             kind, _, rest = purpose.partition("/")
             number = rest.partition("/")[0]
-            if kind in PAID and number.isdigit():
+            if kind in PAID | {DEMONSTRATE} and number.isdigit():
                 found[int(number)][Currency.USD] += settled
         for round_id, settled in session.exec(reviewed):
             found[round_id][Currency.MINUTES] += settled
@@ -233,8 +237,9 @@ def past_of(store: Store, run: str, item: Item) -> Past:
         replies = _rows(session, Reply, Reply.item_key == key, col(Reply.round_id).in_(rounds))
         tasks = _rows(session, ReviewTask, col(ReviewTask.rationale_id).in_(ids))
         judgements = _rows(session, Judgement, col(Judgement.rationale_id).in_(ids))
-        prompts = [each.prompt_hash for each in replies] + [each.prompt_hash for each in judgements]
-        paid = [each.charge_id for each in replies] + [each.charge_id for each in judgements]
+        trials = _rows(session, Trial, Trial.item_key == key, Trial.run == run)
+        sent: list[Reply | Judgement | Trial] = [*replies, *judgements, *trials]
+        prompts, paid = [each.prompt_hash for each in sent], [each.charge_id for each in sent]
         paid += [each.charge_id for each in tasks]
         return Past(
             item=item,
@@ -250,6 +255,7 @@ def past_of(store: Store, run: str, item: Item) -> Past:
             tasks=tasks,
             verdicts=_rows(session, Verdict, col(Verdict.rationale_id).in_(ids)),
             decisions=_rows(session, Decision, Decision.item_key == key, Decision.run == run),
+            trials=trials,
         )
 
 

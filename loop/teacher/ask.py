@@ -10,12 +10,17 @@ from loop.config import TaskConfig, TeacherConfig
 from loop.ports import AskBook, Progress, Request, Teacher
 from loop.records import Author, Item, Query, Rationale, Reply
 from loop.records.teacher import ReplyState
+from loop.teacher.confidence import Trust, confidence_of
+from loop.teacher.demonstrations import with_one_less
 from loop.teacher.prompt import prompt_of, request_for
 from loop.teacher.reply import Draft, Unreadable, read, storable
 from loop.teacher.send import LONGEST_STORED, Received, Sender, Sleep
 
-Demonstrations = Callable[[Item], Sequence[tuple[Item, Sequence[str], Answer]]]
+Shown = Sequence[tuple[Item, Sequence[str], Answer]]
+Demonstrations = Callable[[Item], Shown]
 Todo = tuple[Query, Item, int]
+UNTRIED = Trust()
+"""Confidence as it comes, and nothing asked again."""
 
 
 @dataclass
@@ -38,9 +43,13 @@ async def ask(  # noqa: PLR0913 - the ports and settings of one stage
     round_id: int,
     demonstrations: Demonstrations,
     progress: Progress,
+    trust: Trust = UNTRIED,
+    may_ask_again: Callable[[Item], bool] = lambda _: False,
     sleep: Sleep = asyncio.sleep,
 ) -> AskOutcome:
     """Ask for every (query, item, sample) and write down what comes back.
+
+    A first reply that is unsure is stored without its rationale where the item may be asked again.
 
     When this is cancelled, nothing new is sent, and what is under way is settled. What was not asked is left for the
     next call; so is what could not be because the teacher was down or refused everything.
@@ -48,7 +57,7 @@ async def ask(  # noqa: PLR0913 - the ports and settings of one stage
     Raises:
         TeacherDown, TeacherRefused, UnknownPrice: see `Sender.work`.
     """
-    asking = _Asking(book, task, config, round_id, demonstrations)
+    asking = _Asking(book, task, config, round_id, demonstrations, trust, may_ask_again)
     sender = Sender(teacher, book, config, sleep, asking.give_up)
     with progress.bar("teacher is asked", len(todo)) as bar:
         await sender.work(todo, lambda each: asking.ask_for(sender, each), bar)
@@ -65,6 +74,8 @@ class _Asking:
     config: TeacherConfig
     round_id: int
     demonstrations: Demonstrations
+    trust: Trust
+    may_ask_again: Callable[[Item], bool]
     outcome: AskOutcome = field(default_factory=AskOutcome)
 
     async def ask_for(self, sender: Sender, todo: Todo) -> None:
@@ -72,24 +83,30 @@ class _Asking:
         _, item, sample = todo
         request = request_for(item, self.task, self.config, self.demonstrations(item), sample)
         purpose = f"ask/{self.round_id}/{item.key}/{sample}"
-        await sender.send(request, purpose, lambda received: self._keep(request, item, received))
+        await sender.send(request, purpose, lambda received: self._keep(item, received), with_one_less)
 
     def give_up(self, request: Request, problem: str) -> None:
         """No reply will come."""
         self.outcome.gave_up += 1
         self._note(request, problem)
 
-    def _keep(self, request: Request, item: Item, received: Received) -> None:
+    def _keep(self, item: Item, received: Received) -> None:
         """Settle, and store what came in the same transaction."""
         result = read(received.completion, item, self.task)
-        prompt = prompt_of(request)
-        reply = reply_of(self.round_id, request, received, result)
-        rationale = rationale_of(reply, result) if isinstance(result, Draft) else None
-        self.book.keep(received.charge_id, received.micro_usd, prompt, reply, rationale)
-        self.outcome.replies += rationale is not None
-        self.outcome.unreadable += rationale is None
+        reply = reply_row(self.round_id, received, result)
+        rationale = None
+        if isinstance(result, Draft) and not self._waits(item, reply):
+            rationale = rationale_of(item, reply, result, self.trust)
+        self.book.keep(received.charge_id, received.micro_usd, prompt_of(received.request), reply, rationale)
+        self.outcome.replies += isinstance(result, Draft)
+        self.outcome.unreadable += not isinstance(result, Draft)
         if reply.problem is not None:
-            self._note(request, reply.problem)
+            self._note(received.request, reply.problem)
+
+    def _waits(self, item: Item, reply: Reply) -> bool:
+        """Whether the item is asked once more before a rationale is stored; further samples never are."""
+        low = self.trust.is_low(reply.confidence, reply.confidence_by)
+        return low and reply.sample == 0 and self.may_ask_again(item)
 
     def _note(self, request: Request, problem: str) -> None:
         """Why the item gets no rationale to review; further samples are only compared with, so it gets one without."""
@@ -97,9 +114,10 @@ class _Asking:
             self.book.give_up(request.item_key, problem)
 
 
-def reply_of(round_id: int, request: Request, received: Received, result: Draft | Unreadable) -> Reply:
-    """The row of what came, whether it can be read or not."""
-    completion = received.completion
+def reply_row(round_id: int, received: Received, result: Draft | Unreadable) -> Reply:
+    """What came for a request, and how it was read."""
+    completion, request = received.completion, received.request
+    sure, by = confidence_of(completion, result) if isinstance(result, Draft) else (None, "")
     return Reply(
         round_id=round_id,
         item_key=request.item_key,
@@ -113,20 +131,24 @@ def reply_of(round_id: int, request: Request, received: Received, result: Draft 
         output_tokens=received.output_tokens,
         state=ReplyState.READABLE if isinstance(result, Draft) else ReplyState.UNREADABLE,
         problem=None if isinstance(result, Draft) else result.problem,
+        confidence=sure,
+        confidence_by=by,
         created_at=datetime.now(UTC),
     )
 
 
-def rationale_of(reply: Reply, draft: Draft) -> Rationale:
-    """The row of the rationale that a reply gives."""
+def rationale_of(item: Item, reply: Reply, draft: Draft, trust: Trust) -> Rationale:
+    """The rationale that a reply holds."""
     return Rationale(
-        item_key=reply.item_key,
+        item_key=item.key,
         round_id=reply.round_id,
         author=Author.TEACHER,
-        sample=reply.sample,
+        sample=max(0, reply.sample),
         steps=list(draft.steps),
         answer=None if draft.answer is None else draft.answer.canonical,
         stated=draft.stated,
-        confidence=draft.confidence,
+        confidence=reply.confidence,
+        calibrated=trust.calibrated(reply.confidence, reply.confidence_by),
         version=reply.version,
+        reply_id=reply.id,
     )

@@ -13,8 +13,8 @@ from loop.answer import number_steps, split_steps
 from loop.config import TaskConfig, TeacherConfig
 from loop.ports import AskBook, Progress, Request, Teacher
 from loop.records import Item, Rationale
-from loop.teacher.ask import AskOutcome, rationale_of, reply_of
-from loop.teacher.prompt import fence_for, prompt_of, request_for
+from loop.teacher.ask import UNTRIED, AskOutcome, rationale_of, reply_row
+from loop.teacher.prompt import fenced, prompt_of, request_for
 from loop.teacher.reply import Draft, read
 from loop.teacher.send import Received, Sender, Sleep
 
@@ -51,11 +51,9 @@ def continuation_request(item: Item, prefix: Sequence[str], task: TaskConfig, te
     """The request for the steps behind a prefix that is shorter than `task.max_steps`."""
     left = task.model_copy(update={"max_steps": task.max_steps - len(prefix)})
     asked = request_for(item, left, teacher, (), 0)
-    steps = number_steps(prefix)
-    fence = fence_for(f"{item.text}\n{steps}")
     lines = [
         asked.messages[-1]["content"],
-        f"Steps so far:\n{fence}\n{steps}\n{fence}",
+        fenced("Steps so far", number_steps(prefix), item.text),
         f"These steps are settled: do not change or repeat them. Go on with step {len(prefix) + 1}; "
         "reply with the steps that follow and the answer only.",
     ]
@@ -83,22 +81,22 @@ class _Continuing:
         prefix, item = todo
         request = continuation_request(item, prefix.steps, self.task, self.config)
         purpose = f"continue/{self.round_id}/{item.key}/{prefix.version}"
-        await sender.send(request, purpose, lambda received: self._keep(request, prefix, item, received))
+        await sender.send(request, purpose, lambda received: self._keep(prefix, item, received))
 
     def give_up(self, request: Request, problem: str) -> None:
         """No reply will come."""
         self.outcome.gave_up += 1
         self.book.give_up(request.item_key, problem)
 
-    def _keep(self, request: Request, prefix: Rationale, item: Item, received: Received) -> None:
+    def _keep(self, prefix: Rationale, item: Item, received: Received) -> None:
         """Settle, and store what came in the same transaction."""
         result = read(received.completion, item, self.task, prefix=prefix.steps)
-        reply = reply_of(self.round_id, request, received, result)
+        reply = reply_row(self.round_id, received, result)
         reply.version = prefix.version + 1
-        rationale = rationale_of(reply, result) if isinstance(result, Draft) else None
+        rationale = rationale_of(item, reply, result, UNTRIED) if isinstance(result, Draft) else None
         if rationale is not None:
             rationale.supersedes = prefix.id
-        self.book.keep(received.charge_id, received.micro_usd, prompt_of(request), reply, rationale)
+        self.book.keep(received.charge_id, received.micro_usd, prompt_of(received.request), reply, rationale)
         self.outcome.replies += rationale is not None
         self.outcome.unreadable += rationale is None
         if reply.problem is not None:

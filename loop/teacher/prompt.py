@@ -63,6 +63,7 @@ def request_for(
         max_completion_tokens=teacher.max_completion_tokens,
         schema=_schema(item, task, sure=teacher.confidence) if structured else None,
         seed=sample,
+        logprobs=teacher.logprobs,
         item_key=item.key,
         sample=sample,
     )
@@ -140,18 +141,26 @@ def _instructions(task: TaskConfig, structured: bool, *, sure: bool) -> str:
     return "\n".join(lines)
 
 
-def fence_for(text: str) -> str:
-    """A line that fences the text: longer than any run of `~` inside it."""
-    longest = max((len(run) for run in re.findall(r"~+", text)), default=0)
-    return "~" * max(3, longest + 1)
-
-
 def _presented(item: Item) -> str:
     """The item's parts, each between fences longer than any run of `~` inside it."""
-    fence = fence_for(item.text)
-    choices = "\n".join(f"({_letter(number)}) {choice}" for number, choice in enumerate(item.choices))
-    parts = {"Context": item.context, "Question": item.question, "Choices": choices}
-    return "\n".join(f"{name}:\n{fence}\n{text}\n{fence}" for name, text in parts.items() if text)
+    parts = {"Context": item.context, "Question": item.question, "Choices": _choices(item)}
+    return "\n".join(fenced(name, text, item.text) for name, text in parts.items() if text)
+
+
+def fenced(name: str, text: str, around: str = "") -> str:
+    """A named block between fences longer than any run of `~` in it, and in all that stands around it."""
+    longest = max((len(run) for run in re.findall(r"~+", f"{text}\n{around}")), default=0)
+    fence = "~" * max(3, longest + 1)
+    return f"{name}:\n{fence}\n{text}\n{fence}"
+
+
+def presented_choices(item: Item) -> str:
+    """The item's choices alone; empty where it has none."""
+    return fenced("Choices", _choices(item)) if item.choices else ""
+
+
+def _choices(item: Item) -> str:
+    return "\n".join(f"({_letter(number)}) {choice}" for number, choice in enumerate(item.choices))
 
 
 def _schema(item: Item, task: TaskConfig, *, sure: bool) -> dict[str, object]:

@@ -19,6 +19,9 @@ LONGEST_REPLY = 200_000
 """Longer replies, in characters, are not read."""
 LONGEST_ANSWER = 2_000
 """Longer answers, in characters, state none that is allowed."""
+MOST_OBJECTS = 20
+"""JSON objects that are looked for between prose."""
+DECODER = json.JSONDecoder()
 FENCED = re.compile(r"```[\w-]*\n(.*?)```", re.DOTALL)
 THOUGHTS_END = "</think>"
 """Some endpoints leave the model's private thoughts in the text, before this mark."""
@@ -58,7 +61,10 @@ def read(completion: Completion, item: Item, task: TaskConfig, *, prefix: Sequen
     if problem:
         return Unreadable(problem)
     text = storable(completion.text).rpartition(THOUGHTS_END)[2].strip()
-    body = _json_object(text)
+    try:
+        body = _json_object(text)
+    except _TwoAnswers:
+        return Unreadable("the reply holds several JSON objects that answer differently")
     stated = _from_plain(CONFIDENCE_LINE.sub("", text)) if body is None else _from_json(body)
     if isinstance(stated, Unreadable):
         return stated
@@ -110,19 +116,48 @@ def incomplete(completion: Completion, table: str) -> str | None:
 
 
 def _json_object(text: str) -> dict[str, object] | None:
-    """The JSON object that the text is, or that stands in a code fence or between prose."""
-    fenced = FENCED.search(text)
-    candidates = [text, fenced[1] if fenced else "", text[text.find("{") : text.rfind("}") + 1]]
-    for candidate in candidates:
-        if not candidate.strip().startswith("{"):
-            continue
+    """The JSON object that the text is, or the only one that answers in code fences or between prose."""
+    whole = _loaded(text)
+    if whole is not None:
+        return whole
+    fenced = [_loaded(part) for part in FENCED.findall(text)[:MOST_OBJECTS]]
+    between = [_loaded(text[text.find("{") : text.rfind("}") + 1]), *_objects(text)]
+    found = [body for body in (*fenced, *between) if body is not None and body.keys() & {"steps", "answer"}]
+    if len({repr(body.get("answer")) for body in found}) > 1:
+        raise _TwoAnswers
+    return found[0] if found else None
+
+
+def _loaded(text: str) -> dict[str, object] | None:
+    """The object that a text is."""
+    if not text.strip().startswith("{"):
+        return None
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _objects(text: str) -> list[dict[str, object]]:
+    """The objects that stand in a text one after another."""
+    found: list[dict[str, object]] = []
+    start = text.find("{")
+    for _ in range(MOST_OBJECTS):
+        if start < 0:
+            break
         try:
-            value = json.loads(candidate)
+            value, end = DECODER.raw_decode(text, start)
         except (ValueError, RecursionError):
-            continue
-        if isinstance(value, dict) and (candidate is text or value.keys() & {"steps", "answer"}):
-            return value
-    return None
+            end = start + 1
+        else:
+            found += [value] if isinstance(value, dict) else []
+        start = text.find("{", end)
+    return found
+
+
+class _TwoAnswers(Exception):
+    """Several objects answer, and not the same."""
 
 
 def _from_json(body: dict[str, object]) -> tuple[list[str], str] | Unreadable:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from loop.config import EndpointConfig
-from loop.errors import BudgetSpent, ItemRefused, TeacherBusy, TeacherDown, TeacherRefused
+from loop.errors import BudgetSpent, ItemRefused, PromptTooLong, TeacherBusy, TeacherDown, TeacherRefused
 from loop.ports import Bar, Completion, Request, Teacher, Till
 from loop.teacher.prompt import most_input_tokens, worst_case
 
@@ -28,6 +28,12 @@ LONGEST_STORED = 200_000
 
 Job = TypeVar("Job")
 Sleep = Callable[[float], Awaitable[object]]
+Shorter = Callable[[Request], Request | None]
+"""What is left of a request that is too long; None where nothing can be left out."""
+
+
+def nobody_is_told(request: Request, problem: str) -> None:
+    """For requests that nothing depends on: what they lack shows in the store."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,8 @@ class Received:
     micro_usd: int
     input_tokens: int
     output_tokens: int
+    request: Request
+    """As it was sent, which may be shorter than it was to be."""
 
 
 @dataclass
@@ -79,8 +87,13 @@ class Sender:
             await self._finish([asyncio.create_task(self._worker(waiting, do, bar)) for _ in range(number)])
         self._note_lost()
 
-    async def send(self, request: Request, purpose: str, keep: Callable[[Received], None]) -> bool:
-        """All attempts for one reply, which `keep` settles and stores; whether it came."""
+    async def send(
+        self, request: Request, purpose: str, keep: Callable[[Received], None], shorter: Shorter = lambda _: None
+    ) -> bool:
+        """All attempts for one reply, which `keep` settles and stores; whether it came.
+
+        Where a request is longer than the model reads, what `shorter` makes of it is sent instead.
+        """
         try:
             for attempt in range(self.config.attempts):
                 try:
@@ -93,12 +106,21 @@ class Sender:
                         await self._pause(request, attempt, busy.retry_after)
                 if self.stopped.is_set():
                     return False
+        except PromptTooLong as refused:
+            less = shorter(request)
+            if less is not None:
+                return await self.send(less, f"{purpose}-", keep, shorter)
+            self.give_up(request, f"{refused}; nothing is left to leave out: shorten the item, or {self._roomier()}")
         except ItemRefused as refused:
             self.give_up(request, str(refused))
         except BudgetSpent:
             self.budget_spent = True
             self.give_up(request, "budget spent")
         return False
+
+    def _roomier(self) -> str:
+        table = self.config.table
+        return f"lower {table}.max_completion_tokens, or take a {table}.model that reads more"
 
     async def _worker(self, jobs: Iterator[Job], do: Callable[[Job], Awaitable[None]], bar: Bar) -> None:
         """Take one job after another until none is left."""
@@ -198,9 +220,8 @@ class Sender:
         """The completion with what it cost."""
         used = _tokens(completion.input_tokens, most_input_tokens(request))
         made = _tokens(completion.output_tokens, request.max_completion_tokens)
-        return Received(
-            completion, charge, self.endpoint.price(request, input_tokens=used, output_tokens=made), used, made
-        )
+        price = self.endpoint.price(request, input_tokens=used, output_tokens=made)
+        return Received(completion, charge, price, used, made, request)
 
     async def _pause(self, request: Request, attempt: int, retry_after: float | None) -> None:
         """Wait before the next attempt: longer each time, apart from others, as long as asked; less if stopped."""

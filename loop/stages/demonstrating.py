@@ -1,0 +1,236 @@
+"""Makes a round's set of demonstrations, tries it, and says what is shown with each item."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from functools import cache
+
+import numpy as np
+
+from loop import certification
+from loop.config import Config
+from loop.ports import Example, Student
+from loop.records import DemonstrationSet, Item, Round, Trial, TrialKind
+from loop.stages.parts import Parts, id_of
+from loop.store import demonstrations
+from loop.store.database import Store
+from loop.teacher.demonstrations import (
+    Embed,
+    Floats,
+    Groups,
+    as_shown,
+    by_words,
+    dev_slice,
+    grouped,
+    is_no_worse,
+    may_be_shown,
+    nearest,
+    nearest_group,
+    set_hash,
+)
+from loop.teacher.prompt import request_for
+from loop.teacher.trial import Todo, next_of, try_out
+
+TURNS = 4
+"""How often explanations are asked for that members lack; those that still lack one are left out then."""
+
+
+class Demonstrating:
+    """What people decided, as it is shown in prompts. Nothing is spent before `prepare`."""
+
+    def __init__(self, store: Store, run: str, untrained: Callable[[], Student], config: Config) -> None:
+        self._store, self._run, self._config = store, run, config
+        self._k = config.teacher.demonstrations
+        self._known = demonstrations.people_decided(store, run) if self._k else []
+        self._embed = _embedder(untrained, config, [each.item for each in self._known])
+        self._look()
+
+    def shown(self, item: Item) -> list[Example]:
+        """The group of the set in force that the item is nearest to, without the item itself."""
+        return self._shown(item, self._groups)
+
+    def more(self, item: Item) -> list[Example]:
+        """The same, and behind it as many of those nearest to the item."""
+        first = self.shown(item)
+        left = [each for each in self._worked if each not in first]
+        return [*first, *nearest(item, left, self._embed, self._k)]
+
+    def has_more(self, item: Item) -> bool:
+        """Whether asking again would show more than the first prompt."""
+        return len(self.more(item)) > len(self.shown(item))
+
+    def prepare(self, current: Round, parts: Parts) -> None:
+        """Make the round's set from what people decided so far, and take it if it does not lower the teacher.
+
+        A certified threshold speaks of the teacher as it was: while one is in force, the set stays.
+        """
+        done = any(row.round_id == current.id for row in demonstrations.sets(self._store, self._run))
+        if done or not self._known or certification.threshold_in_force(self._store, current, self._config):
+            return
+        trying = _Trying(current, self._store, parts, self._config)
+        for _ in range(TURNS):
+            if not trying(self._lacking(), "demonstrations are explained"):
+                break
+            self._look()
+        self._try(current, trying)
+
+    def draft(self) -> Groups:
+        """The set that would be tried, of the members that have steps."""
+        return self._draft(self._worked)
+
+    @property
+    def to_be_tried(self) -> str | None:
+        """The hash of the set that `prepare` would try; None where it would leave things as they are."""
+        groups, past = self.draft(), demonstrations.sets(self._store, self._run)
+        return set_hash(groups) if groups and (not past or past[-1].hash != set_hash(groups)) else None
+
+    def _look(self) -> None:
+        """Read what the store knows now."""
+        self._trials = demonstrations.trials(self._store, self._run)
+        task, teacher = self._config.task, self._config.teacher
+        self._next = [next_of(each, self._trials, task, teacher) for each in self._known]
+        self._worked = [each for each in self._next if isinstance(each, Example)]
+        self._groups = self._stored()
+
+    def _stored(self) -> Groups:
+        """The newest set that was taken, less the members whom people no longer decide so."""
+        rows = [row for row in demonstrations.sets(self._store, self._run) if row.taken]
+        known = {(each.item.key, each.answer.canonical): each for each in self._known}
+        groups = [
+            [
+                replace(known[each["key"], each["answer"]], steps=tuple(each["steps"]))
+                for each in group
+                if (each["key"], each["answer"]) in known
+            ]
+            for group in (rows[-1].groups if rows else ())
+        ]
+        return [group for group in groups if group]
+
+    def _draft(self, worked: Sequence[Example]) -> list[list[Example]]:
+        """Groups of these, those left out by which a set is measured."""
+        _, rest = dev_slice(self._known, self._config.teacher.dev_items)
+        keys = {each.item.key for each in rest}
+        usable = [each for each in worked if each.item.key in keys]
+        vectors: Floats = np.asarray(self._embed([each.item for each in usable]), dtype=np.float64)
+        margins = demonstrations.margins(self._store, self._run)
+        return grouped(usable, vectors, margins, self._k, seed=self._config.run.seed)
+
+    def _lacking(self) -> list[Todo]:
+        """What is to be asked so that the members that would be chosen have steps."""
+        pairs = [(each, todo) for each, todo in zip(self._known, self._next, strict=True) if todo is not None]
+        open_ = {each.item.key: todo for each, todo in pairs if isinstance(todo, Todo)}
+        if not open_:
+            return []
+        groups = self._draft([each if isinstance(todo, Todo) else todo for each, todo in pairs])
+        wanted = dict.fromkeys(each.item.key for group in groups for each in group)
+        return [open_[key] for key in wanted if key in open_]
+
+    def _try(self, current: Round, trying: "_Trying") -> None:
+        """Compare the new set with the one in force on items that are in none, and store it with what was found."""
+        groups, new = self.draft(), self.to_be_tried
+        if new is None:
+            return
+        dev, _ = dev_slice(self._known, self._config.teacher.dev_items)
+        before, after = [self._dev(dev, self._groups), self._dev(dev, groups)]
+        paid = not dev or trying([*before, *after], "demonstrations are tried")
+        self._look()
+        right, was = self._right(dev, after), self._right(dev, before)
+        taken = paid and is_no_worse(right, was)
+        demonstrations.keep_set(
+            self._store,
+            DemonstrationSet(
+                run=self._run,
+                round_id=id_of(current),
+                hash=new,
+                groups=[[_stored_member(each) for each in group] for group in groups],
+                dev_items=len(dev),
+                dev_right=sum(right),
+                dev_before=sum(was),
+                taken=taken,
+                reason=_reason(len(dev), sum(right), sum(was), paid=paid),
+                created_at=datetime.now(UTC),
+            ),
+        )
+        self._look()
+
+    def _dev(self, dev: Sequence[Example], groups: Groups) -> list[Todo]:
+        task, teacher = self._config.task, self._config.teacher
+        shown = [as_shown(self._shown(each.item, groups)) for each in dev]
+        return [
+            Todo(TrialKind.DEV, each.item, request_for(each.item, task, teacher, some, 0))
+            for each, some in zip(dev, shown, strict=True)
+        ]
+
+    def _right(self, dev: Sequence[Example], todo: Sequence[Todo]) -> list[bool]:
+        said: list[Trial | None] = [self._trials.get(each.prompt_hash) for each in todo]
+        return [
+            each is not None and each.answer == worked.answer.canonical for each, worked in zip(said, dev, strict=True)
+        ]
+
+    def _shown(self, item: Item, groups: Groups) -> list[Example]:
+        return may_be_shown(nearest_group(item, groups, self._embed), item)
+
+
+class _Trying:
+    """Sends the trials that the store lacks; false where there is nothing to send or not enough money."""
+
+    def __init__(self, current: Round, store: Store, parts: Parts, config: Config) -> None:
+        self._current, self._store, self._parts, self._config = current, store, parts, config
+
+    def __call__(self, todo: Sequence[Todo], title: str) -> bool:
+        stored = demonstrations.trials(self._store, self._current.run)
+        missing = [each for key, each in {each.prompt_hash: each for each in todo}.items() if key not in stored]
+        if not missing:
+            return bool(todo)
+        book = demonstrations.RunTrialBook(self._store, self._current.run)
+        with self._parts.progress.bar(title, len(missing)) as bar:
+            return asyncio.run(
+                try_out(
+                    missing,
+                    self._parts.teacher,
+                    book,
+                    self._config.task,
+                    self._config.teacher,
+                    run=self._current.run,
+                    round_id=id_of(self._current),
+                    bar=bar,
+                )
+            )
+
+
+def _embedder(untrained: Callable[[], Student], config: Config, known: Sequence[Item]) -> Embed:
+    """Vectors by the untrained encoder, else by words: those of an untrained causal model tell less than words do.
+
+    Each item is embedded once.
+    """
+
+    @cache
+    def embed() -> Embed:
+        if config.student.kind == "encoder":
+            return untrained().embed
+        return by_words(known)
+
+    vectors: dict[str, Floats] = {}
+
+    def remembered(items: Sequence[Item]) -> Floats:
+        new = list({item.key: item for item in items if item.key not in vectors}.values())
+        if new:
+            vectors.update(zip([item.key for item in new], np.asarray(embed()(new), dtype=np.float64), strict=True))
+        return np.array([vectors[item.key] for item in items])
+
+    return remembered
+
+
+def _stored_member(each: Example) -> dict[str, object]:
+    return {"key": each.item.key, "steps": list(each.steps), "answer": each.answer.canonical}
+
+
+def _reason(dev: int, right: int, before: int, *, paid: bool) -> str:
+    """Why a set was taken or not, in a sentence."""
+    if not paid:
+        return "not taken: the dollar budget does not suffice to try it"
+    if not dev:
+        return "taken untried: too few items are decided, or teacher.dev_items is 0"
+    which = "taken" if right >= before else "not taken"
+    return f"{which}: with it the teacher answers {right} of {dev} items as people did, before it {before}"

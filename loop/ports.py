@@ -39,6 +39,8 @@ class Completion:
     input_tokens: int | None
     output_tokens: int | None
     """None where the endpoint reported no usage."""
+    closed_for: float = 0.0
+    """Seconds until the endpoint takes more requests, by its own account; 0: it does."""
 
 
 class Teacher(Protocol):
@@ -213,12 +215,16 @@ class Silent:
 class Till(Protocol):
     """Where requests reserve their price before they are sent; every call is one transaction."""
 
-    def reserve(self, purpose: str, micro_usd: int) -> int:
+    def reserve(self, purpose: str, micro_usd: int, *, item_key: str = "", prompt_type: str = "") -> int:
         """Hold the worst-case price of one attempt; the charge's id.
 
         Raises:
-            BudgetSpent: it does not fit under the limit.
+            BudgetSpent: it does not fit under the limit of the run, of the round or of the item's domain.
         """
+        ...
+
+    def settle(self, charge_id: int, micro_usd: int) -> None:
+        """Pay for a reply that is not kept, because it was cut off and is asked for again."""
         ...
 
     def release(self, charge_id: int) -> None:
@@ -227,6 +233,18 @@ class Till(Protocol):
 
     def assume(self, charge_id: int) -> None:
         """Charge a hold at worst case and mark it `assumed`: whether the request was served is unknown."""
+        ...
+
+    def lengths(self, prompt_type: str) -> list[int]:
+        """How many tokens the latest whole replies to such prompts took."""
+        ...
+
+    def turn(self, tokens: int) -> float:
+        """Take a turn at the endpoint for a request of so many tokens: 0, or seconds after which to try again."""
+        ...
+
+    def close(self, seconds: float) -> None:
+        """Give nobody a turn for so long."""
         ...
 
 

@@ -2,7 +2,7 @@
 
 from loop.records.certificate import Certificate, Promise
 from loop.records.item import Item, Part, Split
-from loop.records.money import Balance, Charge, ChargeState, Currency
+from loop.records.money import NO_CAP, Balance, Charge, ChargeState, Currency, Pace, scopes
 from loop.records.rationale import CONTROL, Author, Decision, DecisionKind, Flag, Rationale, Risk, RiskFit
 from loop.records.review import (
     ADJUDICATION,
@@ -21,6 +21,7 @@ from loop.records.teacher import Judgement, Prompt, Reply, StepVerdict
 __all__ = [
     "ADJUDICATION",
     "CONTROL",
+    "NO_CAP",
     "SECOND",
     "Arm",
     "Author",
@@ -37,6 +38,7 @@ __all__ = [
     "Flag",
     "Item",
     "Judgement",
+    "Pace",
     "Part",
     "Prediction",
     "Promise",
@@ -58,4 +60,5 @@ __all__ = [
     "audited_wrong",
     "deciding",
     "found_wrong",
+    "scopes",
 ]

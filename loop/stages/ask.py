@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from loop.answer import Answer
 from loop.config import Config
+from loop.ledger import caps
 from loop.records import DecisionKind, Item, Round, Stage
 from loop.stages.parts import Parts, id_of
 from loop.store import asking, decisions, rounds
@@ -16,7 +17,9 @@ from loop.teacher.demonstrations import nearest
 
 def ask_teacher(current: Round, store: Store, parts: Parts, config: Config) -> Round:
     """Ask for the replies that the store lacks, and move on to CHECK."""
-    Purse(store, current.run).close_dead_holds()
+    purse = Purse(store, current.run)
+    purse.close_dead_holds()
+    purse.cap(caps(config.budget, id_of(current)))
     decided = [
         (item, tuple(rationale.steps), rationale.parsed)
         for item, rationale, decision in decisions.decided(store, current.run)
@@ -30,7 +33,7 @@ def ask_teacher(current: Round, store: Store, parts: Parts, config: Config) -> R
         ask(
             asking.missing(store, id_of(current), config.teacher.samples),
             parts.teacher,
-            asking.RoundAskBook(store, current.run, id_of(current)),
+            asking.RoundAskBook(store, current.run, id_of(current), config.teacher),
             config.task,
             config.teacher,
             round_id=id_of(current),

@@ -31,6 +31,10 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("endpoint"),
     )
     _place_old_charges()
+    if op.get_bind().dialect.name == "postgresql":  # SQLite keeps no zone, and all times are in UTC
+        for table, name in (("riskfit", "fitted_at"), ("certificate", "issued_at")):
+            zoned = sa.DateTime(timezone=True)
+            op.alter_column(table, name, type_=zoned, postgresql_using=f"{name} AT TIME ZONE 'UTC'")
 
 
 def _replace_balance(*further: sa.Column[str]) -> None:

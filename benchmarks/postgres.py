@@ -28,16 +28,15 @@ def install() -> None:
         return
     if os.getuid() != 0 or shutil.which("apt-get") is None:
         raise NoServer("PostgreSQL is not here: install Debian's package postgresql")
-    quiet = {"check": False, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    subprocess.run(["apt-get", "update"], **quiet)
-    subprocess.run(["apt-get", "install", "--yes", "--no-install-recommends", PACKAGE], **quiet)
+    for command in ("update", f"install --yes --no-install-recommends {PACKAGE}"):
+        subprocess.run(["apt-get", *command.split()], check=False, capture_output=True)
     if _programs() is None:
         raise NoServer("`apt-get install postgresql` did not bring a server")
 
 
 @contextmanager
-def cluster() -> Iterator[str]:
-    """The address of an empty database, served while the block lasts."""
+def cluster(*, durable: bool = True) -> Iterator[str]:
+    """The address of an empty database, served while the block lasts; if not durable, it is lost with the server."""
     install()
     programs = _programs()
     assert programs is not None
@@ -48,6 +47,8 @@ def cluster() -> Iterator[str]:
             os.chown(folder, pwd.getpwnam(user).pw_uid, -1)
         _run([programs / "initdb", "--auth=trust", "--username=postgres", "--no-sync", "-D", folder / "data"], user)
         options = f"-c listen_addresses='' -c unix_socket_directories={folder} -c max_connections=200"
+        if not durable:
+            options += " -c fsync=off"
         control = [programs / "pg_ctl", "-D", folder / "data", "-w", "-t", "60"]
         _run([*control, "-l", folder / "log", "-o", options, "start"], user)
         try:

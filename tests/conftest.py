@@ -50,7 +50,7 @@ def postgresql() -> Iterator[str]:
         if os.environ.get("CI"):
             pytest.fail(f"the budget is not tested on PostgreSQL: {missing}")
         pytest.skip(str(missing))
-    with postgres.cluster() as address:
+    with postgres.cluster(durable=False) as address:
         yield address
 
 

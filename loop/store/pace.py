@@ -33,7 +33,7 @@ class EndpointPace:
         if not self._requests and not self._tokens:
             with self._store.reading() as session:
                 row = session.get(Pace, self._endpoint)
-                return 0.0 if row is None else self._ahead(row.closed_until)
+                return 0.0 if row is None else max(0.0, self._ahead(row.closed_until))
         with self._store.writing() as session:
             row = self._row(session)
             wait = max(self._ahead(each) for each in (row.closed_until, row.requests_at, row.tokens_at))

@@ -120,7 +120,8 @@ class Limit:
 
     def __init__(self, requests_per_minute: int) -> None:
         self.refused = 0
-        self.passed = 0
+        self.passed: list[float] = []
+        """When requests passed, by the monotonic clock."""
         self._rate = requests_per_minute / 60
         self._left = 0.0
         self._filled_at = time.monotonic()
@@ -134,7 +135,7 @@ class Limit:
             self.refused += 1
             return (1 - self._left) / self._rate
         self._left -= 1
-        self.passed += 1
+        self.passed.append(now)
         return 0.0
 
 

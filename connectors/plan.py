@@ -99,7 +99,7 @@ def _worst(item: Item, config: Config, price: Price, judge_price: Price | None) 
 
 
 def _learned(store: Store, config: Config, pool: Sequence[Item], price: Price) -> list[float]:
-    """Dollars that pool items cost if replies are as long as those to the same prompt in any run; input at its bound."""
+    """Dollars that items cost if replies are as long as those to the same prompt in any run; input at its bound."""
     requests = [request_for(item, config.task, config.teacher, (), 0) for item in pool]
     lengths = Purse(store, config.run.name).lengths(prompt_type(requests[0], "ask"))
     drawn = np.random.default_rng(0).choice(lengths, len(pool)) if lengths else ()

@@ -212,6 +212,10 @@ class Silent:
         """Nothing."""
 
 
+SOON = 1.0
+"""Seconds within which a turn at an endpoint is taken in advance, so that most requests look once."""
+
+
 class Till(Protocol):
     """Where requests reserve their price before they are sent; every call is one transaction."""
 
@@ -240,7 +244,7 @@ class Till(Protocol):
         ...
 
     def turn(self, tokens: int) -> float:
-        """Take a turn at the endpoint for a request of so many tokens: 0, or seconds after which to try again."""
+        """Seconds until a request of so many tokens may go. If within `SOON`, that turn is taken; else try again then."""
         ...
 
     def close(self, seconds: float) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from sqlmodel import Session
 
 from loop.config import EndpointConfig
+from loop.ports import SOON
 from loop.records import Pace
 from loop.store.database import Store, add_missing
 
@@ -29,7 +30,7 @@ class EndpointPace:
         self._requests, self._tokens = config.requests_per_minute, config.tokens_per_minute
 
     def turn(self, tokens: int) -> float:
-        """0 where a request of so many tokens may go now, which is noted; else seconds after which to try again."""
+        """Seconds after which a request of so many tokens may go: noted if within `SOON`, else try again then."""
         if not self._requests and not self._tokens:
             with self._store.reading() as session:
                 row = session.get(Pace, self._endpoint)
@@ -37,7 +38,7 @@ class EndpointPace:
         with self._store.writing() as session:
             row = self._row(session)
             wait = max(self._ahead(each) for each in (row.closed_until, row.requests_at, row.tokens_at))
-            if wait <= 0:
+            if wait <= SOON:
                 row.requests_at = self._after(row.requests_at, self._requests, 1)
                 row.tokens_at = self._after(row.tokens_at, self._tokens, tokens)
                 session.add(row)

@@ -21,7 +21,7 @@ from typing import TypeVar
 from loop.config import EndpointConfig
 from loop.errors import BudgetSpent, ItemRefused, TeacherBusy, TeacherDown, TeacherRefused
 from loop.ledger import longest_reply
-from loop.ports import Bar, Completion, Request, Teacher, Till
+from loop.ports import SOON, Bar, Completion, Request, Teacher, Till
 from loop.teacher.prompt import most_input_tokens, worst_case
 from loop.teacher.width import Place, Width
 
@@ -215,8 +215,10 @@ class Sender:
         size = sum(len(message["content"].encode("utf-8", "replace")) for message in request.messages)
         tokens = size // BYTES_PER_TOKEN + request.max_completion_tokens
         async with self.next_turn:
-            while not self.stopped.is_set() and (wait := self.till.turn(tokens)) > 0:
+            while not self.stopped.is_set() and (wait := self.till.turn(tokens)) > SOON:
                 await self._rest(wait)
+        if not self.stopped.is_set() and wait > 0:
+            await self._rest(wait)
 
     async def _reserve(self, request: Request, purpose: str) -> int | None:
         """A hold for one attempt; waits for holds under way to settle where it does not fit beside them."""

@@ -244,7 +244,7 @@ class Till(Protocol):
         ...
 
     def turn(self, tokens: int) -> float:
-        """Seconds until a request of so many tokens may go. If within `SOON`, that turn is taken; else try again then."""
+        """Seconds until a request of so many tokens may go: a turn taken if within `SOON`, else try again then."""
         ...
 
     def close(self, seconds: float) -> None:

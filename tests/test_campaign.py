@@ -316,21 +316,3 @@ def test_the_plan_tells_the_worst_case_first_and_then_what_was_learned(tmp_path:
     assert after["promises"]["missing"] == {"export": 45, "threshold": 55}
     shown = preceptor("plan", config=config).stdout
     assert "audits without an error still missing to certify 5%: 45 for an export, 55 for a threshold" in shown
-
-
-def test_the_plan_of_a_new_run_learns_from_the_replies_of_another_and_keeps_to_the_cap_of_a_round(
-    tmp_path: Path,
-) -> None:
-    config = ingested(tiny_project(tmp_path, rounds=1))
-    worst = json.loads(preceptor("plan", "--json", config=config).stdout)["usd"]
-    assert preceptor("run", config=config).returncode == 0
-    text = config.read_text().replace('name = "tiny"', 'name = "second"')
-    config.write_text(text)
-    learned = json.loads(preceptor("plan", "--json", config=config).stdout)["usd"]
-    assert "other runs" in learned["source"]
-    assert 0 < learned["low"] <= learned["expected"] < worst["expected"]
-    cap = learned["low"] / 2
-    config.write_text(text.replace("[budget]", f"[budget]\nusd_per_round = {cap:.9f}"))
-    capped = json.loads(preceptor("plan", "--json", config=config).stdout)["usd"]
-    assert capped["high"] == pytest.approx(cap, abs=1e-9)
-    assert "budget.usd_per_round" in capped["source"]

@@ -4,6 +4,7 @@ import asyncio
 import ipaddress
 import math
 import os
+import re
 from collections.abc import Mapping
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
@@ -32,6 +33,10 @@ NOT_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)
 """What went wrong before a byte of the request left."""
 PASSING = frozenset({408, 409, 425, 429})
 """Statuses under 500 after which another attempt may succeed."""
+OVERLOADED = frozenset({429, 503, 529})
+"""Statuses of an endpoint that was sent too much at once."""
+DURATION = re.compile(r"(?P<number>\d{1,9}(?:\.\d{1,9})?)(?P<unit>ms|s|m|h|d|)")
+SECONDS = {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 NO_CREDIT = frozenset({"insufficient_quota", "billing_hard_limit_reached"})
 TOO_LONG = ("context_length", "context length", "context size", "context window", "too long")
 """Found in refusals that concern one request by its length."""
@@ -157,6 +162,7 @@ class OpenAITeacher:
             input_tokens=_count(_at(body, "usage", "prompt_tokens")),
             output_tokens=_count(_at(body, "usage", "completion_tokens")),
             tokens=_tokens(_at(body, "choices", 0, "logprobs", "content")),
+            closed_for=_closed_for(response.headers, _count(_at(body, "usage", "total_tokens")) or 0) or 0.0,
         )
 
     def _lost(self, error: Exception) -> TeacherBusy:
@@ -165,7 +171,8 @@ class OpenAITeacher:
         if isinstance(cause, NOT_SENT):
             return TeacherBusy(f"{self._address} cannot be reached: {cause}; is the {table} running?", sent=False)
         if isinstance(error, TimeoutError) or isinstance(cause, httpx2.TimeoutException):
-            return TeacherBusy(f"{self._address} did not answer within {self._config.timeout:g} s ({table}.timeout)")
+            said = f"{self._address} did not answer within {self._config.timeout:g} s ({table}.timeout)"
+            return TeacherBusy(said, overloaded=True)
         return TeacherBusy(f"the connection to {self._address} was lost: {cause or error}")
 
     def _refusal(self, error: APIStatusError) -> TeacherError:
@@ -175,7 +182,9 @@ class OpenAITeacher:
         if code in NO_CREDIT:
             return TeacherRefused(f"{said}; the account has no credit left")
         if status in PASSING or status >= 500:
-            return TeacherBusy(said, retry_after=_retry_after(error.response.headers), sent=status != 429)
+            headers = error.response.headers
+            pause = _retry_after(headers) or _closed_for(headers, 0)
+            return TeacherBusy(said, retry_after=pause, sent=status != 429, overloaded=status in OVERLOADED)
         about = f"{code} {said}".lower() if status in {400, 413, 422} else ""
         if any(mark in about for mark in TOO_LONG):
             return PromptTooLong(said)
@@ -264,6 +273,27 @@ def _tokens(reported: object) -> tuple[tuple[str, float], ...]:
             return ()
         found.append((token, float(value)))
     return tuple(found)
+
+
+def _closed_for(headers: Mapping[str, str], needed: int) -> float | None:
+    """Seconds until the endpoint takes more, where its headers say that it has nothing, or too few tokens, left.
+
+    Headers that are missing or make no sense say nothing.
+    """
+    waits = [
+        _duration(headers.get(f"x-ratelimit-reset-{kind}", ""))
+        for kind, least in (("requests", 1), ("tokens", max(1, needed)))
+        if (left := headers.get(f"x-ratelimit-remaining-{kind}", "")).isdecimal() and int(left[:18]) < least
+    ]
+    return max((wait for wait in waits if wait is not None), default=None)
+
+
+def _duration(text: str) -> float | None:
+    """Seconds in `1m30.5s`, `20ms`, `7`; None where it is no duration."""
+    parts = [(each["number"], each["unit"]) for each in DURATION.finditer(text)]
+    if not parts or "".join(number + unit for number, unit in parts) != text:
+        return None
+    return sum(float(number) * SECONDS[unit] for number, unit in parts)
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:

@@ -17,7 +17,8 @@ from loop.store import items, reading
 from loop.store.database import Store
 from loop.store.money import Purse
 from loop.teacher.judge_prompt import a_step_request
-from loop.teacher.prompt import Price, request_for, worst_case
+from loop.teacher.prompt import Price, most_input_tokens, request_for, worst_case
+from loop.teacher.send import prompt_type
 
 DRAWS = 4000
 LEVEL = 0.9
@@ -47,7 +48,8 @@ def plan(project: Project) -> dict[str, Any]:
     batch = min(config.query.batch_size, len(pool))
     with project.teacher() as teacher, project.judge() as judge:
         most = [_worst(item, config, teacher.price, None if judge is None else judge.price) for item in pool]
-    usd = _dollars(store, config, batch, most)
+        learned = _learned(store, config, pool, teacher.price) if judge is None else []
+    usd = _capped(_dollars(store, config, batch, most, learned), config.budget.usd_per_round)
     minutes = _minutes(store, config, batch)
     left = _left(store, config)
     return {
@@ -96,9 +98,33 @@ def _worst(item: Item, config: Config, price: Price, judge_price: Price | None) 
     return asked / MICRO
 
 
-def _dollars(store: Store, config: Config, batch: int, most: Sequence[float]) -> Estimate:
-    """The teacher's price for a batch: from what items cost so far, else the worst case."""
+def _learned(store: Store, config: Config, pool: Sequence[Item], price: Price) -> list[float]:
+    """Dollars that items cost if replies are as long as those to the same prompt in any run; input at its bound."""
+    requests = [request_for(item, config.task, config.teacher, (), 0) for item in pool]
+    lengths = Purse(store, config.run.name).lengths(prompt_type(requests[0], "ask"))
+    drawn = np.random.default_rng(0).choice(lengths, len(pool)) if lengths else ()
+    return [
+        config.teacher.samples
+        * price(request, input_tokens=most_input_tokens(request), output_tokens=int(length))
+        / MICRO
+        for request, length in zip(requests, drawn, strict=False)
+    ]
+
+
+def _capped(estimate: Estimate, cap: float | None) -> Estimate:
+    """The estimate under a round's limit."""
+    if cap is None or cap >= estimate.high:
+        return estimate
+    low, expected = min(estimate.low, cap), min(estimate.expected, cap)
+    return Estimate(expected, low, cap, f"{estimate.source}; at most budget.usd_per_round")
+
+
+def _dollars(store: Store, config: Config, batch: int, most: Sequence[float], learned: Sequence[float]) -> Estimate:
+    """The teacher's price for a batch: from what items cost so far, else from replies of other runs, else the worst."""
     paid = np.array([*reading.spent_by_query(store, config.run.name).values()], dtype=np.float64) / MICRO
+    if not len(paid) and learned:
+        source = "from the length of replies to the same prompt in other runs"
+        return _estimate(_totals(np.array(learned), np.full(DRAWS, batch)), source)
     if not len(paid):
         mean = float(np.mean(most))
         return Estimate(batch * mean, 0.0, batch * max(most), "worst case; nothing was asked yet, see `run --pilot`")

@@ -11,9 +11,9 @@ Each line of the file is a JSON object:
 a token is taken as four bytes of UTF-8. `text` is given back as it is; `steps` and `answer` are written as JSON where
 structured output is asked for, and as numbered lines where not. Several lines for one key and model are its samples;
 the request's `seed` says which one is meant, counted round. So a reply is a pure function of item, prompt, model and
-sample. A line with `after`, a step, goes on from steps that end with it: its `steps` follow. A line with a `step`
-answers the judge's prompt about that step of the item, with a `verdict` or with `text`. Where nothing is recorded for
-a question or step, the reply says so and cannot be read.
+sample, cut off where it is longer than `max_completion_tokens`. A line with `after`, a step, goes on from steps that
+end with it: its `steps` follow. A line with a `step` answers the judge's prompt about that step of the item, with a
+`verdict` or with `text`. Where nothing is recorded for a question or step, the reply says so and cannot be read.
 
 On request it misbehaves: a file with a JSON list of faults, see `Fault`.
 """
@@ -22,6 +22,7 @@ import asyncio
 import json
 import socket
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -108,6 +109,7 @@ class _ChatRequest(BaseModel):
     model: str
     messages: list[_Message] = Field(min_length=1)
     seed: int | None = None
+    max_completion_tokens: int | None = None
     response_format: dict[str, Any] | None = None
 
     @property
@@ -115,13 +117,42 @@ class _ChatRequest(BaseModel):
         return next((message.text for message in reversed(self.messages) if message.role == "user"), "")
 
 
+class Limit:
+    """Requests per minute, as a bucket that fills evenly and holds ten seconds' worth; it starts empty."""
+
+    def __init__(self, requests_per_minute: int) -> None:
+        self.refused = 0
+        self.passed: list[float] = []
+        """When requests passed, by the monotonic clock."""
+        self._rate = requests_per_minute / 60
+        self._left = 0.0
+        self._filled_at = time.monotonic()
+
+    def take(self) -> float:
+        """0 where a request may pass, else the seconds until one may."""
+        now = time.monotonic()
+        self._left = min(10 * self._rate, self._left + (now - self._filled_at) * self._rate)
+        self._filled_at = now
+        if self._left < 1:
+            self.refused += 1
+            return (1 - self._left) / self._rate
+        self._left -= 1
+        self.passed.append(now)
+        return 0.0
+
+
 class RecordedTeacher:
     """What the server knows and what it did."""
 
     def __init__(
-        self, recordings: Sequence[Recording], faults: Sequence[Fault] = (), api_key: str | None = None
+        self,
+        recordings: Sequence[Recording],
+        faults: Sequence[Fault] = (),
+        api_key: str | None = None,
+        limit: "Limit | None" = None,
     ) -> None:
         self.api_key = api_key
+        self.limit = limit
         self.requests = 0
         self.served: list[tuple[str, str, int]] = []
         """Key, model and sample of every completion that was sent."""
@@ -292,6 +323,9 @@ async def _complete(teacher: RecordedTeacher, raw: bytes) -> JSONResponse:
         asked = _ChatRequest.model_validate_json(raw)
     except ValidationError:
         return _error(400, "the body is not a chat request", "invalid_request_error")
+    wait = 0.0 if teacher.limit is None else teacher.limit.take()
+    if wait:
+        return _error(429, "Rate limit reached", "rate_limit_exceeded", {"Retry-After": f"{wait:.3f}"})
     model, seed = asked.model, asked.seed or 0
     if model not in teacher.models:
         known = ", ".join(teacher.models)
@@ -317,12 +351,15 @@ def _answer(recording: Recording | None, asked: _ChatRequest) -> dict[str, Any]:
         else _tokens("".join(message.text for message in asked.messages))
     )
     made = recording.output_tokens if recording and recording.output_tokens is not None else _tokens(text)
+    most, ends = asked.max_completion_tokens or made, "stop"
+    if made > most:
+        text, made, ends = text[: len(text) * most // made], most, "length"
     return {
         "id": f"recorded-{recording.key if recording else 'unknown'}",
         "object": "chat.completion",
         "created": 0,
         "model": (recording and recording.served_by) or asked.model,
-        "choices": [{"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}],
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": ends}],
         "usage": {"prompt_tokens": used, "completion_tokens": made, "total_tokens": used + made},
     }
 

@@ -190,13 +190,17 @@ class EndpointConfig(Table):
     temperature: float = Field(default=0.0, ge=0, le=2)
     """Sampling temperature."""
     max_completion_tokens: int = Field(default=800, ge=16)
-    """Longest reply, in tokens; the worst case that is reserved."""
+    """Longest reply, in tokens; the worst case that is reserved until replies to such prompts say how long they are."""
     concurrency: int = Field(default=8, ge=1)
-    """Requests under way at once."""
+    """Requests under way at once, at most; fewer while the endpoint refuses them or is slow."""
     attempts: int = Field(default=5, ge=1)
     """Attempts per reply on 429, 5xx, time-outs and lost connections."""
     timeout: float = Field(default=60.0, gt=0)
     """Seconds until a request counts as lost."""
+    requests_per_minute: int = Field(default=0, ge=0)
+    """Requests that the endpoint takes in a minute, counted over all processes on the database; 0: no limit is kept."""
+    tokens_per_minute: int = Field(default=0, ge=0)
+    """Tokens that it takes in a minute, a quarter of the prompt's bytes and the longest reply together; 0: no limit."""
     format: Literal["json_schema", "plain"] = "json_schema"
     """How replies are asked for; `plain` is for endpoints without structured output."""
     input_price: float | None = Field(default=None, ge=0)
@@ -257,6 +261,10 @@ class BudgetConfig(Table):
 
     usd: float = Field(default=1.0, ge=0)
     """Hard limit on the teacher and the judge together, in US dollars."""
+    usd_per_round: float | None = Field(default=None, ge=0)
+    """Hard limit on one round's share of it; without it, a round may spend all that is left."""
+    domains: dict[str, Annotated[float, Field(ge=0)]] = {}
+    """Hard limits on the items of single domains, in US dollars by domain, e.g. `{ algebra = 0.5 }`."""
     minutes: float = Field(default=60.0, ge=0)
     """Limit on reviewers' minutes; it bounds what is sent to them."""
     usd_per_review_hour: float | None = Field(default=None, gt=0)

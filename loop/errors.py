@@ -50,7 +50,11 @@ class AlreadyWorking(PreceptorError):
 
 
 class BudgetSpent(PreceptorError):
-    """The next request does not fit under the limit."""
+    """The next request does not fit under the limit of `scope`: the run (empty), or a round or domain of it."""
+
+    def __init__(self, message: str, scope: str = "") -> None:
+        super().__init__(message)
+        self.scope = scope
 
 
 class UnknownPrice(PreceptorError):
@@ -65,12 +69,16 @@ class TeacherBusy(TeacherError):
     """The attempt failed in a way that may pass; `retry_after` seconds when the server said so.
 
     `sent` is false only when the request certainly never reached the server, so that nothing can have been charged.
+    `overloaded` is true where fewer requests at once would have passed.
     """
 
-    def __init__(self, message: str, *, retry_after: float | None = None, sent: bool = True) -> None:
+    def __init__(
+        self, message: str, *, retry_after: float | None = None, sent: bool = True, overloaded: bool = False
+    ) -> None:
         super().__init__(message)
         self.retry_after = retry_after
         self.sent = sent
+        self.overloaded = overloaded
 
 
 class TeacherDown(TeacherError):

@@ -44,6 +44,8 @@ class Completion:
     """None where the endpoint reported no usage."""
     tokens: tuple[tuple[str, float], ...] = ()
     """The text in tokens, each with its log-probability; empty where the endpoint does not say."""
+    closed_for: float = 0.0
+    """Seconds until the endpoint takes more requests, by its own account; 0: it does."""
 
 
 class Teacher(Protocol):
@@ -219,15 +221,23 @@ class Silent:
         """Nothing."""
 
 
+SOON = 1.0
+"""Seconds within which a turn at an endpoint is taken in advance, so that most requests look once."""
+
+
 class Till(Protocol):
     """Where requests reserve their price before they are sent; every call is one transaction."""
 
-    def reserve(self, purpose: str, micro_usd: int) -> int:
+    def reserve(self, purpose: str, micro_usd: int, *, item_key: str = "", prompt_type: str = "") -> int:
         """Hold the worst-case price of one attempt; the charge's id.
 
         Raises:
-            BudgetSpent: it does not fit under the limit.
+            BudgetSpent: it does not fit under the limit of the run, of the round or of the item's domain.
         """
+        ...
+
+    def settle(self, charge_id: int, micro_usd: int) -> None:
+        """Pay for a reply that is not kept, because it was cut off and is asked for again."""
         ...
 
     def release(self, charge_id: int) -> None:
@@ -236,6 +246,18 @@ class Till(Protocol):
 
     def assume(self, charge_id: int) -> None:
         """Charge a hold at worst case and mark it `assumed`: whether the request was served is unknown."""
+        ...
+
+    def lengths(self, prompt_type: str) -> list[int]:
+        """How many tokens the latest whole replies to such prompts took."""
+        ...
+
+    def turn(self, tokens: int) -> float:
+        """Seconds until a request of so many tokens may go: a turn taken if within `SOON`, else try again then."""
+        ...
+
+    def close(self, seconds: float) -> None:
+        """Give nobody a turn for so long."""
         ...
 
 

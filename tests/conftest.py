@@ -1,12 +1,14 @@
 """Guards for every test: no network beyond loopback, no state outside a temporary folder."""
 
 import os
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from pytest_socket import _remove_restrictions, socket_allow_hosts
 
+from benchmarks import postgres
 from connectors import studio_server
 from connectors.wiring import cache_folder
 
@@ -37,6 +39,27 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[studio_server.S
     server = studio_server.start(folder, cache=cache_folder(), port=0, say=lambda _: None)
     yield server
     studio_server.stop(server)
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[str]:
+    """The address of a real PostgreSQL in a temporary folder. Where it must not be missing, it is not skipped."""
+    try:
+        postgres.install()
+    except postgres.NoServer as missing:
+        if os.environ.get("CI"):
+            pytest.fail(f"the budget is not tested on PostgreSQL: {missing}")
+        pytest.skip(str(missing))
+    with postgres.cluster(durable=False) as address:
+        yield address
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The address of an empty database, on SQLite and on PostgreSQL."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'store.db'}"
+    return postgres.new_database(request.getfixturevalue("postgresql"), uuid.uuid4().hex)
 
 
 @pytest.fixture

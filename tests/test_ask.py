@@ -46,6 +46,7 @@ class Book:
     replies: dict[tuple[str, int], Reply] = field(default_factory=dict)
     rationales: dict[tuple[str, int], Rationale] = field(default_factory=dict)
     problems: dict[str, str] = field(default_factory=dict)
+    closed: list[float] = field(default_factory=list)
 
     @property
     def spent(self) -> int:
@@ -55,7 +56,7 @@ class Book:
     def reserved(self) -> int:
         return sum(charge.reserved for charge in self.charges if charge.state is ChargeState.RESERVED)
 
-    def reserve(self, purpose: str, micro_usd: int) -> int:
+    def reserve(self, purpose: str, micro_usd: int, *, item_key: str = "", prompt_type: str = "") -> int:
         if self.spent + self.reserved + micro_usd > self.limit:
             raise BudgetSpent("over the limit")
         assert purpose not in {charge.purpose for charge in self.charges}
@@ -67,6 +68,18 @@ class Book:
 
     def assume(self, charge_id: int) -> None:
         self._close(charge_id, ChargeState.SETTLED, self.charges[charge_id].reserved).assumed = True
+
+    def settle(self, charge_id: int, micro_usd: int) -> None:
+        self._close(charge_id, ChargeState.SETTLED, micro_usd)
+
+    def lengths(self, prompt_type: str) -> list[int]:
+        return []
+
+    def turn(self, tokens: int) -> float:
+        return 0.0
+
+    def close(self, seconds: float) -> None:
+        self.closed.append(seconds)
 
     def keep(self, charge_id: int, micro_usd: int, prompt: Prompt, reply: Reply, rationale: Rationale | None) -> None:
         at = (reply.item_key, reply.sample)

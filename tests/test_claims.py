@@ -116,6 +116,15 @@ def test_an_owner_on_another_host_is_believed_until_its_lease_ends(store: Store)
     assert take(store).fence == 2
 
 
+def test_an_owner_whose_clock_was_set_back_keeps_its_lease_alive(store: Store) -> None:
+    with claims.holding(store, "demo", "run", "demo", lease_seconds=60):
+        change(store, lease_until=now() + timedelta(hours=1))
+        items.add(store, [an_item("q1")])
+        assert (
+            timedelta(seconds=50) < row(store).lease_until.replace(tzinfo=now().tzinfo) - now() <= timedelta(seconds=60)
+        )
+
+
 def test_another_run_is_free(store: Store, holder: subprocess.Popen[str]) -> None:
     assert claims.take(store, "another", "run", "another", lease_seconds=60).fence == 1
 

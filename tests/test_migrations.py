@@ -1,23 +1,40 @@
-"""The models and the revisions agree."""
+"""The models and the revisions agree, on SQLite and on PostgreSQL."""
 
-from pathlib import Path
-
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import create_engine
+from sqlalchemy import Engine, create_engine, text
 
-from loop.records import Item
+from loop.records import Currency, Item
 from loop.store.database import MIGRATIONS, Store
+from loop.store.money import Purse
+
+A_CAMPAIGN_BEFORE_SCOPES = (
+    "INSERT INTO item (key, question, context, choices, domain, split, steps, text_hash, source) VALUES "
+    "('a/b', '?', '', '[]', 'algebra', 'POOL', '[]', '1', ''), ('c', '?', '', '[]', 'sets', 'POOL', '[]', '2', '')",
+    """INSERT INTO balance (run, currency, "limit", spent, reserved) VALUES ('old', 'USD', 100, 30, 12)""",
+    "INSERT INTO charge (id, run, currency, purpose, reserved, settled, state, assumed, owner, created_at) VALUES "
+    "(1, 'old', 'USD', 'ask/1/a/b/0/0', 25, 20, 'SETTLED', false, '', '2026-01-01 00:00:00'),"
+    "(2, 'old', 'USD', 'judge/2/c/3/0', 15, 10, 'SETTLED', false, '', '2026-01-01 00:00:00'),"
+    "(3, 'old', 'USD', 'ask/2/c/0/0', 12, 0, 'RESERVED', false, '', '2026-01-01 00:00:00'),"
+    "(4, 'old', 'USD', 'ask/2/c/0/0', 9, 0, 'RELEASED', false, '', '2026-01-01 00:00:00'),"
+    "(5, 'old', 'MINUTES', 'review/uid', 9, 0, 'RESERVED', false, '', '2026-01-01 00:00:00')",
+)
 
 
-def test_the_revisions_build_the_models(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'store.db'}"
-    store = Store(url)
+def settings_for(url: str) -> tuple[Config, Engine]:
+    settings, engine = Config(), create_engine(url)
+    settings.set_main_option("script_location", str(MIGRATIONS))
+    return settings, engine
+
+
+def test_the_revisions_build_the_models(database: str) -> None:
+    store = Store(database)
     store.migrate()
     store.close()
-    engine = create_engine(url)
+    engine = create_engine(database)
     with engine.connect() as connection:
         difference = compare_metadata(MigrationContext.configure(connection), Item.metadata)
     engine.dispose()
@@ -30,8 +47,31 @@ def test_there_is_one_head() -> None:
     assert len(ScriptDirectory.from_config(settings).get_heads()) == 1
 
 
-def test_migrating_twice_changes_nothing(tmp_path: Path) -> None:
-    store = Store(f"sqlite:///{tmp_path / 'store.db'}")
+def test_migrating_twice_changes_nothing(database: str) -> None:
+    store = Store(database)
     store.migrate()
     store.migrate()
+    store.close()
+
+
+def test_charges_from_before_count_in_their_rounds_and_domains(database: str) -> None:
+    settings, engine = settings_for(database)
+    before = ScriptDirectory.from_config(settings).get_revision("0012").down_revision
+    with engine.begin() as settings.attributes["connection"]:
+        command.upgrade(settings, str(before))
+        for statement in A_CAMPAIGN_BEFORE_SCOPES:
+            settings.attributes["connection"].execute(text(statement))
+    engine.dispose()
+    store = Store(database)
+    store.migrate()
+
+    purse = Purse(store, "old")
+    counters = {scope: (row.spent, row.reserved) for scope, row in purse.counters().items()}
+    usd = purse.balances()[Currency.USD]
+    assert (usd.limit, usd.spent, usd.reserved) == (100, 30, 12)
+    assert counters == {"round/1": (20, 0), "round/2": (10, 12), "domain/algebra": (20, 0), "domain/sets": (10, 12)}
+    purse.settle(3, 5)
+    assert {scope: row.spent for scope, row in purse.counters().items()} == {
+        "round/1": 20, "round/2": 15, "domain/algebra": 20, "domain/sets": 15
+    }  # fmt: skip
     store.close()

@@ -2,7 +2,7 @@
 
 from loop.records.certificate import Certificate, Promise
 from loop.records.item import Item, Part, Split
-from loop.records.money import Balance, Charge, ChargeState, Currency
+from loop.records.money import NO_CAP, Balance, Charge, ChargeState, Currency, Pace, scopes
 from loop.records.rationale import CONTROL, Author, Decision, DecisionKind, Export, Flag, Rationale, Risk, RiskFit
 from loop.records.review import (
     ADJUDICATION,
@@ -43,6 +43,7 @@ __all__ = [
     "ADJUDICATION",
     "AGAIN",
     "CONTROL",
+    "NO_CAP",
     "ROLES",
     "SECOND",
     "Arm",
@@ -64,6 +65,7 @@ __all__ = [
     "Item",
     "Judgement",
     "Listing",
+    "Pace",
     "Part",
     "Prediction",
     "Promise",
@@ -96,4 +98,5 @@ __all__ = [
     "once",
     "own_uid",
     "role",
+    "scopes",
 ]

@@ -5,6 +5,7 @@ from dataclasses import asdict
 
 from loop import certification
 from loop.config import Config, ReviewConfig
+from loop.ledger import caps
 from loop.records import ConfidenceFit, Item, Round, Stage
 from loop.stages.demonstrating import Demonstrating
 from loop.stages.looking import review_chance
@@ -20,7 +21,9 @@ from loop.teacher.demonstrations import as_shown
 
 def ask_teacher(current: Round, store: Store, parts: Parts, config: Config) -> Round:
     """Ask for the replies that the store lacks, and move on to CHECK."""
-    Purse(store, current.run).close_dead_holds()
+    purse = Purse(store, current.run)
+    purse.close_dead_holds()
+    purse.cap(caps(config.budget, id_of(current)))
     demonstrating = Demonstrating(store, current.run, lambda: parts.trainer.student(None), config)
     demonstrating.prepare(current, parts)
     trust = trust_of(current, store, config)
@@ -32,7 +35,7 @@ def ask_teacher(current: Round, store: Store, parts: Parts, config: Config) -> R
         ask(
             asking.missing(store, id_of(current), config.teacher.samples),
             parts.teacher,
-            asking.RoundAskBook(store, current.run, id_of(current)),
+            asking.RoundAskBook(store, current.run, id_of(current), config.teacher),
             config.task,
             config.teacher,
             round_id=id_of(current),
@@ -64,7 +67,7 @@ def _ask_again(
         ask_again(
             todo,
             parts.teacher,
-            asking.RoundAskBook(store, current.run, id_of(current)),
+            asking.RoundAskBook(store, current.run, id_of(current), config.teacher),
             config.task,
             config.teacher,
             round_id=id_of(current),

@@ -72,7 +72,9 @@ def _ask(current: Round, store: Store, parts: Parts, config: Config) -> None:
         return
     Purse(store, current.run).close_dead_holds()
     known = items.existing(store, [each.item_key for each in missing])
-    book = continuations.ContinueBook(store, current.run, id_of(current), {each.item_key: each for each in missing})
+    book = continuations.ContinueBook(
+        store, current.run, id_of(current), {each.item_key: each for each in missing}, config.teacher
+    )
     todo = [(each, known[each.item_key]) for each in missing]
     try:
         asyncio.run(

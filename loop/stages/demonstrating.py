@@ -183,7 +183,7 @@ class _Trying:
         missing = [each for key, each in {each.prompt_hash: each for each in todo}.items() if key not in stored]
         if not missing:
             return bool(todo)
-        book = demonstrations.RunTrialBook(self._store, self._current.run)
+        book = demonstrations.RunTrialBook(self._store, self._current.run, id_of(self._current), self._config.teacher)
         with self._parts.progress.bar(title, len(missing)) as bar:
             return asyncio.run(
                 try_out(

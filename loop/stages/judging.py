@@ -20,7 +20,7 @@ class Judging:
 
     def __init__(self, current: Round, store: Store, parts: Parts, config: Config) -> None:
         self._store, self._parts, self._config, self._round_id = store, parts, config, id_of(current)
-        self._book = judgements.RunJudgeBook(store, current.run)
+        self._book = judgements.RunJudgeBook(store, current.run, id_of(current), config.judge)
         self._outcome = JudgeOutcome()
         if parts.judge is not None:
             Purse(store, current.run).close_dead_holds()

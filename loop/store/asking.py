@@ -2,10 +2,12 @@
 
 from sqlmodel import Session, col, select
 
+from loop.config import EndpointConfig
 from loop.records import AGAIN, Currency, Item, Prompt, Query, Rationale, Reply
 from loop.records.teacher import ReplyState
-from loop.store.database import Store
+from loop.store.database import Store, add_missing
 from loop.store.money import Purse
+from loop.store.pace import EndpointPace
 
 
 def missing(store: Store, round_id: int, samples: int) -> list[tuple[Query, Item, int]]:
@@ -49,15 +51,32 @@ def unsettled(store: Store, round_id: int) -> list[tuple[Item, Reply, Reply | No
 
 
 class RunTill:
-    """Where the requests of a run reserve their price (`loop.ports.Till`)."""
+    """Where the requests of a round reserve their price and take their turn (`loop.ports.Till`)."""
 
-    def __init__(self, store: Store, run: str) -> None:
+    def __init__(self, store: Store, run: str, round_id: int, config: EndpointConfig | None = None) -> None:
+        """Without an endpoint's config there is no pace to keep."""
         self._store = store
         self._purse = Purse(store, run)
+        self._round_id = round_id
+        self._pace = None if config is None else EndpointPace(store, config)
 
-    def reserve(self, purpose: str, micro_usd: int) -> int:
-        """Hold the worst-case price of one attempt."""
-        return self._purse.reserve(Currency.USD, purpose, micro_usd)
+    def reserve(self, purpose: str, micro_usd: int, *, item_key: str = "", prompt_type: str = "") -> int:
+        """Hold the worst-case price of one attempt under the limits of run, domain and round."""
+        with self._store.writing() as session:
+            item = session.get(Item, item_key) if item_key else None
+            return self._purse.reserve_in(
+                session,
+                Currency.USD,
+                purpose,
+                micro_usd,
+                round_id=self._round_id,
+                domain="" if item is None else item.domain,
+                prompt_type=prompt_type,
+            )
+
+    def settle(self, charge_id: int, micro_usd: int) -> None:
+        """Pay for a reply that is not kept."""
+        self._purse.settle(charge_id, micro_usd)
 
     def release(self, charge_id: int) -> None:
         """Give a hold back: the request never reached the endpoint."""
@@ -67,25 +86,32 @@ class RunTill:
         """Charge a hold at worst case."""
         self._purse.assume(charge_id)
 
-    def _pay(self, session: Session, charge_id: int, micro_usd: int, prompt: Prompt) -> None:
+    def lengths(self, prompt_type: str) -> list[int]:
+        """Tokens of the latest replies to such prompts."""
+        return self._purse.lengths(prompt_type)
+
+    def turn(self, tokens: int) -> float:
+        """Take a turn at the endpoint, or say in how many seconds to ask again."""
+        return 0.0 if self._pace is None else self._pace.turn(tokens)
+
+    def close(self, seconds: float) -> None:
+        """Leave the endpoint alone for so long."""
+        if self._pace is not None:
+            self._pace.close(seconds)
+
+    def _pay(self, session: Session, charge_id: int, micro_usd: int, prompt: Prompt, output_tokens: int) -> None:
         """Settle the charge and store the prompt, as part of a larger transaction."""
-        self._purse.settle_in(session, charge_id, micro_usd)
-        if session.get(Prompt, prompt.hash) is None:
-            session.add(prompt)
-            session.flush()
+        self._purse.settle_in(session, charge_id, micro_usd, output_tokens=output_tokens)
+        add_missing(session, Prompt, hash=prompt.hash, body=prompt.body)
 
 
 class RoundAskBook(RunTill):
     """The book of one round's asking (`loop.ports.AskBook`)."""
 
-    def __init__(self, store: Store, run: str, round_id: int) -> None:
-        super().__init__(store, run)
-        self._round_id = round_id
-
     def keep(self, charge_id: int, micro_usd: int, prompt: Prompt, reply: Reply, rationale: Rationale | None) -> None:
         """Settle the charge and store prompt, reply and rationale, all or nothing."""
         with self._store.writing() as session:
-            self._pay(session, charge_id, micro_usd, prompt)
+            self._pay(session, charge_id, micro_usd, prompt, reply.output_tokens)
             reply.charge_id = charge_id
             session.add(reply)
             session.flush()

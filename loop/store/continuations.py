@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from sqlmodel import Session, col, select
 
+from loop.config import EndpointConfig
 from loop.records import Author, Flag, Rationale, Reply
 from loop.store.asking import RoundAskBook
 from loop.store.database import Store
@@ -15,8 +16,10 @@ CHECK = "continuation"
 class ContinueBook(RoundAskBook):
     """The book of a round's continuations (`loop.ports.AskBook`); at most one prefix of an item is open."""
 
-    def __init__(self, store: Store, run: str, round_id: int, prefixes: Mapping[str, Rationale]) -> None:
-        super().__init__(store, run, round_id)
+    def __init__(
+        self, store: Store, run: str, round_id: int, prefixes: Mapping[str, Rationale], config: EndpointConfig
+    ) -> None:
+        super().__init__(store, run, round_id, config)
         self._prefixes = prefixes
 
     def give_up(self, item_key: str, problem: str) -> None:

@@ -10,8 +10,9 @@ from alembic import command
 from alembic.config import Config as AlembicConfig
 from alembic.util import CommandError
 from sqlalchemy import Connection, Engine, event, make_url, update
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DatabaseError, DataError, IntegrityError, ProgrammingError
-from sqlmodel import Session, create_engine, select
+from sqlmodel import Session, SQLModel, create_engine, select
 
 from loop.errors import AlreadyWorking, StoreUnusable
 from loop.records import Claim
@@ -101,7 +102,10 @@ def now() -> datetime:
 
 
 def _check_fence(session: Session, ours: Claim) -> None:
-    """Refuse to write where the claim was taken over; prolong its lease when half of it is gone."""
+    """Refuse to write where the claim was taken over; prolong its lease when half of it is gone.
+
+    Also where it ends later than it can: then the clock was set back, and would reach that end long after others do.
+    """
     row = session.exec(
         select(Claim).where(Claim.run == ours.run, Claim.kind == ours.kind, Claim.key == ours.key).with_for_update()
     ).one_or_none()
@@ -109,7 +113,7 @@ def _check_fence(session: Session, ours: Claim) -> None:
         owner = "nobody" if row is None else f"{row.host}, process {row.pid}"
         raise AlreadyWorking(f"run {ours.run} was taken over by {owner} meanwhile; nothing more is written here")
     lease = timedelta(seconds=ours.lease_seconds)
-    if row.lease_until < now() + lease / 2:
+    if not lease / 2 <= row.lease_until - now() <= lease:
         row.lease_until = now() + lease
         session.add(row)
 
@@ -122,6 +126,12 @@ def rows_changed(session: Session, statement: Any) -> int:
 def values(model: Any, *conditions: Any) -> Any:
     """An UPDATE on a model's table, to be completed with `.values(...)`."""
     return update(model).where(*conditions)
+
+
+def add_missing(session: Session, model: type[SQLModel], **fields: Any) -> None:
+    """Insert a row unless one with its primary key is there, whoever else does the same at this moment."""
+    dialect = {"sqlite": sqlite, "postgresql": postgresql}[session.get_bind().dialect.name]
+    session.execute(dialect.insert(model).values(**fields).on_conflict_do_nothing())
 
 
 def _engine(url: str) -> Engine:

@@ -71,7 +71,7 @@ class RunTrialBook(RunTill):
     def keep(self, charge_id: int, micro_usd: int, prompt: Prompt, trial: Trial) -> None:
         """Settle the charge and store prompt and trial, all or nothing."""
         with self._store.writing() as session:
-            self._pay(session, charge_id, micro_usd, prompt)
+            self._pay(session, charge_id, micro_usd, prompt, trial.output_tokens)
             session.add(trial)
 
 

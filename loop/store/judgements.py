@@ -26,5 +26,5 @@ class RunJudgeBook(RunTill):
     def keep(self, charge_id: int, micro_usd: int, prompt: Prompt, judgement: Judgement) -> None:
         """Settle the charge and store prompt and judgement, all or nothing."""
         with self._store.writing() as session:
-            self._pay(session, charge_id, micro_usd, prompt)
+            self._pay(session, charge_id, micro_usd, prompt, judgement.output_tokens)
             session.add(judgement)

@@ -1,16 +1,22 @@
-"""The ledger in the store: what was reserved, settled and released, and one balance a currency."""
+"""The ledger in the store: entries that are made once and closed once, and one counter row a scope.
 
-from collections.abc import Sequence
+Every transaction takes its rows in one order: the charge that it closes, then the counters as `Charge.scopes` has them.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from sqlmodel import Session, col, select
 
 from loop.errors import BudgetSpent
 from loop.ledger import MICRO
-from loop.records import Balance, Charge, ChargeState, Currency
+from loop.records import NO_CAP, Balance, Charge, ChargeState, Currency
 from loop.store.claims import is_alive, owner_name
-from loop.store.database import Store, now, rows_changed, values
+from loop.store.database import Store, add_missing, now, rows_changed, values
 
 CURE = {Currency.USD: "budget.usd", Currency.MINUTES: "budget.minutes"}
+LATEST = 500
+"""So many replies tell how long the next one may be."""
 
 
 class Purse:
@@ -25,17 +31,28 @@ class Purse:
         """Set the limits, in millionths."""
         with self._store.writing() as session:
             for currency, limit in ((Currency.USD, usd), (Currency.MINUTES, minutes)):
-                row = session.get(Balance, (self._run, currency)) or Balance(
-                    run=self._run, currency=currency, limit=limit
-                )
-                row.limit = limit
-                session.add(row)
+                self._limit(session, currency, "", limit)
+
+    def cap(self, caps: Mapping[str, int]) -> None:
+        """Set the dollar limits of scopes within the run, in millionths; all others have none."""
+        with self._store.writing() as session:
+            parts = values(Balance, *self._where(Currency.USD), col(Balance.scope) != "")
+            session.execute(parts.values(limit=NO_CAP))
+            for scope, limit in sorted(caps.items()):
+                self._limit(session, Currency.USD, scope, limit)
 
     def balances(self) -> dict[Currency, Balance]:
-        """The counters by currency; zeros where the purse was never opened."""
+        """The run's counters by currency; zeros where the purse was never opened."""
         with self._store.reading() as session:
-            rows = {row.currency: row for row in session.exec(select(Balance).where(Balance.run == self._run))}
+            query = select(Balance).where(Balance.run == self._run, Balance.scope == "")
+            rows = {row.currency: row for row in session.exec(query)}
         return {each: rows.get(each) or Balance(run=self._run, currency=each, limit=0) for each in Currency}
+
+    def counters(self) -> dict[str, Balance]:
+        """The dollar counters of rounds and domains by scope."""
+        with self._store.reading() as session:
+            query = select(Balance).where(*self._where(Currency.USD), Balance.scope != "")
+            return {row.scope: row for row in session.exec(query)}
 
     def reserve(self, currency: Currency, purpose: str, amount: int) -> int:
         """Hold an amount; the charge's id.
@@ -46,25 +63,39 @@ class Purse:
         with self._store.writing() as session:
             return self.reserve_in(session, currency, purpose, amount)
 
-    def reserve_in(self, session: Session, currency: Currency, purpose: str, amount: int) -> int:
-        """`reserve` as part of a larger transaction."""
+    def reserve_in(  # noqa: PLR0913 - what an entry says besides its amount
+        self,
+        session: Session,
+        currency: Currency,
+        purpose: str,
+        amount: int,
+        *,
+        round_id: int | None = None,
+        domain: str = "",
+        prompt_type: str = "",
+    ) -> int:
+        """`reserve` as part of a larger transaction, under the limits of a round and a domain too."""
         if amount < 0:
             raise ValueError(f"a charge cannot be negative: {amount}")
-        fits = values(
-            Balance,
-            col(Balance.run) == self._run,
-            col(Balance.currency) == currency,
-            col(Balance.spent) + col(Balance.reserved) + amount <= col(Balance.limit),
-        )
-        if rows_changed(session, fits.values(reserved=col(Balance.reserved) + amount)) != 1:
-            raise BudgetSpent(self._refusal(session, currency, purpose, amount))
         charge = Charge(
-            run=self._run, currency=currency, purpose=purpose, reserved=amount, owner=self._owner, created_at=now()
-        )
+            run=self._run, currency=currency, purpose=purpose, reserved=amount, owner=self._owner, created_at=now(),
+            round_id=round_id, domain=domain, prompt_type=prompt_type,
+        )  # fmt: skip
+        for scope in charge.scopes:
+            self._hold(session, charge, scope)
         session.add(charge)
         session.flush()
         assert charge.id is not None
         return charge.id
+
+    def lengths(self, prompt_type: str) -> list[int]:
+        """The latest replies' lengths in tokens, of every run, the last one at the end."""
+        query = select(Charge.output_tokens).where(
+            Charge.prompt_type == prompt_type, col(Charge.output_tokens).is_not(None)
+        )
+        with self._store.reading() as session:
+            rows = session.exec(query.order_by(col(Charge.id).desc()).limit(LATEST))
+            return [length for length in rows if length is not None][::-1]
 
     def settle(self, charge_id: int, amount: int) -> None:
         """Close a hold with what it really cost.
@@ -74,9 +105,18 @@ class Purse:
         with self._store.writing() as session:
             self.settle_in(session, charge_id, amount)
 
-    def settle_in(self, session: Session, charge_id: int, amount: int, *, assumed: bool = False) -> None:
+    def settle_in(
+        self,
+        session: Session,
+        charge_id: int,
+        amount: int,
+        *,
+        assumed: bool = False,
+        output_tokens: int | None = None,
+    ) -> None:
         """`settle` as part of a larger transaction. A closed charge cannot be settled again."""
-        self._close(session, charge_id, ChargeState.SETTLED, amount, assumed=assumed)
+        closed = {"settled": amount, "assumed": assumed, "output_tokens": output_tokens}
+        self._close(session, charge_id, ChargeState.SETTLED, closed)
 
     def settle_reviews_in(self, session: Session, spent: Sequence[tuple[Charge, int]]) -> None:
         """Settle charges of minutes as part of a larger transaction in which nobody else closes them."""
@@ -98,7 +138,7 @@ class Purse:
 
     def release_in(self, session: Session, charge_id: int) -> None:
         """`release` as part of a larger transaction."""
-        self._close(session, charge_id, ChargeState.RELEASED, 0)
+        self._close(session, charge_id, ChargeState.RELEASED, {"settled": 0})
 
     def assume(self, charge_id: int) -> None:
         """Charge a hold at worst case: whether it was spent is unknown."""
@@ -128,23 +168,52 @@ class Purse:
         charge = session.exec(select(Charge).where(Charge.id == charge_id)).one()
         self.settle_in(session, charge_id, charge.reserved, assumed=True)
 
-    def _close(
-        self, session: Session, charge_id: int, state: ChargeState, amount: int, *, assumed: bool = False
-    ) -> None:
-        if amount < 0:
-            raise ValueError(f"a charge cannot be negative: {amount}")
+    def _close(self, session: Session, charge_id: int, state: ChargeState, closed: dict[str, Any]) -> None:
+        if closed["settled"] < 0:
+            raise ValueError(f"a charge cannot be negative: {closed['settled']}")
         charge = session.exec(select(Charge).where(Charge.id == charge_id)).one()
         held = values(Charge, col(Charge.id) == charge_id, col(Charge.state) == ChargeState.RESERVED)
-        closed = held.values(state=state, settled=amount, assumed=assumed, closed_at=now())
-        if rows_changed(session, closed) != 1:
+        if rows_changed(session, held.values(state=state, closed_at=now(), **closed)) != 1:
             raise ValueError(f"charge {charge_id} is closed already")
-        balance = values(Balance, col(Balance.run) == charge.run, col(Balance.currency) == charge.currency)
-        session.execute(
-            balance.values(
-                reserved=col(Balance.reserved) - charge.reserved,
-                spent=col(Balance.spent) + amount,
-            )
+        moved = {
+            "reserved": col(Balance.reserved) - charge.reserved,
+            "spent": col(Balance.spent) + closed["settled"],
+        }
+        for scope in charge.scopes:
+            counter = values(Balance, *self._where(charge.currency, charge.run), col(Balance.scope) == scope)
+            session.execute(counter.values(**moved))
+
+    def _hold(self, session: Session, charge: Charge, scope: str) -> None:
+        """Move one counter by the charge.
+
+        Raises:
+            BudgetSpent: its limit is too low.
+        """
+        counter = values(
+            Balance,
+            *self._where(charge.currency),
+            col(Balance.scope) == scope,
+            col(Balance.spent) + col(Balance.reserved) + charge.reserved <= col(Balance.limit),
         )
+        held = counter.values(reserved=col(Balance.reserved) + charge.reserved)
+        fits = rows_changed(session, held) == 1
+        if not fits and scope and session.get(Balance, (self._run, charge.currency, scope)) is None:
+            self._add(session, charge.currency, scope, NO_CAP)
+            fits = rows_changed(session, held) == 1
+        if not fits:
+            raise BudgetSpent(self._refusal(session, charge, scope), scope)
+
+    def _limit(self, session: Session, currency: Currency, scope: str, limit: int) -> None:
+        """Set the limit of a counter, which is made where it is missing."""
+        self._add(session, currency, scope, limit)
+        counter = values(Balance, *self._where(currency), col(Balance.scope) == scope)
+        session.execute(counter.values(limit=limit))
+
+    def _add(self, session: Session, currency: Currency, scope: str, limit: int) -> None:
+        add_missing(session, Balance, run=self._run, currency=currency, scope=scope, limit=limit, spent=0, reserved=0)
+
+    def _where(self, currency: Currency, run: str | None = None) -> tuple[Any, Any]:
+        return col(Balance.run) == (run or self._run), col(Balance.currency) == currency
 
     def _is_dead(self, owner: str) -> bool:
         host, pid, started = owner.rsplit(":", 2)
@@ -152,11 +221,19 @@ class Purse:
         claim = self._store.claim
         return not alive if alive is not None else claim is not None and claim.run == self._run
 
-    def _refusal(self, session: Session, currency: Currency, purpose: str, amount: int) -> str:
-        row = session.get(Balance, (self._run, currency)) or Balance(run=self._run, currency=currency, limit=0)
+    def _refusal(self, session: Session, charge: Charge, scope: str) -> str:
+        key, currency = (self._run, charge.currency, scope), charge.currency
+        row = session.get(Balance, key) or Balance(run=self._run, currency=currency, limit=0)
         limit, spent, held = (f"{each / MICRO:.6f}" for each in (row.limit, row.spent, row.reserved))
         left = max(0, row.limit - row.spent - row.reserved) / MICRO
+        where = f" for {scope.replace('/', ' ', 1)}" if scope else ""
         return (
-            f"{purpose} may cost {amount / MICRO:.6f} {currency}, but only {left:.6f} of {limit} are left "
-            f"({spent} spent, {held} reserved); raise {CURE[currency]} to go on"
+            f"{charge.purpose} may cost {charge.reserved / MICRO:.6f} {currency}, but only {left:.6f} of {limit} are "
+            f"left{where} ({spent} spent, {held} reserved); raise {_cure(currency, scope)} to go on"
         )
+
+
+def _cure(currency: Currency, scope: str) -> str:
+    """The key of the config that sets the limit."""
+    kind, _, name = scope.partition("/")
+    return {"round": "budget.usd_per_round", "domain": f"budget.domains.{name}"}.get(kind, CURE[currency])

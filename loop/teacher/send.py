@@ -3,19 +3,27 @@
 No request is sent before its worst-case price is reserved, each attempt for itself. A completion is settled and stored
 in one go. A hold whose request certainly never reached the endpoint is given back; one whose fate is unknown is charged
 at worst case.
+
+A reply may be as long as nearly all replies to such prompts were, and its hold is that long; the few that this cuts off
+are paid and asked for again at full length.
 """
 
 import asyncio
 import contextlib
+import hashlib
+import itertools
 import random
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from loop.config import EndpointConfig
 from loop.errors import BudgetSpent, ItemRefused, PromptTooLong, TeacherBusy, TeacherDown, TeacherRefused
-from loop.ports import Bar, Completion, Request, Teacher, Till
+from loop.ledger import longest_reply
+from loop.ports import SOON, Bar, Completion, Request, Teacher, Till
 from loop.teacher.prompt import most_input_tokens, worst_case
+from loop.teacher.width import Place, Width
 
 FIRST_PAUSE = 1.0
 """Seconds before the second attempt; doubled before each further one."""
@@ -25,6 +33,12 @@ LOST_IN_A_ROW = 5
 """So many requests without any reply are the endpoint's fault and not that of their items."""
 LONGEST_STORED = 200_000
 """Characters of a reply that are kept."""
+REMEMBERED = 500
+"""So many replies of one kind tell how long the next one may be."""
+BYTES_PER_TOKEN = 4
+"""By which endpoints count a request's tokens before they read it."""
+SLOW = 0.5
+"""A reply that took this share of the time-out is a sign of overload."""
 
 Job = TypeVar("Job")
 Sleep = Callable[[float], Awaitable[object]]
@@ -67,6 +81,15 @@ class Sender:
     """Requests under way."""
     hold_closed: asyncio.Event = field(default_factory=asyncio.Event)
     next_in_line: asyncio.Lock = field(default_factory=asyncio.Lock)
+    next_turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    exhausted: set[str] = field(default_factory=set)
+    """Scopes under whose limit a request did not fit with nothing else under way."""
+    lengths: dict[str, deque[int]] = field(default_factory=dict)
+    """How long replies were, by type of prompt."""
+    width: Width = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.width = Width(self.config.concurrency)
 
     async def work(self, jobs: Sequence[Job], do: Callable[[Job], Awaitable[None]], bar: Bar) -> None:
         """Do the jobs, `config.concurrency` at once.
@@ -95,17 +118,7 @@ class Sender:
         Where a request is longer than the model reads, what `shorter` makes of it is sent instead.
         """
         try:
-            for attempt in range(self.config.attempts):
-                try:
-                    if await self._attempt(request, f"{purpose}/{attempt}", keep):
-                        return True
-                except TeacherBusy as busy:
-                    if attempt + 1 == self.config.attempts:
-                        self._lose(request, busy)
-                    else:
-                        await self._pause(request, attempt, busy.retry_after)
-                if self.stopped.is_set():
-                    return False
+            return await self._attempts(request, purpose, keep)
         except PromptTooLong as refused:
             less = shorter(request)
             if less is not None:
@@ -113,14 +126,43 @@ class Sender:
             self.give_up(request, f"{refused}; nothing is left to leave out: shorten the item, or {self._roomier()}")
         except ItemRefused as refused:
             self.give_up(request, str(refused))
-        except BudgetSpent:
-            self.budget_spent = True
-            self.give_up(request, "budget spent")
+        except BudgetSpent as spent:
+            self.budget_spent |= not spent.scope.startswith("domain/")
+            of = f" of {spent.scope.replace('/', ' ', 1)}" if spent.scope else ""
+            self.give_up(request, f"budget{of} spent")
         return False
 
     def _roomier(self) -> str:
         table = self.config.table
         return f"lower {table}.max_completion_tokens, or take a {table}.model that reads more"
+
+    async def _attempts(self, request: Request, purpose: str, keep: Callable[[Received], None]) -> bool:
+        """Attempts until a whole reply came; one that a learned length cut off is asked for again in full."""
+        asked, failed = self._shortened(request, purpose), 0
+        for attempt in itertools.count():
+            if self.stopped.is_set():
+                break
+            try:
+                received = await self._attempt(asked, request, f"{purpose}/{attempt}", keep)
+            except TeacherBusy as busy:
+                failed += 1
+                if failed == self.config.attempts:
+                    self._lose(request, busy)
+                    break
+                await self._pause(request, failed - 1, busy.retry_after)
+                continue
+            if received is None or not _is_cut(received, asked, request):
+                return received is not None
+            asked = request
+        return False
+
+    def _shortened(self, request: Request, purpose: str) -> Request:
+        """The request, allowed a reply that is as long as nearly all before it."""
+        kind = prompt_type(request, purpose)
+        if kind not in self.lengths:
+            self.lengths[kind] = deque(self.till.lengths(kind), REMEMBERED)
+        length = longest_reply(self.lengths[kind], request.max_completion_tokens)
+        return replace(request, max_completion_tokens=length)
 
     async def _worker(self, jobs: Iterator[Job], do: Callable[[Job], Awaitable[None]], bar: Bar) -> None:
         """Take one job after another until none is left."""
@@ -168,31 +210,49 @@ class Sender:
             self.give_up(request, problem)
         self.lost.clear()
 
-    async def _attempt(self, request: Request, purpose: str, keep: Callable[[Received], None]) -> bool:
-        """One request, from hold to settlement; False where nothing may be sent any more."""
-        charge = await self._reserve(request, purpose)
-        if charge is None:
-            return False
-        try:
-            completion = await self._send(request, charge)
-            self._note_lost()
-            keep(self._received(request, completion, charge))
-        finally:
-            self.holds -= 1
-            self.hold_closed.set()
-        return True
+    async def _attempt(
+        self, asked: Request, request: Request, purpose: str, keep: Callable[[Received], None]
+    ) -> Received | None:
+        """One request, from its turn to settlement; None where nothing may be sent any more."""
+        async with self.width.place() as place:
+            await self._turn(asked)
+            charge = await self._reserve(asked, purpose)
+            if charge is None:
+                return None
+            try:
+                received = self._received(asked, await self._send(asked, charge, place), charge)
+                self._note_lost()
+                if _is_cut(received, asked, request):
+                    self.till.settle(charge, received.micro_usd)
+                else:
+                    keep(received)
+                    self.lengths[prompt_type(request, purpose)].append(received.output_tokens)
+            finally:
+                self.holds -= 1
+                self.hold_closed.set()
+        return received
+
+    async def _turn(self, request: Request) -> None:
+        """Wait until the endpoint takes another request; one of ours at a time looks."""
+        size = sum(len(message["content"].encode("utf-8", "replace")) for message in request.messages)
+        tokens = size // BYTES_PER_TOKEN + request.max_completion_tokens
+        async with self.next_turn:
+            while not self.stopped.is_set() and (wait := self.till.turn(tokens)) > SOON:
+                await self._rest(wait)
+        if not self.stopped.is_set() and wait > 0:
+            await self._rest(wait)
 
     async def _reserve(self, request: Request, purpose: str) -> int | None:
         """A hold for one attempt; waits for holds under way to settle where it does not fit beside them."""
         worst = worst_case(request, self.endpoint.price)
+        kind = prompt_type(request, purpose)
         async with self.next_in_line:
             while not self.stopped.is_set():
-                if self.budget_spent:
-                    raise BudgetSpent("the budget is spent")
                 try:
-                    charge = self.till.reserve(purpose, worst)
-                except BudgetSpent:
-                    if self.holds == 0:
+                    charge = self.till.reserve(purpose, worst, item_key=request.item_key, prompt_type=kind)
+                except BudgetSpent as spent:
+                    if self.holds == 0 or spent.scope in self.exhausted:
+                        self.exhausted.add(spent.scope)
                         raise
                     self.hold_closed.clear()
                     await self.hold_closed.wait()
@@ -201,13 +261,18 @@ class Sender:
                     return charge
         return None
 
-    async def _send(self, request: Request, charge: int) -> Completion:
-        """The completion; the hold is closed where none came."""
+    async def _send(self, request: Request, charge: int, place: Place) -> Completion:
+        """The completion; the hold is closed where none came, and so is the endpoint where it says so."""
+        clock = asyncio.get_running_loop().time
+        start = clock()
         try:
-            return await self.endpoint.complete(request)
+            completion = await self.endpoint.complete(request)
         except TeacherBusy as busy:
+            place.overloaded = busy.overloaded
             close = self.till.assume if busy.sent else self.till.release
             close(charge)
+            if busy.retry_after:
+                self.till.close(min(busy.retry_after, LONGEST_PAUSE))
             raise
         except TeacherRefused:
             self.till.release(charge)
@@ -215,6 +280,10 @@ class Sender:
         except asyncio.CancelledError:
             self.till.assume(charge)
             raise
+        place.overloaded = clock() - start > SLOW * self.config.timeout
+        if completion.closed_for:
+            self.till.close(min(completion.closed_for, LONGEST_PAUSE))
+        return completion
 
     def _received(self, request: Request, completion: Completion, charge: int) -> Received:
         """The completion with what it cost."""
@@ -226,13 +295,28 @@ class Sender:
     async def _pause(self, request: Request, attempt: int, retry_after: float | None) -> None:
         """Wait before the next attempt: longer each time, apart from others, as long as asked; less if stopped."""
         spread = random.Random(f"{request.item_key}/{request.sample}/{attempt}").uniform(0.5, 1.5)
-        seconds = min(LONGEST_PAUSE, max(FIRST_PAUSE * 2**attempt * spread, retry_after or 0.0))
+        await self._rest(min(LONGEST_PAUSE, max(FIRST_PAUSE * 2**attempt * spread, retry_after or 0.0)))
+
+    async def _rest(self, seconds: float) -> None:
+        """Sleep, less if stopped."""
         waits = [asyncio.ensure_future(self.sleep(seconds)), asyncio.ensure_future(self.stopped.wait())]
         try:
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for wait in waits:
                 wait.cancel()
+
+
+def prompt_type(request: Request, purpose: str) -> str:
+    """What requests have in common whose replies should be about as long: use, model, and what it is told to do."""
+    said = f"{purpose.partition('/')[0]}\n{request.model}\n{request.messages[0]['content']}"
+    return hashlib.sha256(said.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def _is_cut(received: Received, asked: Request, request: Request) -> bool:
+    """Whether the reply ends where a learned length ended it, so that it may be whole if asked for in full."""
+    learned = asked.max_completion_tokens < request.max_completion_tokens
+    return learned and received.completion.finish_reason == "length"
 
 
 def _tokens(reported: int | None, bound: int) -> int:

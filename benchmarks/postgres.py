@@ -1,0 +1,80 @@
+"""A PostgreSQL server of one's own, for tests and benchmarks: Debian's, on a socket in a temporary folder."""
+
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sqlalchemy import create_engine, text
+
+PACKAGE = "postgresql"
+
+
+class NoServer(Exception):
+    """There is no PostgreSQL to start; the text says what to do."""
+
+
+def install() -> None:
+    """Install Debian's server where it is missing and we may.
+
+    Raises:
+        NoServer: it is missing and we may not.
+    """
+    if _programs() is not None:
+        return
+    if os.getuid() != 0 or shutil.which("apt-get") is None:
+        raise NoServer("PostgreSQL is not here: install Debian's package postgresql")
+    for command in ("update", f"install --yes --no-install-recommends {PACKAGE}"):
+        subprocess.run(["apt-get", *command.split()], check=False, capture_output=True)
+    if _programs() is None:
+        raise NoServer("`apt-get install postgresql` did not bring a server")
+
+
+@contextmanager
+def cluster(*, durable: bool = True) -> Iterator[str]:
+    """The address of an empty database, served while the block lasts; if not durable, it is lost with the server."""
+    install()
+    programs = _programs()
+    assert programs is not None
+    user = "postgres" if os.getuid() == 0 else None
+    folder = Path(tempfile.mkdtemp(prefix="pg-"))
+    try:
+        if user:
+            os.chown(folder, pwd.getpwnam(user).pw_uid, -1)
+        _run([programs / "initdb", "--auth=trust", "--username=postgres", "--no-sync", "-D", folder / "data"], user)
+        options = f"-c listen_addresses='' -c unix_socket_directories={folder} -c max_connections=200"
+        if not durable:
+            options += " -c fsync=off"
+        control = [programs / "pg_ctl", "-D", folder / "data", "-w", "-t", "60"]
+        _run([*control, "-l", folder / "log", "-o", options, "start"], user)
+        try:
+            yield f"postgresql+psycopg://postgres@/postgres?host={folder}"
+        finally:
+            _run([*control, "-m", "immediate", "stop"], user)
+    finally:
+        shutil.rmtree(folder)
+
+
+def new_database(address: str, name: str) -> str:
+    """The address of a new, empty database of the cluster."""
+    engine = create_engine(address, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text(f'CREATE DATABASE "{name}"'))
+    engine.dispose()
+    return address.replace("/postgres?", f"/{name}?")
+
+
+def _programs() -> Path | None:
+    """The folder of the newest server's programs."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda file: float(file.parts[4]))
+    return found[-1].parent if found else None
+
+
+def _run(command: list[str | Path], user: str | None) -> None:
+    subprocess.run(
+        command, check=True, user=user, cwd="/", stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, timeout=120
+    )

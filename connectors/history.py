@@ -132,7 +132,8 @@ def _query_line(each: Mapping[str, Any]) -> str:
 
 def _reply_line(each: Mapping[str, Any]) -> str:
     cost = "" if each["charge"] is None else f", ${each['charge']['settled']:.6f}"
-    tokens = f"{each['input_tokens']} + {each['output_tokens']} tokens{cost}"
+    known = f", remembered from {each['remembered']}" if each["remembered"] else ""
+    tokens = f"{each['input_tokens']} + {each['output_tokens']} tokens{cost}{known}"
     problem = f" ({each['problem']})" if each["problem"] else ""
     return f"round {each['round']}, sample {each['sample']}: {each['model']}, {tokens}, {each['state']}{problem}"
 

@@ -199,6 +199,9 @@ class EndpointConfig(Table):
     """Seconds until a request counts as lost."""
     format: Literal["json_schema", "plain"] = "json_schema"
     """How replies are asked for; `plain` is for endpoints without structured output."""
+    replies: Path | None = Field(default=None, strict=False)
+    """File (SQLite, made when missing) that remembers replies, so that the same request, by whichever campaign that
+    names the file, costs nothing; not for `recorded`. It holds replies in clear text, and no keys."""
     input_price: float | None = Field(default=None, ge=0)
     """US dollars per million input tokens; without it, the price known to `genai-prices`."""
     output_price: float | None = Field(default=None, ge=0)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +39,23 @@ class Completion:
     input_tokens: int | None
     output_tokens: int | None
     """None where the endpoint reported no usage."""
+
+
+@dataclass(frozen=True)
+class Remembered:
+    """A completion of an earlier request that was the same; `origin` is where and when it was paid for."""
+
+    completion: Completion
+    origin: str
+
+
+@runtime_checkable
+class Remembering(Protocol):
+    """A teacher that remembers what it gave."""
+
+    def recall(self, request: Request) -> Remembered | None:
+        """What it gave for the same request, if it remembers."""
+        ...
 
 
 class Teacher(Protocol):

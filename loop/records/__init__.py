@@ -16,7 +16,7 @@ from loop.records.review import (
 )
 from loop.records.round import Claim, ConfigRow, Query, Round, Score, Stage
 from loop.records.student import Arm, Checkpoint, Prediction, Shadow
-from loop.records.teacher import Judgement, Prompt, Reply, StepVerdict
+from loop.records.teacher import Judgement, Probe, Prompt, Reply, StepVerdict
 
 __all__ = [
     "ADJUDICATION",
@@ -39,6 +39,7 @@ __all__ = [
     "Judgement",
     "Part",
     "Prediction",
+    "Probe",
     "Promise",
     "Prompt",
     "Query",

@@ -2,7 +2,7 @@
 
 from sqlmodel import Session, col, select
 
-from loop.records import Currency, Item, Prompt, Query, Rationale, Reply
+from loop.records import Currency, Item, Judgement, Prompt, Query, Rationale, Reply, Round
 from loop.store.database import Store
 from loop.store.money import Purse
 
@@ -23,6 +23,21 @@ def missing(store: Store, round_id: int, samples: int) -> list[tuple[Query, Item
             for number in range(samples)
             if (item.key, number) not in done
         ]
+
+
+def times_asked(store: Store, run: str, prompt_hash: str) -> int:
+    """How many replies to a prompt the run has."""
+    replies = select(Reply.id).join(Round, col(Round.id) == Reply.round_id)
+    judged = (
+        select(Judgement.id)
+        .join(Rationale, col(Rationale.id) == Judgement.rationale_id)
+        .join(Round, col(Round.id) == Rationale.round_id)
+    )
+    with store.reading() as session:
+        return sum(
+            len(session.exec(query.where(Round.run == run, noun.prompt_hash == prompt_hash)).all())
+            for query, noun in ((replies, Reply), (judged, Judgement))
+        )
 
 
 class RunTill:

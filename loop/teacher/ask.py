@@ -97,6 +97,8 @@ class _Asking:
             output_tokens=received.output_tokens,
             state=ReplyState.READABLE if isinstance(result, Draft) else ReplyState.UNREADABLE,
             problem=None if isinstance(result, Draft) else result.problem,
+            remembered=received.remembered,
+            saved=received.saved,
             created_at=datetime.now(UTC),
         )
         rationale = self._rationale(item, request.sample, result) if isinstance(result, Draft) else None

@@ -9,12 +9,12 @@ import asyncio
 import contextlib
 import random
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from loop.config import EndpointConfig
 from loop.errors import BudgetSpent, ItemRefused, TeacherBusy, TeacherDown, TeacherRefused
-from loop.ports import Bar, Completion, Request, Teacher, Till
+from loop.ports import Bar, Completion, Remembering, Request, Teacher, Till
 from loop.teacher.prompt import most_input_tokens, worst_case
 
 FIRST_PAUSE = 1.0
@@ -39,6 +39,10 @@ class Received:
     micro_usd: int
     input_tokens: int
     output_tokens: int
+    remembered: str | None = None
+    """Where it was paid for, where it is remembered and cost nothing."""
+    saved: int = 0
+    """Micro-dollars that it would have cost then."""
 
 
 @dataclass
@@ -82,6 +86,8 @@ class Sender:
     async def send(self, request: Request, purpose: str, keep: Callable[[Received], None]) -> bool:
         """All attempts for one reply, which `keep` settles and stores; whether it came."""
         try:
+            if self._recall(request, purpose, keep):
+                return True
             for attempt in range(self.config.attempts):
                 try:
                     if await self._attempt(request, f"{purpose}/{attempt}", keep):
@@ -99,6 +105,16 @@ class Sender:
             self.budget_spent = True
             self.give_up(request, "budget spent")
         return False
+
+    def _recall(self, request: Request, purpose: str, keep: Callable[[Received], None]) -> bool:
+        """Keep what the endpoint gave for the same request before, with a charge of nothing; whether it did."""
+        known = self.endpoint.recall(request) if isinstance(self.endpoint, Remembering) else None
+        if known is None:
+            return False
+        paid = self._received(request, known.completion, charge=0)
+        charge = self.till.reserve(f"{purpose}/remembered", 0)
+        keep(replace(paid, charge_id=charge, micro_usd=0, remembered=known.origin, saved=paid.micro_usd))
+        return True
 
     async def _worker(self, jobs: Iterator[Job], do: Callable[[Job], Awaitable[None]], bar: Bar) -> None:
         """Take one job after another until none is left."""

@@ -69,7 +69,8 @@ class OpenAITeacher:
             BadConfig: the environment variable that should hold the key is empty.
         """
         self._config = config
-        self._address = address_of(config)
+        self._url = address_of(config)
+        self._address = without_secrets(self._url)
         self._key = os.environ.get(config.api_key_env) or (NO_KEY if is_loopback(self._address) else "")
         self._client: AsyncOpenAI | None = None
         if not self._key:
@@ -154,12 +155,12 @@ class OpenAITeacher:
         timeout = httpx2.Timeout(self._config.timeout, connect=min(10.0, self._config.timeout))
         return AsyncOpenAI(
             api_key=self._key,
-            base_url=self._address,
+            base_url=self._url,
             max_retries=0,
             timeout=timeout,
             # Requests to this machine must not go through a proxy that the environment names.
             http_client=DefaultAsyncHttpxClient(
-                base_url=self._address,
+                base_url=self._url,
                 timeout=timeout,
                 trust_env=not is_loopback(self._address),
                 # Where the endpoint points elsewhere, prompts and key stay here.
@@ -257,10 +258,13 @@ def address_of(config: EndpointConfig) -> str:
 
 
 def endpoint_of(config: EndpointConfig) -> str:
-    """The endpoint as it is written down: its address without user, password and query, or the file of recordings."""
-    if config.recorded is not None:
-        return f"recorded: {config.recorded}"
-    parts = urlsplit(address_of(config))
+    """The endpoint as it is written down: its address, or the file of recordings."""
+    return without_secrets(address_of(config)) if config.recorded is None else f"recorded: {config.recorded}"
+
+
+def without_secrets(address: str) -> str:
+    """The address without user, password and query."""
+    parts = urlsplit(address)
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path.rstrip("/"), "", ""))
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 
+from connectors.endpoints import fitted
 from connectors.wiring import Project
 from loop.answer import number_steps, shown
 from loop.errors import PreceptorError
@@ -24,7 +25,7 @@ def show_prompt(project: Project, key: str) -> dict[str, object]:
     item = items.get(project.store, key)
     if item is None or item.split is not Split.POOL:
         raise PreceptorError(f"{key}: not a pool item; only pool items are shown to a teacher")
-    config = project.config
+    config = fitted(project)
     decided = [
         (each, tuple(rationale.steps), rationale.parsed)
         for each, rationale, decision in decisions.decided(project.store, config.run.name)

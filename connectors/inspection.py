@@ -9,7 +9,7 @@ from loop.errors import PreceptorError
 from loop.interval import wilson
 from loop.records import DecisionKind, Item, Split, Stage, VerdictKind
 from loop.stages.parts import id_of, in_force, is_reply
-from loop.store import decisions, items, rationales, reviews, rounds
+from loop.store import decisions, items, rationales, reading, reviews, rounds
 from loop.store.money import Purse
 from loop.teacher.demonstrations import nearest
 from loop.teacher.judge_prompt import a_step_request
@@ -100,7 +100,7 @@ def forecast(project: Project) -> str:
     flagged = sum(bool(rows) for rows in rationales.flags(store, ids).values())
     seconds = sum(each.seconds for each in verdicts) / len(verdicts) if verdicts else 0.0
     usd = next(each for key, each in Purse(store, run).balances().items() if key == "usd")
-    each_costs = usd.spent / 1e6 / max(1, len(asked))
+    each_costs = sum(reading.spent_by_query(store, run).values()) / 1e6 / max(1, len(asked))
     low, high = wilson(right, len(verdicts)) if verdicts else (0.0, 1.0)
     reach = int((usd.limit - usd.spent) / 1e6 / each_costs) if each_costs else 0
     simulated = " (simulated reviewer)" if any(each.simulated for each in verdicts) else ""

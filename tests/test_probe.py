@@ -5,16 +5,19 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from sqlmodel import select
 
+from connectors import campaign
 from connectors.doctor import Finding, diagnose
 from connectors.endpoints import NEWEST, fitted, holds
 from connectors.inspection import show_prompt
 from connectors.openai_teacher import OpenAITeacher, endpoint_of
 from connectors.probe import SCHEMA, probe
+from connectors.sources import ingest
 from connectors.wiring import Project
 from loop.config import TeacherConfig
 from loop.errors import BadConfig, BudgetSpent, TeacherRefused, UnknownPrice
-from loop.records import Currency, Probe, Prompt, Reply, Split
+from loop.records import Author, Currency, Probe, Prompt, Rationale, Reply, Split
 from loop.store import items, probes
 from loop.store.asking import RoundAskBook
 from loop.store.database import Store
@@ -23,6 +26,7 @@ from loop.teacher.prompt import prompt_of, request_for
 from tests.builders import NOON, RUN, a_round, a_store, an_item, id_of, queried
 from tests.endpoint import ALL, Endpoint, serving
 from tests.test_judge import a_project
+from tests.tiny import tiny_project
 
 CONFIG = """\
 [run]
@@ -271,3 +275,29 @@ def test_doctor_looks_at_the_judge_too_and_names_what_is_down(tmp_path: Path) ->
     assert not found["teacher probe"].fine
     assert "cannot be reached" in found["teacher probe"].text
     assert found["judge json_schema"].text == "yes: a JSON schema is held"
+
+
+# --- a campaign -----------------------------------------------------------------------------------------------------
+
+
+def test_campaign_that_meets_an_endpoint_without_schemas_asks_in_plain_text_from_the_next_round_on(
+    tmp_path: Path,
+) -> None:
+    endpoint = Endpoint(supports=frozenset())
+    config = tiny_project(tmp_path)
+    with serving(endpoint) as address:
+        text = config.read_text().replace('recorded = "recorded.jsonl"', f'base_url = "{address}"\nsamples = 2')
+        config.write_text(text)
+        project = a_project(config)
+        for split in (Split.HOLDOUT, Split.POOL):
+            settings = {"pool": project.config.pool, "task": project.config.task, "progress": project.progress}
+            ingest([tmp_path / f"{split}.jsonl"], project.store, split=split, **settings)
+        assert campaign.run(project, rounds_wanted=2, wait=False).outcome is campaign.Outcome.FINISHED
+        row = probes.newest(project.store, address, "tiny-teacher")
+    with_schema = ["response_format" in asked for asked in endpoint.requests]
+    assert with_schema == [True] * 12 + [False] * 12
+    assert row is not None
+    assert row.seen["json_schema"] == "10 of the newest 10 replies do not hold the schema"
+    with project.store.reading() as session:
+        assert len(session.exec(select(Rationale).where(Rationale.author == Author.TEACHER)).all()) == 24
+    project.store.close()

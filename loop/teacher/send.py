@@ -87,6 +87,7 @@ class Sender:
         """All attempts for one reply, which `keep` settles and stores; whether it came."""
         try:
             if self._recall(request, purpose, keep):
+                await asyncio.sleep(0)  # so that a long row of remembered replies can be stopped
                 return True
             for attempt in range(self.config.attempts):
                 try:

@@ -22,6 +22,8 @@ from loop.teacher.send import Received, Sender
 WORDS = "Write twelve random words."
 SHORT, LONG = 24, 80
 """Longest replies, in tokens."""
+REPEATS = {"seed 0 again": 0, "seed 1": 1, "seed 2": 2}
+"""Seeds of the requests that follow the first one, which has seed 0."""
 QUESTION = "Which is bigger, an ant or a cow, and how many legs has it?"
 SCHEMA: Mapping[str, object] = {
     "type": "object",
@@ -80,7 +82,7 @@ class _Prober:
 
     async def look(self) -> Probe:
         """One feature after another; the first request must be answered."""
-        first = await self._try("sample 0", self._request())
+        first = await self._try("seed 0", self._request())
         if first.given is None:
             raise TeacherRefused(first.problem)
         features = {
@@ -102,18 +104,16 @@ class _Prober:
 
     async def _sampling(self, first: str) -> dict[str, tuple[bool | None, str]]:
         """Whether samples differ by their seed, and whether the same seed repeats one."""
-        repeat = await self._try("seed 0 again", self._request())
-        texts = [(await self._try(f"sample {seed}", self._request(seed=seed))).text for seed in (1, 2)]
-        if not first or not all(texts):
-            return {"sampling": (None, "some replies are empty"), "seed": (None, "some replies are empty")}
-        differ = len({first, *texts}) > 1
-        if not differ and repeat.text == first:
-            return {
-                "sampling": (False, "three samples at temperature 1 are equal"),
-                "seed": (None, "nothing is sampled"),
-            }
-        same = repeat.text == first
-        seed = "the same seed gives the same sample" if same else "the same seed gives another sample"
+        tried = {name: await self._try(name, self._request(seed=seed)) for name, seed in REPEATS.items()}
+        again, *others = (each.text for each in tried.values())
+        if not all((first, again, *others)):
+            nothing = (None, "some replies are empty")
+            return {"sampling": nothing, "seed": nothing}
+        if {first, again, *others} == {first}:
+            off = (False, "samples at temperature 1 are equal, whatever their seed")
+            return {"sampling": off, "seed": (None, "nothing is sampled")}
+        same = again == first
+        seed = f"the same seed gives {'the same' if same else 'another'} sample"
         return {"sampling": (True, "samples at temperature 1 differ"), "seed": (same, seed)}
 
     async def _choices(self) -> tuple[bool, str]:

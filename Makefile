@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 export OMP_WAIT_POLICY := PASSIVE
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test test-slow test-browser check real bench-check clean setup
+.PHONY: demo test test-slow test-browser test-endpoint check real bench-check clean setup
 
 setup: $(READY)
 
@@ -29,7 +29,7 @@ demo: $(READY)  ## a whole campaign on data the project makes itself
 	$(BIN)/preceptor status
 
 test: $(READY) check
-	$(BIN)/python -m pytest -m "not slow and not browser"
+	$(BIN)/python -m pytest -m "not slow and not browser and not real_endpoint"
 
 test-slow: $(READY)  ## the checks that take minutes
 	$(BIN)/python -m pytest -m slow --timeout 1800
@@ -38,6 +38,9 @@ test-browser: $(READY)  ## the review page in a real Chromium; installs Debian's
 	test -x /usr/bin/chromedriver || { test "$$(id -u)" = 0 && apt-get update && apt-get install --yes chromium chromium-driver; } \
 		|| { echo "the browser tests need Debian's packages chromium and chromium-driver" >&2; exit 1; }
 	$(BIN)/python -m pytest -m browser --timeout 900
+
+test-endpoint: $(READY)  ## asks and probes real servers on loopback: transformers serve, and llama.cpp where it is built
+	$(BIN)/python -m pytest -m real_endpoint --timeout 1500 -s
 
 check: $(READY)
 	$(BIN)/ruff format --check .

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 
+from connectors.endpoints import fitted
 from connectors.wiring import Project
 from loop import round as rounds_of
 from loop.config import Config
@@ -83,7 +84,7 @@ def _resume(project: Project) -> None:
     """Give a round that was cut off today's settings, and name those that changed."""
     current = rounds.current(project.store, project.config.run.name)
     if current is not None and current.stage is not Stage.CLOSED:
-        _, changed = rounds_of.resume(project.store, current, project.config)
+        _, changed = rounds_of.resume(project.store, current, fitted(project, project.progress.say))
         project.progress.say(f"── round {current.number} of run {current.run} goes on at {current.stage}")
         for line in changed:
             project.progress.say(f"   changed since the round was opened: {line}")
@@ -91,7 +92,8 @@ def _resume(project: Project) -> None:
 
 def _open(project: Project, pilot: int | None) -> Round:
     """Open the next round; a pilot is a random batch of which every rationale is reviewed."""
-    config = project.config if pilot is None else _pilot(project.config, pilot)
+    config = fitted(project, project.progress.say)
+    config = config if pilot is None else _pilot(config, pilot)
     opened, changed = rounds_of.open_next(project.store, config)
     project.progress.say(f"── round {opened.number} of run {opened.run}")
     for line in changed:

@@ -62,13 +62,21 @@ def init(folder: Annotated[Path, typer.Argument(help="Folder of the new project.
 
 @app.command()
 def doctor(
+    probe: Annotated[
+        bool, typer.Option("--probe", help="Ask teacher and judge about eight tiny things each; paid like any request.")
+    ] = False,
     config: ConfigPath = CONFIG,
     run: RunName = None,
 ) -> None:
-    """Check config, database, student, teacher, Label Studio and budget; one line each with the cure."""
+    """Check config, database, student, teacher, Label Studio and budget; one line each with the cure.
+
+    Many servers answer 200 and silently drop what they do not know. With --probe their replies are looked at, and what
+    is found is stored and used: is a JSON schema held, are log-probabilities there, does n = 2 give two choices, do
+    samples differ, does a seed repeat one, are batches listed?
+    """
     from connectors.doctor import diagnose  # noqa: PLC0415
 
-    findings = diagnose(config, lambda: _project(config, run))
+    findings = diagnose(config, lambda: _project(config, run), probe=probe)
     for finding in findings:
         console.print(f"{'ok  ' if finding.fine else 'FAIL'} {finding.part}: {finding.text}", markup=False)
     raise typer.Exit(0 if all(finding.fine for finding in findings) else 1)

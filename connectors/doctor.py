@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from connectors.wiring import Project
-from loop.config import Config, load
+from loop.config import Config, EndpointConfig, TeacherConfig, load
 from loop.errors import PreceptorError
-from loop.records import Split
-from loop.store import items
+from loop.records import Probe, Split
+from loop.store import items, probes
+from loop.store.money import Purse
 from loop.teacher.judge_prompt import LONG_STEP, a_step_request
 from loop.teacher.prompt import request_for, worst_case
 
@@ -22,8 +23,11 @@ class Finding:
     text: str
 
 
-def diagnose(path: Path, open_project: Callable[[], Project]) -> list[Finding]:
-    """Look at each part; later parts are left out where the config cannot be read."""
+def diagnose(path: Path, open_project: Callable[[], Project], *, probe: bool = False) -> list[Finding]:
+    """Look at each part; later parts are left out where the config cannot be read.
+
+    With `probe` teacher and judge are asked a few tiny things to see what they support.
+    """
     config = _try("config", lambda: _config(path))
     if not config.fine:
         return [config]
@@ -36,7 +40,8 @@ def diagnose(path: Path, open_project: Callable[[], Project]) -> list[Finding]:
         "reviewers": lambda: _reviewers(project),
         "budget": lambda: _budget(project),
     }
-    return [config, *(_try(part, look) for part, look in looks.items())]
+    found = [config, *(_try(part, look) for part, look in looks.items())]
+    return found + _probed(project) if probe else found
 
 
 def _try(part: str, look: Callable[[], str]) -> Finding:
@@ -68,6 +73,49 @@ def _student(project: Project) -> str:
     project.trainer().student(None)
     writes = "; OpenVINO writes its explanations" if student.engine == "openvino" else ""
     return f"{student.model} loads{writes}"
+
+
+def _probed(project: Project) -> list[Finding]:
+    """A line for each feature of teacher and judge, and one for what seeing them cost."""
+    from connectors.openai_teacher import OpenAITeacher  # noqa: PLC0415 - loads the openai package
+    from connectors.probe import probe  # noqa: PLC0415 - as above
+
+    config, found = project.config, list[Finding]()
+    Purse(project.store, config.run.name).open(project.usd_limit, project.minutes_limit)
+    for settings, opened in ((config.teacher, project.teacher), (config.judge, project.judge)):
+        try:
+            with opened() as endpoint:
+                if isinstance(endpoint, OpenAITeacher):
+                    found += _features(probe(endpoint, settings, project.store, config.run.name), settings, project)
+        except PreceptorError as error:
+            found.append(Finding(f"{settings.table} probe", False, str(error)))
+    return found
+
+
+def _features(row: Probe, settings: EndpointConfig, project: Project) -> list[Finding]:
+    """What a probe saw, and what is done where something is missing."""
+    samples = settings.samples if isinstance(settings, TeacherConfig) else 1
+    missing = {
+        "json_schema": 'replies are asked for in plain text (as with format = "plain") and parsed',
+        "logprobs": "how sure it is can only be asked (teacher.confidence)",
+        "choices": "nothing is lost: every sample is a request of its own",
+        "sampling": f"set {settings.table}.samples = 1, or have the server sample"
+        if samples > 1
+        else "one is asked for",
+        "seed": f"with {settings.table}.replies a campaign can be repeated all the same",
+        "batches": "nothing is lost: requests are sent one by one",
+    }
+    lines = []
+    for name, cure in missing.items():
+        has = getattr(row, name)
+        mark = "unknown" if has is None else "yes" if has else "no"
+        text = f"{mark}: {row.seen[name]}" + (f"; {cure}" if has is False else "")
+        lines.append(
+            Finding(f"{settings.table} {name}", not (name == "sampling" and has is False and samples > 1), text)
+        )
+    requests, micro_usd = probes.paid(project.store, row.purpose)
+    lines.append(Finding(f"{settings.table} probe", True, f"{requests} requests, ${micro_usd / 1e6:.6f}"))
+    return lines
 
 
 def _teacher(project: Project) -> str:

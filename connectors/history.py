@@ -189,7 +189,8 @@ def _trial_line(each: Mapping[str, Any]) -> str:
 
 def _cost(each: Mapping[str, Any]) -> str:
     cost = "" if each["charge"] is None else f", ${each['charge']['settled']:.6f}"
-    return f"{each['input_tokens']} + {each['output_tokens']} tokens{cost}"
+    known = f", remembered from {each['remembered']}" if each.get("remembered") else ""
+    return f"{each['input_tokens']} + {each['output_tokens']} tokens{cost}{known}"
 
 
 def _rationale_lines(each: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:

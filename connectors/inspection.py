@@ -4,6 +4,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Sequence
 
+from connectors.endpoints import fitted
 from connectors.invitations import Invitation, Invitations
 from connectors.pulling import LEASE_SECONDS
 from connectors.reviewers import review_figures, review_text
@@ -31,7 +32,7 @@ def show_prompt(project: Project, key: str) -> dict[str, object]:
     item = items.get(project.store, key)
     if item is None or item.split is not Split.POOL:
         raise PreceptorError(f"{key}: not a pool item; only pool items are shown to a teacher")
-    config = project.config
+    config = fitted(project)
     demonstrating = Demonstrating(project.store, config.run.name, lambda: project.trainer().student(None), config)
     worked = demonstrating.shown(item)
     request = request_for(item, config.task, config.teacher, as_shown(worked), 0)
@@ -157,7 +158,7 @@ def forecast(project: Project) -> str:
     flagged = sum(bool(rows) for rows in rationales.flags(store, ids).values())
     seconds = sum(each.seconds for each in verdicts) / len(verdicts) if verdicts else 0.0
     usd = next(each for key, each in Purse(store, run).balances().items() if key == "usd")
-    each_costs = usd.spent / 1e6 / max(1, len(asked))
+    each_costs = sum(reading.spent_by_query(store, run).values()) / 1e6 / max(1, len(asked))
     low, high = wilson(right, len(verdicts)) if verdicts else (0.0, 1.0)
     reach = int((usd.limit - usd.spent) / 1e6 / each_costs) if each_costs else 0
     simulated = " (simulated reviewer)" if any(each.simulated for each in verdicts) else ""

@@ -6,11 +6,12 @@ import math
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urlsplit, urlunsplit
 
 import genai_prices
 import httpx2
@@ -44,6 +45,15 @@ UNWANTED = ("content_filter", "content_policy", "content management policy")
 """Found in refusals that concern one request by its content."""
 
 
+@dataclass(frozen=True)
+class Given:
+    """All that an endpoint gave for one request: the first choice, how many there were, whether with logprobs."""
+
+    completion: Completion
+    choices: int
+    logprobs: bool
+
+
 class OpenAITeacher:
     """A teacher behind an OpenAI-compatible endpoint.
 
@@ -57,7 +67,8 @@ class OpenAITeacher:
             BadConfig: the environment variable that should hold the key is empty.
         """
         self._config = config
-        self._address = config.base_url or os.environ.get("OPENAI_BASE_URL") or PUBLIC_ADDRESS
+        self._url = address_of(config)
+        self._address = without_secrets(self._url)
         self._key = os.environ.get(config.api_key_env) or (NO_KEY if is_loopback(self._address) else "")
         self._client: AsyncOpenAI | None = None
         if not self._key:
@@ -86,10 +97,34 @@ class OpenAITeacher:
             TeacherBusy: another attempt may succeed.
             TeacherRefused: it will not.
         """
-        if self._client is not None:
-            return await self._send(self._client, request)
+        return self._completion(await self._answer(request, {}), request)
+
+    async def given(self, request: Request, more: Mapping[str, object]) -> Given:
+        """All that comes of a request with parameters beside those that requests have; raises like `complete`."""
+        response = await self._answer(request, more)
+        completion, choices = self._completion(response, request), _at(response.json(), "choices")
+        probable = _at(choices, 0, "logprobs", "content")
+        return Given(
+            completion=completion,
+            choices=len(choices) if isinstance(choices, list) else 0,
+            logprobs=probable is not None and isinstance(_at(probable, 0, "logprob"), int | float),
+        )
+
+    async def lists_batches(self) -> bool:
+        """Whether the endpoint answers like one with a batch API; nothing is charged for asking.
+
+        Raises:
+            TeacherBusy: it did not answer.
+        """
         async with self._open() as client:
-            return await self._send(client, request)
+            try:
+                raw = await client.batches.with_raw_response.list(limit=1)
+                body = raw.http_response.json()
+            except (APIStatusError, ValueError):
+                return False
+            except APIConnectionError as error:
+                raise self._lost(error) from error
+        return isinstance(_at(body, "data"), list)
 
     def price(self, request: Request, *, input_tokens: int, output_tokens: int) -> int:
         """Micro-dollars for that many tokens, rounded up: by the config's prices, else by `genai-prices`.
@@ -118,27 +153,40 @@ class OpenAITeacher:
         timeout = httpx2.Timeout(self._config.timeout, connect=min(10.0, self._config.timeout))
         return AsyncOpenAI(
             api_key=self._key,
-            base_url=self._address,
+            base_url=self._url,
             max_retries=0,
             timeout=timeout,
             # Requests to this machine must not go through a proxy that the environment names.
             http_client=DefaultAsyncHttpxClient(
-                base_url=self._address, timeout=timeout, trust_env=not is_loopback(self._address)
+                base_url=self._url,
+                timeout=timeout,
+                trust_env=not is_loopback(self._address),
+                # Where the endpoint points elsewhere, prompts and key stay here.
+                follow_redirects=False,
             ),
         )
 
-    async def _send(self, client: AsyncOpenAI, request: Request) -> Completion:
-        """The completion, or what went wrong in the loop's words."""
+    async def _answer(self, request: Request, more: Mapping[str, object]) -> httpx2.Response:
+        """The answer to a request, through the client that is open or through one of its own."""
+        if self._client is not None:
+            return await self._send(self._client, request, more)
+        async with self._open() as client:
+            return await self._send(client, request, more)
+
+    async def _send(self, client: AsyncOpenAI, request: Request, more: Mapping[str, object]) -> httpx2.Response:
+        """The answer, or what went wrong in the loop's words."""
+        body = _body(request) | dict(more)
         try:
             async with asyncio.timeout(self._config.timeout):
-                raw = await client.chat.completions.with_raw_response.create(**_body(request))
+                raw = await client.chat.completions.with_raw_response.create(**body)
         except APIStatusError as error:
             raise self._refusal(error) from error
         except (APIConnectionError, TimeoutError) as error:
             raise self._lost(error) from error
         except APIError as error:
             raise TeacherBusy(f"{self._address}: {error.message}") from error
-        return self._completion(raw.http_response, request)
+        response: httpx2.Response = raw.http_response
+        return response
 
     def _completion(self, response: httpx2.Response, request: Request) -> Completion:
         """The first choice; a part that is missing or of another type is empty, never made up.
@@ -179,6 +227,12 @@ class OpenAITeacher:
         """An HTTP error status in the loop's words, with the cure where it is known."""
         status, code = error.status_code, str(error.code or "")
         said = f"{self._address} answered {status}: {_said(error)}"
+        if 300 <= status < 400:
+            where = error.response.headers.get("location", "nowhere")
+            return TeacherRefused(
+                f"{self._address} answered {status} and points to {where}; nothing was sent there: "
+                f"set {self._config.table}.base_url to that address if you trust it"
+            )
         if code in NO_CREDIT:
             return TeacherRefused(f"{said}; the account has no credit left")
         if status in PASSING or status >= 500:
@@ -204,6 +258,22 @@ class OpenAITeacher:
         if "logprobs" in said:
             return f"the endpoint gives no log-probabilities: set {table}.logprobs = false"
         return f"check the settings in [{table}]"
+
+
+def address_of(config: EndpointConfig) -> str:
+    """The address that requests go to."""
+    return config.base_url or os.environ.get("OPENAI_BASE_URL") or PUBLIC_ADDRESS
+
+
+def endpoint_of(config: EndpointConfig) -> str:
+    """The endpoint as it is written down: its address, or the file of recordings."""
+    return without_secrets(address_of(config)) if config.recorded is None else f"recorded: {config.recorded}"
+
+
+def without_secrets(address: str) -> str:
+    """The address without user, password and query."""
+    parts = urlsplit(address)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path.rstrip("/"), "", ""))
 
 
 def is_loopback(address: str) -> bool:

@@ -21,7 +21,7 @@ from loop.ledger import to_micro
 from loop.ports import Teacher, Trainer
 from loop.records import Rationale, Round
 from loop.stages.parts import Parts
-from loop.store import planted, rationales, reviews, rounds
+from loop.store import asking, planted, rationales, reviews, rounds
 from loop.store.database import Store
 from review.board import Board
 from review.desk import Desk, Queue
@@ -136,13 +136,23 @@ class Project:
         from connectors.recorded_teacher import serving  # noqa: PLC0415 - loads the web server
 
         if config.recorded is None:
-            yield OpenAITeacher(config)
+            yield OpenAITeacher(config) if config.replies is None else self._remembering(config, config.replies)
             return
         file = self.home / config.recorded
         if not file.is_file():
             raise BadConfig(f"{self.path}: {config.table}.recorded: {file} does not exist")
         with serving(file) as address:
             yield OpenAITeacher(config.model_copy(update={"base_url": address}))
+
+    def _remembering(self, config: EndpointConfig, file: Path) -> Teacher:
+        from connectors.memory import RememberingTeacher  # noqa: PLC0415 - loads the openai package
+
+        return RememberingTeacher(
+            config,
+            self.home / file,
+            asked=lambda prompt_hash: asking.times_asked(self.store, self.config.run.name, prompt_hash),
+            say=self.progress.say,
+        )
 
     def board(self, slot: int = 0) -> Board:
         """Where reviewers judge rationales: a project for each slot, so that second reviews are blind."""

@@ -203,6 +203,9 @@ class EndpointConfig(Table):
     """Tokens that it takes in a minute, a quarter of the prompt's bytes and the longest reply together; 0: no limit."""
     format: Literal["json_schema", "plain"] = "json_schema"
     """How replies are asked for; `plain` is for endpoints without structured output."""
+    replies: Path | None = Field(default=None, strict=False)
+    """File (SQLite, made when missing) that remembers replies, so that the same request, by whichever campaign that
+    names the file, costs nothing; not for `recorded`. It holds replies in clear text, and no keys."""
     input_price: float | None = Field(default=None, ge=0)
     """US dollars per million input tokens; without it, the price known to `genai-prices`."""
     output_price: float | None = Field(default=None, ge=0)

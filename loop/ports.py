@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +46,23 @@ class Completion:
     """The text in tokens, each with its log-probability; empty where the endpoint does not say."""
     closed_for: float = 0.0
     """Seconds until the endpoint takes more requests, by its own account; 0: it does."""
+
+
+@dataclass(frozen=True)
+class Remembered:
+    """A completion of an earlier request that was the same; `origin` is where and when it was paid for."""
+
+    completion: Completion
+    origin: str
+
+
+@runtime_checkable
+class Remembering(Protocol):
+    """A teacher that remembers what it gave."""
+
+    def recall(self, request: Request) -> Remembered | None:
+        """What it gave for the same request, if it remembers."""
+        ...
 
 
 class Teacher(Protocol):

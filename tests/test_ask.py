@@ -164,11 +164,16 @@ def asked(items: Sequence[Item], samples: int = 1) -> list[tuple[Query, Item, in
 
 
 async def asking(
-    items: Sequence[Item], config: TeacherConfig, book: Book, clock: Clock | None = None, samples: int = 1
+    items: Sequence[Item],
+    config: TeacherConfig,
+    book: Book,
+    clock: Clock | None = None,
+    samples: int = 1,
+    teacher: OpenAITeacher | None = None,
 ) -> AskOutcome:
     return await ask(
         asked(items, samples),
-        OpenAITeacher(config),
+        teacher or OpenAITeacher(config),
         book,
         TASK,
         config,

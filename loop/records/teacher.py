@@ -4,6 +4,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from sqlalchemy import BigInteger
 from sqlmodel import JSON, Field, SQLModel, UniqueConstraint
 
 AGAIN = -1
@@ -49,6 +50,10 @@ class Reply(SQLModel, table=True):
     """How sure the teacher is, in [0, 1], as it came; None where nothing said so."""
     confidence_by: str = ""
     """Where that is from: `logprobs` (the probability of the answer's tokens) or `stated`."""
+    remembered: str | None = None
+    """Endpoint and time at which it was paid for, where it is an earlier reply that cost nothing now."""
+    saved: int = Field(default=0, sa_type=BigInteger)
+    """Micro-dollars that a remembered reply would have cost."""
     created_at: datetime
 
 
@@ -124,6 +129,36 @@ class ConfidenceFit(SQLModel, table=True):
     """Expected calibration error of models that did not see the verdict (10 bins)."""
 
 
+class Probe(SQLModel, table=True):
+    """What an endpoint was seen to support; the newest row of an endpoint and model counts.
+
+    A feature is None where nothing was seen of it.
+    """
+
+    id: int | None = Field(default=None, primary_key=True)
+    endpoint: str = Field(index=True)
+    model: str
+    source: str
+    """`probe` (requests made for it) or `replies` (seen in the replies of a run)."""
+    purpose: str = ""
+    """What the purposes of its charges begin with."""
+    json_schema: bool | None = None
+    """Whether a reply has the form that a schema asks for."""
+    logprobs: bool | None = None
+    """Whether it says how probable each token was."""
+    choices: bool | None = None
+    """Whether one request brings several choices (`n`)."""
+    sampling: bool | None = None
+    """Whether samples differ."""
+    seed: bool | None = None
+    """Whether a repeated seed repeats the sample."""
+    batches: bool | None = None
+    """Whether it lists batches; none was ever sent."""
+    seen: dict[str, str] = Field(default_factory=dict, sa_type=JSON)
+    """What was seen, by feature, in words."""
+    probed_at: datetime
+
+
 class StepVerdict(StrEnum):
     """What the judge says of one step."""
 
@@ -158,4 +193,8 @@ class Judgement(SQLModel, table=True):
     """How sure the judge says it is, in [0, 1]; kept and shown, nothing is computed from it."""
     problem: str | None = None
     """Why the reply could not be read."""
+    remembered: str | None = None
+    """As of a reply."""
+    saved: int = Field(default=0, sa_type=BigInteger)
+    """As of a reply."""
     created_at: datetime

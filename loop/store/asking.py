@@ -3,7 +3,7 @@
 from sqlmodel import Session, col, select
 
 from loop.config import EndpointConfig
-from loop.records import AGAIN, Currency, Item, Prompt, Query, Rationale, Reply
+from loop.records import AGAIN, Currency, Item, Judgement, Prompt, Query, Rationale, Reply, Round
 from loop.records.teacher import ReplyState
 from loop.store.database import Store, add_missing
 from loop.store.money import Purse
@@ -50,11 +50,26 @@ def unsettled(store: Store, round_id: int) -> list[tuple[Item, Reply, Reply | No
         ]
 
 
+def times_asked(store: Store, run: str, prompt_hash: str) -> int:
+    """How many replies to a prompt the run has."""
+    replies = select(Reply.id).join(Round, col(Round.id) == Reply.round_id)
+    judged = (
+        select(Judgement.id)
+        .join(Rationale, col(Rationale.id) == Judgement.rationale_id)
+        .join(Round, col(Round.id) == Rationale.round_id)
+    )
+    with store.reading() as session:
+        return sum(
+            len(session.exec(query.where(Round.run == run, noun.prompt_hash == prompt_hash)).all())
+            for query, noun in ((replies, Reply), (judged, Judgement))
+        )
+
+
 class RunTill:
     """Where the requests of a round reserve their price and take their turn (`loop.ports.Till`)."""
 
-    def __init__(self, store: Store, run: str, round_id: int, config: EndpointConfig | None = None) -> None:
-        """Without an endpoint's config there is no pace to keep."""
+    def __init__(self, store: Store, run: str, round_id: int | None, config: EndpointConfig | None = None) -> None:
+        """Without an endpoint's config there is no pace to keep, and without a round none of its limits."""
         self._store = store
         self._purse = Purse(store, run)
         self._round_id = round_id

@@ -198,14 +198,27 @@ def spent_by_round(store: Store, run: str) -> dict[int, dict[Currency, int]]:
 
 
 def spent_by_query(store: Store, run: str) -> dict[tuple[int, str], int]:
-    """Settled micro-dollars by the round and the key of the item that was asked and judged."""
+    """Micro-dollars by the round and the key of the item that was asked and judged: settled, or saved by remembering.
+
+    So a campaign that is replayed weighs its items as the one that paid did.
+    """
     found: defaultdict[tuple[int, str], int] = defaultdict(int)
     asked = select(Charge.purpose, Charge.settled).where(Charge.run == run, Charge.currency == Currency.USD)
+    replies = select(Reply.round_id, Reply.item_key, Reply.saved).where(Reply.saved > 0)
+    judged = (
+        select(Rationale.round_id, Rationale.item_key, Judgement.saved)
+        .join(Rationale, col(Rationale.id) == Judgement.rationale_id)
+        .where(Judgement.saved > 0)
+    )
     with store.reading() as session:
         for purpose, settled in session.exec(asked):
             kind, number, *key, _, _ = purpose.split("/")
             if kind in PAID:
                 found[int(number), "/".join(key)] += settled
+        for remembered, at in ((replies, Reply.round_id), (judged, Rationale.round_id)):
+            rows = session.exec(remembered.join(Round, col(Round.id) == at).where(Round.run == run))
+            for round_id, item_key, saved in rows:
+                found[round_id, item_key] += saved
     return dict(found)
 
 

@@ -133,6 +133,8 @@ def reply_row(round_id: int, received: Received, result: Draft | Unreadable) -> 
         problem=None if isinstance(result, Draft) else result.problem,
         confidence=sure,
         confidence_by=by,
+        remembered=received.remembered,
+        saved=received.saved,
         created_at=datetime.now(UTC),
     )
 

@@ -118,6 +118,8 @@ class _Judging:
             finish_reason=storable(completion.finish_reason),
             input_tokens=received.input_tokens,
             output_tokens=received.output_tokens,
+            remembered=received.remembered,
+            saved=received.saved,
             created_at=datetime.now(UTC),
         )
         if isinstance(said, Unreadable):

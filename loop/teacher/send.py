@@ -21,7 +21,7 @@ from typing import TypeVar
 from loop.config import EndpointConfig
 from loop.errors import BudgetSpent, ItemRefused, PromptTooLong, TeacherBusy, TeacherDown, TeacherRefused
 from loop.ledger import longest_reply
-from loop.ports import SOON, Bar, Completion, Request, Teacher, Till
+from loop.ports import SOON, Bar, Completion, Remembering, Request, Teacher, Till
 from loop.teacher.prompt import most_input_tokens, worst_case
 from loop.teacher.width import Place, Width
 
@@ -60,7 +60,11 @@ class Received:
     input_tokens: int
     output_tokens: int
     request: Request
-    """As it was sent, which may be shorter than it was to be."""
+    """As it was sent, which may be shorter than it was to be; with the longest reply that it was meant to allow."""
+    remembered: str | None = None
+    """Where it was paid for, where it is remembered and cost nothing."""
+    saved: int = 0
+    """Micro-dollars that it would have cost then."""
 
 
 @dataclass
@@ -118,6 +122,9 @@ class Sender:
         Where a request is longer than the model reads, what `shorter` makes of it is sent instead.
         """
         try:
+            if self._recall(request, purpose, keep):
+                await asyncio.sleep(0)  # so that a long row of remembered replies can be stopped
+                return True
             return await self._attempts(request, purpose, keep)
         except PromptTooLong as refused:
             less = shorter(request)
@@ -135,6 +142,16 @@ class Sender:
     def _roomier(self) -> str:
         table = self.config.table
         return f"lower {table}.max_completion_tokens, or take a {table}.model that reads more"
+
+    def _recall(self, request: Request, purpose: str, keep: Callable[[Received], None]) -> bool:
+        """Keep what the endpoint gave for the same request before, with a charge of nothing; whether it did."""
+        known = self.endpoint.recall(request) if isinstance(self.endpoint, Remembering) else None
+        if known is None:
+            return False
+        paid = self._received(request, known.completion, charge=0)
+        charge = self.till.reserve(f"{purpose}/remembered", 0, item_key=request.item_key)
+        keep(replace(paid, charge_id=charge, micro_usd=0, remembered=known.origin, saved=paid.micro_usd))
+        return True
 
     async def _attempts(self, request: Request, purpose: str, keep: Callable[[Received], None]) -> bool:
         """Attempts until a whole reply came; one that a learned length cut off is asked for again in full."""
@@ -221,6 +238,7 @@ class Sender:
                 return None
             try:
                 received = self._received(asked, await self._send(asked, charge, place), charge)
+                received = replace(received, request=request)
                 self._note_lost()
                 if _is_cut(received, asked, request):
                     self.till.settle(charge, received.micro_usd)

@@ -123,7 +123,7 @@ class Purse:
         for charge, amount in spent:
             charge.state, charge.settled, charge.closed_at = ChargeState.SETTLED, amount, now()
             session.add(charge)
-        balance = values(Balance, col(Balance.run) == self._run, col(Balance.currency) == Currency.MINUTES)
+        balance = values(Balance, *self._where(Currency.MINUTES), col(Balance.scope) == "")
         session.execute(
             balance.values(
                 reserved=col(Balance.reserved) - sum(charge.reserved for charge, _ in spent),

@@ -286,7 +286,7 @@ class RunReviewBook:
     def keep_verdicts(self, verdicts: Sequence[Verdict]) -> int:
         """Store verdicts and settle their tasks' minutes in one transaction; how many were new versions."""
         with self._store.writing() as session:
-            session.get(Balance, (self._run, Currency.MINUTES), with_for_update=True)  # one pull writes at a time
+            session.get(Balance, (self._run, Currency.MINUTES, ""), with_for_update=True)  # one pull writes at a time
             stored = _stored(session, verdicts)
             new = {key: each for each in verdicts if (key := _version(each)) not in stored}
             session.add_all(new.values())

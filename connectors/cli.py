@@ -495,10 +495,8 @@ def serve(
     """
     from connectors import web  # noqa: PLC0415
 
-    project = _project(config, run)
-    address = url or f"http://{host}:{port}"
-    console.print(f"waits for Label Studio at {address}{web.PATH} (Ctrl-C ends it)", markup=False)
-    web.serve(project, host=host, port=port, address=address if register else None)
+    address = (url or f"http://{host}:{port}") if register else None
+    web.serve(_project(config, run), host=host, port=port, address=address)
 
 
 @teacher_app.command("serve")

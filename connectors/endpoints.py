@@ -81,6 +81,9 @@ def _fitted(project: Project, settings: Settings, say: Callable[[str], object]) 
             f"{project.path}: teacher.samples = {settings.samples}, but all samples of {seen} are equal: set "
             "teacher.samples = 1, or have the server sample and call `preceptor doctor --probe` again"
         )
+    if row.logprobs is False and isinstance(settings, TeacherConfig) and settings.logprobs:
+        say(f"   {settings.table}.logprobs = false: {seen} leaves them out")
+        settings = settings.model_copy(update={"logprobs": False})
     if row.json_schema is False and settings.format == "json_schema":
         say(f'   {settings.table}.format = "plain": {seen} does not hold JSON schemas')
         return settings.model_copy(update={"format": "plain"})

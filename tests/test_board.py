@@ -385,7 +385,7 @@ def test_what_one_person_judged_twice_is_put_on_the_board_anew(board: Board, tmp
     wanted = [reviews.Wanted(rationale, "risk", uid, slot) for slot, uid in uids.items()]
     reviews.open_tasks(store, RUN, id_of(opened), wanted, 1_500_000)
     queue = Queue(reviewers=(ReviewerConfig(name="ann@example.org"), ReviewerConfig(name="bob@example.org")))
-    desk = Desk(lambda _: board, RunReviewBook(store, RUN), lambda *_: Details(), TASK, queue)
+    desk = Desk(lambda _: board, RunReviewBook(store, RUN), lambda _: {}, TASK, queue)
     desk.push(reviews.pending(store, id_of(opened)))
     assert {each.data["reviewer"] for each in board.open_tasks()} == {"ann@example.org", "bob@example.org"}
     for number, task in enumerate(board.open_tasks()):

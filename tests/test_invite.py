@@ -69,7 +69,7 @@ def test_the_history_of_an_item_names_no_assignee(tmp_path: Path) -> None:
     book = reviews.RunReviewBook(store, RUN)
     task, rationale = book.queue(current.id or 0)[0]
     task.assignee = "ann@example.net"
-    book.keep_queued(task)
+    book.keep_queued([task])
     found = history(store, RUN, rationale.item_key)
     assert "example.net" not in str(found)
     assert found["tasks"][0]["assignee"] == "somebody"

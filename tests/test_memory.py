@@ -263,7 +263,7 @@ def test_campaign_on_a_new_database_asks_nothing_pays_nothing_and_decides_the_sa
         paid = a_campaign(tmp_path / "paid", address)
         asked = len(server.served)
         again = a_campaign(tmp_path / "again", address)
-        assert (asked, len(server.served)) == (24, 24)
+        assert len(server.served) == asked > 0
         assert everything(again) == everything(paid) != []
         assert reading.spent_by_query(again.store, "tiny") == reading.spent_by_query(paid.store, "tiny")
 
@@ -276,6 +276,6 @@ def test_campaign_on_a_new_database_asks_nothing_pays_nothing_and_decides_the_sa
         assert f"$0.000000, remembered from {address}" in told
 
         other = a_campaign(tmp_path / "other", address, told=('answer = "number"', 'answer = "number"\nmax_steps = 3'))
-        assert len(server.served) == 48
+        assert len(server.served) == 2 * asked
     for project in (paid, again, other):
         project.store.close()

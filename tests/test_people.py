@@ -18,7 +18,7 @@ from loop.store.database import Store
 from loop.store.reviews import RunReviewBook
 from review.desk import Desk, Queue
 from review.fake_board import FakeBoard
-from review.task import Details, result
+from review.task import result
 from tests.builders import RUN, a_reply, a_round, a_store, an_item, checked, decided_kinds, id_of, queried
 from tests.judging import NoStudent, Silent, _Unused
 
@@ -51,7 +51,7 @@ class Review:
     def desk(self) -> Desk:
         settings = self.config.review
         queue = Queue(**self.worth, reviewers=settings.reviewers, patience=timedelta(hours=settings.claim_hours))
-        return Desk(self.board, RunReviewBook(self.store, RUN), lambda *_: Details(), TASK, queue)
+        return Desk(self.board, RunReviewBook(self.store, RUN), lambda _: {}, TASK, queue)
 
     def goes_on(self) -> Stage:
         """Where the round stands after it was carried on."""

@@ -309,6 +309,7 @@ def test_a_deleted_answer_is_kept_counts_no_longer_and_may_be_given_anew(campaig
     assert (here.counted(), here.waiting()) == (1, MANY - 1)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_webhooks_twice_and_at_once_bring_each_verdict_once(
     campaign: OpenCampaign, studio: studio_server.Studio, tmp_path: Path

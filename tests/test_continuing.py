@@ -435,6 +435,7 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return config
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("statement", ["insert into rationale", "insert into reply", "insert into risk"])
 def test_a_run_killed_while_the_teacher_goes_on_pays_once_and_decides_the_same(
     statement: str, unbroken: Path, tmp_path: Path

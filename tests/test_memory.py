@@ -178,6 +178,7 @@ def remember_many(address: str, file: Path, first: int) -> None:
         completed(teacher, replace(REQUEST, messages=({"role": "user", "content": f"How many? {number}"},)))
 
 
+@pytest.mark.slow
 def test_two_processes_may_write_at_once(tmp_path: Path) -> None:
     file = tmp_path / "replies.db"
     with running(RecordedTeacher(SAID)) as address:
@@ -257,6 +258,7 @@ def table(project: Project, noun: type[Charge] | type[Reply]) -> list[Charge | R
         return list(session.exec(reading.select(noun)).all())
 
 
+@pytest.mark.slow
 def test_campaign_on_a_new_database_asks_nothing_pays_nothing_and_decides_the_same(tmp_path: Path) -> None:
     server = RecordedTeacher(read_recordings(tiny_project(tmp_path / "rows").parent / "recorded.jsonl"))
     with running(server) as address:

@@ -13,6 +13,8 @@ from loop.records import Item, Stage
 from tests.builders import a_store, an_item
 from tests.judging import asked, carried_on, decided, flagged, in_review, risks, said
 
+pytestmark = pytest.mark.slow
+
 OK = '{"evidence": "as asked", "verdict": "ok", "confidence": 100}'
 REDUNDANT = OK.replace('"ok"', '"redundant"')
 MORE = '{"verdict": "ok", "confidence": 100, "risk": 0.0, "decision": "gold", "flags": [], "weight": -5, "step": null}'

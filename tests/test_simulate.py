@@ -11,6 +11,8 @@ from connectors.simulate import summary
 from tests.test_campaign import ingested, preceptor
 from tests.tiny import tiny_project
 
+pytestmark = pytest.mark.slow
+
 
 def result(acquisition: str, seed: int, *accuracies: float) -> dict[str, Any]:
     rounds = [{"usd_so_far": 0.1 * n, "student": {"accuracy": each}} for n, each in enumerate(accuracies, start=1)]

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock
 from sqlalchemy import create_engine, text
 
 PACKAGE = "postgresql"
@@ -24,6 +25,11 @@ def install() -> None:
     Raises:
         NoServer: it is missing and we may not.
     """
+    with FileLock(Path(tempfile.gettempdir()) / f"postgresql-{os.getuid()}.lock"):
+        _install()
+
+
+def _install() -> None:
     if _programs() is not None:
         return
     if os.getuid() != 0 or shutil.which("apt-get") is None:

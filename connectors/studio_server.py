@@ -15,6 +15,7 @@ from pathlib import Path
 
 import httpx
 import psutil
+from filelock import FileLock
 
 from loop.errors import BoardDown
 
@@ -42,6 +43,18 @@ class Studio:
 def install(cache: Path, say: Say) -> Path:
     """Install the server where it is not there yet; the environment's folder."""
     folder = cache / f"label-studio-{VERSION}"
+    folder.mkdir(parents=True, exist_ok=True)
+    with _one_process(folder):
+        _install(folder, say)
+    return folder / "venv"
+
+
+def _one_process(folder: Path) -> FileLock:
+    """Others wait meanwhile, so that two projects of a user can start at once."""
+    return FileLock(folder / ".lock")
+
+
+def _install(folder: Path, say: Say) -> None:
     if not (folder / ".ready").exists():
         say(f"installing Label Studio {VERSION} in an environment of its own (once, a few minutes)")
         venv = folder / "venv"
@@ -51,7 +64,6 @@ def install(cache: Path, say: Say) -> Path:
         if done.returncode:
             raise BoardDown(f"Label Studio cannot be installed: {done.stderr.decode(errors='replace')[-500:]}")
         (folder / ".ready").touch()
-    return folder / "venv"
 
 
 def start(folder: Path, *, cache: Path, port: int, say: Say) -> Studio:
@@ -68,9 +80,10 @@ def start(folder: Path, *, cache: Path, port: int, say: Say) -> Studio:
     if _answers(port):
         raise BoardDown(f"port {port} is taken; free it or choose another with --port")
     template = cache / f"label-studio-{VERSION}" / "template"
-    if not template.exists():
-        say("preparing Label Studio's database (once, a minute or two)")
-        _make_template(venv, template)
+    with _one_process(template.parent):
+        if not template.exists():
+            say("preparing Label Studio's database (once, a minute or two)")
+            _make_template(venv, template)
     if not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
         shutil.copytree(template, folder)

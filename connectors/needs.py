@@ -1,14 +1,14 @@
 """What the order of reviews goes by, read off the store."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 from loop.checks.risk import Reviewed, RiskModel, fit
 from loop.config import Config
 from loop.ledger import MICRO
 from loop.records import Author, DecisionKind, Rationale
-from loop.store import decisions, items, rationales, reading, rounds
+from loop.store import decisions, rationales, reading, rounds
 from loop.store.database import Store
 from review.triage import Need, pace, worth
 
@@ -37,8 +37,8 @@ def _needs(store: Store, run: str, rows: Sequence[Rationale]) -> list[Need]:
         for number in sorted({each.round_id for each in rows})
         for score in rounds.scores(store, number)
     }
-    domain = {key: item.domain for key, item in items.existing(store, [each.item_key for each in rows]).items()}
-    corrected = _corrected(store, run)
+    domain = reading.domains(store)
+    corrected = _corrected(store, run, domain)
     return [
         Need(
             risk=model(seen.get(each.id or 0, {})),
@@ -60,9 +60,8 @@ def _risk_now(store: Store, run: str) -> RiskModel:
     return fit([Reviewed(each.risk.evidence, each.wrong) for each in judged])
 
 
-def _corrected(store: Store, run: str) -> Counter[tuple[str, bool]]:
+def _corrected(store: Store, run: str, domain: Mapping[str, str]) -> Counter[tuple[str, bool]]:
     """How many wrong rationales of each domain were corrected, and how many were not."""
-    domain = reading.domains(store)
     corrected = {item.key for item, rationale, _ in decisions.decided(store, run) if rationale.author is Author.HUMAN}
     rejected = {key for key, row in decisions.newest(store, run).items() if row.kind is DecisionKind.REJECTED}
     return Counter([(domain[key], True) for key in corrected] + [(domain[key], False) for key in rejected])

@@ -101,6 +101,7 @@ def interpret(
         reviewer=raw.reviewer,
         kind=kind,
         marks=_marked_steps(values, rationale),
+        steps=[],
         reasons=[str(reason) for reason in values.get("reject_reason") or []],
         seconds=min(max(raw.seconds, 0.0), LONGEST_REVIEW),
         simulated=values.get("reviewer_note") == SIMULATED,

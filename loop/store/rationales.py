@@ -206,6 +206,7 @@ def judged(store: Store, run: str, until: datetime) -> list[Judged]:
             Round.run == run,
             FIRST,
             col(Rationale.id).in_(select(ReviewTask.rationale_id)),
+            col(Rationale.id).in_(select(Verdict.rationale_id)),
             col(Query.certify).is_(False) | tuple_(col(Query.item_key), col(Query.round_id)).in_(released),
         )
         .order_by(col(Rationale.id))

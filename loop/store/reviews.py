@@ -5,9 +5,9 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from sqlalchemy import tuple_
+from sqlalchemy import bindparam, tuple_, update
 from sqlmodel import Session, col, func, select
 
 from loop.errors import BudgetSpent
@@ -196,11 +196,8 @@ class RunReviewBook:
 
     def mark_pushed(self, placed: Mapping[str, str], *, board: str, project: str) -> None:
         """Note under which ids tasks stand on the board, by uid."""
-        with self._store.writing() as session:
-            for uids in _pieces(placed):
-                for row in session.exec(select(ReviewTask).where(col(ReviewTask.uid).in_(uids))):
-                    row.board, row.project, row.task, row.pushed_at = board, project, placed[row.uid], now()
-                    session.add(row)
+        there = {"board": board, "project": project, "pushed_at": now()}
+        self._set_tasks([{"of": uid, "task": number} | there for uid, number in placed.items()])
 
     def placed(self, board: str, project: str) -> set[str]:
         """The uids of the run's tasks that stand in a project as far as is known."""
@@ -265,13 +262,21 @@ class RunReviewBook:
 
     def keep_queued(self, tasks: Sequence[ReviewTask]) -> None:
         """Store whose each task is, since when, and its place in the queue."""
-        wanted = {task.uid: task for task in tasks}
+        self._set_tasks(
+            [
+                {"of": task.uid, "assignee": task.assignee, "assigned_at": task.assigned_at, "place": task.place}
+                for task in tasks
+            ]
+        )
+
+    def _set_tasks(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Set columns, the same in all rows, of the tasks whose uid is `of`."""
+        if not rows:
+            return
+        columns: dict[str, Any] = {name: bindparam(name) for name in rows[0] if name != "of"}
+        change = update(ReviewTask).where(col(ReviewTask.uid) == bindparam("of")).values(columns)
         with self._store.writing() as session:
-            for uids in _pieces(wanted):
-                for row in session.exec(select(ReviewTask).where(col(ReviewTask.uid).in_(uids))):
-                    task = wanted[row.uid]
-                    row.assignee, row.assigned_at, row.place = task.assignee, task.assigned_at, task.place
-                    session.add(row)
+            session.connection().execute(change, rows)
 
     def slots(self) -> list[int]:
         """The slots in which the run ever opened a task."""

@@ -1,10 +1,15 @@
 """The compose file of a team says nothing that is not so; there is no container engine here to say it to."""
 
+import os
 import re
+import shutil
+import subprocess
+from contextlib import closing
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 import yaml
 
@@ -95,3 +100,16 @@ def test_services_name_what_is_there(name: str) -> None:
 def test_the_image_has_the_version_that_is_tested() -> None:
     dockerfile = (DEPLOY / "label-studio.Dockerfile").read_text(encoding="utf-8")
     assert f"ARG VERSION={studio_server.VERSION}\n" in dockerfile
+
+
+@pytest.mark.skipif(shutil.which("psql") is None, reason="PostgreSQL's client is not here")
+def test_each_program_has_a_database_that_the_other_cannot_read(postgresql: str) -> None:
+    host = postgresql.split("host=")[1]
+    passwords = {"LABEL_STUDIO_DB_PASSWORD": "it's one", "PRECEPTOR_DB_PASSWORD": 'another "$1"'}
+    environment = {"PATH": os.environ["PATH"], "PGHOST": host, "POSTGRES_USER": "postgres", **passwords}
+    subprocess.run(["sh", str(DEPLOY / "databases.sh")], check=True, env=environment, stdout=subprocess.DEVNULL)
+    for role, other in (("label_studio", "preceptor"), ("preceptor", "label_studio")):
+        with closing(psycopg.connect(f"host={host} user={role} dbname={role}")) as own:
+            own.execute("CREATE TABLE made (number int)")
+        with pytest.raises(psycopg.OperationalError, match="permission denied for database"):
+            psycopg.connect(f"host={host} user={role} dbname={other}")

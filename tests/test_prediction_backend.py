@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from rich.console import Console
 from starlette.testclient import TestClient
 
 from connectors import studio_server
+from connectors.label_studio import LabelStudioBoard
 from connectors.prediction_backend import PredictionBackend, PredictRequest
 from connectors.progress import RichProgress
 from connectors.web import USER, application
@@ -75,9 +76,22 @@ class Served:
 
 
 @pytest.fixture
-def served(tmp_path: Path, studio: studio_server.Studio, monkeypatch: pytest.MonkeyPatch) -> Served:
+def served(tmp_path: Path, studio: studio_server.Studio, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
+    """A campaign in review on the real server."""
     monkeypatch.setenv("LABEL_STUDIO_API_KEY", studio.token)
-    return Served(tmp_path, studio)
+    here = Served(tmp_path, studio)
+    board = here.project.board()
+    assert isinstance(board, LabelStudioBoard)
+    with closing(board), closing(here.project.store):
+        yield here
+
+
+@pytest.fixture
+def apart(tmp_path: Path) -> Iterator[Served]:
+    """A campaign in review whose server is not needed."""
+    here = Served(tmp_path)
+    with closing(here.project.store):
+        yield here
 
 
 @contextmanager
@@ -144,7 +158,9 @@ def test_what_is_assigned_meanwhile_is_kept_when_answers_are_renewed(served: Ser
     assert backend.refresh() == 0
     before = {each.uid: (each.score, each.data) for each in board.open_tasks()}
     judged = board.open_tasks()[0]
-    board.annotate(judged.task, result(VerdictKind.ACCEPT), seconds=1.0, unique_id="7b1d3a52-0000-4000-8000-0000000000aa")
+    board.annotate(
+        judged.task, result(VerdictKind.ACCEPT), seconds=1.0, unique_id="7b1d3a52-0000-4000-8000-0000000000aa"
+    )
     assert served.project.desk().pull() == 1
     assert backend.refresh() == 0
     assert {each.uid: (each.score, each.data) for each in board.open_tasks()} == {
@@ -156,20 +172,20 @@ def _asked(*uids: str) -> PredictRequest:
     return PredictRequest.model_validate({"tasks": [{"data": {"uid": uid}} for uid in uids]})
 
 
-def test_every_task_gets_one_prediction_and_strange_ones_an_empty_one(tmp_path: Path) -> None:
-    given = PredictionBackend(Served(tmp_path).project).predict(_asked("main/2/q1", "somebody else's", ""))
+def test_every_task_gets_one_prediction_and_strange_ones_an_empty_one(apart: Served) -> None:
+    given = PredictionBackend(apart.project).predict(_asked("main/2/q1", "somebody else's", ""))
     assert [len(each["result"]) for each in given["results"]] == [3, 0, 0]
     assert STUDENT_BOX in {each["from_name"] for each in given["results"][0]["result"]}
 
 
-def test_no_prediction_names_a_verdict_or_a_mark(tmp_path: Path) -> None:
-    given = PredictionBackend(Served(tmp_path).project).predict(_asked(*(f"main/2/{key}" for key in KEYS)))
+def test_no_prediction_names_a_verdict_or_a_mark(apart: Served) -> None:
+    given = PredictionBackend(apart.project).predict(_asked(*(f"main/2/{key}" for key in KEYS)))
     named = {region["from_name"] for each in given["results"] for region in each["result"]}
     assert named == {"answer", "rationale", STUDENT_BOX}
 
 
-def test_a_student_that_cannot_be_loaded_shows_nothing_and_is_told_of_once(tmp_path: Path) -> None:
-    here = Served(tmp_path)
+def test_a_student_that_cannot_be_loaded_shows_nothing_and_is_told_of_once(apart: Served) -> None:
+    here = apart
     (here.project.folder / "checkpoints" / "round-1" / "model.safetensors").unlink()
     backend = PredictionBackend(here.project)
     for _ in range(2):
@@ -178,13 +194,15 @@ def test_a_student_that_cannot_be_loaded_shows_nothing_and_is_told_of_once(tmp_p
     assert " ".join(here.said.getvalue().split()).count("do not see what the student answers") == 1
 
 
-def test_answers_are_kept_and_a_new_student_answers_anew(tmp_path: Path) -> None:
-    here = Served(tmp_path)
+def test_answers_are_kept_and_a_new_student_answers_anew(apart: Served) -> None:
+    here = apart
     answers, item = here.project.present_answers, items.get(here.project.store, "q1")
     assert item is not None
     first = answers.of([item])
     (here.project.folder / "checkpoints" / "round-1" / "model.safetensors").unlink()
-    assert Project(here.file, here.project.progress).present_answers.of([item]) == first == answers.known()
+    again = Project(here.file, here.project.progress)
+    with closing(again.store):
+        assert again.present_answers.of([item]) == first == answers.known()
     rounds.enter(here.project.store, here.round, Stage.CLOSED, closed_at=NOON)
     here.student(a_round(here.project.store))
     assert (answers.version, answers.known()) == ("student round-3", {})
@@ -197,9 +215,9 @@ def test_the_page_has_the_hidden_box_only_where_it_is_asked_for() -> None:
 
 
 @pytest.fixture
-def calling(tmp_path: Path) -> Iterator[TestClient]:
+def calling(apart: Served) -> Iterator[TestClient]:
     """The web application of a project, and whoever calls it."""
-    with TestClient(application(SECRET, asyncio.Event(), PredictionBackend(Served(tmp_path).project))) as client:
+    with TestClient(application(SECRET, asyncio.Event(), PredictionBackend(apart.project))) as client:
         yield client
 
 

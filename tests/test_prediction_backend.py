@@ -24,10 +24,11 @@ from connectors.web import USER, application
 from connectors.wiring import Project
 from loop.records import Checkpoint, Round, Stage, VerdictKind
 from loop.store import checkpoints, items, reviews, rounds
+from review.board import BoardTask
 from review.page import review_page
 from review.task import STUDENT_BOX, result
 from tests.builders import NOON, a_reply, a_round, an_item, id_of, queried, sent_to_review
-from tests.test_board import TASK
+from tests.test_board import TASK, UNIQUE
 from tests.tiny import tiny_model
 
 SECRET = "open sesame and the rest"
@@ -111,6 +112,7 @@ def _serving(here: Served, studio: studio_server.Studio) -> Iterator[str]:
             process.wait(timeout=20)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_open_reviews_show_the_students_answer_and_the_token_is_nowhere(
     served: Served, studio: studio_server.Studio, tmp_path: Path
@@ -150,22 +152,25 @@ def _opened(api: httpx.Client, project: str) -> dict[str, Any]:
     return task
 
 
-def test_what_is_assigned_meanwhile_is_kept_when_answers_are_renewed(served: Served) -> None:
+def test_assignee_and_place_are_kept_when_answers_are_renewed(served: Served) -> None:
     served.push()
-    board = served.project.board()
-    backend = PredictionBackend(served.project)
+    board, backend = served.project.board(), PredictionBackend(served.project)
+    first = board.open_tasks()[0]
+    board.arrange([BoardTask(first.uid, {**first.data, "reviewer": "ann@example.org"}, score=0.25)])
     assert backend.refresh() == 3
-    assert backend.refresh() == 0
-    before = {each.uid: (each.score, each.data) for each in board.open_tasks()}
-    judged = board.open_tasks()[0]
-    board.annotate(
-        judged.task, result(VerdictKind.ACCEPT), seconds=1.0, unique_id="7b1d3a52-0000-4000-8000-0000000000aa"
-    )
+    seen = {each.uid: each for each in board.open_tasks()}[first.uid]
+    assert (seen.data["reviewer"], seen.score, seen.prediction) == ("ann@example.org", 0.25, first.prediction)
+    assert seen.data["student"] != first.data["student"]
+
+
+def test_answers_are_renewed_once_and_a_verdict_changes_none(served: Served) -> None:
+    served.push()
+    board, backend = served.project.board(), PredictionBackend(served.project)
+    assert [backend.refresh(), backend.refresh()] == [3, 0]
+    judged, *_ = board.open_tasks()
+    board.annotate(judged.task, result(VerdictKind.ACCEPT), seconds=1.0, unique_id=UNIQUE.format(80))
     assert served.project.desk().pull() == 1
     assert backend.refresh() == 0
-    assert {each.uid: (each.score, each.data) for each in board.open_tasks()} == {
-        uid: seen for uid, seen in before.items() if uid != judged.uid
-    }
 
 
 def _asked(*uids: str) -> PredictRequest:

@@ -23,6 +23,7 @@ from review.page import review_page
 from review.task import result
 from tests.test_board import TASK
 from tests.test_chaos import Campaign
+from tests.test_tokens import SDK, personal_token
 
 COMPOSE = Path(__file__).resolve().parents[1] / "deploy" / "compose.yaml"
 TOKEN = "0123456789abcdef0123456789abcdef01234567"
@@ -85,20 +86,9 @@ def _wait(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
     raise AssertionError(log.read_text(encoding="utf-8")[-3000:])
 
 
-def personal_token(url: str, user: str, password: str) -> str:
-    """A personal access token, made the way a person makes one: by logging in."""
-    with httpx.Client(base_url=url, trust_env=False, timeout=60.0) as person:
-        person.get("/user/login/")
-        form = {"email": user, "password": password, "csrfmiddlewaretoken": person.cookies["csrftoken"]}
-        assert person.post("/user/login/", data=form, headers={"Referer": f"{url}/user/login/"}).status_code == 302
-        made = person.post("/api/token/", headers={"X-CSRFToken": person.cookies["csrftoken"], "Referer": url})
-        assert made.status_code == 201, made.text
-        token: str = made.json()["token"]
-        return token
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(900)
+@pytest.mark.filterwarnings(SDK)
 @pytest.mark.parametrize("kind", ["legacy", "personal"])
 def test_tasks_verdicts_and_deletions_go_both_ways_with_either_token(server: Server, kind: str, tmp_path: Path) -> None:
     board = LabelStudioBoard(server.url, server.tokens[kind], title=f"on postgresql {kind}", page=review_page(TASK))
@@ -125,6 +115,7 @@ def test_tasks_verdicts_and_deletions_go_both_ways_with_either_token(server: Ser
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
+@pytest.mark.filterwarnings(SDK)
 @pytest.mark.parametrize("kind", ["legacy", "personal"])
 def test_people_are_invited_with_either_token_and_nobody_comes_uninvited(server: Server, kind: str) -> None:
     invitations = Invitations(server.url, server.tokens[kind])

@@ -491,7 +491,8 @@ def serve(
     """Take verdicts as they are given: Label Studio calls, verdicts are pulled, `run --wait` goes on.
 
     The variable that review.webhook_secret_env names must hold a secret. Calls get lost, so verdicts are also pulled
-    every review.poll_seconds.
+    every review.poll_seconds. With review.student_answers, open reviews show what the student answers now, and Label
+    Studio may ask this server for predictions.
     """
     from connectors import web  # noqa: PLC0415
 

@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import httpx
+from label_studio_sdk import LabelStudio
+from label_studio_sdk.core.api_error import ApiError
 
 from loop.errors import BoardDown, BoardRefused
 
@@ -30,13 +32,14 @@ class Invitations:
     def link(self) -> str:
         """The server's invite link; whoever has it can make an account."""
         with self._client() as client:
-            answer = client.get("/api/invite", headers={"Authorization": f"Token {self._token}"})
-            if answer.status_code != httpx.codes.OK:
+            try:
+                speaker = LabelStudio(base_url=self._url, api_key=self._token, httpx_client=client)
+                return self._url + str(speaker.organizations.invites.get_invite_link().invite_url)
+            except ApiError as error:
                 raise BoardRefused(
-                    f"Label Studio at {self._url} gives no invite link: {answer.status_code}; the token that "
+                    f"Label Studio at {self._url} gives no invite link: {error.status_code}; the token that "
                     "review.token_env names must be that of a member"
-                )
-            return self._url + str(answer.json()["invite_url"])
+                ) from error
 
     def invite(self, email: str) -> Invitation:
         """Make an account with a random first password, where there is none.

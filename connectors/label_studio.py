@@ -35,6 +35,10 @@ PASSING = (httpx.codes.NOT_FOUND, httpx.codes.TOO_MANY_REQUESTS)
 """Answers after which another try may help: what was asked for was deleted just now, or too much was asked."""
 CHANGES = ["ANNOTATION_CREATED", "ANNOTATIONS_CREATED", "ANNOTATION_UPDATED", "ANNOTATIONS_DELETED", "TASKS_DELETED"]
 MODEL_VERSION = "teacher"
+"""Names the predictions that fill the boxes and order the queue."""
+STUDENT = "student"
+"""Title of the prediction backend. It must differ from the above, or the boxes stay empty while the backend is down."""
+CONNECTED = "CO"
 LONGEST_TITLE = 50
 """Characters that the server takes."""
 
@@ -171,7 +175,7 @@ class LabelStudioBoard:
                 return False
             for each in known:
                 self._client.webhooks.delete(id=each.id, request_options=ONCE)
-            try:
+            with self._may_call(address):
                 self._client.webhooks.create(
                     project=project,
                     url=address,
@@ -181,14 +185,35 @@ class LabelStudioBoard:
                     actions=CHANGES,
                     request_options=ONCE,
                 )
-            except ApiError as error:
-                if "reserved network" not in str(error.body):
-                    raise
-                raise BoardRefused(
-                    f"Label Studio at {self._url} may not call {address}; start a local one anew with `preceptor "
-                    "review down` and `review up`, or give your own LABEL_STUDIO_USE_DEFAULT_BANNED_SUBNETS=false and "
-                    "the other subnets in LABEL_STUDIO_USER_ADDITIONAL_BANNED_SUBNETS"
-                ) from error
+            return True
+
+    def connect(self, address: str, *, user: str, password: str) -> bool:
+        """Have the server ask this address for predictions; False where it does so already.
+
+        Which predictions fill the boxes and order the queue stays as it is. The webhook that the server makes for the
+        address by itself is taken away: it would send every annotation there, whole.
+        """
+        with self._told():
+            project = int(self.project())
+            known = [each for each in self._client.ml.list(project=project) if each.url == address]
+            if any(each.state == CONNECTED for each in known):
+                return False
+            for each in known:
+                self._client.ml.delete(id=each.id, request_options=ONCE)
+            with self._may_call(address):
+                self._client.ml.create(
+                    project=project,
+                    url=address,
+                    title=STUDENT,
+                    auth_method="BASIC_AUTH",
+                    basic_auth_user=user,
+                    basic_auth_pass=password,
+                    is_interactive=False,
+                    request_options=ONCE,
+                )
+            for hook in self._client.webhooks.list(project=project):
+                if hook.url == f"{address.rstrip('/')}/webhook":
+                    self._client.webhooks.delete(id=hook.id, request_options=ONCE)
             return True
 
     def open_tasks(self) -> list[OpenTask]:
@@ -278,6 +303,20 @@ class LabelStudioBoard:
             if landed is not None and not landed.filled:
                 self._client.predictions.create(task=landed.task, **_prediction(task), request_options=ONCE)
         return {uid: str(landed.task) for uid, landed in there.items()}
+
+    @contextmanager
+    def _may_call(self, address: str) -> Iterator[None]:
+        """The server's refusal to call an address, with the cure."""
+        try:
+            yield
+        except ApiError as error:
+            if "reserved network" not in str(error.body):
+                raise
+            raise BoardRefused(
+                f"Label Studio at {self._url} may not call {address}; start a local one anew with `preceptor "
+                "review down` and `review up`, or give your own LABEL_STUDIO_USE_DEFAULT_BANNED_SUBNETS=false and "
+                "the other subnets in LABEL_STUDIO_USER_ADDITIONAL_BANNED_SUBNETS"
+            ) from error
 
     @contextmanager
     def _told(self) -> Iterator[None]:

@@ -2,21 +2,27 @@
 
 A call is a hint and no more: nothing is taken from it but that something changed. It is answered at once, because
 Label Studio makes its annotators wait for the answer. Calls get lost, so verdicts are also pulled without one.
+
+Where the config asks for it, Label Studio may also ask for predictions (its ML backend protocol). With `/setup` it
+hands over the access token of whoever made the project: that body is thrown away unread.
 """
 
 import asyncio
+import base64
 import contextlib
 import hmac
 import os
 from collections.abc import Callable
 
 import uvicorn
+from pydantic import ValidationError
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from connectors.label_studio import LabelStudioBoard
+from connectors.prediction_backend import PredictionBackend, PredictRequest
 from connectors.pulling import pull
 from connectors.wiring import Project
 from loop.errors import BadConfig, BoardError
@@ -25,6 +31,10 @@ HEADER = "X-Preceptor-Secret"
 PATH = "/label-studio"
 LONGEST_BODY = 1 << 16
 """Bytes. A call without payload has fifty."""
+LONGEST_ASKED = 1 << 26
+"""Bytes of the tasks that predictions are asked for; as many as somebody picks in Label Studio come at once."""
+USER = "preceptor"
+"""As whom Label Studio logs in to ask for predictions; the password is the secret."""
 SETTLE_SECONDS = 1.0
 """Calls that come within this time are one pull."""
 
@@ -36,37 +46,43 @@ def serve(project: Project, *, host: str, port: int, address: str | None) -> Non
         BadConfig: the secret is not set, or there is no Label Studio to register with.
     """
     secret = webhook_secret(project)
+    backend = PredictionBackend(project) if project.config.review.student_answers else None
 
     def work() -> None:
         try:
             if address is not None:
-                register(project, address + PATH, secret)
+                register(project, address, secret)
             pulled = pull(project)
+            shown = 0 if backend is None else backend.refresh()
         except BoardError as error:
             project.progress.say(f"  {error}")
         else:
             if pulled.verdicts or pulled.revised:
                 project.progress.say(f"  {pulled}")
+            if shown:
+                project.progress.say(f"  {shown} open reviews show what the student answers now")
 
     project.progress.say(f"  waits for Label Studio at http://{host}:{port}{PATH} (Ctrl-C ends it)")
-    asyncio.run(_serve(secret, work, host=host, port=port, every=project.config.review.poll_seconds))
-
-
-async def _serve(secret: str, work: Callable[[], None], *, host: str, port: int, every: float) -> None:
-    """Answer and work side by side; where one fails, both end."""
     changed = asyncio.Event()
-    app = application(secret, changed)
+    app = application(secret, changed, backend)
     server = uvicorn.Server(
         uvicorn.Config(app, host=host, port=port, log_level="warning", access_log=False, lifespan="off", ws="none")
     )
+    asyncio.run(_serve(server, work, changed, every=project.config.review.poll_seconds))
+
+
+async def _serve(server: uvicorn.Server, work: Callable[[], None], changed: asyncio.Event, *, every: float) -> None:
+    """Answer and work side by side; where one fails, both end."""
     async with asyncio.TaskGroup() as group:
-        worker = group.create_task(_keep_working(work, changed, every))
+        worker = group.create_task(_keep_working(server, work, changed, every))
         await server.serve()
         worker.cancel()
 
 
-async def _keep_working(work: Callable[[], None], changed: asyncio.Event, every: float) -> None:
-    """Work at the start, soon after each call, and `every` so many seconds."""
+async def _keep_working(server: uvicorn.Server, work: Callable[[], None], changed: asyncio.Event, every: float) -> None:
+    """Work at the start, soon after each call, and `every` so many seconds. Whom we register with calls us at once."""
+    while not server.started:
+        await asyncio.sleep(0.05)
     while True:
         changed.clear()
         await asyncio.to_thread(work)
@@ -75,22 +91,68 @@ async def _keep_working(work: Callable[[], None], changed: asyncio.Event, every:
             await asyncio.sleep(SETTLE_SECONDS)
 
 
-def application(secret: str, changed: asyncio.Event) -> Starlette:
-    """The web application."""
+def application(secret: str, changed: asyncio.Event, backend: PredictionBackend | None = None) -> Starlette:
+    """The web application; predictions are given where there is a backend."""
 
     async def told(request: Request) -> Response:
         given = request.headers.get(HEADER, "")
         if not hmac.compare_digest(given.encode(), secret.encode()):
             return Response(status_code=403)
-        received = 0
-        async for piece in request.stream():
-            received += len(piece)
-            if received > LONGEST_BODY:
-                return Response(status_code=413)
+        if await _body(request, LONGEST_BODY) is None:
+            return Response(status_code=413)
         changed.set()
         return Response(status_code=200)
 
-    return Starlette(routes=[Route(PATH, told, methods=["POST"])])
+    routes = [Route("/health", _health), Route(PATH, told, methods=["POST"])]
+    return Starlette(routes=routes if backend is None else [*routes, *_predicting(secret, backend)])
+
+
+async def _health(_request: Request) -> Response:
+    return JSONResponse({"status": "UP", "model_class": "Preceptor"})
+
+
+def _predicting(secret: str, backend: PredictionBackend) -> list[Route]:
+    """The rest of the ML backend protocol, for whoever knows the secret."""
+
+    async def setup(request: Request) -> Response:
+        if not _knows(request, secret):
+            return _unknown()
+        async for _ in request.stream():
+            pass
+        return JSONResponse({"model_version": await asyncio.to_thread(lambda: backend.version)})
+
+    async def predict(request: Request) -> Response:
+        if not _knows(request, secret):
+            return _unknown()
+        body = await _body(request, LONGEST_ASKED)
+        if body is None:
+            return Response(status_code=413)
+        try:
+            asked = PredictRequest.model_validate_json(body)
+        except ValidationError:
+            return Response("expected tasks with data", status_code=400)
+        return JSONResponse(await asyncio.to_thread(backend.predict, asked))
+
+    return [Route("/setup", setup, methods=["POST"]), Route("/predict", predict, methods=["POST"])]
+
+
+def _unknown() -> Response:
+    return Response(status_code=401, headers={"WWW-Authenticate": 'Basic realm="preceptor"'})
+
+
+def _knows(request: Request, secret: str) -> bool:
+    expected = b"Basic " + base64.b64encode(f"{USER}:{secret}".encode())
+    return hmac.compare_digest(request.headers.get("Authorization", "").encode(), expected)
+
+
+async def _body(request: Request, longest: int) -> bytes | None:
+    """What was sent, unless it is too long."""
+    received = bytearray()
+    async for piece in request.stream():
+        received += piece
+        if len(received) > longest:
+            return None
+    return bytes(received)
 
 
 def webhook_secret(project: Project) -> str:
@@ -109,14 +171,16 @@ def webhook_secret(project: Project) -> str:
     return secret
 
 
-def register(project: Project, address: str, secret: str) -> int:
-    """Have the projects with this run's reviews call the address; how many did not yet.
+def register(project: Project, address: str, secret: str) -> None:
+    """Have the projects with this run's reviews call the address, and ask it for predictions where the config says so.
 
     Raises:
         BadConfig: the board is not a Label Studio.
         BoardRefused: the server may not call it.
     """
-    boards = project.open_boards()
-    if not all(isinstance(board, LabelStudioBoard) for board in boards):
-        raise BadConfig('review.board = "fake" calls nobody; leave out --register')
-    return sum(board.register(address, {HEADER: secret}) for board in boards if isinstance(board, LabelStudioBoard))
+    for board in project.open_boards():
+        if not isinstance(board, LabelStudioBoard):
+            raise BadConfig('review.board = "fake" calls nobody; leave out --register')
+        board.register(address + PATH, {HEADER: secret})
+        if project.config.review.student_answers:
+            board.connect(address, user=USER, password=secret)

@@ -14,6 +14,7 @@ import platformdirs
 from sqlalchemy.engine import make_url
 
 from connectors.needs import review_worth
+from connectors.present_answers import PresentAnswers
 from connectors.progress import RichProgress
 from loop.config import Config, EndpointConfig, TaskConfig, load
 from loop.errors import BadConfig
@@ -158,12 +159,16 @@ class Project:
         """Where reviewers judge rationales: a project for each slot, so that second reviews are blind."""
         if slot not in self._boards:
             numbered = f" {slot + 1}" if slot else ""
-            self._boards[slot] = self._board_with(review_page(self.config.task), f"{self.config.run.name}{numbered}")
+            self._boards[slot] = self._board_with(self._page, f"{self.config.run.name}{numbered}")
         return self._boards[slot]
 
     def open_boards(self) -> list[Board]:
         """The boards on which the run has reviews, or the first one where it has none yet."""
         return [self.board(slot) for slot in reviews.RunReviewBook(self.store, self.config.run.name).slots() or [0]]
+
+    @cached_property
+    def _page(self) -> Page:
+        return review_page(self.config.task, student_answers=self.config.review.student_answers)
 
     @cached_property
     def holdout_board(self) -> Board:
@@ -234,9 +239,11 @@ class Project:
             for round_id in {each.round_id for each in rows}
             for score in rounds.scores(self.store, round_id)
         }
+        present = self.present_answers.known() if self.config.review.student_answers else {}
         found: dict[int, Details] = {}
         for number, each in zip(ids, rows, strict=True):
-            student: Mapping[str, Any] = scored.get((each.round_id, each.item_key), {})
+            picked: Mapping[str, Any] = scored.get((each.round_id, each.item_key), {})
+            student = present.get(each.item_key, picked)
             found[number] = Details(
                 flags=tuple(flags.get(number, [])),
                 risk=risks.get(number, 0.0),
@@ -245,6 +252,11 @@ class Project:
                 settled=0 if each.is_prefix else len(rationales.prefix_steps(self.store, each)),
             )
         return found
+
+    @cached_property
+    def present_answers(self) -> PresentAnswers:
+        """What the student in force answers now."""
+        return PresentAnswers(self.store, self.config.run.name, self.folder, self.trainer, self.progress.say)
 
     def simulated_reviewer(self) -> SimulatedReviewer | None:
         """The stand-in for reviewers, where the config asks for one. It knows which steps were planted."""

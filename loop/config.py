@@ -355,6 +355,9 @@ class ReviewConfig(Table):
     verdict are sent again; a verdict stays when its task is deleted, and no longer counts when it alone is deleted."""
     requests_per_second: float | None = Field(default=None, gt=0)
     """At most so many requests to Label Studio, for a server not one's own; without it, as fast as they come."""
+    student_answers: bool = False
+    """Whether `preceptor serve` keeps what reviewers see of the student up to date: its answer now, not when the item
+    was picked. It loads the student. Nothing is predicted for the verdict."""
     webhook_secret_env: str = "PRECEPTOR_WEBHOOK_SECRET"
     """Environment variable that holds the secret with which Label Studio proves itself to `preceptor serve`."""
 

@@ -91,6 +91,26 @@ class Desk:
             board.address_of(name)
         self._book.keep_queued([task for task, _, _ in tasks if task.uid in moved])
 
+    def refresh(self, tasks: Sequence[Open]) -> int:
+        """Have tasks that stand open on the boards show what the student answers, as it is known now; how many changed.
+
+        All else stays as it stands there: the run that holds the desk may be moving it.
+        """
+        shown: dict[str, str] = {}
+        for round_id in {task.round_id for task, _, _ in tasks}:
+            made = self._shown([each for each in tasks if each[0].round_id == round_id], self._book.given(round_id))
+            shown |= {each.uid: each.data["student"] for each in made.values()}
+        changed = 0
+        for slot in sorted({task.slot for task, _, _ in tasks}):
+            stale = [
+                BoardTask(each.uid, {**each.data, "student": shown[each.uid]}, score=each.score)
+                for each in self._board(slot).open_tasks()
+                if each.uid in shown and each.data.get("student") != shown[each.uid]
+            ]
+            self._board(slot).arrange(stale)
+            changed += len(stale)
+        return changed
+
     def _shown(self, tasks: Sequence[Open], given: Mapping[int, Sequence[Verdict]]) -> dict[str, BoardTask]:
         """Tasks as they stand on the board, by uid; a fresh copy where what was said in its slot does not count."""
         details = self._details([rationale for _, rationale, _ in tasks])

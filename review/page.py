@@ -8,7 +8,7 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from loop.config import TaskConfig
-from review.task import KEYS, LETTERS, AnswerForm, form_of
+from review.task import KEYS, LETTERS, STUDENT_BOX, AnswerForm, form_of
 
 FOLDER = Path(__file__).parent
 COLOURS = ("#1971c2", "#2f9e44", "#e8590c", "#9c36b5", "#0c8599", "#e03131")
@@ -29,8 +29,8 @@ class Page:
         return hashlib.sha256("\0".join((self.config, self.guidelines)).encode()).hexdigest()[:8]
 
 
-def review_page(task: TaskConfig) -> Page:
-    """The page on which rationales for this task are judged."""
+def review_page(task: TaskConfig, *, student_answers: bool = False) -> Page:
+    """The page on which rationales for this task are judged; it may have a hidden box for what the student answers."""
     form = form_of(task)
     config = _filled(
         "interface.xml",
@@ -40,6 +40,7 @@ def review_page(task: TaskConfig) -> Page:
         labels=list(task.labels),
         spans=form is AnswerForm.MARKS,
         choices=form is AnswerForm.CHOICES,
+        student_box=STUDENT_BOX if student_answers else "",
     )
     return Page(config, _guidelines(task))
 

@@ -21,6 +21,8 @@ STEPS = len(KEYS)
 LETTERS = ascii_lowercase
 """With Shift the key of each answer or label."""
 SIMULATED = "simulated reviewer"
+STUDENT_BOX = "student_now"
+"""A hidden box that holds the student's answer where Label Studio asks for it. It is no verdict and never read back."""
 LONGEST_REVIEW = 3600.0
 """Seconds; more than this is a page left open, not work."""
 
@@ -83,6 +85,12 @@ def board_task(task: ReviewTask, rationale: Rationale, item: Item, details: Deta
         data["reviewer"] = task.assignee
     prediction = [*_prefilled(rationale, item, asked), _text("rationale", number_steps(rationale.steps))]
     return BoardTask(uid=task.uid, data=data, prediction=prediction, score=task.place or 0.0)
+
+
+def pre_annotation(shown: BoardTask) -> Result:
+    """What Label Studio gets where it asks for a prediction: what is prefilled anyway, and the student's answer."""
+    student = str(shown.data["student"])
+    return [*shown.prediction, *([_text(STUDENT_BOX, student)] if student else [])]
 
 
 def interpret(

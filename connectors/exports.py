@@ -85,7 +85,7 @@ class _Provenance:
         parents = list(self._parents(rationale))
         chain = [*parents, rationale]
         first = chain[0]
-        model, prompt = self._replies.get(first.reply_id or 0, (None, None))
+        model, prompt = self._replies.get(first.reply_id or 0, (first.teacher or None, None))
         answer = rationale.parsed
         return {
             "key": item.key,

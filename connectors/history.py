@@ -12,7 +12,7 @@ from sqlmodel import SQLModel
 from loop.errors import PreceptorError
 from loop.ledger import MICRO
 from loop.records import (
-    AGAIN,
+    STRONGER,
     Author,
     Charge,
     DecisionKind,
@@ -172,7 +172,8 @@ def _reply_line(each: Mapping[str, Any], found: Mapping[str, Any]) -> str:
         (prompt["body"] for prompt in found["prompts"] if prompt["hash"] == each["prompt_hash"]), {}
     )
     shown = sum(message["role"] == "assistant" for message in body.get("messages", ()) if isinstance(message, Mapping))
-    sample = "asked again" if each["sample"] == AGAIN else f"sample {each['sample']}"
+    sample = f"sample {each['sample']}" if each["sample"] >= 0 else "asked again"
+    sample = f"escalated to {each['teacher']}" if each["sample"] <= STRONGER else sample
     sure = "" if each["confidence"] is None else f", {each['confidence']:.0%} sure ({each['confidence_by']})"
     problem = f" ({each['problem']})" if each["problem"] else ""
     version = f", for version {each['version']}" if each["version"] > 1 else ""
@@ -199,7 +200,8 @@ def _rationale_lines(each: Mapping[str, Any], found: Mapping[str, Any]) -> list[
     planted = f", planted to measure reviewers ({each['planted']})" if each["planted"] else ""
     before = next((row["version"] for row in found["rationales"] if row["id"] == each["supersedes"]), None)
     after = "" if before is None else f", after version {before}"
-    lines = [f"round {each['round']}: {each['author']}, version {each['version']}{after}{planted}{''.join(risks)}"]
+    by = f" {each['teacher']}" if each["teacher"] else ""
+    lines = [f"round {each['round']}: {each['author']}{by}, version {each['version']}{after}{planted}{''.join(risks)}"]
     lines += [f"  {number}. {step}" for number, step in enumerate(each["steps"], start=1)]
     prefix = each["author"] == Author.HUMAN.value and each["answer"] is None
     lines.append("  the teacher is to go on from here" if prefix else f"  answer: {each['stated']}{_trust(each)}")
@@ -222,7 +224,8 @@ def _trust(each: Mapping[str, Any]) -> str:
         return ""
     known = "not calibrated yet" if each["calibrated"] is None else f"calibrated {each['calibrated']:.0%}"
     other = "" if each["other"] is None else f"; asked twice, the other reply says {each['other']}"
-    return f" ({each['confidence']:.0%} sure, {known}{other})"
+    sure = "of the votes" if each["confidence_by"] == "votes" else "sure"
+    return f" ({each['confidence']:.0%} {sure}, {known}{other})"
 
 
 def _verdict_line(each: Mapping[str, Any]) -> str:

@@ -80,6 +80,7 @@ def status_text(found: Mapping[str, Any]) -> Group:
         f"; waits for {found['waiting_for']}\n",
         ("spent ", "dim"), f"${usd['spent']:.4f} of ${usd['limit']:.2f}", f" (${usd['reserved']:.4f} reserved), ",
         f"{minutes['spent']:.1f} of {minutes['limit']:.0f} review minutes\n",
+        *_models(usd["models"]),
         ("items ", "dim"), ", ".join(f"{number} {name}" for name, number in counts.items()),
     )  # fmt: skip
     parts: list[Any] = [head]
@@ -98,6 +99,12 @@ def status_text(found: Mapping[str, Any]) -> Group:
         said = f"{found['simulated_verdicts']} verdicts are by a simulated reviewer; their minutes are simulated too."
         parts.append(Text(said, style="yellow"))
     return Group(*parts)
+
+
+def _models(paid: Mapping[str, float]) -> list[Any]:
+    """What each model was paid, where there are several."""
+    said = ", ".join(f"${usd:.4f} {model}" for model, usd in paid.items())
+    return [("of this ", "dim"), f"{said}\n"] if len(paid) > 1 else []
 
 
 class _Rounds:
@@ -187,10 +194,10 @@ def _on_test(store: Store, checkpoint_id: int | None) -> dict[str, Any] | None:
     return None if found is None else asdict(found)
 
 
-def _budget(store: Store, run: str, config: Config) -> dict[str, dict[str, float]]:
-    """Limits and what is spent; before the first round the limits are the config's."""
+def _budget(store: Store, run: str, config: Config) -> dict[str, dict[str, Any]]:
+    """Limits and what is spent, dollars by model too; before the first round the limits are the config's."""
     limits = {Currency.USD: config.budget.usd, Currency.MINUTES: config.budget.minutes}
-    found: dict[str, dict[str, float]] = {}
+    found: dict[str, dict[str, Any]] = {}
     for currency, row in Purse(store, run).balances().items():
         untouched = row.limit == row.spent == row.reserved == 0
         found[currency.value] = {
@@ -198,7 +205,8 @@ def _budget(store: Store, run: str, config: Config) -> dict[str, dict[str, float
             "spent": row.spent / MICRO,
             "reserved": row.reserved / MICRO,
         }
-    return found
+    paid = {model: spent / MICRO for model, spent in reading.spent_by_model(store, run).items()}
+    return found | {"usd": {**found["usd"], "models": paid}}
 
 
 def _items(store: Store, run: str, config: Config) -> dict[str, int]:

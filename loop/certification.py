@@ -36,6 +36,8 @@ TEACHES = {
     "demonstrations",
     "logprobs",
     "reprompt_below",
+    "stronger",
+    "vote_confidence",
 }
 """Settings of the teacher, and of the judge, that shape what it says."""
 

@@ -289,8 +289,8 @@ class AskBook(Till, Protocol):
         """Note on the round's query why no readable reply will come."""
         ...
 
-    def settle_on(self, rationale: Rationale) -> None:
-        """Store the rationale of an item that was asked twice; its `reply_id` names the reply that was kept."""
+    def settle_on(self, rationales: Sequence[Rationale]) -> None:
+        """Store the rationales of an item that was asked more than once; their `reply_id` names their replies."""
         ...
 
 

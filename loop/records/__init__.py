@@ -29,6 +29,7 @@ from loop.records.round import Claim, ConfigRow, Query, Round, Score, Stage
 from loop.records.student import Arm, Checkpoint, Prediction, Shadow
 from loop.records.teacher import (
     AGAIN,
+    STRONGER,
     ConfidenceFit,
     DemonstrationSet,
     Judgement,
@@ -47,6 +48,7 @@ __all__ = [
     "NO_CAP",
     "ROLES",
     "SECOND",
+    "STRONGER",
     "Arm",
     "Author",
     "Balance",

@@ -9,6 +9,8 @@ from sqlmodel import JSON, Field, SQLModel, UniqueConstraint
 
 AGAIN = -1
 """The sample number of the one reply to a second, longer prompt, sent where the first reply was unsure."""
+STRONGER = -2
+"""The sample number of the first stronger teacher's reply; that of the next one is one less, and so on."""
 
 
 class ReplyState(StrEnum):
@@ -38,6 +40,8 @@ class Reply(SQLModel, table=True):
     """Of the rationale that it gives: 1 answers the item alone, a later one goes on from a corrected prefix."""
     prompt_hash: str = Field(foreign_key="prompt.hash")
     charge_id: int | None = Field(default=None, foreign_key="charge.id")
+    teacher: str = ""
+    """Model name as it was asked for."""
     model: str
     """Model name as the endpoint gave it back."""
     text: str
@@ -120,7 +124,7 @@ class ConfidenceFit(SQLModel, table=True):
 
     round_id: int = Field(foreign_key="round.id", primary_key=True)
     source: str = Field(primary_key=True)
-    """`logprobs` or `stated`, as in `Reply.confidence_by`."""
+    """`logprobs`, `stated` or `votes`, as in `Rationale.confidence_by`."""
     slope: float
     intercept: float
     reviewed: int

@@ -32,7 +32,7 @@ from loop.store.rationales import FIRST, REAL
 from loop.store.reviews import VERSION, WITHDRAWN
 
 Noun = TypeVar("Noun", bound=SQLModel)
-PAID = frozenset({"ask", "continue", "judge"})
+PAID = frozenset({"ask", "escalate", "continue", "judge"})
 """What dollars are spent on for an item of the batch: the first part of a charge's purpose."""
 DEMONSTRATE = "demonstrate"
 """The same, for items that people decided: what their demonstrations cost."""
@@ -220,6 +220,14 @@ def spent_by_query(store: Store, run: str) -> dict[tuple[int, str], int]:
             for round_id, item_key, saved in rows:
                 found[round_id, item_key] += saved
     return dict(found)
+
+
+def spent_by_model(store: Store, run: str) -> dict[str, int]:
+    """Micro-dollars by the model that was paid, by its name."""
+    query = select(Charge.model, func.sum(Charge.settled)).where(Charge.run == run, Charge.model != "")
+    with store.reading() as session:
+        rows = session.exec(query.group_by(col(Charge.model)).order_by(col(Charge.model)))
+        return {model: int(settled) for model, settled in rows}
 
 
 def mean_output_tokens(store: Store, run: str) -> float | None:

@@ -36,6 +36,7 @@ TEACHES = {
     "demonstrations",
     "logprobs",
     "reprompt_below",
+    "revise",
     "stronger",
     "vote_confidence",
 }

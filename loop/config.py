@@ -259,6 +259,11 @@ class TeacherConfig(AskedConfig):
     """A reply that is less sure is asked for once more, with the demonstrations nearest to the item beside the others;
     the surer of both is kept, and a contradiction is a doubt. 0: never. Needs `confidence` or `logprobs`, and one
     sample: with several, the vote says how sure the teacher is."""
+    revise: Literal["never", "auto", "one_shot", "teacher_finish", "student_continue"] = "never"
+    """Whether the teacher, instead of explaining an item anew, checks the student's own explanation and puts right its
+    first wrong step (CLEAR). `one_shot`: all steps in one request, which repairs them too; `teacher_finish`: one step
+    after another, then the teacher writes the rest; `student_continue`: the same, but the student goes on from each
+    corrected step, at most three times; `auto`: for each item what is expected to cost least. For causal students."""
     stronger: tuple[StrongerConfig, ...] = Field(default=(), strict=False)
     """Stronger teachers, the cheapest first, each as a table `[[teacher.stronger]]`. A rationale with a flag goes on to
     the next one where that is worth its price: the chance that it is right instead, in review minutes saved. An item
@@ -483,6 +488,10 @@ class Config(Table):
     def _forms_fit_the_answers(self) -> "Config":
         if self.query.intra == "jensen_shannon" and self.task.answer not in (AnswerKind.LABEL, AnswerKind.CHOICE):
             raise ValueError('query.intra = "jensen_shannon" needs task.answer = "label" or "choice"')
+        if self.student.kind == "encoder" and self.teacher.revise != "never":
+            raise ValueError(
+                'teacher.revise needs student.kind = "causal": an encoder writes no steps; set teacher.revise = "never"'
+            )
         if self.student.kind == "encoder" and self.task.answer is not AnswerKind.LABEL:
             raise ValueError('student.kind = "encoder" needs task.answer = "label"')
         return self

@@ -61,6 +61,54 @@ class Reply(SQLModel, table=True):
     created_at: datetime
 
 
+class RevisionReply(SQLModel, table=True):
+    """A raw reply about the student's own explanation, stored together with its settlement."""
+
+    __table_args__ = (UniqueConstraint("round_id", "item_key", "prompt_hash"),)
+
+    id: int | None = Field(default=None, primary_key=True)
+    round_id: int = Field(foreign_key="round.id", index=True)
+    item_key: str = Field(foreign_key="item.key", index=True)
+    prompt_hash: str = Field(foreign_key="prompt.hash")
+    charge_id: int | None = Field(default=None, foreign_key="charge.id")
+    model: str
+    """Model name as the endpoint gave it back."""
+    text: str
+    finish_reason: str
+    input_tokens: int
+    output_tokens: int
+    remembered: str | None = None
+    """As of a reply."""
+    saved: int = Field(default=0, sa_type=BigInteger)
+    """As of a reply."""
+    created_at: datetime
+
+
+class Revision(SQLModel, table=True):
+    """What came of having the teacher check and put right the student's own explanation of an item."""
+
+    round_id: int = Field(foreign_key="round.id", primary_key=True)
+    item_key: str = Field(foreign_key="item.key", primary_key=True)
+    way: str
+    """`one_shot`, `teacher_finish` or `student_continue`."""
+    expected: dict[str, int] = Field(default_factory=dict, sa_type=JSON)
+    """Micro-dollars that each way was expected to cost when one was chosen."""
+    steps: int
+    """Steps of the student's explanation, without those that only state the answer."""
+    kept: int = 0
+    """How many of them stand in the revised one."""
+    first_wrong: int | None = None
+    """The first step that the teacher found wrong, 0-based; None where it found none."""
+    corrections: int = 0
+    problem: str | None = None
+    """Why nothing came of it, so that the item was explained anew."""
+    student_id: int | None = Field(default=None, foreign_key="rationale.id")
+    """The student's own rationale."""
+    rationale_id: int | None = Field(default=None, foreign_key="rationale.id", index=True)
+    """The revised one."""
+    created_at: datetime
+
+
 class TrialKind(StrEnum):
     """What a request to the teacher is for that concerns its demonstrations."""
 

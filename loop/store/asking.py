@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from sqlmodel import Session, col, select
 
 from loop.config import EndpointConfig
-from loop.records import Author, Currency, Item, Judgement, Prompt, Query, Rationale, Reply, Round
+from loop.records import Author, Currency, Item, Judgement, Prompt, Query, Rationale, Reply, Revision, RevisionReply, Round
 from loop.records.teacher import ReplyState
 from loop.store.database import Store, add_missing
 from loop.store.money import Purse
@@ -14,10 +14,16 @@ from loop.store.rationales import REAL
 
 
 def missing(store: Store, round_id: int, samples: int) -> list[tuple[Query, Item, int]]:
-    """What is still to be asked: queries without a problem times samples, less the stored replies."""
+    """What is still to be asked: queries without a problem times samples, less the stored replies; none of items whose
+    explanation by the student was revised.
+    """
     with store.reading() as session:
         first = select(Reply.item_key, Reply.sample).where(Reply.round_id == round_id, Reply.version == 1)
         done = set(session.exec(first).all())
+        put_right = select(Revision.item_key).where(
+            Revision.round_id == round_id, col(Revision.rationale_id).is_not(None)
+        )
+        revised = set(session.exec(put_right))
         wanted = session.exec(
             select(Query, Item)
             .join(Item, col(Item.key) == Query.item_key)
@@ -28,7 +34,7 @@ def missing(store: Store, round_id: int, samples: int) -> list[tuple[Query, Item
             (query, item, number)
             for query, item in wanted
             for number in range(samples)
-            if (item.key, number) not in done
+            if (item.key, number) not in done and item.key not in revised
         ]
 
 
@@ -59,6 +65,7 @@ def _is_first(reply: Reply) -> bool:
 def times_asked(store: Store, run: str, prompt_hash: str) -> int:
     """How many replies to a prompt the run has."""
     replies = select(Reply.id).join(Round, col(Round.id) == Reply.round_id)
+    checked = select(RevisionReply.id).join(Round, col(Round.id) == RevisionReply.round_id)
     judged = (
         select(Judgement.id)
         .join(Rationale, col(Rationale.id) == Judgement.rationale_id)
@@ -67,7 +74,7 @@ def times_asked(store: Store, run: str, prompt_hash: str) -> int:
     with store.reading() as session:
         return sum(
             len(session.exec(query.where(Round.run == run, noun.prompt_hash == prompt_hash)).all())
-            for query, noun in ((replies, Reply), (judged, Judgement))
+            for query, noun in ((replies, Reply), (checked, RevisionReply), (judged, Judgement))
         )
 
 

@@ -62,6 +62,10 @@ def history(store: Store, run: str, key: str) -> dict[str, Any]:
         "prompts": [_plain(each, numbers) for each in past.prompts],
         "replies": replies,
         "trials": trials,
+        "revisions": [_plain(each, numbers) for each in past.revisions],
+        "revision_replies": [
+            _plain(each, numbers) | _paid(charges.get(each.charge_id)) for each in past.revision_replies
+        ],
         "rationales": [_plain(each, numbers) for each in past.rationales],
         "judgements": judgements,
         "flags": [_plain(each, numbers) for each in past.flags],
@@ -81,6 +85,7 @@ def history_text(found: Mapping[str, Any]) -> Group:
         ("scores", [_score_line(each) for each in found["scores"]]),
         ("queries", [_query_line(each) for each in found["queries"]]),
         ("replies", [_reply_line(each, found) for each in found["replies"]]),
+        ("the student's explanation revised", [_revision_line(each, found) for each in found["revisions"]]),
         ("as a demonstration", [_trial_line(each) for each in found["trials"]]),
         ("rationales", [line for each in found["rationales"] for line in _rationale_lines(each, found)]),
         ("verdicts", [_verdict_line(each) for each in found["verdicts"]]),
@@ -186,6 +191,18 @@ def _reply_line(each: Mapping[str, Any], found: Mapping[str, Any]) -> str:
 def _trial_line(each: Mapping[str, Any]) -> str:
     answer = json.loads(each["answer"])["value"] if each["answer"] else each["problem"] or "no allowed answer"
     return f"round {each['round']}, {TRIALS[each['kind']]}: {each['model']}, {_cost(each)}: {answer}"
+
+
+def _revision_line(each: Mapping[str, Any], found: Mapping[str, Any]) -> str:
+    sent = [row for row in found["revision_replies"] if row["round_id"] == each["round_id"]]
+    paid = sum(row["charge"]["settled"] for row in sent if row["charge"] is not None)
+    said = f"round {each['round']}, {each['way'].replace('_', ' ')}: {len(sent)} requests, ${paid:.6f}"
+    if each["problem"]:
+        return f"{said}; explained anew ({each['problem']})"
+    first = (
+        "no step is wrong" if each["first_wrong"] is None else f"step {each['first_wrong'] + 1} is the first wrong one"
+    )
+    return f"{said}; {first}, {each['kept']} of {each['steps']} steps are kept"
 
 
 def _cost(each: Mapping[str, Any]) -> str:

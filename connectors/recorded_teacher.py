@@ -14,7 +14,8 @@ the request's `seed` says which one is meant, counted round. So a reply is a pur
 sample, cut off where it is longer than `max_completion_tokens`. A line with `after`, a step, goes on from steps that
 end with it: its `steps` follow. A line with a `step` answers the judge's prompt about that step of the item, with a
 `verdict` or with `text`, and where it is revised with what is `corrected`. A line that is `whole` answers a check of
-all steps at once: `first_wrong` is the number of a step, `steps` and `answer` take its place. Where nothing is recorded for a question or step, the reply says so and cannot be read.
+all steps at once: `first_wrong` is the number of a step, from which `steps` and `answer` take the place of the others.
+Where nothing is recorded for a question or step, the reply says so and cannot be read.
 
 On request it misbehaves: a file with a JSON list of faults, see `Fault`.
 """

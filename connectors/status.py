@@ -11,6 +11,7 @@ from rich.text import Text
 
 from connectors.promises import promises, promises_text
 from connectors.reviewers import accusation_text, recall_text, review_figures, share_text
+from connectors.revisions import revision_figures, revision_text
 from loop.config import Config
 from loop.ledger import MICRO, to_micro
 from loop.recall import by_reviewer, recall
@@ -43,6 +44,7 @@ def status(store: Store, run: str, config: Config, waiting_for: WaitingFor | Non
         "simulated_verdicts": sum(each["simulated"] for each in figures),
         "promises": promises(store, run, config),
         "planted": _planted(store, run),
+        "revision": revision_figures(store, run),
         "review": review_figures(store, run),
     }
 
@@ -93,6 +95,8 @@ def status_text(found: Mapping[str, Any]) -> Group:
         parts += [Text(line) for line in promises_text(found["promises"])]
     if found["planted"]:
         parts.append(Text(planted_text(found["planted"])))
+    if found["revision"]:
+        parts.append(Text(revision_text(found["revision"])))
     parts += [Text(accusation_text(each), style="red") for each in found["review"]["reviewers"] if each["accused"]]
     parts += [Text(recall_text(each)) for each in found["review"]["recalls"]]
     if found["simulated_verdicts"]:

@@ -13,6 +13,7 @@ from loop.stages.demonstrating import Demonstrating
 from loop.stages.escalating import Escalating
 from loop.stages.looking import verdicted
 from loop.stages.parts import Parts, id_of, seed_of
+from loop.stages.revising import revise_explanations
 from loop.store import asking, confidence, rounds
 from loop.store.database import Store
 from loop.store.money import Purse
@@ -33,7 +34,8 @@ def ask_teacher(current: Round, store: Store, parts: Parts, config: Config) -> R
     demonstrating.prepare(current, parts)
     trust = trust_of(current, store, config)
     escalating = Escalating(current, store, parts, config, trust)
-    if _Asking(current, store, parts, config, trust, demonstrating)(escalating):
+    spent = revise_explanations(current, store, parts, config)
+    if _Asking(current, store, parts, config, trust, demonstrating)(escalating) or spent:
         parts.progress.say("the dollar budget is spent: the round goes on with the replies it has")
     return rounds.enter(store, current, Stage.CHECK)
 

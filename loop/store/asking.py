@@ -5,7 +5,19 @@ from collections.abc import Sequence
 from sqlmodel import Session, col, select
 
 from loop.config import EndpointConfig
-from loop.records import Author, Currency, Item, Judgement, Prompt, Query, Rationale, Reply, Revision, RevisionReply, Round
+from loop.records import (
+    Author,
+    Currency,
+    Item,
+    Judgement,
+    Prompt,
+    Query,
+    Rationale,
+    Reply,
+    Revision,
+    RevisionReply,
+    Round,
+)
 from loop.records.teacher import ReplyState
 from loop.store.database import Store, add_missing
 from loop.store.money import Purse

@@ -268,9 +268,7 @@ def past_of(store: Store, run: str, item: Item) -> Past:
         tasks = _rows(session, ReviewTask, col(ReviewTask.rationale_id).in_(ids))
         judgements = _rows(session, Judgement, col(Judgement.rationale_id).in_(ids))
         trials = _rows(session, Trial, Trial.item_key == key, Trial.run == run)
-        checked = _rows(
-            session, RevisionReply, RevisionReply.item_key == key, col(RevisionReply.round_id).in_(rounds)
-        )
+        checked = _rows(session, RevisionReply, RevisionReply.item_key == key, col(RevisionReply.round_id).in_(rounds))
         sent: list[Reply | Judgement | Trial | RevisionReply] = [*replies, *judgements, *trials, *checked]
         prompts, paid = [each.prompt_hash for each in sent], [each.charge_id for each in sent]
         paid += [each.charge_id for each in tasks]

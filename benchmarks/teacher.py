@@ -43,7 +43,7 @@ from loop.evaluation import grade
 from loop.ports import Example, Silent, Student
 from loop.records import AGAIN, Item, Prompt, Query, Rationale, Reply, Split
 from loop.student.trainer import EncoderTrainer
-from loop.teacher.again import Unsettled, ask_again
+from loop.teacher.again import ask_again, better
 from loop.teacher.ask import ask
 from loop.teacher.confidence import Fit, Trust, Verdicted, fit
 from loop.teacher.demonstrations import Embed, as_shown, grouped, may_be_shown, nearest, nearest_group
@@ -88,7 +88,7 @@ class Book:
     rationales: dict[str, Rationale] = field(default_factory=dict)
     prompts: list[Prompt] = field(default_factory=list)
 
-    def reserve(self, purpose: str, micro_usd: int) -> int:  # noqa: ARG002 - the port's names
+    def reserve(self, purpose: str, micro_usd: int, *, item_key: str = "", prompt_type: str = "") -> int:  # noqa: ARG002 - the port's names
         """A hold of nothing."""
         return 0
 
@@ -105,9 +105,23 @@ class Book:
         if rationale is not None:
             self.rationales[reply.item_key] = rationale
 
-    def settle_on(self, rationale: Rationale) -> None:
-        """Remember it."""
-        self.rationales[rationale.item_key] = rationale
+    def settle_on(self, rationales: Sequence[Rationale]) -> None:
+        """Remember the one that is kept."""
+        self.rationales[rationales[0].item_key] = rationales[0]
+
+    def settle(self, charge_id: int, micro_usd: int) -> None:
+        """Nothing."""
+
+    def lengths(self, prompt_type: str) -> list[int]:  # noqa: ARG002 - the port's names
+        """Every hold is as long as the config says."""
+        return []
+
+    def turn(self, tokens: int) -> float:  # noqa: ARG002 - the port's names
+        """At once."""
+        return 0.0
+
+    def close(self, seconds: float) -> None:
+        """Nothing."""
 
     def give_up(self, item_key: str, problem: str) -> None:
         """The item stays without an answer."""
@@ -204,17 +218,19 @@ async def _asked(asked: Sequence[Item], method: Method, trust: Trust, task: Task
         todo, teacher, book, task, config, round_id=0, demonstrations=lambda item: as_shown(method.shown(item)),
         progress=silent, trust=trust, may_ask_again=lambda _: method.more is not None,
     )  # fmt: skip
-    unsettled: list[Unsettled] = [
-        (item, reply, None)
+    unsettled = [
+        (item, reply)
         for item in asked
         if item.key not in book.rationales and (reply := book.replies.get((item.key, 0))) and reply.problem is None
     ]
     more = method.more
     if more is not None and unsettled:
         await ask_again(
-            unsettled, teacher, book, task, config, round_id=0, demonstrations=lambda item: as_shown(more(item)),
-            trust=trust, progress=silent,
+            [item for item, _ in unsettled], teacher, book, task, config, round_id=0,
+            demonstrations=lambda item: as_shown(more(item)), progress=silent,
         )  # fmt: skip
+        for item, reply in unsettled:
+            book.settle_on([better(item, reply, book.replies.get((item.key, AGAIN)), task, trust)[1]])
     return book
 
 

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from connectors.wiring import Project
-from loop.config import Config, EndpointConfig, TeacherConfig, load
+from loop.config import Config, EndpointConfig, StrongerConfig, TeacherConfig, load
 from loop.errors import PreceptorError
-from loop.records import Probe, Split
+from loop.ports import Teacher
+from loop.records import Item, Probe, Split
 from loop.store import items, probes
 from loop.store.money import Purse
 from loop.teacher.judge_prompt import LONG_STEP, a_step_request
@@ -126,7 +127,18 @@ def _teacher(project: Project) -> str:
     with project.teacher() as teacher:
         request = request_for(pool[0], config.task, config.teacher, (), 0)
         price = worst_case(request, teacher.price)
-    return f"{config.teacher.model}: one request costs at most ${price / 1e6:.6f} (nothing was asked)"
+    with project.stronger() as stronger:
+        dearer = [
+            _priced(endpoint, each, pool[0], project)
+            for endpoint, each in zip(stronger, config.teacher.stronger, strict=True)
+        ]
+    said = f"{config.teacher.model}: one request costs at most ${price / 1e6:.6f} (nothing was asked)"
+    return "; ".join([said, *dearer])
+
+
+def _priced(endpoint: Teacher, config: StrongerConfig, item: Item, project: Project) -> str:
+    price = worst_case(request_for(item, project.config.task, config, (), 0), endpoint.price)
+    return f"{config.model}: at most ${price / 1e6:.6f}"
 
 
 def _judge(project: Project) -> str:

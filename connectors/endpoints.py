@@ -8,7 +8,7 @@ from jsonschema import Draft202012Validator
 
 from connectors.openai_teacher import endpoint_of
 from connectors.wiring import Project
-from loop.config import Config, EndpointConfig, TeacherConfig
+from loop.config import AskedConfig, Config, EndpointConfig, TeacherConfig
 from loop.errors import BadConfig
 from loop.records import Judgement, Probe, Reply
 from loop.store import probes
@@ -30,7 +30,8 @@ def fitted(project: Project, say: Callable[[str], object] = lambda _: None) -> C
         BadConfig: several samples are wanted of a teacher whose samples are all equal.
     """
     config = project.config
-    teacher = _fitted(project, config.teacher, say)
+    stronger = tuple(_fitted(project, each, say) for each in config.teacher.stronger)
+    teacher = _fitted(project, config.teacher, say).model_copy(update={"stronger": stronger})
     judge = _fitted(project, config.judge, say) if config.judge.model else config.judge
     return config.model_copy(update={"teacher": teacher, "judge": judge})
 
@@ -41,7 +42,7 @@ def known(project: Project, settings: EndpointConfig) -> Probe | None:
     row = probes.newest(store, endpoint, settings.model)
     if settings.recorded is not None or settings.format == "plain" or (row is not None and row.json_schema is False):
         return row
-    noun = Reply if isinstance(settings, TeacherConfig) else Judgement
+    noun = Reply if isinstance(settings, AskedConfig) else Judgement
     since = None if row is None else row.probed_at
     replies = probes.newest_replies(store, project.config.run.name, noun, since=since, most=NEWEST)
     asked = [(text, body) for text, body in replies if body["model"] == settings.model and body["settings"]["schema"]]
@@ -81,7 +82,7 @@ def _fitted(project: Project, settings: Settings, say: Callable[[str], object]) 
             f"{project.path}: teacher.samples = {settings.samples}, but all samples of {seen} are equal: set "
             "teacher.samples = 1, or have the server sample and call `preceptor doctor --probe` again"
         )
-    if row.logprobs is False and isinstance(settings, TeacherConfig) and settings.logprobs:
+    if row.logprobs is False and isinstance(settings, AskedConfig) and settings.logprobs:
         say(f"   {settings.table}.logprobs = false: {seen} leaves them out")
         settings = settings.model_copy(update={"logprobs": False})
     if row.json_schema is False and settings.format == "json_schema":

@@ -15,7 +15,7 @@ from loop.config import Config
 from loop.errors import PreceptorError
 from loop.records import Decision, DecisionKind, Item, Rationale, Round, Verdict
 from loop.report import pseudonyms
-from loop.store import decisions, exported, reading, rounds
+from loop.store import decisions, exported, reading, revisions, rounds
 from loop.store.database import Store
 
 EXAMPLES, CARD, MANIFEST = "examples.jsonl", "README.md", "manifest.json"
@@ -75,6 +75,8 @@ class _Provenance:
         self._rationales = {each.id: each for each in reading.rationales_of(store, run)}
         self._replies = reading.replies_of(store, run)
         self._risks = reading.risks_of(store, run)
+        revised = [row for _, row in revisions.of_run(store, run)]
+        self._students = {row.rationale_id: self._rationales[row.student_id] for row in revised if row.rationale_id}
         self._rounds = {each.id: each.number for each in rounds.all_rounds(store, run)}
         verdicts = [verdict for _, verdict in reading.verdicts_of(store, run)]
         self._names = pseudonyms(reading.reviewers_of(store, run))
@@ -85,7 +87,9 @@ class _Provenance:
         parents = list(self._parents(rationale))
         chain = [*parents, rationale]
         first = chain[0]
-        model, prompt = self._replies.get(first.reply_id or 0, (None, None))
+        revised = self._students.get(first.id or 0)
+        before = [] if revised is None else [revised]
+        model, prompt = self._replies.get(first.reply_id or 0, (first.teacher or None, None))
         answer = rationale.parsed
         return {
             "key": item.key,
@@ -100,13 +104,13 @@ class _Provenance:
             "decision": decision.kind.value,
             "reason": decision.reason,
             "certified": decision.certified,
-            "authors": list(dict.fromkeys(each.author.value for each in chain)),
+            "authors": list(dict.fromkeys(each.author.value for each in [*before, *chain])),
             "round": self._rounds.get(decision.round_id),
             "risk": self._risks.get(first.id or 0),
             "verdicts": [self._shown(verdict) for verdict in self._about(chain)],
             "teacher_model": model,
             "prompt_hash": prompt,
-            "parents": [_version(each) for each in parents],
+            "parents": [_version(each) for each in [*before, *parents]],
         }
 
     def _parents(self, rationale: Rationale) -> Iterator[Rationale]:

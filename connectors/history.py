@@ -12,7 +12,7 @@ from sqlmodel import SQLModel
 from loop.errors import PreceptorError
 from loop.ledger import MICRO
 from loop.records import (
-    AGAIN,
+    STRONGER,
     Author,
     Charge,
     DecisionKind,
@@ -62,6 +62,10 @@ def history(store: Store, run: str, key: str) -> dict[str, Any]:
         "prompts": [_plain(each, numbers) for each in past.prompts],
         "replies": replies,
         "trials": trials,
+        "revisions": [_plain(each, numbers) for each in past.revisions],
+        "revision_replies": [
+            _plain(each, numbers) | _paid(charges.get(each.charge_id)) for each in past.revision_replies
+        ],
         "rationales": [_plain(each, numbers) for each in past.rationales],
         "judgements": judgements,
         "flags": [_plain(each, numbers) for each in past.flags],
@@ -81,6 +85,7 @@ def history_text(found: Mapping[str, Any]) -> Group:
         ("scores", [_score_line(each) for each in found["scores"]]),
         ("queries", [_query_line(each) for each in found["queries"]]),
         ("replies", [_reply_line(each, found) for each in found["replies"]]),
+        ("the student's explanation revised", [_revision_line(each, found) for each in found["revisions"]]),
         ("as a demonstration", [_trial_line(each) for each in found["trials"]]),
         ("rationales", [line for each in found["rationales"] for line in _rationale_lines(each, found)]),
         ("verdicts", [_verdict_line(each) for each in found["verdicts"]]),
@@ -172,7 +177,8 @@ def _reply_line(each: Mapping[str, Any], found: Mapping[str, Any]) -> str:
         (prompt["body"] for prompt in found["prompts"] if prompt["hash"] == each["prompt_hash"]), {}
     )
     shown = sum(message["role"] == "assistant" for message in body.get("messages", ()) if isinstance(message, Mapping))
-    sample = "asked again" if each["sample"] == AGAIN else f"sample {each['sample']}"
+    sample = f"sample {each['sample']}" if each["sample"] >= 0 else "asked again"
+    sample = f"escalated to {each['teacher']}" if each["sample"] <= STRONGER else sample
     sure = "" if each["confidence"] is None else f", {each['confidence']:.0%} sure ({each['confidence_by']})"
     problem = f" ({each['problem']})" if each["problem"] else ""
     version = f", for version {each['version']}" if each["version"] > 1 else ""
@@ -187,6 +193,18 @@ def _trial_line(each: Mapping[str, Any]) -> str:
     return f"round {each['round']}, {TRIALS[each['kind']]}: {each['model']}, {_cost(each)}: {answer}"
 
 
+def _revision_line(each: Mapping[str, Any], found: Mapping[str, Any]) -> str:
+    sent = [row for row in found["revision_replies"] if row["round_id"] == each["round_id"]]
+    paid = sum(row["charge"]["settled"] for row in sent if row["charge"] is not None)
+    said = f"round {each['round']}, {each['way'].replace('_', ' ')}: {len(sent)} requests, ${paid:.6f}"
+    if each["problem"]:
+        return f"{said}; explained anew ({each['problem']})"
+    first = (
+        "no step is wrong" if each["first_wrong"] is None else f"step {each['first_wrong'] + 1} is the first wrong one"
+    )
+    return f"{said}; {first}, {each['kept']} of {each['steps']} steps are kept"
+
+
 def _cost(each: Mapping[str, Any]) -> str:
     cost = "" if each["charge"] is None else f", ${each['charge']['settled']:.6f}"
     known = f", remembered from {each['remembered']}" if each.get("remembered") else ""
@@ -199,7 +217,8 @@ def _rationale_lines(each: Mapping[str, Any], found: Mapping[str, Any]) -> list[
     planted = f", planted to measure reviewers ({each['planted']})" if each["planted"] else ""
     before = next((row["version"] for row in found["rationales"] if row["id"] == each["supersedes"]), None)
     after = "" if before is None else f", after version {before}"
-    lines = [f"round {each['round']}: {each['author']}, version {each['version']}{after}{planted}{''.join(risks)}"]
+    by = f" {each['teacher']}" if each["teacher"] else ""
+    lines = [f"round {each['round']}: {each['author']}{by}, version {each['version']}{after}{planted}{''.join(risks)}"]
     lines += [f"  {number}. {step}" for number, step in enumerate(each["steps"], start=1)]
     prefix = each["author"] == Author.HUMAN.value and each["answer"] is None
     lines.append("  the teacher is to go on from here" if prefix else f"  answer: {each['stated']}{_trust(each)}")
@@ -222,7 +241,8 @@ def _trust(each: Mapping[str, Any]) -> str:
         return ""
     known = "not calibrated yet" if each["calibrated"] is None else f"calibrated {each['calibrated']:.0%}"
     other = "" if each["other"] is None else f"; asked twice, the other reply says {each['other']}"
-    return f" ({each['confidence']:.0%} sure, {known}{other})"
+    sure = "of the votes" if each["confidence_by"] == "votes" else "sure"
+    return f" ({each['confidence']:.0%} {sure}, {known}{other})"
 
 
 def _verdict_line(each: Mapping[str, Any]) -> str:

@@ -46,8 +46,13 @@ def plan(project: Project) -> dict[str, Any]:
     if not pool:
         raise PoolEmpty("no pool item is left to ask; ingest more items or raise query.max_asks")
     batch = min(config.query.batch_size, len(pool))
-    with project.teacher() as teacher, project.judge() as judge:
-        most = [_worst(item, config, teacher.price, None if judge is None else judge.price) for item in pool]
+    with project.teacher() as teacher, project.judge() as judge, project.stronger() as stronger:
+        dearer = list(zip(config.teacher.stronger, stronger, strict=True))
+        most = [
+            _worst(item, config, teacher.price, None if judge is None else judge.price)
+            + sum(worst_case(request_for(item, config.task, each, (), 0), paid.price) for each, paid in dearer) / MICRO
+            for item in pool
+        ]
         learned = _learned(store, config, pool, teacher.price) if judge is None else []
     usd = _capped(_dollars(store, config, batch, most, learned), config.budget.usd_per_round)
     minutes = _minutes(store, config, batch)

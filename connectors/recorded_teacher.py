@@ -13,7 +13,9 @@ structured output is asked for, and as numbered lines where not. Several lines f
 the request's `seed` says which one is meant, counted round. So a reply is a pure function of item, prompt, model and
 sample, cut off where it is longer than `max_completion_tokens`. A line with `after`, a step, goes on from steps that
 end with it: its `steps` follow. A line with a `step` answers the judge's prompt about that step of the item, with a
-`verdict` or with `text`. Where nothing is recorded for a question or step, the reply says so and cannot be read.
+`verdict` or with `text`, and where it is revised with what is `corrected`. A line that is `whole` answers a check of
+all steps at once: `first_wrong` is the number of a step, from which `steps` and `answer` take the place of the others.
+Where nothing is recorded for a question or step, the reply says so and cannot be read.
 
 On request it misbehaves: a file with a JSON list of faults, see `Fault`.
 """
@@ -43,6 +45,8 @@ HOST = "127.0.0.1"
 BYTES_PER_TOKEN = 4
 NOTHING_RECORDED = "No completion is recorded for this question."
 START_SECONDS = 20.0
+WHOLE = "\n"
+"""Stands for all steps where one step is named; no step is only that."""
 
 
 class Recording(BaseModel):
@@ -62,8 +66,11 @@ class Recording(BaseModel):
     after: str | None = None
     step: str | None = None
     verdict: str | None = None
+    corrected: str | None = None
     evidence: str = ""
     confidence: int = 90
+    whole: bool = False
+    first_wrong: int | None = None
     sample: int | None = None
     input_tokens: int | None = None
     output_tokens: int | None = None
@@ -161,7 +168,7 @@ class RecordedTeacher:
         self._samples: dict[tuple[str, str, str, str], list[Recording]] = defaultdict(list)
         self._keys: dict[str, dict[str, str | None]] = defaultdict(dict)
         for recording in recordings:
-            said = _folded(recording.step or ""), _folded(recording.after or "")
+            said = WHOLE if recording.whole else _folded(recording.step or ""), _folded(recording.after or "")
             self._samples[recording.key, recording.model, *said].append(recording)
             context = None if recording.context is None else _folded(recording.context)
             self._keys[_folded(recording.question)].setdefault(recording.key, context)
@@ -189,7 +196,7 @@ class RecordedTeacher:
 
     def recording(self, key: str | None, model: str, seed: int, *, step: str = "", after: str = "") -> Recording | None:
         """The recorded sample that the seed means: of the rationale, of what follows a step, or of the judge."""
-        samples = self._samples.get((key or "", model, _folded(step), _folded(after)))
+        samples = self._samples.get((key or "", model, step if step == WHOLE else _folded(step), _folded(after)))
         return samples[seed % len(samples)] if samples else None
 
     def fault(self, key: str | None) -> Fault | None:
@@ -331,7 +338,8 @@ async def _complete(teacher: RecordedTeacher, raw: bytes) -> JSONResponse:
         known = ", ".join(teacher.models)
         return _error(404, f"The model `{model}` does not exist; recorded models: {known}", "model_not_found")
     key = teacher.key_of(asked.last_user_message)
-    step, settled = presented_step(asked.last_user_message).get("step", ""), settled_steps(asked.last_user_message)
+    about, settled = presented_step(asked.last_user_message), settled_steps(asked.last_user_message)
+    step = WHOLE if about.get("steps") else about.get("step", "")
     recording = teacher.recording(key, model, seed, step=step, after=settled[-1] if settled else "")
     fault = teacher.fault(key)
     failure = await _failed(fault)
@@ -371,6 +379,10 @@ def _reply_text(recording: Recording | None, structured: bool) -> str:
         return recording.text
     if recording.verdict is not None:
         said = {name: getattr(recording, name) for name in ("evidence", "verdict", "confidence")}
+        said |= {} if recording.corrected is None else {"corrected_step": recording.corrected}
+        return json.dumps(said, ensure_ascii=False)
+    if recording.whole:
+        said = {name: getattr(recording, name) for name in ("evidence", "first_wrong", "steps", "answer")}
         return json.dumps(said, ensure_ascii=False)
     return written(recording.steps or (), recording.answer or "", structured=structured)
 

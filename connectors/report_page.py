@@ -11,6 +11,7 @@ from markupsafe import Markup
 from connectors import charts
 from connectors.promises import promises_text
 from connectors.reviewers import accusation_text, agreement_text, anchoring_text, recall_text, share_text, told
+from connectors.revisions import revision_text
 from connectors.status import saving_text, status
 from loop.config import Config
 from loop.errors import PreceptorError
@@ -70,6 +71,7 @@ def page(store: Store, run: str, config: Config) -> str:
         reviewers=_reviewers(store, run, verdicts),
         domains=_domains(store, run),
         saving_text=saving_text,
+        revision_text=revision_text,
         promised=promises_text(state["promises"]) if state["promises"] else [],
         share_text=share_text,
         agreement_text=agreement_text,

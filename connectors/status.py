@@ -11,6 +11,7 @@ from rich.text import Text
 
 from connectors.promises import promises, promises_text
 from connectors.reviewers import accusation_text, recall_text, review_figures, share_text
+from connectors.revisions import revision_figures, revision_text
 from loop.config import Config
 from loop.ledger import MICRO, to_micro
 from loop.recall import by_reviewer, recall
@@ -43,6 +44,7 @@ def status(store: Store, run: str, config: Config, waiting_for: WaitingFor | Non
         "simulated_verdicts": sum(each["simulated"] for each in figures),
         "promises": promises(store, run, config),
         "planted": _planted(store, run),
+        "revision": revision_figures(store, run),
         "review": review_figures(store, run),
     }
 
@@ -80,6 +82,7 @@ def status_text(found: Mapping[str, Any]) -> Group:
         f"; waits for {found['waiting_for']}\n",
         ("spent ", "dim"), f"${usd['spent']:.4f} of ${usd['limit']:.2f}", f" (${usd['reserved']:.4f} reserved), ",
         f"{minutes['spent']:.1f} of {minutes['limit']:.0f} review minutes\n",
+        *_models(usd["models"]),
         ("items ", "dim"), ", ".join(f"{number} {name}" for name, number in counts.items()),
     )  # fmt: skip
     parts: list[Any] = [head]
@@ -92,12 +95,20 @@ def status_text(found: Mapping[str, Any]) -> Group:
         parts += [Text(line) for line in promises_text(found["promises"])]
     if found["planted"]:
         parts.append(Text(planted_text(found["planted"])))
+    if found["revision"]:
+        parts.append(Text(revision_text(found["revision"])))
     parts += [Text(accusation_text(each), style="red") for each in found["review"]["reviewers"] if each["accused"]]
     parts += [Text(recall_text(each)) for each in found["review"]["recalls"]]
     if found["simulated_verdicts"]:
         said = f"{found['simulated_verdicts']} verdicts are by a simulated reviewer; their minutes are simulated too."
         parts.append(Text(said, style="yellow"))
     return Group(*parts)
+
+
+def _models(paid: Mapping[str, float]) -> list[Any]:
+    """What each model was paid, where there are several."""
+    said = ", ".join(f"${usd:.4f} {model}" for model, usd in paid.items())
+    return [("of this ", "dim"), f"{said}\n"] if len(paid) > 1 else []
 
 
 class _Rounds:
@@ -187,10 +198,10 @@ def _on_test(store: Store, checkpoint_id: int | None) -> dict[str, Any] | None:
     return None if found is None else asdict(found)
 
 
-def _budget(store: Store, run: str, config: Config) -> dict[str, dict[str, float]]:
-    """Limits and what is spent; before the first round the limits are the config's."""
+def _budget(store: Store, run: str, config: Config) -> dict[str, dict[str, Any]]:
+    """Limits and what is spent, dollars by model too; before the first round the limits are the config's."""
     limits = {Currency.USD: config.budget.usd, Currency.MINUTES: config.budget.minutes}
-    found: dict[str, dict[str, float]] = {}
+    found: dict[str, dict[str, Any]] = {}
     for currency, row in Purse(store, run).balances().items():
         untouched = row.limit == row.spent == row.reserved == 0
         found[currency.value] = {
@@ -198,7 +209,8 @@ def _budget(store: Store, run: str, config: Config) -> dict[str, dict[str, float
             "spent": row.spent / MICRO,
             "reserved": row.reserved / MICRO,
         }
-    return found
+    paid = {model: spent / MICRO for model, spent in reading.spent_by_model(store, run).items()}
+    return found | {"usd": {**found["usd"], "models": paid}}
 
 
 def _items(store: Store, run: str, config: Config) -> dict[str, int]:

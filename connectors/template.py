@@ -41,7 +41,7 @@ def template() -> str:
         for key, setting in table.model_fields.items():
             parts += [f"# {line}\n" for line in textwrap.wrap(setting.description or "", 110)]
             value = getattr(defaults, key)
-            parts.append(f"# {key} =\n" if value is None or value == {} else f"{key} = {_toml(value)}\n")
+            parts.append(f"# {key} =\n" if value in (None, {}, ()) else f"{key} = {_toml(value)}\n")
     return "".join(parts)
 
 

@@ -3,7 +3,7 @@
 import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from functools import cached_property, partial
@@ -90,11 +90,12 @@ class Project:
     def parts(self) -> Iterator[Parts]:
         """Everything a round needs; the recorded teacher, where there is one, runs while the block lasts."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        with self.teacher() as teacher, self.judge() as judge:
+        with self.teacher() as teacher, self.judge() as judge, self.stronger() as stronger:
             yield Parts(
                 trainer=self.trainer(),
                 teacher=teacher,
                 judge=judge,
+                stronger=stronger,
                 reviewers=self.desk(),
                 progress=self.progress,
                 folder=self.folder / "checkpoints",
@@ -121,6 +122,12 @@ class Project:
         """The teacher: a paid endpoint, or the recorded one on loopback."""
         with self._endpoint(self.config.teacher) as teacher:
             yield teacher
+
+    @contextmanager
+    def stronger(self) -> Iterator[tuple[Teacher, ...]]:
+        """The stronger teachers, in the order of the config."""
+        with ExitStack() as stack:
+            yield tuple(stack.enter_context(self._endpoint(each)) for each in self.config.teacher.stronger)
 
     @contextmanager
     def judge(self) -> Iterator[Teacher | None]:

@@ -36,6 +36,9 @@ TEACHES = {
     "demonstrations",
     "logprobs",
     "reprompt_below",
+    "revise",
+    "stronger",
+    "vote_confidence",
 }
 """Settings of the teacher, and of the judge, that shape what it says."""
 

@@ -3,7 +3,7 @@
 import difflib
 import tomllib
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
@@ -212,7 +212,31 @@ class EndpointConfig(Table):
     """US dollars per million output tokens."""
 
 
-class TeacherConfig(EndpointConfig):
+class AskedConfig(EndpointConfig):
+    """A large model that explains items."""
+
+    confidence: bool = False
+    """Whether the teacher is asked how sure it is; a low answer is a doubt."""
+    logprobs: bool = False
+    """Whether the endpoint is asked how probable each token is; where it says so, the probability of the answer is the
+    confidence. Leave it off where the endpoint refuses it."""
+
+
+class StrongerConfig(AskedConfig):
+    """A stronger, dearer teacher, asked where the one before it left doubts. Keys that are left out, but for `model`,
+    the prices and `expected_right`, are those of `[teacher]`."""
+
+    table: ClassVar[str] = "teacher.stronger"
+
+    expected_right: float = Field(default=0.9, gt=0, lt=1)
+    """The share of its rationales that is taken to be right; counts as ten verdicts beside those of people."""
+
+
+OWN = frozenset({"model", "input_price", "output_price", "expected_right"})
+"""What a stronger teacher never takes over from `[teacher]`."""
+
+
+class TeacherConfig(AskedConfig):
     """The large model behind an OpenAI-compatible endpoint."""
 
     table: ClassVar[str] = "teacher"
@@ -220,21 +244,43 @@ class TeacherConfig(EndpointConfig):
     model: str = "gpt-4o-mini"
     """Model name as the endpoint knows it."""
     samples: int = Field(default=1, ge=1)
-    """Replies asked per item; with several, their disagreement is a flag (and `temperature` must be above 0)."""
+    """Replies asked per item, at most. With several they vote: the first reply with the most frequent answer is kept,
+    its share of the votes is the confidence, and disagreement is a flag (`temperature` must be above 0)."""
+    vote_confidence: float = Field(default=0.95, gt=0.5, le=1)
+    """Samples are asked one at a time until the leading answer is the most frequent one with this probability, or no
+    further sample can change it (Adaptive-Consistency, arXiv 2305.11860); 1: all `samples` are asked."""
     demonstrations: int = Field(default=2, ge=0)
     """Worked items shown in each prompt, of those that people decided; 0: none. Items that are alike are shown the same
     ones in the same order, so that an endpoint which caches prompts reads them once."""
     dev_items: int = Field(default=5, ge=0)
     """A new set of demonstrations is taken only if the teacher, shown it, answers as many of so many items right that
     people decided and that are not in it; 0: it is taken untried. Costs up to twice as many requests a round."""
-    confidence: bool = False
-    """Whether the teacher is asked how sure it is; a low answer is a doubt."""
-    logprobs: bool = False
-    """Whether the endpoint is asked how probable each token is; where it says so, the probability of the answer is the
-    confidence. Leave it off where the endpoint refuses it."""
     reprompt_below: float = Field(default=0.0, ge=0, le=1)
     """A reply that is less sure is asked for once more, with the demonstrations nearest to the item beside the others;
-    the surer of both is kept, and a contradiction is a doubt. 0: never. Needs `confidence` or `logprobs`."""
+    the surer of both is kept, and a contradiction is a doubt. 0: never. Needs `confidence` or `logprobs`, and one
+    sample: with several, the vote says how sure the teacher is."""
+    revise: Literal["never", "auto", "one_shot", "teacher_finish", "student_continue"] = "never"
+    """Whether the teacher, instead of explaining an item anew, checks the student's own explanation and puts right its
+    first wrong step (CLEAR). `one_shot`: all steps in one request, which repairs them too; `teacher_finish`: one step
+    after another, then the teacher writes the rest; `student_continue`: the same, but the student goes on from each
+    corrected step, at most three times; `auto`: for each item what is expected to cost least. For causal students."""
+    stronger: tuple[StrongerConfig, ...] = Field(default=(), strict=False)
+    """Stronger teachers, the cheapest first, each as a table `[[teacher.stronger]]`. A rationale with a flag goes on to
+    the next one where that is worth its price: the chance that it is right instead, in review minutes saved. An item
+    ends with one of them."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _stronger_ones_take_over_what_they_leave_out(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or not isinstance(given.get("stronger"), list | tuple):
+            return given
+        shared = {key: given[key] for key in StrongerConfig.model_fields.keys() - OWN if key in given}
+        elsewhere = {key: value for key, value in shared.items() if key != "recorded"}
+
+        def whole(each: Any) -> Any:
+            return (elsewhere if "base_url" in each else shared) | each if isinstance(each, dict) else each
+
+        return given | {"stronger": [whole(each) for each in given["stronger"]]}
 
     @model_validator(mode="after")
     def _asking_again_is_possible(self) -> "TeacherConfig":
@@ -242,6 +288,20 @@ class TeacherConfig(EndpointConfig):
             raise ValueError("reprompt_below needs confidence = true or logprobs = true")
         if self.reprompt_below and not self.demonstrations:
             raise ValueError("reprompt_below needs demonstrations above 0: asking again shows more of them")
+        if self.reprompt_below and self.samples > 1:
+            raise ValueError(
+                "reprompt_below needs samples = 1: of several samples the vote says how sure the teacher is"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _teachers_are_told_apart(self) -> "TeacherConfig":
+        names = [self.model, *(each.model for each in self.stronger)]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise ValueError(
+                f"stronger: {', '.join(sorted(twice))} stands there twice, counting teacher.model; the ledger and "
+                "people's verdicts tell teachers apart by name: leave one out"
+            )
         return self
 
 
@@ -431,6 +491,10 @@ class Config(Table):
     def _forms_fit_the_answers(self) -> "Config":
         if self.query.intra == "jensen_shannon" and self.task.answer not in (AnswerKind.LABEL, AnswerKind.CHOICE):
             raise ValueError('query.intra = "jensen_shannon" needs task.answer = "label" or "choice"')
+        if self.student.kind == "encoder" and self.teacher.revise != "never":
+            raise ValueError(
+                'teacher.revise needs student.kind = "causal": an encoder writes no steps; set teacher.revise = "never"'
+            )
         if self.student.kind == "encoder" and self.task.answer is not AnswerKind.LABEL:
             raise ValueError('student.kind = "encoder" needs task.answer = "label"')
         return self

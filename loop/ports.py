@@ -11,7 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loop.answer import Answer
-from loop.records import Item, Judgement, Prompt, Rationale, Reply, ReviewTask, Trial, Verdict
+from loop.records import (
+    Item,
+    Judgement,
+    Prompt,
+    Rationale,
+    Reply,
+    ReviewTask,
+    Revision,
+    RevisionReply,
+    Trial,
+    Verdict,
+)
 
 
 @dataclass(frozen=True)
@@ -139,6 +150,12 @@ class Student(Protocol):
         self, items: Sequence[Item], *, copies: Sequence[int], temperature: float, top_p: float, seed: int
     ) -> list[list[Explanation]]:
         """For each item its explanations of these numbers: 0 is the greedy one, every other one is a sample."""
+        ...
+
+    def go_on(self, items: Sequence[Item], steps: Sequence[Sequence[str]]) -> list[Explanation]:
+        """For each item the greedy explanation that begins with the given steps; those alone by students that write
+        none.
+        """
         ...
 
     def answers_after(self, items: Sequence[Item], parts: Sequence[Sequence[Sequence[str]]]) -> list[list[Forced]]:
@@ -289,8 +306,8 @@ class AskBook(Till, Protocol):
         """Note on the round's query why no readable reply will come."""
         ...
 
-    def settle_on(self, rationale: Rationale) -> None:
-        """Store the rationale of an item that was asked twice; its `reply_id` names the reply that was kept."""
+    def settle_on(self, rationales: Sequence[Rationale]) -> None:
+        """Store the rationales of an item that was asked more than once; their `reply_id` names their replies."""
         ...
 
 
@@ -299,6 +316,18 @@ class TrialBook(Till, Protocol):
 
     def keep(self, charge_id: int, micro_usd: int, prompt: Prompt, trial: Trial) -> None:
         """Settle the charge and store prompt and trial, all or nothing."""
+        ...
+
+
+class RevisionBook(Till, Protocol):
+    """Where revising the student's explanations writes down what it spends and gets; every call is one transaction."""
+
+    def keep(self, charge_id: int, micro_usd: int, prompt: Prompt, reply: RevisionReply) -> None:
+        """Settle the charge and store prompt and reply, all or nothing."""
+        ...
+
+    def settle_on(self, revision: Revision, student: Rationale, revised: Rationale | None) -> None:
+        """Store what came of it: the student's own rationale, and the revised one where there is one."""
         ...
 
 

@@ -294,12 +294,12 @@ def test_a_round_that_was_cut_off_between_both_replies_asks_only_for_the_second(
     broken = Unsure({1: ("1", 40)})
     with pytest.raises(KeyError):
         ask_teacher(opened, store, parts_of(broken, tmp_path), config)
-    assert [item.key for item, _, second in asking.unsettled(store, id_of(opened)) if second is None] == ["new"]
+    assert [(item.key, len(replies)) for item, replies in asking.waiting(store, id_of(opened))] == [("new", 1)]
     teacher = Unsure({2: ("2", 90)})
     ask_teacher(opened, store, parts_of(teacher, tmp_path), config)
     assert len(teacher.sent) == 1
     assert of_item(store, opened).stated == "2"
-    assert asking.unsettled(store, id_of(opened)) == []
+    assert asking.waiting(store, id_of(opened)) == []
     store.close()
 
 
@@ -313,8 +313,7 @@ def test_verdicts_of_earlier_rounds_calibrate_and_those_that_came_later_do_not(t
         with store.writing() as session:
             row = session.get_one(Rationale, rationale_id)
             row.confidence = 0.95 if number % 2 else 0.6
-            reply = session.get_one(Reply, row.reply_id)
-            reply.confidence_by = "stated"
+            row.confidence_by = "stated"
         checked(store, rationale_id, 0.5)
     sent(store, opened, keys)
     later = a_round(store, config)

@@ -28,9 +28,11 @@ def _unsure(rationale: Rationale) -> list[Doubt]:
     believed = stated if chance is None else chance
     if stated is None or believed is None or not math.isfinite(believed) or believed >= HIGH:
         return []
+    voted = rationale.confidence_by == "votes"
+    said = f"{stated:.0%} of the teacher's samples end in this answer" if voted else f"the teacher is {stated:.0%} sure"
     if chance is None:
-        return [Doubt("confidence", None, f"the teacher is {stated:.0%} sure", WEIGHT * (1 - max(stated, 0.0)))]
-    evidence = f"the teacher is {stated:.0%} sure; of replies so sure people found {chance:.0%} right"
+        return [Doubt("confidence", None, said, WEIGHT * (1 - max(stated, 0.0)))]
+    evidence = f"{said}; of replies so sure people found {chance:.0%} right"
     return [Doubt("confidence", None, evidence, 1 - chance)]
 
 

@@ -43,6 +43,8 @@ class Charge(SQLModel, table=True):
     round_id: int | None = None
     domain: str = ""
     """The parts of the run whose counters it moves besides the run's own; None and empty where there is none."""
+    model: str = ""
+    """The model that is paid, by the name that it was asked by; empty for minutes."""
     prompt_type: str = Field(default="", index=True)
     """What the requests have in common whose replies should be about as long."""
     output_tokens: int | None = None

@@ -45,7 +45,12 @@ class Rationale(SQLModel, table=True):
     """Canonical JSON; None where the stated answer is not an allowed one."""
     stated: str = ""
     """The answer as it was written."""
+    teacher: str = ""
+    """The teacher that wrote it, by the name that it was asked by."""
     confidence: float | None = None
+    """How sure the teacher is, in [0, 1], as it came, or the share of its samples that end in this answer."""
+    confidence_by: str = ""
+    """Where that is from: `logprobs`, `stated` or `votes`."""
     calibrated: float | None = None
     """The chance that people find it right, by the confidence; None where verdicts are too few to know."""
     other: str | None = None

@@ -9,6 +9,8 @@ from sqlmodel import JSON, Field, SQLModel, UniqueConstraint
 
 AGAIN = -1
 """The sample number of the one reply to a second, longer prompt, sent where the first reply was unsure."""
+STRONGER = -2
+"""The sample number of the first stronger teacher's reply; that of the next one is one less, and so on."""
 
 
 class ReplyState(StrEnum):
@@ -38,6 +40,8 @@ class Reply(SQLModel, table=True):
     """Of the rationale that it gives: 1 answers the item alone, a later one goes on from a corrected prefix."""
     prompt_hash: str = Field(foreign_key="prompt.hash")
     charge_id: int | None = Field(default=None, foreign_key="charge.id")
+    teacher: str = ""
+    """Model name as it was asked for."""
     model: str
     """Model name as the endpoint gave it back."""
     text: str
@@ -54,6 +58,54 @@ class Reply(SQLModel, table=True):
     """Endpoint and time at which it was paid for, where it is an earlier reply that cost nothing now."""
     saved: int = Field(default=0, sa_type=BigInteger)
     """Micro-dollars that a remembered reply would have cost."""
+    created_at: datetime
+
+
+class RevisionReply(SQLModel, table=True):
+    """A raw reply about the student's own explanation, stored together with its settlement."""
+
+    __table_args__ = (UniqueConstraint("round_id", "item_key", "prompt_hash"),)
+
+    id: int | None = Field(default=None, primary_key=True)
+    round_id: int = Field(foreign_key="round.id", index=True)
+    item_key: str = Field(foreign_key="item.key", index=True)
+    prompt_hash: str = Field(foreign_key="prompt.hash")
+    charge_id: int | None = Field(default=None, foreign_key="charge.id")
+    model: str
+    """Model name as the endpoint gave it back."""
+    text: str
+    finish_reason: str
+    input_tokens: int
+    output_tokens: int
+    remembered: str | None = None
+    """As of a reply."""
+    saved: int = Field(default=0, sa_type=BigInteger)
+    """As of a reply."""
+    created_at: datetime
+
+
+class Revision(SQLModel, table=True):
+    """What came of having the teacher check and put right the student's own explanation of an item."""
+
+    round_id: int = Field(foreign_key="round.id", primary_key=True)
+    item_key: str = Field(foreign_key="item.key", primary_key=True)
+    way: str
+    """`one_shot`, `teacher_finish` or `student_continue`."""
+    expected: dict[str, int] = Field(default_factory=dict, sa_type=JSON)
+    """Micro-dollars that each way was expected to cost when one was chosen."""
+    steps: int
+    """Steps of the student's explanation, without those that only state the answer."""
+    kept: int = 0
+    """How many of them stand in the revised one."""
+    first_wrong: int | None = None
+    """The first step that the teacher found wrong, 0-based; None where it found none."""
+    corrections: int = 0
+    problem: str | None = None
+    """Why nothing came of it, so that the item was explained anew."""
+    student_id: int | None = Field(default=None, foreign_key="rationale.id")
+    """The student's own rationale."""
+    rationale_id: int | None = Field(default=None, foreign_key="rationale.id", index=True)
+    """The revised one."""
     created_at: datetime
 
 
@@ -120,7 +172,7 @@ class ConfidenceFit(SQLModel, table=True):
 
     round_id: int = Field(foreign_key="round.id", primary_key=True)
     source: str = Field(primary_key=True)
-    """`logprobs` or `stated`, as in `Reply.confidence_by`."""
+    """`logprobs`, `stated` or `votes`, as in `Rationale.confidence_by`."""
     slope: float
     intercept: float
     reviewed: int

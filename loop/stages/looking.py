@@ -20,6 +20,7 @@ from loop.records import DecisionKind, Item, Rationale, RiskFit, Round, Split
 from loop.stages.parts import Parts, id_of, is_reply, seed_of
 from loop.store import checkpoints, decisions, items, rationales, rounds
 from loop.store.database import Store
+from loop.teacher.confidence import Verdicted
 
 Embedder = Callable[[Sequence[str]], NDArray[np.float32]]
 
@@ -153,3 +154,15 @@ def review_chance(judged: rationales.Judged, config: ReviewConfig) -> float:
     """How likely a rationale was to be learned from: for certain from the threshold on, else as an audit to fit on."""
     audited = judged.query.audit_probability * (1 - config.certify_share)
     return 1.0 if judged.risk.value >= config.risk_threshold else audited or 1.0
+
+
+def verdicted(source: Round, store: Store) -> list[tuple[Rationale, Verdicted]]:
+    """What people had said of the teachers' rationales when a round was opened, weighted by the chance of a review."""
+    judged = [each for each in rationales.judged(store, source.run, source.opened_at) if is_reply(each.rationale)]
+    bodies = {each.id: rounds.config_of(store, each) for each in rounds.all_rounds(store, source.run)}
+    found = []
+    for each in judged:
+        review = ReviewConfig.model_validate(bodies[each.query.round_id]["review"])
+        said = Verdicted(each.rationale.confidence or 0.0, not each.wrong, 1 / review_chance(each, review))
+        found.append((each.rationale, said))
+    return found

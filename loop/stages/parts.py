@@ -15,7 +15,10 @@ PIECE = 64
 
 @dataclass(frozen=True)
 class Parts:
-    """What stands behind the ports in this process. `folder` takes the checkpoints; `judge` is None where none is."""
+    """What stands behind the ports in this process. `folder` takes the checkpoints; `judge` is None where none is.
+
+    `stronger` holds a teacher for each of `teacher.stronger`.
+    """
 
     trainer: Trainer
     teacher: Teacher
@@ -23,6 +26,7 @@ class Parts:
     progress: Progress
     folder: Path
     judge: Teacher | None = None
+    stronger: tuple[Teacher, ...] = ()
 
 
 def in_force(store: Store, run: str) -> Checkpoint | None:

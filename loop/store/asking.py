@@ -1,20 +1,41 @@
 """What asking the teacher leaves in the store."""
 
+from collections.abc import Sequence
+
 from sqlmodel import Session, col, select
 
 from loop.config import EndpointConfig
-from loop.records import AGAIN, Currency, Item, Judgement, Prompt, Query, Rationale, Reply, Round
+from loop.records import (
+    Author,
+    Currency,
+    Item,
+    Judgement,
+    Prompt,
+    Query,
+    Rationale,
+    Reply,
+    Revision,
+    RevisionReply,
+    Round,
+)
 from loop.records.teacher import ReplyState
 from loop.store.database import Store, add_missing
 from loop.store.money import Purse
 from loop.store.pace import EndpointPace
+from loop.store.rationales import REAL
 
 
 def missing(store: Store, round_id: int, samples: int) -> list[tuple[Query, Item, int]]:
-    """What is still to be asked: queries without a problem times samples, less the stored replies."""
+    """What is still to be asked: queries without a problem times samples, less the stored replies; none of items whose
+    explanation by the student was revised.
+    """
     with store.reading() as session:
         first = select(Reply.item_key, Reply.sample).where(Reply.round_id == round_id, Reply.version == 1)
         done = set(session.exec(first).all())
+        put_right = select(Revision.item_key).where(
+            Revision.round_id == round_id, col(Revision.rationale_id).is_not(None)
+        )
+        revised = set(session.exec(put_right))
         wanted = session.exec(
             select(Query, Item)
             .join(Item, col(Item.key) == Query.item_key)
@@ -25,34 +46,38 @@ def missing(store: Store, round_id: int, samples: int) -> list[tuple[Query, Item
             (query, item, number)
             for query, item in wanted
             for number in range(samples)
-            if (item.key, number) not in done
+            if (item.key, number) not in done and item.key not in revised
         ]
 
 
-def unsettled(store: Store, round_id: int) -> list[tuple[Item, Reply, Reply | None]]:
-    """Items whose readable first reply has no rationale yet, with their second reply where it came, by position."""
-    told = select(Rationale.reply_id).where(Rationale.round_id == round_id, col(Rationale.reply_id).is_not(None))
-    first = select(Item, Reply).join(Reply, col(Reply.item_key) == Item.key)
+def waiting(store: Store, round_id: int) -> list[tuple[Item, list[Reply]]]:
+    """Items whose readable first reply is there and whose rationale is not, with all their replies as they came."""
+    told = select(Rationale.item_key).where(
+        Rationale.round_id == round_id, Rationale.author == Author.TEACHER, Rationale.sample == 0, REAL
+    )
+    query = select(Item, Reply).join(Reply, col(Reply.item_key) == Item.key)
+    found: dict[str, tuple[Item, list[Reply]]] = {}
     with store.reading() as session:
-        answered = set(session.exec(told))
-        seconds = session.exec(select(Reply).where(Reply.round_id == round_id, Reply.sample == AGAIN)).all()
-        by_key = {reply.item_key: reply for reply in seconds}
-        settled = {key for key, reply in by_key.items() if reply.id in answered}
+        settled = set(session.exec(told))
         rows = session.exec(
-            first.where(Reply.round_id == round_id, Reply.sample == 0, Reply.state == ReplyState.READABLE)
+            query.where(Reply.round_id == round_id, Reply.version == 1)
             .join(Query, (col(Query.round_id) == round_id) & (col(Query.item_key) == Item.key))
-            .order_by(col(Query.position))
+            .order_by(col(Query.position), col(Reply.id))
         )
-        return [
-            (item, reply, by_key.get(item.key))
-            for item, reply in rows
-            if reply.id not in answered and item.key not in settled
-        ]
+        for item, reply in rows:
+            if item.key not in settled:
+                found.setdefault(item.key, (item, []))[1].append(reply)
+    return [each for each in found.values() if any(_is_first(reply) for reply in each[1])]
+
+
+def _is_first(reply: Reply) -> bool:
+    return reply.sample == 0 and reply.state is ReplyState.READABLE
 
 
 def times_asked(store: Store, run: str, prompt_hash: str) -> int:
     """How many replies to a prompt the run has."""
     replies = select(Reply.id).join(Round, col(Round.id) == Reply.round_id)
+    checked = select(RevisionReply.id).join(Round, col(Round.id) == RevisionReply.round_id)
     judged = (
         select(Judgement.id)
         .join(Rationale, col(Rationale.id) == Judgement.rationale_id)
@@ -61,7 +86,7 @@ def times_asked(store: Store, run: str, prompt_hash: str) -> int:
     with store.reading() as session:
         return sum(
             len(session.exec(query.where(Round.run == run, noun.prompt_hash == prompt_hash)).all())
-            for query, noun in ((replies, Reply), (judged, Judgement))
+            for query, noun in ((replies, Reply), (checked, RevisionReply), (judged, Judgement))
         )
 
 
@@ -73,6 +98,7 @@ class RunTill:
         self._store = store
         self._purse = Purse(store, run)
         self._round_id = round_id
+        self._model = "" if config is None else config.model
         self._pace = None if config is None else EndpointPace(store, config)
 
     def reserve(self, purpose: str, micro_usd: int, *, item_key: str = "", prompt_type: str = "") -> int:
@@ -86,6 +112,7 @@ class RunTill:
                 micro_usd,
                 round_id=self._round_id,
                 domain="" if item is None else item.domain,
+                model=self._model,
                 prompt_type=prompt_type,
             )
 
@@ -134,10 +161,10 @@ class RoundAskBook(RunTill):
                 rationale.reply_id = reply.id
                 session.add(rationale)
 
-    def settle_on(self, rationale: Rationale) -> None:
-        """Store the rationale of an item that was asked twice."""
+    def settle_on(self, rationales: Sequence[Rationale]) -> None:
+        """Store the rationales of an item that was asked more than once."""
         with self._store.writing() as session:
-            session.add(rationale)
+            session.add_all(rationales)
 
     def give_up(self, item_key: str, problem: str) -> None:
         """Note on the query why no readable reply will come."""

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from sqlmodel import col, select
 
-from loop.records import ConfidenceFit, Reply, Round
+from loop.records import ConfidenceFit, Round
 from loop.store.database import Store
 
 
@@ -22,10 +22,3 @@ def of_run(store: Store, run: str) -> list[tuple[int, ConfidenceFit]]:
     with store.reading() as session:
         rows = session.exec(query.where(Round.run == run).order_by(col(Round.number), col(ConfidenceFit.source)))
         return [(number, row) for number, row in rows]
-
-
-def sources(store: Store, reply_ids: Sequence[int]) -> dict[int, str]:
-    """Where the confidence of replies is from, by reply."""
-    query = select(Reply.id, Reply.confidence_by).where(col(Reply.id).in_(reply_ids))
-    with store.reading() as session:
-        return {number: by for number, by in session.exec(query) if number is not None}

@@ -72,6 +72,7 @@ class Purse:
         *,
         round_id: int | None = None,
         domain: str = "",
+        model: str = "",
         prompt_type: str = "",
     ) -> int:
         """`reserve` as part of a larger transaction, under the limits of a round and a domain too."""
@@ -79,7 +80,7 @@ class Purse:
             raise ValueError(f"a charge cannot be negative: {amount}")
         charge = Charge(
             run=self._run, currency=currency, purpose=purpose, reserved=amount, owner=self._owner, created_at=now(),
-            round_id=round_id, domain=domain, prompt_type=prompt_type,
+            round_id=round_id, domain=domain, model=model, prompt_type=prompt_type,
         )  # fmt: skip
         for scope in charge.scopes:
             self._hold(session, charge, scope)

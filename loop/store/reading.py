@@ -20,6 +20,8 @@ from loop.records import (
     Rationale,
     Reply,
     ReviewTask,
+    Revision,
+    RevisionReply,
     Risk,
     Round,
     Score,
@@ -32,7 +34,7 @@ from loop.store.rationales import FIRST, REAL
 from loop.store.reviews import VERSION, WITHDRAWN
 
 Noun = TypeVar("Noun", bound=SQLModel)
-PAID = frozenset({"ask", "continue", "judge"})
+PAID = frozenset({"ask", "escalate", "revise", "continue", "judge"})
 """What dollars are spent on for an item of the batch: the first part of a charge's purpose."""
 DEMONSTRATE = "demonstrate"
 """The same, for items that people decided: what their demonstrations cost."""
@@ -56,6 +58,8 @@ class Past:
     verdicts: list[Verdict]
     decisions: list[Decision]
     trials: list[Trial]
+    revisions: list[Revision]
+    revision_replies: list[RevisionReply]
 
 
 def decisions_of(store: Store, run: str) -> list[Decision]:
@@ -205,6 +209,7 @@ def spent_by_query(store: Store, run: str) -> dict[tuple[int, str], int]:
     found: defaultdict[tuple[int, str], int] = defaultdict(int)
     asked = select(Charge.purpose, Charge.settled).where(Charge.run == run, Charge.currency == Currency.USD)
     replies = select(Reply.round_id, Reply.item_key, Reply.saved).where(Reply.saved > 0)
+    revised = select(RevisionReply.round_id, RevisionReply.item_key, RevisionReply.saved).where(RevisionReply.saved > 0)
     judged = (
         select(Rationale.round_id, Rationale.item_key, Judgement.saved)
         .join(Rationale, col(Rationale.id) == Judgement.rationale_id)
@@ -215,11 +220,23 @@ def spent_by_query(store: Store, run: str) -> dict[tuple[int, str], int]:
             kind, number, *key, _, _ = purpose.split("/")
             if kind in PAID:
                 found[int(number), "/".join(key)] += settled
-        for remembered, at in ((replies, Reply.round_id), (judged, Rationale.round_id)):
+        for remembered, at in (
+            (replies, Reply.round_id),
+            (revised, RevisionReply.round_id),
+            (judged, Rationale.round_id),
+        ):
             rows = session.exec(remembered.join(Round, col(Round.id) == at).where(Round.run == run))
             for round_id, item_key, saved in rows:
                 found[round_id, item_key] += saved
     return dict(found)
+
+
+def spent_by_model(store: Store, run: str) -> dict[str, int]:
+    """Micro-dollars by the model that was paid, by its name."""
+    query = select(Charge.model, func.sum(Charge.settled)).where(Charge.run == run, Charge.model != "")
+    with store.reading() as session:
+        rows = session.exec(query.group_by(col(Charge.model)).order_by(col(Charge.model)))
+        return {model: int(settled) for model, settled in rows}
 
 
 def mean_output_tokens(store: Store, run: str) -> float | None:
@@ -251,7 +268,8 @@ def past_of(store: Store, run: str, item: Item) -> Past:
         tasks = _rows(session, ReviewTask, col(ReviewTask.rationale_id).in_(ids))
         judgements = _rows(session, Judgement, col(Judgement.rationale_id).in_(ids))
         trials = _rows(session, Trial, Trial.item_key == key, Trial.run == run)
-        sent: list[Reply | Judgement | Trial] = [*replies, *judgements, *trials]
+        checked = _rows(session, RevisionReply, RevisionReply.item_key == key, col(RevisionReply.round_id).in_(rounds))
+        sent: list[Reply | Judgement | Trial | RevisionReply] = [*replies, *judgements, *trials, *checked]
         prompts, paid = [each.prompt_hash for each in sent], [each.charge_id for each in sent]
         paid += [each.charge_id for each in tasks]
         return Past(
@@ -269,6 +287,8 @@ def past_of(store: Store, run: str, item: Item) -> Past:
             verdicts=_rows(session, Verdict, col(Verdict.rationale_id).in_(ids)),
             decisions=_rows(session, Decision, Decision.item_key == key, Decision.run == run),
             trials=trials,
+            revisions=_rows(session, Revision, Revision.item_key == key, col(Revision.round_id).in_(rounds)),
+            revision_replies=checked,
         )
 
 

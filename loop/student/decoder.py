@@ -50,6 +50,18 @@ class Decoder:
         texts = self._texts(contexts, self.student.max_new_tokens, sampling=Sampling(temperature, top_p, draws))
         return [[self._explanation(item, text) for text in some] for item, some in zip(items, texts, strict=True)]
 
+    def go_on(self, items: Sequence[Item], steps: Sequence[Sequence[str]]) -> list[Explanation]:
+        """For each item the greedy explanation that begins with the given steps."""
+        begun = [f"{number_steps(some)}\n" for some in steps]
+        contexts = [
+            self.encoded(prompts.rationale_prompt(item)) + self.tokens(text)
+            for item, text in zip(items, begun, strict=True)
+        ]
+        texts = self._texts(contexts, self.student.max_new_tokens)
+        return [
+            self._explanation(item, before + text) for item, before, [text] in zip(items, begun, texts, strict=True)
+        ]
+
     def answers_after(self, items: Sequence[Item], parts: Sequence[Sequence[Sequence[str]]]) -> list[list[Forced]]:
         """For each item the answers forced after each of the given parts of an explanation.
 

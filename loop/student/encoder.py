@@ -59,6 +59,10 @@ class Encoder:
         ways = [self._explained(items) if copy == 0 else self._with_dropout(items, seed + copy) for copy in copies]
         return [list(row) for row in zip(*ways, strict=True)]
 
+    def go_on(self, items: Sequence[Item], steps: Sequence[Sequence[str]]) -> list[Explanation]:  # noqa: ARG002 - the port's names
+        """The given steps: an encoder writes none."""
+        return [Explanation(tuple(some), None) for some in steps]
+
     def answers_after(self, items: Sequence[Item], parts: Sequence[Sequence[Sequence[str]]]) -> list[list[Forced]]:
         """For each item the answers where only some words are seen, and all others are masked."""
         texts = [self._masked(item.text, set(words)) for item, some in zip(items, parts, strict=True) for words in some]

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from loop.answer import Answer
 from loop.config import TaskConfig, TeacherConfig
-from loop.ports import AskBook, Progress, Request, Teacher
+from loop.ports import AskBook, Completion, Progress, Request, Teacher
 from loop.records import Author, Item, Query, Rationale, Reply
 from loop.records.teacher import ReplyState
 from loop.teacher.confidence import Trust, confidence_of
@@ -45,11 +45,13 @@ async def ask(  # noqa: PLR0913 - the ports and settings of one stage
     progress: Progress,
     trust: Trust = UNTRIED,
     may_ask_again: Callable[[Item], bool] = lambda _: False,
+    waits: bool = False,
     sleep: Sleep = asyncio.sleep,
 ) -> AskOutcome:
     """Ask for every (query, item, sample) and write down what comes back.
 
-    A first reply that is unsure is stored without its rationale where the item may be asked again.
+    A first reply that is unsure is stored without its rationale where the item may be asked again; with `waits` every
+    first reply is, because others are asked for before one of them is kept.
 
     When this is cancelled, nothing new is sent, and what is under way is settled. What was not asked is left for the
     next call; so is what could not be because the teacher was down or refused everything.
@@ -57,7 +59,7 @@ async def ask(  # noqa: PLR0913 - the ports and settings of one stage
     Raises:
         TeacherDown, TeacherRefused, UnknownPrice: see `Sender.work`.
     """
-    asking = _Asking(book, task, config, round_id, demonstrations, trust, may_ask_again)
+    asking = _Asking(book, task, config, round_id, demonstrations, trust, may_ask_again, waits)
     sender = Sender(teacher, book, config, sleep, asking.give_up)
     with progress.bar("teacher is asked", len(todo)) as bar:
         await sender.work(todo, lambda each: asking.ask_for(sender, each), bar)
@@ -76,6 +78,7 @@ class _Asking:
     demonstrations: Demonstrations
     trust: Trust
     may_ask_again: Callable[[Item], bool]
+    waits: bool
     outcome: AskOutcome = field(default_factory=AskOutcome)
 
     async def ask_for(self, sender: Sender, todo: Todo) -> None:
@@ -105,8 +108,10 @@ class _Asking:
 
     def _waits(self, item: Item, reply: Reply) -> bool:
         """Whether the item is asked once more before a rationale is stored; further samples never are."""
+        if reply.sample != 0:
+            return False
         low = self.trust.is_low(reply.confidence, reply.confidence_by)
-        return low and reply.sample == 0 and self.may_ask_again(item)
+        return self.waits or (low and self.may_ask_again(item))
 
     def _note(self, request: Request, problem: str) -> None:
         """Why the item gets no rationale to review; further samples are only compared with, so it gets one without."""
@@ -124,6 +129,7 @@ def reply_row(round_id: int, received: Received, result: Draft | Unreadable) -> 
         sample=request.sample,
         prompt_hash=prompt_of(request).hash,
         charge_id=received.charge_id,
+        teacher=request.model,
         model=storable(completion.model),
         text=storable(completion.text[:LONGEST_STORED]),
         finish_reason=storable(completion.finish_reason),
@@ -139,6 +145,13 @@ def reply_row(round_id: int, received: Received, result: Draft | Unreadable) -> 
     )
 
 
+def draft_of(reply: Reply, item: Item, task: TaskConfig) -> Draft | None:
+    """What a stored reply says, where it can be read."""
+    stored = Completion(reply.text, reply.model, reply.finish_reason, reply.input_tokens, reply.output_tokens)
+    found = read(stored, item, task)
+    return found if isinstance(found, Draft) else None
+
+
 def rationale_of(item: Item, reply: Reply, draft: Draft, trust: Trust) -> Rationale:
     """The rationale that a reply holds."""
     return Rationale(
@@ -149,7 +162,9 @@ def rationale_of(item: Item, reply: Reply, draft: Draft, trust: Trust) -> Ration
         steps=list(draft.steps),
         answer=None if draft.answer is None else draft.answer.canonical,
         stated=draft.stated,
+        teacher=reply.teacher,
         confidence=reply.confidence,
+        confidence_by=reply.confidence_by,
         calibrated=trust.calibrated(reply.confidence, reply.confidence_by),
         version=reply.version,
         reply_id=reply.id,

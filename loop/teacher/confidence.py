@@ -16,7 +16,7 @@ from loop.answer import TRIGGER
 from loop.ports import Completion
 from loop.teacher.reply import Draft
 
-LOGPROBS, STATED = "logprobs", "stated"
+LOGPROBS, STATED, VOTES = "logprobs", "stated", "votes"
 FEWEST, FEWEST_EACH = 30, 5
 """Verdicts from which on confidence is calibrated, and how many of them must say right, and wrong."""
 LEAST = 0.005

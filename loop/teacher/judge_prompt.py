@@ -67,15 +67,12 @@ def step_request(
     item: Item, accepted: Sequence[str], number: int, step: str, task: TaskConfig, judge: JudgeConfig
 ) -> Request:
     """The request about one step; those before it hold."""
-    problem: dict[str, object] = {"context": item.context, "question": item.question, "choices": list(item.choices)}
-    problem["labels"] = dict(task.labels)
-    shown = {name: value for name, value in problem.items() if value}
-    body = {"problem": shown, "accepted_steps": list(accepted), "step_under_review": step}
+    body = {"problem": problem_of(item, task), "accepted_steps": list(accepted), "step_under_review": step}
     return Request(
         model=judge.model,
         messages=(
             {"role": "system", "content": RULES.format(task=task.instructions.strip())},
-            {"role": "user", "content": _encoded(body)},
+            {"role": "user", "content": encoded(body)},
         ),
         temperature=judge.temperature,
         max_completion_tokens=judge.max_completion_tokens,
@@ -86,27 +83,42 @@ def step_request(
     )
 
 
+def problem_of(item: Item, task: TaskConfig) -> dict[str, object]:
+    """The item as a part of a JSON object, without its answer."""
+    problem: dict[str, object] = {"context": item.context, "question": item.question, "choices": list(item.choices)}
+    problem["labels"] = dict(task.labels)
+    return {name: value for name, value in problem.items() if value}
+
+
 def a_step_request(item: Item, task: TaskConfig, judge: JudgeConfig) -> Request:
     """A request about a long first step, to tell what judging costs before there is a step."""
     return step_request(item, (), 0, "x" * LONG_STEP, task, judge)
 
 
 def presented_step(message: str) -> dict[str, str]:
-    """`question`, `context` and `step` of a message that `step_request` wrote; empty otherwise."""
+    """`question`, `context` and `step` of a message about one step; `steps` is set in one about all; else empty."""
     try:
         body = json.loads(message)
     except (ValueError, RecursionError):
         return {}
-    if not isinstance(body, dict) or not isinstance(body.get("problem"), dict) or "step_under_review" not in body:
+    if not isinstance(body, dict) or not isinstance(body.get("problem"), dict):
         return {}
-    problem = body["problem"]
-    found = {"question": problem.get("question"), "context": problem.get("context"), "step": body["step_under_review"]}
-    return {name: str(value) for name, value in found.items() if value}
+    if not body.keys() & {"step_under_review", "steps"}:
+        return {}
+    problem, steps = body["problem"], "all" if "steps" in body else ""
+    found = {"question": problem.get("question"), "context": problem.get("context"), "steps": steps}
+    return {name: str(value) for name, value in (found | {"step": body.get("step_under_review")}).items() if value}
 
 
 def read_verdict(completion: Completion) -> Said | Unreadable:
     """What the judge says; never raises, whatever the text."""
-    problem = incomplete(completion, "judge")
+    body = single_object(completion, "judge")
+    return body if isinstance(body, Unreadable) else said_of(body)
+
+
+def single_object(completion: Completion, table: str) -> dict[str, object] | Unreadable:
+    """The one JSON object that a reply holds, each of its keys once."""
+    problem = incomplete(completion, table)
     if problem:
         return Unreadable(problem)
     text = storable(completion.text).rpartition(THOUGHTS_END)[2]
@@ -119,10 +131,11 @@ def read_verdict(completion: Completion) -> Said | Unreadable:
         return Unreadable("the reply is not valid JSON, or says a thing twice")
     if "{" in text[end:]:
         return Unreadable("the reply holds more than one JSON object")
-    return _said(body)
+    return dict(body)
 
 
-def _said(body: Mapping[str, object]) -> Said | Unreadable:
+def said_of(body: Mapping[str, object]) -> Said | Unreadable:
+    """The verdict in a reply."""
     verdict, evidence, confidence = body.get("verdict"), body.get("evidence"), body.get("confidence")
     if not isinstance(verdict, str) or verdict.strip().lower() not in set(StepVerdict):
         return Unreadable(f"`verdict` of the reply is none of {', '.join(StepVerdict)}")
@@ -142,7 +155,7 @@ def _once(pairs: Sequence[tuple[str, object]]) -> dict[str, object]:
     return body
 
 
-def _encoded(body: object) -> str:
+def encoded(body: object) -> str:
     """JSON on one line, with every character spelled out that nobody would see."""
     text = json.dumps(body, ensure_ascii=False)
     return "".join(each if each.isprintable() else json.dumps(each)[1:-1] for each in text)

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from loop.answer import TRIGGER, Answer, AnswerKind, number_steps
-from loop.config import TaskConfig, TeacherConfig
+from loop.config import AskedConfig, TaskConfig
 from loop.ports import Request
 from loop.records import Item, Prompt
 
@@ -45,7 +45,7 @@ class Price(Protocol):
 def request_for(
     item: Item,
     task: TaskConfig,
-    teacher: TeacherConfig,
+    teacher: AskedConfig,
     demonstrations: Sequence[tuple[Item, Sequence[str], Answer]],
     sample: int,
 ) -> Request:

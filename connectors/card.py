@@ -53,16 +53,17 @@ class Card:
     promised: Mapping[str, Any]
     known: ExportConfig
 
-    def text(self, file: str, where: Sequence[str], figures: Mapping[str, Figure]) -> str:
+    def text(self, file: str, rows: int, where: Sequence[str], figures: Mapping[str, Figure]) -> str:
         """The card."""
         total = self.tally.decisions.total()
+        counted = f"{total} examples" if rows == total else f"{rows} rows of {total} examples"
         held_out = "The holdout is not in it: neither its questions nor its answers."
         if figures["leaks"].value:
             held_out = f"**{figures['leaks'].value} of its questions read like ones of the holdout.**"
         parts = [
             f"---\nconfigs:\n- config_name: default\n  data_files: {file}\ntags:\n- rationales\n- distillation\n---",
             f"# Rationales of the run {_escaped(self.last.run)}",
-            f"{total} examples: a question, a rationale in steps, and its answer. {held_out}",
+            f"{counted}: a question, a rationale in steps, and its answer. {held_out}",
             *([f"Only rows with {_escaped(', '.join(where))}."] if where else []),
             *self._simulation_note(),
             *self._recording_note(),
@@ -112,13 +113,10 @@ class Card:
         }
         reviewed = Counter(number for number, _ in seen)
         kinds = [kind.value for kind in DecisionKind]
-        return [
-            ["round", "queried", "reviewed", *kinds],
-            *(
-                [place, queried, reviewed[number], *(made[kind] for kind in kinds)]
-                for number, place, queried, made in dataset.counts_by_round(store, run)
-            ),
-        ]
+        rows: list[list[object]] = [["round", "queried", "reviewed", *kinds]]
+        for number, place, queried, made in dataset.counts_by_round(store, run):
+            rows.append([place, queried, reviewed[number], *(made[kind] for kind in kinds)])
+        return rows
 
     def _by_domain(self) -> str:
         """How the rows of each domain were decided."""

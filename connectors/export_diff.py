@@ -7,7 +7,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from connectors.exports import MANIFEST, _hashed, manifest_of
+from connectors.exports import MANIFEST, hashed, manifest_of
 from connectors.formats import FORMATS, Row
 from loop.errors import PreceptorError
 
@@ -93,7 +93,7 @@ def _notes(folders: tuple[Path, Path], said: list[dict[str, Any]]) -> list[str]:
     for folder, each in zip(folders, said, strict=True):
         for name, file in each["files"].items():
             path = folder / name
-            if not path.is_file() or _hashed(path)["sha256"] != file["sha256"]:
+            if not path.is_file() or hashed(path)["sha256"] != file["sha256"]:
                 notes.append(f"{path} is not as it was written: its checksum differs from {MANIFEST}")
     return notes
 

@@ -5,7 +5,7 @@ import json
 import re
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -59,10 +59,11 @@ class Exported:
 
     def summary(self) -> str:
         """What there is to say, a line a fact."""
-        said = f"wrote {self.examples} examples ({gate.counted(Counter(self.decisions))}) to {self.folder}"
-        rows = f", {self.rows} rows of them" if self.rows != self.examples else ""
-        simulated = f"; {self.simulated} verdicts behind them are simulated" if self.simulated else ""
-        return "\n".join([f"{said}{rows}{simulated}", *map(str, self.figures.values())])
+        rows = f"{self.rows} rows of " if self.rows != self.examples else ""
+        said = f"wrote {rows}{self.examples} examples ({gate.counted(Counter(self.decisions))}) to {self.folder}"
+        if self.simulated:
+            said += f"; {self.simulated} verdicts behind them are simulated"
+        return "\n".join([said, *map(str, self.figures.values())])
 
 
 def export(store: Store, run: str, folder: Path, wanted: Wanted | None = None) -> Exported:
@@ -118,11 +119,10 @@ class _Export:
         rows = FORMATS[self._wanted.form].write(self._examples(), about, staging)
         self._check_rows(rows)
         found = gate.figures(self._store, self._last.run, self._promised, self._seen)
-        accepted = self._config.acceptance
-        if missed := gate.missed(found, required, (accepted.alpha, accepted.delta)):
+        if missed := gate.missed(found, required, self._config.acceptance.delta):
             raise PreceptorError("nothing was written:\n" + "\n".join(missed))
         card = Card(self._store, self._last, self._tally, self._promised, self._wanted.terms)
-        text = card.text(FORMATS[self._wanted.form].file, [str(each) for each in self._filters], found)
+        text = card.text(FORMATS[self._wanted.form].file, rows, [str(each) for each in self._filters], found)
         (staging / CARD).write_text(text, encoding="utf-8", newline="\n")
         manifest = self._manifest(staging, found, rows)
         _move(staging, self._folder, manifest)
@@ -148,7 +148,7 @@ class _Export:
             self._tally.take(made.row)
             yield made
 
-    def _kinds(self) -> Iterable[DecisionKind]:
+    def _kinds(self) -> Sequence[DecisionKind]:
         """The decisions that rows are read of; marks on steps are worth having whatever was decided."""
         if any(each.name == "decision" for each in self._filters) or self._wanted.form == "prm":
             return tuple(DecisionKind)
@@ -197,7 +197,7 @@ class _Export:
             "figures": gate.plain(found),
             "promises": self._promised,
             "terms": terms(self._tally, self._wanted.terms),
-            "files": {path.relative_to(staging).as_posix(): _hashed(path) for path in files},
+            "files": {path.relative_to(staging).as_posix(): hashed(path) for path in files},
         }
         return json.dumps(about, indent=1, sort_keys=True) + "\n"
 
@@ -333,6 +333,7 @@ def _move(staging: Path, folder: Path, manifest: str) -> None:
     path.replace(folder / MANIFEST)
 
 
-def _hashed(path: Path) -> dict[str, Any]:
+def hashed(path: Path) -> dict[str, Any]:
+    """The checksum and the size of a file."""
     with path.open("rb") as file:
         return {"sha256": hashlib.file_digest(file, "sha256").hexdigest(), "bytes": path.stat().st_size}

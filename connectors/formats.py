@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from connectors.croissant import described
 from loop.answer import Answer, shown
 from loop.config import TaskConfig
 from loop.records import Item, Rationale, ReviewTask, Verdict, VerdictKind, found_wrong
@@ -97,8 +98,8 @@ def croissant(examples: Iterable[Example], about: About, folder: Path) -> int:
     count = _table(examples, data)
     with data.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    text = json.dumps(_described(about, data, digest), indent=1, ensure_ascii=False) + "\n"
-    (folder / "croissant.json").write_text(text, encoding="utf-8")
+    said = described(about.name, about.licence, about.date, {data.name: digest}, COLUMNS)
+    (folder / "croissant.json").write_text(json.dumps(said, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return count
 
 
@@ -264,8 +265,10 @@ def _task(example: Example, asked: TaskConfig) -> Row:
     """A task of the review page, decided."""
     row, last = example.row, example.origin.chain[-1]
     item = Item(**{name: row[name] for name in ("key", "question", "context", "choices")}, text_hash="")
-    rationale = Rationale(steps=last.steps, answer=last.answer, stated=last.stated)
-    blank = ReviewTask(uid=row["key"])
+    rationale = Rationale(
+        item_key=item.key, round_id=0, author=last.author, steps=last.steps, answer=last.answer, stated=last.stated
+    )
+    blank = ReviewTask(rationale_id=last.id, round_id=0, uid=item.key, reason="")
     page = board_task(blank, rationale, item, Details(), asked)
     answer = "none" if last.answer is None else shown(Answer.from_canonical(last.answer), row["choices"])
     decided = result(VerdictKind.EDIT, steps=last.steps, answer=answer, form=form_of(asked))
@@ -341,52 +344,6 @@ def _schema() -> Any:
     return pa.schema([(name, kinds.get(name, text)) for name in COLUMNS])
 
 
-def _described(about: About, data: Path, digest: str) -> Row:
-    """The dataset in Croissant's words; nested columns are in the file and not described."""
-    file = {
-        "@type": "cr:FileObject",
-        "@id": data.name,
-        "name": data.name,
-        "contentUrl": data.name,
-        "encodingFormat": "application/x-parquet",
-        "sha256": digest,
-    }
-    return {
-        "@context": CONTEXT,
-        "@type": "sc:Dataset",
-        "name": about.name,
-        "description": "Questions with rationales in steps and answers; README.md says how they were made.",
-        "conformsTo": "http://mlcommons.org/croissant/1.0",
-        "license": about.licence,
-        "url": "README.md",
-        "datePublished": about.date,
-        "version": "1.0.0",
-        "creator": {"@type": "sc:Organization", "name": "preceptor"},
-        "citeAs": about.name,
-        "distribution": [file],
-        "recordSet": [
-            {
-                "@type": "cr:RecordSet",
-                "@id": "examples",
-                "name": "examples",
-                "field": [_field(name, data.name) for name in COLUMNS if name not in ("verdicts", "parents")],
-            }
-        ],
-    }
-
-
-def _field(name: str, file: str) -> Row:
-    kinds = {"certified": "sc:Boolean", "round": "sc:Integer", "risk": "sc:Float"}
-    return {
-        "@type": "cr:Field",
-        "@id": f"examples/{name}",
-        "name": name,
-        "dataType": kinds.get(name, "sc:Text"),
-        **({"repeated": True} if name in ("choices", "steps", "authors") else {}),
-        "source": {"fileObject": {"@id": file}, "extract": {"column": name}},
-    }
-
-
 # --- reading them again -----------------------------------------------------------------------------------------------
 
 
@@ -442,40 +399,3 @@ FORMATS: Mapping[str, Format] = {
     "croissant": Format("examples.parquet", croissant, _read_table),
 }
 """What writes and reads a dataset, by the name of its form."""
-CONTEXT: Mapping[str, Any] = {
-    "@language": "en",
-    "@vocab": "https://schema.org/",
-    "citeAs": "cr:citeAs",
-    "column": "cr:column",
-    "conformsTo": "dct:conformsTo",
-    "cr": "http://mlcommons.org/croissant/",
-    "rai": "http://mlcommons.org/croissant/RAI/",
-    "data": {"@id": "cr:data", "@type": "@json"},
-    "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
-    "dct": "http://purl.org/dc/terms/",
-    "examples": {"@id": "cr:examples", "@type": "@json"},
-    "extract": "cr:extract",
-    "field": "cr:field",
-    "fileProperty": "cr:fileProperty",
-    "fileObject": "cr:fileObject",
-    "fileSet": "cr:fileSet",
-    "format": "cr:format",
-    "includes": "cr:includes",
-    "isLiveDataset": "cr:isLiveDataset",
-    "jsonPath": "cr:jsonPath",
-    "key": "cr:key",
-    "md5": "cr:md5",
-    "parentField": "cr:parentField",
-    "path": "cr:path",
-    "recordSet": "cr:recordSet",
-    "references": "cr:references",
-    "regex": "cr:regex",
-    "repeated": "cr:repeated",
-    "replace": "cr:replace",
-    "sc": "https://schema.org/",
-    "separator": "cr:separator",
-    "source": "cr:source",
-    "subField": "cr:subField",
-    "transform": "cr:transform",
-}
-"""The words of Croissant 1.0, as its specification asks for them."""

@@ -1,14 +1,11 @@
 """What an export is worth, in figures with intervals, and the bars that it has to clear."""
 
-from array import array
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from itertools import count
 from math import ceil
 from typing import Any
-
-import numpy as np
 
 from connectors.conditions import OPERATORS, Condition, condition
 from loop.certificate import audits_needed
@@ -56,28 +53,23 @@ class Figure:
         return f"{self.about}: {self.value:.3f} ({self.low:.3f} to {self.high:.3f}, n={self.n}{made})"
 
 
-@dataclass
 class Seen:
     """What is noticed while the rows go by: texts that stand there twice, and texts of the holdout."""
 
-    holdout: "Alike"
-    _texts: "array[int]" = field(default_factory=lambda: array("Q"))
-    leaks: int = 0
-    keys: list[str] = field(default_factory=list)
+    def __init__(self, holdout: "Alike") -> None:
+        self._holdout = holdout
+        self._texts: set[int] = set()
+        self.duplicates: list[str] = []
+        self.leaks: list[str] = []
 
     def take(self, key: str, text: str, text_hash: str) -> None:
-        """Look at a row."""
-        self._texts.append(int(text_hash[:16] or "0", 16))
-        if self.holdout.has(text):
-            self.leaks += 1
-            if len(self.keys) < SHOWN:
-                self.keys.append(key)
-
-    @property
-    def duplicates(self) -> int:
-        """Rows whose text, but for case, blanks and sentence marks, stands there before."""
-        texts = np.frombuffer(self._texts, dtype=np.uint64)
-        return len(texts) - len(np.unique(texts))
+        """Look at a row; texts that differ in case, blanks and sentence marks alone have one hash."""
+        number = int(text_hash[:15], 16)
+        if number in self._texts:
+            self.duplicates.append(key)
+        self._texts.add(number)
+        if self._holdout.has(text):
+            self.leaks.append(key)
 
 
 class Alike:
@@ -132,12 +124,12 @@ def figures(store: Store, run: str, promised: Mapping[str, Any], seen: Seen) -> 
         "error": _error(promised),
         "agreement": _agreement(store, run),
         "step_wrong": _step_wrong(audits),
-        "duplicates": Figure(seen.duplicates, "rows that read like another one"),
-        "leaks": Figure(seen.leaks, "rows that read like the holdout", keys=tuple(seen.keys)),
+        "duplicates": _counted("rows that read like another one", seen.duplicates),
+        "leaks": _counted("rows that read like one of the holdout", seen.leaks),
     }
 
 
-def missed(found: Mapping[str, Figure], required: Sequence[Condition], alpha_delta: tuple[float, float]) -> list[str]:
+def missed(found: Mapping[str, Figure], required: Sequence[Condition], delta: float) -> list[str]:
     """The bars that are not cleared, each with what would help. The far end of an interval has to clear it."""
     lines = []
     for bar in required:
@@ -145,13 +137,17 @@ def missed(found: Mapping[str, Figure], required: Sequence[Condition], alpha_del
         far = figure.low if bar.name in LARGER_IS_BETTER else figure.high
         at = figure.value if far is None else far
         if at is None or not OPERATORS[bar.sign](at, bar.number):
-            lines.append(f"{bar} is not met: {figure}; {_help(bar, figure, alpha_delta[1])}")
+            lines.append(f"{bar} is not met: {figure}; {_help(bar, figure, delta)}")
     return lines
 
 
 def plain(found: Mapping[str, Figure]) -> dict[str, Any]:
     """The figures as JSON-ready values."""
     return {name: asdict(each) | {"keys": list(each.keys)} for name, each in found.items()}
+
+
+def _counted(about: str, keys: Sequence[str]) -> Figure:
+    return Figure(len(keys), about, keys=tuple(keys[:SHOWN]))
 
 
 def _bound(promised: Mapping[str, Any]) -> Figure:
@@ -211,17 +207,18 @@ def _doubts_step(rationale: Rationale, verdict: Verdict) -> bool:
 
 def _help(bar: Condition, figure: Figure, delta: float) -> str:
     """What would help."""
-    return {
-        "bound": lambda: _more_for_bound(bar.number, figure, delta),
-        "error": lambda: _more_audits(bar.number, figure),
-        "agreement": lambda: (
-            "more second reviews (review.second_share) narrow it, clearer guidelines raise it; "
-            "`preceptor review status` shows where reviewers differ"
-        ),
-        "step_wrong": lambda: f"{_more_audits(bar.number, figure)}; a lower acceptance.silver_risk lets fewer pass",
-        "duplicates": lambda: "leave them out with --where key!=KEY",
-        "leaks": lambda: "leave them out with " + " ".join(f"--where 'key!={key}'" for key in figure.keys),
-    }[bar.name]()
+    if bar.name == "bound":
+        return _more_for_bound(bar.number, figure, delta)
+    if bar.name == "error":
+        return _more_audits(bar.number, figure)
+    if bar.name == "step_wrong":
+        return f"{_more_audits(bar.number, figure)}; a lower acceptance.silver_risk lets fewer pass"
+    if bar.name == "agreement":
+        return (
+            "more second reviews (review.second_share) narrow it, clearer guidelines raise it; `preceptor review "
+            "status` shows where reviewers differ"
+        )
+    return "leave them out with " + " ".join(f"--where 'key!={key}'" for key in figure.keys)
 
 
 def _more_for_bound(limit: float, figure: Figure, delta: float) -> str:

@@ -1,6 +1,6 @@
 """The rows of a dataset, read by a cursor: what was decided, with everything that it came from."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -100,36 +100,33 @@ def origins(store: Store, run: str, kinds: Collection[DecisionKind]) -> Iterator
 
 def decided_counts(store: Store, run: str) -> Counter[str]:
     """How many items are decided how."""
-    query = select(Decision.kind, func.count()).where(col(Decision.id).in_(_in_force(run))).group_by(Decision.kind)
+    query = select(Decision.kind, func.count()).where(col(Decision.id).in_(_in_force(run)))
     with store.reading() as session:
-        return Counter({kind.value: count for kind, count in session.exec(query)})
+        return Counter({str(kind): count for kind, count in session.exec(query.group_by(col(Decision.kind)))})
 
 
 def counts_by_round(store: Store, run: str) -> list[tuple[int, int, int, Counter[str]]]:
     """Id and number of each round, how many items it asked about, and what it decided."""
-    last = select(func.max(Decision.id)).where(Decision.run == run).group_by(Decision.round_id, Decision.item_key)
-    made = (
-        select(Decision.round_id, Decision.kind, func.count())
-        .where(col(Decision.id).in_(last))
-        .group_by(Decision.round_id, Decision.kind)
-    )
+    by_item = (col(Decision.round_id), col(Decision.item_key))
+    last = select(func.max(Decision.id)).where(Decision.run == run).group_by(*by_item)
+    made = select(Decision.round_id, Decision.kind, func.count()).where(col(Decision.id).in_(last))
     asked = (
-        select(Round.id, Round.number, func.count(Query.item_key))
+        select(Round.id, Round.number, func.count(col(Query.item_key)))
         .outerjoin(Query, col(Query.round_id) == Round.id)
         .where(Round.run == run)
-        .group_by(Round.id, Round.number)
-        .order_by(Round.number)
+        .group_by(col(Round.id), col(Round.number))
+        .order_by(col(Round.number))
     )
+    found: defaultdict[int, Counter[str]] = defaultdict(Counter)
     with store.reading() as session:
-        found: dict[int, Counter[str]] = {}
-        for round_id, kind, count in session.exec(made):
-            found.setdefault(round_id, Counter())[kind.value] += count
-        return [(number, place, count, found.get(number, Counter())) for number, place, count in session.exec(asked)]
+        for round_id, kind, count in session.exec(made.group_by(col(Decision.round_id), col(Decision.kind))):
+            found[round_id][str(kind)] += count
+        return [(number or 0, place, count, found[number or 0]) for number, place, count in session.exec(asked)]
 
 
 def holdout_texts(store: Store) -> Iterator[str]:
     """Everything that each item of the holdout says."""
-    query = select(Item).where(Item.split == Split.HOLDOUT).order_by(Item.key)
+    query = select(Item).where(Item.split == Split.HOLDOUT).order_by(col(Item.key))
     with store.reading() as session:
         for item in session.exec(query.execution_options(yield_per=PIECE)):
             yield item.text
@@ -164,7 +161,7 @@ def reviewed(store: Store, run: str) -> list[Rationale]:
 
 def _in_force(run: str) -> Any:
     """The ids of a run's newest decisions."""
-    return select(func.max(Decision.id)).where(Decision.run == run).group_by(Decision.item_key)
+    return select(func.max(Decision.id)).where(Decision.run == run).group_by(col(Decision.item_key))
 
 
 def _origins(session: Session, run: str, rows: Sequence[Sequence[Any]]) -> Iterator[Origin]:

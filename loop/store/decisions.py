@@ -49,11 +49,11 @@ def newest(store: Store, run: str) -> dict[str, Decision]:
 
 def silver_by_round(store: Store, run: str) -> Counter[int]:
     """How many items that were accepted without a review are in force, by the id of the deciding round."""
-    newest = select(func.max(Decision.id)).where(Decision.run == run).group_by(Decision.item_key)
+    newest = select(func.max(Decision.id)).where(Decision.run == run).group_by(col(Decision.item_key))
     query = (
         select(Decision.round_id, func.count())
         .where(col(Decision.id).in_(newest), Decision.kind == DecisionKind.SILVER)
-        .group_by(Decision.round_id)
+        .group_by(col(Decision.round_id))
     )
     with store.reading() as session:
         return Counter(dict(session.exec(query).all()))

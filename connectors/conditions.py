@@ -54,6 +54,14 @@ class Condition:
         return found is not None and OPERATORS[self.sign](found, self.value)
 
 
+def together(conditions: Sequence[Condition]) -> list[list[Condition]]:
+    """Conditions of which one in each list has to hold: what a name may equal are alternatives, all else is not."""
+    alternatives: dict[str, list[Condition]] = {}
+    for each in conditions:
+        alternatives.setdefault(each.name if each.sign == "=" else str(each), []).append(each)
+    return [*alternatives.values()]
+
+
 def condition(text: str, known: Sequence[str]) -> Condition:
     """The condition that a text states.
 

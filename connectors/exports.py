@@ -14,7 +14,7 @@ import orjson
 
 from connectors import gate
 from connectors.card import Card, Tally, dated, terms
-from connectors.conditions import Condition, condition
+from connectors.conditions import Condition, condition, together
 from connectors.formats import FORMATS, About, Example, Row
 from connectors.promises import promises
 from loop.answer import Answer
@@ -132,11 +132,12 @@ class _Export:
     def _examples(self) -> Iterator[Example]:
         """The rows that are asked for, each noted as it goes by."""
         certified = self._promised["export"]["bound"] <= self._promised["alpha"]
+        chosen = together(self._filters)
         for origin in dataset.origins(self._store, self._last.run, self._kinds()):
             row = _row(origin, self._names)
             if row["decision"] == DecisionKind.SILVER.value and certified:
                 row["certified"] = True
-            if not all(each.holds(_field(row, each.name)) for each in self._filters):
+            if not all(any(each.holds(_field(row, each.name)) for each in some) for some in chosen):
                 continue
             made = Example(row, origin, self._names)
             if self._unwritable(row, origin):

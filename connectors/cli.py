@@ -234,19 +234,48 @@ def prompt(key: str, config: ConfigPath = CONFIG, run: RunName = None) -> None:
 
 
 @app.command()
-def export(
-    folder: Path,
-    form: Annotated[str, typer.Option("--format", help="jsonl")] = "jsonl",
+def export(  # noqa: PLR0913, PLR0917 - each is an option of the command line
+    folders: Annotated[
+        list[Path], typer.Argument(metavar="FOLDER...", help="Where to write; with --diff two exports.")
+    ],
+    form: Annotated[
+        str,
+        typer.Option(
+            "--format", help="jsonl, parquet, hf, chat, trl, dpo, prm, sharegpt, label-studio, csv or croissant."
+        ),
+    ] = "jsonl",
+    where: Annotated[
+        list[str] | None,
+        typer.Option(help="Only rows with e.g. decision=gold, 'risk<0.1', reviewer=reviewer-1; may be repeated."),
+    ] = None,
+    require: Annotated[
+        list[str] | None,
+        typer.Option(help="Write nothing unless e.g. 'error<=0.05', 'agreement>=0.6', leaks=0; may be repeated."),
+    ] = None,
+    diff: Annotated[bool, typer.Option("--diff", help="Say what changed between two exports; nothing is written.")] = (
+        False
+    ),
     config: ConfigPath = CONFIG,
     run: RunName = None,
 ) -> None:
-    """Write the cleaned dataset with provenance and a card."""
-    from connectors import exports  # noqa: PLC0415
+    """Write the cleaned dataset with provenance, a card and what is known of its quality.
 
-    if form != "jsonl":
-        raise typer.BadParameter(f"{form}: this version writes jsonl", param_hint="--format")
+    Rows can be chosen by decision, risk, reviewer, round, domain, teacher_model and key. Bars can be set on bound,
+    error, agreement, step_wrong, duplicates and leaks; what is measured with an interval has to clear them with all
+    of it. docs/export.md explains each.
+    """
+    from connectors import export_diff, exports  # noqa: PLC0415
+
+    if len(folders) != 1 + diff:
+        expected = "--diff takes two exports" if diff else "one folder is expected"
+        raise typer.BadParameter(f"{expected}, {len(folders)} were named", param_hint="FOLDER")
+    if diff:
+        for line in export_diff.difference(*folders).lines():
+            console.print(line, markup=False)
+        return
     project = _project(config, run)
-    exported = exports.export(project.store, project.config.run.name, folder)
+    wanted = exports.Wanted(form, tuple(where or ()), tuple(require or ()), project.config.export)
+    exported = exports.export(project.store, project.config.run.name, folders[0], wanted)
     console.print(exported.summary(), markup=False)
 
 

@@ -3,24 +3,47 @@
 import hashlib
 import json
 import re
+import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from connectors.promises import promises, promises_text
-from connectors.status import round_figures
-from loop.config import Config
-from loop.errors import PreceptorError
-from loop.records import Decision, DecisionKind, Item, Rationale, Round, Verdict
-from loop.report import pseudonyms
-from loop.store import decisions, exported, reading, revisions, rounds
-from loop.store.database import Store
+import orjson
 
-EXAMPLES, CARD, MANIFEST = "examples.jsonl", "README.md", "manifest.json"
+from connectors import gate
+from connectors.card import Card, Tally, dated, terms
+from connectors.conditions import Condition, condition, together
+from connectors.formats import FORMATS, About, Example, Row
+from connectors.promises import promises
+from loop.answer import Answer
+from loop.config import Config, ExportConfig
+from loop.errors import PreceptorError
+from loop.records import DecisionKind, Round, Verdict
+from loop.report import pseudonyms
+from loop.store import dataset, exported, reading, rounds
+from loop.store.database import Store
+from loop.store.dataset import Origin, Version
+
+CARD, MANIFEST, STAGING = "README.md", "manifest.json", ".preceptor-partial"
 MAKER = "preceptor"
-MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#|!&~$])")
+FILTERS = ("decision", "risk", "reviewer", "round", "domain", "teacher_model", "key")
+"""What rows can be chosen by."""
+KEPT = (DecisionKind.GOLD, DecisionKind.SILVER)
+"""What is exported unless a filter names decisions."""
+UNWRITABLE = re.compile("[\\x00\\ud800-\\udfff]")
+"""What UTF-8 cannot hold, and what ends a text in many programs."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be written: in which form, which rows, which bars they have to clear, and what is known of terms."""
+
+    form: str = "jsonl"
+    where: tuple[str, ...] = ()
+    require: tuple[str, ...] = ()
+    terms: ExportConfig = field(default_factory=ExportConfig)
 
 
 @dataclass(frozen=True)
@@ -31,232 +54,288 @@ class Exported:
     examples: int
     decisions: Mapping[str, int]
     simulated: int
+    figures: Mapping[str, gate.Figure]
+    rows: int
 
     def summary(self) -> str:
-        """One sentence for the terminal."""
-        counts = ", ".join(f"{number} {kind}" for kind, number in sorted(self.decisions.items())) or "nothing decided"
-        said = f"wrote {self.examples} examples ({counts}) to {self.folder}"
-        return f"{said}; {self.simulated} verdicts behind them are simulated" if self.simulated else said
+        """What there is to say, a line a fact."""
+        rows = f"{self.rows} rows of " if self.rows != self.examples else ""
+        said = f"wrote {rows}{self.examples} examples ({gate.counted(Counter(self.decisions))}) to {self.folder}"
+        if self.simulated:
+            said += f"; {self.simulated} verdicts behind them are simulated"
+        return "\n".join([said, *map(str, self.figures.values())])
 
 
-def export(store: Store, run: str, folder: Path, *, format: str = "jsonl") -> Exported:  # noqa: A002 - the option's name
-    """Write all gold and silver items of a run; the same state gives the same bytes.
+def export(store: Store, run: str, folder: Path, wanted: Wanted | None = None) -> Exported:
+    """Write the items of a run that are gold or silver, or those asked for; the same state gives the same bytes.
 
     Raises:
-        PreceptorError: the folder holds other things, nothing was asked yet, or the format is not known.
+        PreceptorError: the folder holds other things, nothing was asked yet, a bar is not cleared, nothing is left to
+            write, or form, filter or bar are not known.
     """
-    if format not in WRITERS:
-        raise PreceptorError(f"{format}: unknown format; known: {', '.join(WRITERS)}")
+    wanted = wanted or Wanted()
+    if wanted.form not in FORMATS:
+        raise PreceptorError(f"{wanted.form}: unknown format; known: {', '.join(FORMATS)}")
+    required = gate.bars(wanted.require)
     last = rounds.current(store, run)
     if last is None:
         raise PreceptorError(f"run {run} has no round yet, so there is nothing to export; `preceptor run` starts one")
-    _check_folder(folder)
-    source = _Provenance(store, run)
-    examples = [source.example(*each) for each in decisions.decided(store, run)]
-    promised = promises(store, run, Config.model_validate(rounds.config_of(store, last), strict=False))
-    assert promised is not None
-    if promised["export"]["bound"] <= promised["alpha"]:
-        for each in examples:
-            each["certified"] = each["certified"] or each["decision"] == DecisionKind.SILVER.value
-    card = _card(store, last, examples, promised)
+    _check_folder(folder, wanted.form)
+    writing = _Export(store, last, folder, wanted)
+    fresh = not folder.exists()
     try:
-        _write_all(folder, {EXAMPLES: WRITERS[format](examples), CARD: card}, last, promised)
+        done = writing.write(required)
     except OSError as error:
         raise PreceptorError(f"{folder}: cannot be written: {error.strerror}") from error
-    exported.keep(store, run, folder, format)
-    counts = Counter(each["decision"] for each in examples)
-    return Exported(folder, len(examples), counts, _simulated(examples))
+    finally:
+        shutil.rmtree(folder / STAGING, ignore_errors=True)
+        if fresh and folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+    exported.keep(store, run, folder, wanted.form)
+    return done
 
 
-class _Provenance:
-    """Where each row of the export comes from."""
+class _Export:
+    """One export: rows are read, looked at and written one after another."""
 
-    def __init__(self, store: Store, run: str) -> None:
-        self._rationales = {each.id: each for each in reading.rationales_of(store, run)}
-        self._replies = reading.replies_of(store, run)
-        self._risks = reading.risks_of(store, run)
-        revised = [row for _, row in revisions.of_run(store, run)]
-        self._students = {row.rationale_id: self._rationales[row.student_id] for row in revised if row.rationale_id}
-        self._rounds = {each.id: each.number for each in rounds.all_rounds(store, run)}
-        verdicts = [verdict for _, verdict in reading.verdicts_of(store, run)]
-        self._names = pseudonyms(reading.reviewers_of(store, run))
-        self._verdicts = [verdict for verdict in verdicts if verdict.kind is not None]
+    def __init__(self, store: Store, last: Round, folder: Path, wanted: Wanted) -> None:
+        self._store, self._last, self._folder, self._wanted = store, last, folder, wanted
+        self._config = Config.model_validate(rounds.config_of(store, last), strict=False)
+        self._names = pseudonyms(reading.reviewers_of(store, last.run))
+        self._filters = _filters(wanted.where, self._names)
+        found = promises(store, last.run, self._config)
+        assert found is not None
+        self._promised = found
+        similarity = self._config.query.duplicate_similarity
+        self._seen = gate.Seen(gate.Alike(dataset.holdout_texts(store), similarity))
+        self._tally = Tally()
 
-    def example(self, item: Item, rationale: Rationale, decision: Decision) -> dict[str, Any]:
-        """One row of the dataset."""
-        parents = list(self._parents(rationale))
-        chain = [*parents, rationale]
-        first = chain[0]
-        revised = self._students.get(first.id or 0)
-        before = [] if revised is None else [revised]
-        model, prompt = self._replies.get(first.reply_id or 0, (first.teacher or None, None))
-        answer = rationale.parsed
-        return {
-            "key": item.key,
-            "question": item.question,
-            "context": item.context,
-            "choices": list(item.choices),
-            "domain": item.domain,
-            "source": item.source,
-            "steps": list(rationale.steps),
-            "answer": None if answer is None else answer.value,
-            "answer_kind": None if answer is None else answer.kind.value,
-            "decision": decision.kind.value,
-            "reason": decision.reason,
-            "certified": decision.certified,
-            "authors": list(dict.fromkeys(each.author.value for each in [*before, *chain])),
-            "round": self._rounds.get(decision.round_id),
-            "risk": self._risks.get(first.id or 0),
-            "verdicts": [self._shown(verdict) for verdict in self._about(chain)],
-            "teacher_model": model,
-            "prompt_hash": prompt,
-            "parents": [_version(each) for each in [*before, *parents]],
+    def write(self, required: Sequence[Condition]) -> Exported:
+        """Write everything beside its place, see whether it may go there, and move it; the manifest comes last."""
+        staging = self._folder / STAGING
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir(parents=True)
+        about = About(self._config.task, f"rationales-{self._last.run}", dated(self._last), self._licence())
+        rows = FORMATS[self._wanted.form].write(self._examples(), about, staging)
+        self._check_rows(rows)
+        found = gate.figures(self._store, self._last.run, self._promised, self._seen)
+        if missed := gate.missed(found, required, self._config.acceptance.delta):
+            raise PreceptorError("nothing was written:\n" + "\n".join(missed))
+        card = Card(self._store, self._last, self._tally, self._promised, self._wanted.terms)
+        text = card.text(FORMATS[self._wanted.form].file, rows, [str(each) for each in self._filters], found)
+        (staging / CARD).write_text(text, encoding="utf-8", newline="\n")
+        manifest = self._manifest(staging, found, rows)
+        _move(staging, self._folder, manifest)
+        kinds = self._tally.decisions
+        return Exported(self._folder, kinds.total(), kinds, self._tally.simulated, found, rows)
+
+    def _examples(self) -> Iterator[Example]:
+        """The rows that are asked for, each noted as it goes by."""
+        certified = self._promised["export"]["bound"] <= self._promised["alpha"]
+        chosen = together(self._filters)
+        for origin in dataset.origins(self._store, self._last.run, self._kinds()):
+            row = _row(origin, self._names)
+            if row["decision"] == DecisionKind.SILVER.value and certified:
+                row["certified"] = True
+            if not all(any(each.holds(_field(row, each.name)) for each in some) for some in chosen):
+                continue
+            made = Example(row, origin, self._names)
+            if self._unwritable(row, origin):
+                made = _mended(made)
+                self._tally.mended += 1
+            decided = origin.decided
+            text = "\n".join(part for part in (decided.context, decided.question, *decided.choices) if part)
+            self._seen.take(decided.key, text, decided.text_hash)
+            self._tally.take(made.row)
+            yield made
+
+    def _kinds(self) -> Sequence[DecisionKind]:
+        """The decisions that rows are read of; marks on steps are worth having whatever was decided."""
+        if any(each.name == "decision" for each in self._filters) or self._wanted.form == "prm":
+            return tuple(DecisionKind)
+        return KEPT
+
+    def _unwritable(self, row: Row, origin: Origin) -> bool:
+        """Whether a row holds what may not or cannot be written: half a character, or somebody's address."""
+        try:
+            steps = [each.steps for each in (*origin.chain, *origin.rejected)]  # the student's stand in the row
+            text = orjson.dumps([row, steps]).lower()
+        except orjson.JSONEncodeError:
+            return True
+        return b"\\u0000" in text or any(name.encode().lower() in text for name in self._names if "@" in name)
+
+    def _check_rows(self, rows: int) -> None:
+        if rows or not (self._filters or self._tally.decisions):
+            return
+        counts = gate.counted(dataset.decided_counts(self._store, self._last.run))
+        what = f" with {', '.join(map(str, self._filters))}" if self._filters else ""
+        form = self._wanted.form
+        cause = {
+            "dpo": "; a pair needs a rationale that people corrected or rejected, and another in its place",
+            "prm": "; step labels need people's verdicts",
+        }.get(form, "")
+        raise PreceptorError(f"nothing to write as {form}{what}{cause}; the run has decided {counts}")
+
+    def _licence(self) -> str:
+        known = {*self._wanted.terms.sources.values()}
+        return "; ".join(sorted(known)) or "unknown"
+
+    def _manifest(self, staging: Path, found: Mapping[str, gate.Figure], rows: int) -> str:
+        files = sorted(path for path in staging.rglob("*") if path.is_file())
+        about = {
+            "made_by": MAKER,
+            "run": self._last.run,
+            "round": self._last.number,
+            "config_hash": self._last.config_hash,
+            "task": self._config.task.model_dump(mode="json"),
+            "format": self._wanted.form,
+            "where": [str(each) for each in self._filters],
+            "require": list(self._wanted.require),
+            "examples": self._tally.decisions.total(),
+            "rows": rows,
+            "decisions": dict(self._tally.decisions),
+            "mended": self._tally.mended,
+            "figures": gate.plain(found),
+            "promises": self._promised,
+            "terms": terms(self._tally, self._wanted.terms),
+            "files": {path.relative_to(staging).as_posix(): hashed(path) for path in files},
         }
-
-    def _parents(self, rationale: Rationale) -> Iterator[Rationale]:
-        """The versions that a rationale supersedes, oldest first."""
-        older = self._rationales.get(rationale.supersedes)
-        if older is not None and older.id != rationale.id:
-            yield from self._parents(older)
-            yield older
-
-    def _about(self, chain: Sequence[Rationale]) -> list[Verdict]:
-        ids = {each.id for each in chain}
-        return [verdict for verdict in self._verdicts if verdict.rationale_id in ids]
-
-    def _shown(self, verdict: Verdict) -> dict[str, Any]:
-        """A verdict without the person."""
-        return {
-            "verdict": None if verdict.kind is None else verdict.kind.value,
-            "reviewer": self._names[verdict.reviewer],
-            "simulated": verdict.simulated,
-            "marks": dict(sorted(verdict.marks.items())),
-            "reasons": list(verdict.reasons),
-            "seconds": round(verdict.seconds, 3),
-        }
+        return json.dumps(about, indent=1, sort_keys=True) + "\n"
 
 
-def _version(rationale: Rationale) -> dict[str, Any]:
-    return {"author": rationale.author.value, "steps": list(rationale.steps), "stated": rationale.stated}
+def _filters(texts: Sequence[str], names: Mapping[str, str]) -> list[Condition]:
+    """The filters, with pseudonyms in place of addresses."""
+    found = []
+    for text in texts:
+        each = condition(text, FILTERS)
+        if each.name == "reviewer":
+            each = Condition(each.name, each.sign, names.get(each.value, each.value))
+            if each.value not in names.values():
+                known = ", ".join(names.values()) or "nobody gave a verdict yet"
+                raise PreceptorError(f"reviewer{each.sign}: no such reviewer; known: {known}")
+        if each.name == "decision" and each.value not in set(DecisionKind):
+            raise PreceptorError(f"{each}: no such decision; known: {', '.join(DecisionKind)}")
+        if each.name in ("risk", "round"):
+            each.number  # noqa: B018 - refuses what is none
+        found.append(each)
+    return found
 
 
-def _lines(examples: Sequence[Mapping[str, Any]]) -> str:
-    return "".join(json.dumps(each, ensure_ascii=False) + "\n" for each in examples)
+def _field(row: Row, name: str) -> Any:
+    return [each["reviewer"] for each in row["verdicts"]] if name == "reviewer" else row[name]
 
 
-WRITERS: Mapping[str, Callable[[Sequence[Mapping[str, Any]]], str]] = {"jsonl": _lines}
-"""What writes the examples, by format."""
+def _row(origin: Origin, names: Mapping[str, str]) -> Row:
+    """One row of the dataset."""
+    decided, chain = origin.decided, origin.chain
+    first, last = chain[0], chain[-1]
+    written = [*([] if origin.student is None else [origin.student]), *chain]
+    answer = None if last.answer is None else Answer.from_canonical(last.answer)
+    said = [each for version in chain for each in origin.verdicts.get(version.id, ())]
+    return {
+        "key": decided.key,
+        "question": decided.question,
+        "context": decided.context,
+        "choices": decided.choices,
+        "domain": decided.domain,
+        "source": decided.source,
+        "steps": last.steps,
+        "answer": None if answer is None else answer.value,
+        "answer_kind": None if answer is None else answer.kind.value,
+        "decision": decided.kind.value,
+        "reason": decided.reason,
+        "certified": decided.certified,
+        "authors": list(dict.fromkeys(each.author.value for each in written)),
+        "round": decided.round,
+        "risk": first.risk,
+        "verdicts": [
+            _shown(each, names) for each in sorted(said, key=lambda each: (each.updated_at, each.annotation))
+        ],
+        "teacher_model": first.teacher_model,
+        "prompt_hash": first.prompt_hash,
+        "parents": [_version(each) for each in written[:-1]],
+    }  # fmt: skip
 
 
-def _check_folder(folder: Path) -> None:
-    """Refuse to write among files that are not an export of ours."""
+def _shown(verdict: Verdict, names: Mapping[str, str]) -> Row:
+    """A verdict without the person."""
+    return {
+        "verdict": None if verdict.kind is None else verdict.kind.value,
+        "reviewer": names[verdict.reviewer],
+        "simulated": verdict.simulated,
+        "marks": dict(sorted(verdict.marks.items())),
+        "reasons": list(verdict.reasons),
+        "seconds": round(verdict.seconds, 3),
+    }
+
+
+def _version(version: Version) -> Row:
+    return {"author": version.author.value, "steps": version.steps, "stated": version.stated}
+
+
+def _mended(example: Example) -> Example:
+    """An example without what may not or cannot be written; the key of a row with such a key changes too."""
+    addresses = {name: shown for name, shown in example.names.items() if "@" in name}
+    named = re.compile("|".join(map(re.escape, addresses)), re.IGNORECASE) if addresses else None
+    lower = {name.lower(): shown for name, shown in addresses.items()}
+
+    def mend(value: Any) -> Any:
+        if isinstance(value, str):
+            text = UNWRITABLE.sub("\ufffd", value)
+            return named.sub(lambda found: lower[found[0].lower()], text) if named else text
+        if isinstance(value, list):
+            return [mend(each) for each in value]
+        if isinstance(value, dict):
+            return {name: mend(each) for name, each in value.items()}
+        return value
+
+    def version(each: Version) -> Version:
+        return each._replace(steps=mend(each.steps), stated=mend(each.stated))
+
+    origin = example.origin
+    mended = Origin(
+        origin.decided, [*map(version, origin.chain)], [*map(version, origin.rejected)], origin.verdicts
+    )  # fmt: skip
+    return Example(mend(example.row), mended, example.names)
+
+
+def _check_folder(folder: Path, form: str) -> None:
+    """Refuse to write among files that are not an export of ours, or are one in another form."""
     if not folder.exists():
         return
     if not folder.is_dir():
         raise PreceptorError(f"{folder}: a file is in the way; name another folder")
-    names = {file.name.removesuffix(".partial") for file in folder.iterdir()}
-    cut_off = EXAMPLES in names and names <= {EXAMPLES, CARD, MANIFEST}
-    if names and not cut_off and not _is_ours(folder / MANIFEST):
+    if (folder / STAGING).is_dir() or not any(folder.iterdir()):
+        return
+    there = manifest_of(folder)
+    if there is None:
         raise PreceptorError(f"{folder}: holds other files, which an export could overwrite; name an empty folder")
+    if (before := there.get("format", "jsonl")) != form:
+        raise PreceptorError(f"{folder}: holds an export as {before}; name another folder, or --format {before}")
 
 
-def _is_ours(manifest: Path) -> bool:
+def manifest_of(folder: Path) -> dict[str, Any] | None:
+    """What an export of ours says of itself; None where the folder holds none."""
     try:
-        return bool(json.loads(manifest.read_text(encoding="utf-8")).get("made_by") == MAKER)
+        found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        return found if found.get("made_by") == MAKER else None
     except (OSError, ValueError, AttributeError):
-        return False
+        return None
 
 
-def _write_all(folder: Path, texts: Mapping[str, str], last: Round, promised: Mapping[str, Any]) -> None:
-    """Write the files beside their names, then rename them; the manifest comes last and vouches for the others."""
-    folder.mkdir(parents=True, exist_ok=True)
-    files = {name: {"sha256": _digest(text), "bytes": len(text.encode())} for name, text in sorted(texts.items())}
-    about = {"made_by": MAKER, "run": last.run, "round": last.number, "config_hash": last.config_hash}
-    about["promises"] = promised
-    manifest = json.dumps({**about, "files": files}, indent=1, sort_keys=True) + "\n"
-    for name, text in {**texts, MANIFEST: manifest}.items():
-        partial = folder / f"{name}.partial"
-        partial.write_text(text, encoding="utf-8", newline="\n")
-        partial.replace(folder / name)
+def _move(staging: Path, folder: Path, manifest: str) -> None:
+    """Put the files in their place; the manifest comes last and vouches for the others."""
+    (folder / MANIFEST).unlink(missing_ok=True)
+    for path in sorted(path for path in staging.rglob("*") if path.is_file()):
+        place = folder / path.relative_to(staging)
+        place.parent.mkdir(exist_ok=True)
+        path.replace(place)
+    path = staging / MANIFEST
+    path.write_text(manifest, encoding="utf-8", newline="\n")
+    path.replace(folder / MANIFEST)
 
 
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _simulated(examples: Sequence[Mapping[str, Any]]) -> int:
-    return sum(verdict["simulated"] for each in examples for verdict in each["verdicts"])
-
-
-def _card(store: Store, last: Round, examples: Sequence[Mapping[str, Any]], promised: Mapping[str, Any]) -> str:
-    """The dataset card in Markdown."""
-    models = sorted({each["teacher_model"] for each in examples if each["teacher_model"]})
-    held_out = "The holdout is not in it: neither its questions nor its answers."
-    parts = [
-        "---\nconfigs:\n- config_name: default\n  data_files: examples.jsonl\ntags:\n- rationales\n- distillation\n---",
-        f"# Rationales of the run {_escaped(last.run)}",
-        f"{len(examples)} examples: a question, a rationale in steps, and its answer. {held_out}",
-        *_simulation_note(examples),
-        *_recording_note(store, last),
-        _certificate_note(examples, promised),
-        "## How it was made\n\n"
-        f"- rounds: {last.number}\n- teacher: {', '.join(map(_escaped, models)) or 'none'}\n"
-        f"- config: `{last.config_hash}`\n"
-        "- `gold`: people accepted or corrected the rationale. `silver`: nobody looked at it, and the checks put its "
-        "risk below the threshold.\n"
-        "- `parents` holds the versions before a correction, `verdicts` what reviewers said, under pseudonyms.",
-        _table("By round", _by_round(store, last.run)),
-        _counts("By domain", examples, "domain"),
-        "Licence and terms of the questions and of the teacher's replies are those of their sources.",
-    ]
-    return "\n\n".join(parts) + "\n"
-
-
-def _simulation_note(examples: Sequence[Mapping[str, Any]]) -> list[str]:
-    simulated = _simulated(examples)
-    if not simulated:
-        return []
-    total = sum(len(each["verdicts"]) for each in examples)
-    return [
-        f"> **Simulated:** {simulated} of the {total} verdicts behind these examples are by a simulated reviewer, not "
-        "by people. Gold decisions and corrections (author `human`) that rest on them are simulated too; each verdict "
-        "says so (`simulated`)."
-    ]
-
-
-def _recording_note(store: Store, last: Round) -> list[str]:
-    teacher = rounds.config_of(store, last).get("teacher", {})
-    return ["> The teacher's replies come from a recording."] if teacher.get("recorded") else []
-
-
-def _certificate_note(examples: Sequence[Mapping[str, Any]], promised: Mapping[str, Any]) -> str:
-    said = "".join(f"\n- {_escaped(line)}" for line in promises_text(promised))
-    silver = [each for each in examples if each["decision"] == DecisionKind.SILVER.value]
-    uncertified = sum(not each["certified"] for each in silver)
-    if not uncertified:
-        return ("All silver examples are certified." if silver else "There are no silver examples.") + said
-    return f"{uncertified} of {len(silver)} silver examples are **not certified**.{said}"
-
-
-def _by_round(store: Store, run: str) -> list[list[object]]:
-    names = ("round", "queried", "reviewed", "gold", "silver", "rejected", "undecided")
-    return [list(names), *([each[name] for name in names] for each in round_figures(store, run))]
-
-
-def _counts(title: str, examples: Sequence[Mapping[str, Any]], name: str) -> str:
-    """Gold and silver by the value of a field."""
-    found = Counter((each[name], each["decision"]) for each in examples)
-    values = sorted({each[name] for each in examples})
-    rows = [[value, found[value, "gold"], found[value, "silver"]] for value in values]
-    return _table(title, [[name, "gold", "silver"], *rows])
-
-
-def _table(title: str, rows: Sequence[Sequence[object]]) -> str:
-    lines = [f"| {' | '.join(_escaped(str(cell)) for cell in row)} |" for row in rows]
-    rule = "|" + " --- |" * len(rows[0])
-    return "\n".join([f"## {title}\n", lines[0], rule, *lines[1:]])
-
-
-def _escaped(text: str) -> str:
-    """Text that Markdown shows as it is, on one line."""
-    return MARKDOWN.sub(r"\\\1", " ".join(text.split()))
+def hashed(path: Path) -> dict[str, Any]:
+    """The checksum and the size of a file."""
+    with path.open("rb") as file:
+        return {"sha256": hashlib.file_digest(file, "sha256").hexdigest(), "bytes": path.stat().st_size}

@@ -19,7 +19,7 @@ from loop.certificate import (
 from loop.checks.flag import check_set
 from loop.config import Config
 from loop.interval import clopper_pearson_lower, clopper_pearson_upper
-from loop.records import Certificate, Decision, DecisionKind, Item, Promise, Rationale, RiskFit, Round, Split
+from loop.records import Certificate, Decision, Item, Promise, Rationale, RiskFit, Round, Split
 from loop.store import certificates, decisions, rationales, reviews, withdrawals
 from loop.store.certificates import Audit
 from loop.store.database import Store
@@ -140,9 +140,7 @@ def missing_audits(store: Store, run: str, config: Config) -> int:
 def export_certificate(store: Store, current: Round, config: Config) -> Certificate:
     """What can be promised of the rows accepted unreviewed so far; not stored."""
     audits = [audit for audit in certificates.audits(store, current.run) if audit.query.passes]
-    silver = Counter(
-        row.round_id for row in decisions.newest(store, current.run).values() if row.kind is DecisionKind.SILVER
-    )
+    silver = decisions.silver_by_round(store, current.run)
     drawn = Counter(audit.query.round_id for audit in audits)
     wrong = Counter(audit.query.round_id for audit in audits if audit.wrong)
     strata = [

@@ -470,6 +470,15 @@ class EvaluationConfig(Table):
     """Items are picked at random once the saving's whole interval was below zero in so many rounds in a row."""
 
 
+class ExportConfig(Table):
+    """What an export says of licences and terms; it says plainly where nothing is known."""
+
+    sources: dict[str, str] = {}
+    """Licence of the questions by the name of the file they came from, e.g. `{ "gsm8k.jsonl" = "MIT" }`."""
+    teachers: dict[str, str] = {}
+    """Terms under which a teacher's replies may be used, by its model name, e.g. `{ "qwen3-32b" = "Apache-2.0" }`."""
+
+
 class Config(Table):
     """The whole file."""
 
@@ -486,6 +495,7 @@ class Config(Table):
     simulated_reviewer: SimulatedReviewerConfig = SimulatedReviewerConfig()
     acceptance: AcceptanceConfig = AcceptanceConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    export: ExportConfig = ExportConfig()
 
     @model_validator(mode="after")
     def _forms_fit_the_answers(self) -> "Config":

@@ -143,12 +143,14 @@ def a_verdict(
     reviewer: str = "ann@example.org",
     simulated: bool = False,
     minute: int = 0,
+    **fields: object,
 ) -> None:
     """A verdict of 30 seconds; given again for the same rationale in a later minute it is a newer version."""
+    fields.setdefault("annotation", f"a{rationale_id}")
     verdict = Verdict(
-        board="fake", project="1", annotation=f"a{rationale_id}", updated_at=f"2026-01-01T12:{minute:02}:00.000001Z",
-        rationale_id=rationale_id, reviewer=reviewer, kind=kind, seconds=30.0, simulated=simulated,
-        raw={"completed_by": reviewer}, pulled_at=NOON + timedelta(minutes=minute),
+        board="fake", project="1", updated_at=f"2026-01-01T12:{minute:02}:00.000001Z", rationale_id=rationale_id,
+        reviewer=reviewer, kind=kind, seconds=30.0, simulated=simulated, raw={"completed_by": reviewer},
+        pulled_at=NOON + timedelta(minutes=minute), **fields,
     )  # fmt: skip
     reviews.RunReviewBook(store, RUN).keep_verdict(verdict)
 

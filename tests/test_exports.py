@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from connectors.exports import export
+from connectors.exports import Wanted, export
 from loop.config import Config, TeacherConfig
 from loop.errors import PreceptorError
 from loop.records import DecisionKind, VerdictKind
@@ -151,7 +151,8 @@ def test_an_export_that_was_cut_off_is_made_again(tmp_path: Path, store: Store) 
     a_campaign(store)
     export(store, RUN, tmp_path / "out")
     (tmp_path / "out" / "manifest.json").unlink()
-    (tmp_path / "out" / "README.md").rename(tmp_path / "out" / "README.md.partial")
+    (tmp_path / "out" / ".preceptor-partial").mkdir()
+    (tmp_path / "out" / "README.md").rename(tmp_path / "out" / ".preceptor-partial" / "README.md")
     assert export(store, RUN, tmp_path / "out").examples == 4
     assert {file.name for file in (tmp_path / "out").iterdir()} == {"examples.jsonl", "README.md", "manifest.json"}
 
@@ -174,7 +175,7 @@ def test_a_file_in_the_way_is_named(tmp_path: Path, store: Store) -> None:
 
 def test_an_unknown_format_and_an_unknown_run_are_named(tmp_path: Path, store: Store) -> None:
     with pytest.raises(PreceptorError, match="xml: unknown format; known: jsonl"):
-        export(store, RUN, tmp_path / "out", format="xml")
+        export(store, RUN, tmp_path / "out", Wanted("xml"))
     with pytest.raises(PreceptorError, match="run nothing has no round yet"):
         export(store, "nothing", tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -32,6 +32,8 @@ class Store:
         self.claim: Claim | None = None
         self._engine = _engine(url)
         self._writer = self._engine.execution_options(begin="BEGIN IMMEDIATE")
+        frozen = {} if url.startswith("sqlite") else {"isolation_level": "REPEATABLE READ"}
+        self._frozen = self._engine.execution_options(**frozen)
 
     def migrate(self) -> None:
         """Bring the database to the newest revision.
@@ -58,6 +60,16 @@ class Store:
             StoreUnusable: the database cannot be opened or read.
         """
         with self._explained(), Session(self._engine, expire_on_commit=False) as session:
+            yield session
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Session]:
+        """A session for reading that sees one state of the database, however long it lasts.
+
+        Raises:
+            StoreUnusable: the database cannot be opened or read.
+        """
+        with self._explained(), Session(self._frozen, expire_on_commit=False) as session:
             yield session
 
     @contextmanager

@@ -1,8 +1,9 @@
 """Decisions in the store: append-only, the newest of an item counts."""
 
+from collections import Counter
 from collections.abc import Sequence
 
-from sqlmodel import Session, col, select
+from sqlmodel import Session, col, func, select
 
 from loop.records import Decision, DecisionKind, Item, Rationale
 from loop.store.database import Store
@@ -44,6 +45,18 @@ def newest(store: Store, run: str) -> dict[str, Decision]:
     with store.reading() as session:
         rows = session.exec(select(Decision).where(Decision.run == run).order_by(col(Decision.id)))
         return {row.item_key: row for row in rows}
+
+
+def silver_by_round(store: Store, run: str) -> Counter[int]:
+    """How many items that were accepted without a review are in force, by the id of the deciding round."""
+    newest = select(func.max(Decision.id)).where(Decision.run == run).group_by(col(Decision.item_key))
+    query = (
+        select(Decision.round_id, func.count())
+        .where(col(Decision.id).in_(newest), Decision.kind == DecisionKind.SILVER)
+        .group_by(col(Decision.round_id))
+    )
+    with store.reading() as session:
+        return Counter(dict(session.exec(query).all()))
 
 
 def decided(store: Store, run: str) -> list[tuple[Item, Rationale, Decision]]:

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 from sqlalchemy import bindparam, tuple_, update
+from sqlalchemy.orm import aliased
 from sqlmodel import Session, col, func, select
 
 from loop.errors import BudgetSpent
@@ -132,17 +133,30 @@ def verdicts(store: Store, rationale_ids: Sequence[int]) -> dict[int, list[Verdi
 
     Those that were deleted on the board or withdrawn do not count.
     """
-    newest = select(Verdict.board, Verdict.project, Verdict.annotation, func.max(Verdict.updated_at)).group_by(
-        col(Verdict.board), col(Verdict.project), col(Verdict.annotation)
+    with store.reading() as session:
+        return verdicts_in(session, rationale_ids)
+
+
+def verdicts_in(session: Session, rationale_ids: Sequence[int]) -> dict[int, list[Verdict]]:
+    """As `verdicts`, within a transaction."""
+    newer = aliased(Verdict)
+    superseded = (
+        select(newer.updated_at)
+        .where(
+            newer.board == Verdict.board,
+            newer.project == Verdict.project,
+            newer.annotation == Verdict.annotation,
+            col(newer.updated_at) > col(Verdict.updated_at),
+        )
+        .exists()
     )
     query = select(Verdict).where(
-        col(Verdict.rationale_id).in_(rationale_ids), VERSION.in_(newest), VERSION.not_in(WITHDRAWN), STANDS
+        col(Verdict.rationale_id).in_(rationale_ids), ~superseded, VERSION.not_in(WITHDRAWN), STANDS
     )
     found: defaultdict[int, list[Verdict]] = defaultdict(list)
-    with store.reading() as session:
-        for verdict in session.exec(query.order_by(col(Verdict.annotation))):
-            assert verdict.rationale_id is not None
-            found[verdict.rationale_id].append(verdict)
+    for verdict in session.exec(query.order_by(col(Verdict.annotation))):
+        assert verdict.rationale_id is not None
+        found[verdict.rationale_id].append(verdict)
     return {number: sorted(once(given), key=lambda each: each.annotation) for number, given in found.items()}
 
 

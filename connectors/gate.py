@@ -1,0 +1,256 @@
+"""What an export is worth, in figures with intervals, and the bars that it has to clear."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import count
+from math import ceil
+from typing import Any
+
+from connectors.conditions import OPERATORS, Condition, condition
+from loop.certificate import audits_needed
+from loop.errors import PreceptorError
+from loop.interval import share, wilson
+from loop.records import Rationale, Verdict, VerdictKind, deciding
+from loop.store import dataset, reading
+from loop.store.database import Store
+from loop.store.rationales import BAD_MARKS
+from review.agreement import VERDICT, alpha, questions
+
+NAMES = ("bound", "error", "agreement", "step_wrong", "duplicates", "leaks")
+"""What a bar can be set on."""
+LARGER_IS_BETTER = frozenset({"agreement"})
+SHINGLE = 3
+"""Words in a row whose sets are compared to find texts of the holdout."""
+SHOWN = 5
+"""Rows that a message names."""
+MOST = 100_000
+"""Audits up to which it is said how many are missing."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure of an export. `low` and `high` are its interval; a count has none. `value` None: `why` says why."""
+
+    value: float | None
+    about: str
+    low: float | None = None
+    high: float | None = None
+    n: int = 0
+    why: str = ""
+    wrong: int = 0
+    simulated: bool = False
+    keys: tuple[str, ...] = ()
+    """The first rows that are meant, where single ones are."""
+
+    def __str__(self) -> str:
+        made = ", simulated" if self.simulated else ""
+        if self.value is None:
+            return f"{self.about}: not measured ({self.why})"
+        if self.low is None or self.high is None:
+            rows = f" ({', '.join(self.keys)}{', ...' if len(self.keys) < self.value else ''})" if self.keys else ""
+            return f"{self.about}: {self.value:.3g}{made}{rows}"
+        return f"{self.about}: {self.value:.3f} ({self.low:.3f} to {self.high:.3f}, n={self.n}{made})"
+
+
+class Seen:
+    """What is noticed while the rows go by: texts that stand there twice, and texts of the holdout."""
+
+    def __init__(self, holdout: "Alike") -> None:
+        self._holdout = holdout
+        self._texts: set[int] = set()
+        self.duplicates: list[str] = []
+        self.leaks: list[str] = []
+
+    def take(self, key: str, text: str, text_hash: str) -> None:
+        """Look at a row; texts that differ in case, blanks and sentence marks alone have one hash."""
+        number = int(text_hash[:15], 16)
+        if number in self._texts:
+            self.duplicates.append(key)
+        self._texts.add(number)
+        if self._holdout.has(text):
+            self.leaks.append(key)
+
+
+class Alike:
+    """Texts, and whether another one shares most of its runs of three words with one of them (Jaccard).
+
+    Two sets that overlap so far share one of the first few members in whichever order, so that only those are looked up
+    (prefix filtering: Chaudhuri and others, ICDE 2006). Nothing is estimated.
+    """
+
+    def __init__(self, texts: Iterable[str], similarity: float) -> None:
+        self._similarity = similarity
+        self._sets: list[set[int]] = []
+        self._places: dict[int, list[int]] = {}
+        for place, text in enumerate(texts):
+            own = _shingles(text)
+            self._sets.append(own)
+            for each in self._first(own):
+                self._places.setdefault(each, []).append(place)
+
+    def has(self, text: str) -> bool:
+        """Whether one of the texts is like this one."""
+        own = _shingles(text)
+        candidates = {place for each in self._first(own) for place in self._places.get(each, ())}
+        return any(
+            len(own & self._sets[place]) >= self._similarity * len(own | self._sets[place]) for place in candidates
+        )
+
+    def _first(self, own: set[int]) -> list[int]:
+        return sorted(own)[: len(own) - ceil(self._similarity * len(own)) + 1]
+
+
+def bars(texts: Sequence[str]) -> list[Condition]:
+    """The bars that are set.
+
+    Raises:
+        PreceptorError: one names nothing known, no number, or is set the wrong way round.
+    """
+    found = [condition(text, NAMES) for text in texts]
+    for each in found:
+        wrong_way = (">=", ">") if each.name not in LARGER_IS_BETTER else ("<=", "<")
+        if each.sign in (*wrong_way, "!=") or each.number != each.number:
+            right = ">=" if each.name in LARGER_IS_BETTER else "<="
+            raise PreceptorError(f"{each}: a bar on {each.name} is set with {right} and a number")
+    return found
+
+
+def figures(store: Store, run: str, promised: Mapping[str, Any], seen: Seen) -> dict[str, Figure]:
+    """What is known of the rows that were written, by what a bar calls it."""
+    audits = dataset.audited(store, run)
+    return {
+        "bound": _bound(promised),
+        "error": _error(promised),
+        "agreement": _agreement(store, run),
+        "step_wrong": _step_wrong(audits),
+        "duplicates": _counted("rows that read like another one", seen.duplicates),
+        "leaks": _counted("rows that read like one of the holdout", seen.leaks),
+    }
+
+
+def missed(found: Mapping[str, Figure], required: Sequence[Condition], delta: float) -> list[str]:
+    """The bars that are not cleared, each with what would help. The far end of an interval has to clear it."""
+    lines = []
+    for bar in required:
+        figure = found[bar.name]
+        far = figure.low if bar.name in LARGER_IS_BETTER else figure.high
+        at = figure.value if far is None else far
+        if at is None or not OPERATORS[bar.sign](at, bar.number):
+            lines.append(f"{bar} is not met: {figure}; {_help(bar, figure, delta)}")
+    return lines
+
+
+def plain(found: Mapping[str, Figure]) -> dict[str, Any]:
+    """The figures as JSON-ready values."""
+    return {name: asdict(each) | {"keys": list(each.keys)} for name, each in found.items()}
+
+
+def _counted(about: str, keys: Sequence[str]) -> Figure:
+    return Figure(len(keys), about, keys=tuple(keys[:SHOWN]))
+
+
+def _bound(promised: Mapping[str, Any]) -> Figure:
+    export = promised["export"]
+    about = f"at most so many of the unreviewed rows are wrong, with {1 - export['delta']:.0%} confidence"
+    return Figure(export["bound"], about, n=export["audited"], wrong=export["wrong"])
+
+
+def _error(promised: Mapping[str, Any]) -> Figure:
+    """Of the rows that passed unreviewed and were audited all the same, the share that people found wrong."""
+    export = promised["export"]
+    n, wrong = export["audited"], export["wrong"]
+    about = "wrong among audited rows that would have passed unreviewed"
+    if not n:
+        return Figure(None, about, why="no certifying audit of such a row is reviewed")
+    low, high = wilson(wrong, n)
+    return Figure(wrong / n, about, low, high, n, wrong=wrong)
+
+
+def _agreement(store: Store, run: str) -> Figure:
+    """Krippendorff's alpha of the verdict, of people; of simulated reviewers only where there are no others."""
+    verdicts = [each for _, each in reading.verdicts_of(store, run) if each.kind is not None]
+    own = [each for each in verdicts if not each.simulated] or verdicts
+    simulated = bool(own) and own[0].simulated
+    units = questions(own, dataset.reviewed(store, run)).get(VERDICT, [])
+    found = alpha(VERDICT, units)
+    about = "reviewers' agreement on the verdict (Krippendorff's alpha)"
+    return Figure(found.value, about, found.low, found.high, found.n, found.why, simulated=simulated)
+
+
+def _step_wrong(audits: Sequence[tuple[Rationale, Sequence[Verdict]]]) -> Figure:
+    """Of the audited rationales whose answer reviewers kept, the share with a step that they did not."""
+    rows = [(rationale, each) for rationale, said in audits for each in deciding(said) if _keeps(rationale, each)]
+    people = [pair for pair in rows if not pair[1].simulated] or rows
+    by_rationale: dict[int, list[bool]] = {}
+    for rationale, verdict in people:
+        by_rationale.setdefault(rationale.id or 0, []).append(_doubts_step(rationale, verdict))
+    found = share(2 * sum(each) >= len(each) for each in by_rationale.values())
+    about = "a step is wrong though the answer is right, among audited rows"
+    if found is None:
+        return Figure(None, about, why="no audit with a right answer is reviewed")
+    simulated = people[0][1].simulated
+    return Figure(found.share, about, found.low, found.high, found.n, wrong=found.found, simulated=simulated)
+
+
+def _keeps(rationale: Rationale, verdict: Verdict) -> bool:
+    """Whether the answer stands after a verdict."""
+    if verdict.kind is VerdictKind.ACCEPT:
+        return rationale.answer is not None
+    return verdict.kind is VerdictKind.EDIT and rationale.answer is not None and verdict.answer == rationale.answer
+
+
+def _doubts_step(rationale: Rationale, verdict: Verdict) -> bool:
+    marked = bool(BAD_MARKS & set(verdict.marks.values()))
+    return marked or (verdict.kind is VerdictKind.EDIT and verdict.steps != rationale.steps)
+
+
+def _help(bar: Condition, figure: Figure, delta: float) -> str:
+    """What would help."""
+    if bar.name == "bound":
+        return _more_for_bound(bar.number, figure, delta)
+    if bar.name == "error":
+        return _more_audits(bar.number, figure)
+    if bar.name == "step_wrong":
+        return f"{_more_audits(bar.number, figure)}; a lower acceptance.silver_risk lets fewer pass"
+    if bar.name == "agreement":
+        return (
+            "more second reviews (review.second_share) narrow it, clearer guidelines raise it; `preceptor review "
+            "status` shows where reviewers differ"
+        )
+    return "leave them out with " + " ".join(f"--where 'key!={key}'" for key in figure.keys)
+
+
+def _more_for_bound(limit: float, figure: Figure, delta: float) -> str:
+    if not 0 < limit < 1:
+        return "no number of audits promises that; review every row instead (acceptance.silver_risk = 0)"
+    more = max(1, audits_needed(limit, delta, figure.wrong) - figure.n)
+    return f"about {more} more certifying audits without an error (review.audit_share, review.certify_share)"
+
+
+def _more_audits(limit: float, figure: Figure) -> str:
+    """How many more audits without an error bring the far end of the interval below a limit."""
+    needed = next((n for n in _growing(figure.n) if wilson(figure.wrong, n).high <= limit), None)
+    if needed is None:
+        return "no number of audits shows that"
+    return f"about {needed - figure.n} more audits without an error (review.audit_share, review.certify_share)"
+
+
+def _growing(n: int) -> Iterable[int]:
+    """Numbers of audits to try, each a twentieth larger."""
+    for step in count():
+        tried = ceil((n + 1) * 1.05**step)
+        if tried > n + MOST:
+            return
+        yield tried
+
+
+def _shingles(text: str) -> set[int]:
+    words = "".join(each if each.isalnum() else " " for each in text.lower()).split()
+    runs = zip(*(words[start:] for start in range(SHINGLE)), strict=False)
+    return {hash(run) for run in runs} or {hash(tuple(words))}
+
+
+def counted(kinds: Counter[str]) -> str:
+    """Counts in words."""
+    return ", ".join(f"{number} {kind}" for kind, number in sorted(kinds.items()) if number) or "nothing decided"

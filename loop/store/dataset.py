@@ -1,0 +1,231 @@
+"""The rows of a dataset, read by a cursor: what was decided, with everything that it came from."""
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from sqlmodel import Session, col, func, select
+
+from loop.records import (
+    Author,
+    Decision,
+    DecisionKind,
+    Item,
+    Query,
+    Rationale,
+    Reply,
+    Revision,
+    Risk,
+    Round,
+    Split,
+    Verdict,
+)
+from loop.store.database import Store
+from loop.store.rationales import FIRST, REAL
+from loop.store.reviews import verdicts_in
+
+PIECE = 1000
+"""Rows that are in memory at once."""
+
+
+class Version(NamedTuple):
+    """A rationale, and for a teacher's the reply and the risk that belong to it."""
+
+    id: int
+    author: Author
+    steps: list[str]
+    answer: str | None
+    stated: str
+    supersedes: int | None
+    risk: float | None
+    teacher_model: str | None
+    prompt_hash: str | None
+
+
+class Decided(NamedTuple):
+    """An item with the decision in force about it."""
+
+    key: str
+    question: str
+    context: str
+    choices: list[str]
+    domain: str
+    source: str
+    text_hash: str
+    kind: DecisionKind
+    reason: str
+    certified: bool
+    round: int
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """A decided item, and what became of it until then."""
+
+    decided: Decided
+    chain: Sequence[Version]
+    """The rationale in force last, the versions that it supersedes before it, oldest first."""
+    student: Version | None
+    """The student's own rationale, where the teacher revised that."""
+    rejected: Sequence[Version]
+    """Rationales of the same item that were decided about before and rejected."""
+    verdicts: Mapping[int, Sequence[Verdict]]
+    """What counts of what was said, by rationale, oldest first."""
+
+
+ITEM = (Item.key, Item.question, Item.context, Item.choices, Item.domain, Item.source, Item.text_hash)
+DECISION = (Decision.kind, Decision.reason, Decision.certified, Round.number)
+VERSION = (
+    Rationale.id, Rationale.author, Rationale.steps, Rationale.answer, Rationale.stated, Rationale.supersedes,
+    Risk.value, func.coalesce(Reply.model, func.nullif(Rationale.teacher, "")), Reply.prompt_hash,
+)  # fmt: skip
+
+
+def origins(store: Store, run: str, kinds: Collection[DecisionKind]) -> Iterator[Origin]:
+    """What was decided so and is in force, by item key, whatever language the database sorts in."""
+    with store.snapshot() as session:
+        order = col(Item.key).collate({"sqlite": "BINARY"}.get(session.get_bind().dialect.name, "C"))
+        query: Any = select(*ITEM, *DECISION, *VERSION)  # type: ignore[call-overload]
+        query = (
+            query.select_from(Decision)
+            .join(Item, col(Item.key) == Decision.item_key)
+            .join(Round, col(Round.id) == Decision.round_id)
+            .join(Rationale, col(Rationale.id) == Decision.rationale_id)
+            .outerjoin(Risk, col(Risk.rationale_id) == Rationale.id)
+            .outerjoin(Reply, col(Reply.id) == Rationale.reply_id)
+            .where(col(Decision.id).in_(_in_force(run)), col(Decision.kind).in_(kinds))
+            .order_by(order)
+        )
+        for piece in session.execute(query, execution_options={"yield_per": PIECE}).partitions():
+            yield from _origins(session, run, piece)
+
+
+def decided_counts(store: Store, run: str) -> Counter[str]:
+    """How many items are decided how."""
+    query = select(Decision.kind, func.count()).where(col(Decision.id).in_(_in_force(run)))
+    with store.reading() as session:
+        return Counter({str(kind): count for kind, count in session.exec(query.group_by(col(Decision.kind)))})
+
+
+def counts_by_round(store: Store, run: str) -> list[tuple[int, int, int, Counter[str]]]:
+    """Id and number of each round, how many items it asked about, and what it decided."""
+    by_item = (col(Decision.round_id), col(Decision.item_key))
+    last = select(func.max(Decision.id)).where(Decision.run == run).group_by(*by_item)
+    made = select(Decision.round_id, Decision.kind, func.count()).where(col(Decision.id).in_(last))
+    asked = (
+        select(Round.id, Round.number, func.count(col(Query.item_key)))
+        .outerjoin(Query, col(Query.round_id) == Round.id)
+        .where(Round.run == run)
+        .group_by(col(Round.id), col(Round.number))
+        .order_by(col(Round.number))
+    )
+    found: defaultdict[int, Counter[str]] = defaultdict(Counter)
+    with store.reading() as session:
+        for round_id, kind, count in session.exec(made.group_by(col(Decision.round_id), col(Decision.kind))):
+            found[round_id][str(kind)] += count
+        return [(number or 0, place, count, found[number or 0]) for number, place, count in session.exec(asked)]
+
+
+def holdout_texts(store: Store) -> Iterator[str]:
+    """Everything that each item of the holdout says."""
+    query = select(Item).where(Item.split == Split.HOLDOUT).order_by(col(Item.key))
+    with store.reading() as session:
+        for item in session.exec(query.execution_options(yield_per=PIECE)):
+            yield item.text
+
+
+def audited(store: Store, run: str) -> list[tuple[Rationale, list[Verdict]]]:
+    """The rationales that were drawn into an audit before anybody looked, each with the verdicts that count."""
+    query = (
+        select(Rationale)
+        .join(Query, (col(Query.round_id) == Rationale.round_id) & (col(Query.item_key) == Rationale.item_key))
+        .join(Round, col(Round.id) == Rationale.round_id)
+        .where(Round.run == run, col(Query.audit), FIRST)
+        .order_by(col(Rationale.id))
+    )
+    with store.reading() as session:
+        rows = list(session.exec(query))
+        said = _said(session, [each.id or 0 for each in rows])
+    return [(each, said[each.id or 0]) for each in rows if said.get(each.id or 0)]
+
+
+def reviewed(store: Store, run: str) -> list[Rationale]:
+    """The rationales of a run that somebody gave a verdict on; of planted ones none."""
+    judged = select(Verdict.rationale_id).where(col(Verdict.rationale_id).is_not(None))
+    query = (
+        select(Rationale)
+        .join(Round, col(Round.id) == Rationale.round_id)
+        .where(Round.run == run, col(Rationale.id).in_(judged), REAL)
+    )
+    with store.reading() as session:
+        return list(session.exec(query.order_by(col(Rationale.id))))
+
+
+def _in_force(run: str) -> Any:
+    """The ids of a run's newest decisions."""
+    return select(func.max(Decision.id)).where(Decision.run == run).group_by(col(Decision.item_key))
+
+
+def _origins(session: Session, run: str, rows: Sequence[Sequence[Any]]) -> Iterator[Origin]:
+    cut = len(Decided._fields)
+    pairs = [(Decided(*row[:cut]), Version(*row[cut:])) for row in rows]
+    known = {version.id: version for _, version in pairs}
+    missing = {version.supersedes for version in known.values() if version.supersedes} - known.keys()
+    while missing:
+        found = _versions(session, missing)
+        known |= found
+        missing = {version.supersedes for version in found.values() if version.supersedes} - known.keys()
+    rejected = _rejected(session, run, [decided.key for decided, _ in pairs])
+    students = _revised(session, known)
+    said = _said(session, [*known, *(each.id for found in rejected.values() for each in found)])
+    for decided, version in pairs:
+        chain = [version]
+        while chain[0].supersedes:
+            chain.insert(0, known[chain[0].supersedes])
+        before = [each for each in rejected.get(decided.key, ()) if each not in chain]
+        own = {each.id: said[each.id] for each in (*chain, *before) if each.id in said}
+        yield Origin(decided, chain, students.get(chain[0].id), before, own)
+
+
+def _revised(session: Session, ids: Collection[int]) -> dict[int, Version]:
+    """What the student wrote, by the rationale that the teacher made of it."""
+    query = select(Revision.rationale_id, Revision.student_id).where(col(Revision.rationale_id).in_(ids))
+    rows = [(made, student) for made, student in session.exec(query) if made is not None and student is not None]
+    versions = _versions(session, {student for _, student in rows}) if rows else {}
+    return {made: versions[student] for made, student in rows}
+
+
+def _versions(session: Session, ids: Collection[int]) -> dict[int, Version]:
+    query: Any = select(*VERSION)  # type: ignore[call-overload]
+    query = (
+        query.select_from(Rationale)
+        .outerjoin(Risk, col(Risk.rationale_id) == Rationale.id)
+        .outerjoin(Reply, col(Reply.id) == Rationale.reply_id)
+        .where(col(Rationale.id).in_(ids))
+    )
+    return {row[0]: Version(*row) for row in session.execute(query)}
+
+
+def _rejected(session: Session, run: str, keys: Sequence[str]) -> dict[str, list[Version]]:
+    """What was rejected of these items, by key, oldest first."""
+    query = select(Decision.item_key, Decision.rationale_id).where(
+        Decision.run == run, Decision.kind == DecisionKind.REJECTED, col(Decision.item_key).in_(keys)
+    )
+    rows = [(key, number) for key, number in session.exec(query.order_by(col(Decision.id))) if number is not None]
+    versions = _versions(session, {number for _, number in rows}) if rows else {}
+    found: dict[str, list[Version]] = {}
+    for key, number in dict.fromkeys(rows):
+        found.setdefault(key, []).append(versions[number])
+    return found
+
+
+def _said(session: Session, ids: Sequence[int]) -> dict[int, list[Verdict]]:
+    """The verdicts that can be read and count, by rationale, oldest first."""
+    found: dict[int, list[Verdict]] = {}
+    for start in range(0, len(ids), PIECE):
+        for number, given in verdicts_in(session, ids[start : start + PIECE]).items():
+            read = [each for each in given if each.kind is not None]
+            if read:
+                found[number] = sorted(read, key=lambda each: (each.updated_at, each.annotation))
+    return found

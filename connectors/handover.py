@@ -183,7 +183,7 @@ def _origin(project: Project, which: Trained, licence: str | None, dtype: str) -
     ]
     simulated = sum(verdict.simulated for verdict in verdicts)
     lines = [
-        f"base model: {_escaped(student.model)}, licence: {licence or 'not known here; look it up before you share it'}",
+        f"base model: {_escaped(student.model)}, licence: {licence or 'not known here; look it up before sharing it'}",
         f"trained ({trained_by}) on {which.checkpoint.examples} examples: {gold} gold (people accepted or corrected "
         f"the rationale), {silver} silver (accepted unreviewed, its risk below the threshold), {seeds} seed items",
         f"teacher: {_escaped(teacher.model) or 'none named'}{recorded}; the terms of its maker hold for what it taught",

@@ -34,7 +34,7 @@ LONGEST_BODY = 1 << 20
 MOST_CHOICES = 64
 """Texts that one request may ask for."""
 CHOICE = re.compile(r"^\(([A-Z])\) (.+)$", re.MULTILINE)
-CHOICES = re.compile(r"(?:\n\([A-Z]\) .+)+\Z")
+CHOICES = re.compile(r"(?:\n\([A-Z]\) .+)+\s*\Z")
 
 
 class _Part(BaseModel):
@@ -244,7 +244,7 @@ def _parsed(raw: bytes) -> _ChatRequest:
 
 def _item(text: str, config: Config) -> Item:
     """The item of a message: the question, or context, question and choices as the student's prompts write them."""
-    text, context = text.strip(), ""
+    text, context = text.lstrip(), ""
     if text.startswith(CONTEXT) and f"\n{QUESTION}" in text:
         context, _, text = text.removeprefix(CONTEXT).rpartition(f"\n{QUESTION}")
     text = text.removeprefix(QUESTION)

@@ -219,9 +219,13 @@ def test_a_checkpoint_that_was_cut_off_is_named_with_the_cure(student: str, dama
     elif damage == "gone":
         weights.unlink()
     else:
-        config = next(each for each in folder.glob("*config.json") if each.name in ("config.json", "adapter_config.json"))
+        config = next(
+            each for each in folder.glob("*config.json") if each.name in ("config.json", "adapter_config.json")
+        )
         config.write_text(config.read_text()[:20])
-    with pytest.raises(StudentError, match=r"round-1: .*copy it back from a backup, or take the student of another round"):
+    with pytest.raises(
+        StudentError, match=r"round-1: .*copy it back from a backup, or take the student of another round"
+    ):
         export_student(project, trained(project), tmp_path / "home", "transformers")
     assert not (tmp_path / "home").exists()
     assert json.loads((folder / "card.json").read_text())["examples"] == 8

@@ -245,8 +245,9 @@ def test_a_second_process_is_told_to_wait(project: Project, tmp_path: Path) -> N
 def test_memory_does_not_grow_with_the_file(classifying: Project, tmp_path: Path) -> None:
     peaks = []
     for count in (2 * PIECE, 1500):
-        row = {"question": "the sun burns", "domain": "d" * 40_000}
-        file = written(tmp_path / f"{count}.jsonl", [row] * count)
+        file = tmp_path / f"{count}.jsonl"
+        with file.open("w") as sink:
+            sink.writelines(json.dumps({"question": "the sun", "domain": "d" * 40_000}) + "\n" for _ in range(count))
         predict(classifying, trained(classifying), file, tmp_path / f"{count}.out")
         peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
     assert file.stat().st_size > 57 * 2**20

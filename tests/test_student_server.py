@@ -73,9 +73,7 @@ def ask(client: OpenAI, content: object = QUESTION, **changes: object) -> object
     return client.chat.completions.create(model=changes.pop("model", NAME), messages=messages, **changes)
 
 
-def test_the_student_is_listed_and_answers_what_it_answers_in_preceptor(
-    client: OpenAI, sums_project: Project
-) -> None:
+def test_the_student_is_listed_and_answers_what_it_answers_in_preceptor(client: OpenAI, sums_project: Project) -> None:
     assert [each.id for each in client.models.list()] == [NAME]
     student = loaded(sums_project, trained(sums_project))
     assert isinstance(student, Decoder)
@@ -185,8 +183,8 @@ def test_a_choice_question_needs_choices_and_gets_one_of_them(tmp_path: Path) ->
     with serving(project) as address, OpenAI(base_url=address, api_key="any", max_retries=0) as client:
         with pytest.raises(BadRequestError, match="no `choices`, which task.answer = choice needs"):
             ask(client, "What is 3 ?")
-        found = ask(client, "Question: What is 3 ?\n(A) 3\n(B) 4")
-        assert found.choices[0].message.content in ("(A) 3", "(B) 4", "A", "B")
+        found = ask(client, "Question: What is 3 ?\n(A) 3\n(B) 4\n")
+        assert found.choices[0].message.content in ("3", "4")
         assert found.choices[0].finish_reason == "stop"
 
 

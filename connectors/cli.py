@@ -22,14 +22,19 @@ app = typer.Typer(
 review_app = typer.Typer(no_args_is_help=True, help="The Label Studio side by hand.")
 teacher_app = typer.Typer(no_args_is_help=True, help="The recorded teacher.")
 checks_app = typer.Typer(no_args_is_help=True, help="What the checks are worth.")
+student_app = typer.Typer(no_args_is_help=True, help="The student, to take home or to serve.")
 holdout_app = typer.Typer(no_args_is_help=True, help="Make a holdout where no gold answers exist.")
 app.add_typer(review_app, name="review")
 app.add_typer(teacher_app, name="teacher")
 app.add_typer(checks_app, name="checks")
 app.add_typer(holdout_app, name="holdout")
+app.add_typer(student_app, name="student")
 
 ConfigPath = Annotated[Path, typer.Option("--config", help="The project's config file.")]
 RunName = Annotated[str | None, typer.Option("--run", help="Name of the run, where there are several.")]
+OfRound = Annotated[
+    int | None, typer.Option("--round", min=1, help="The student in force after this round; default: now.")
+]
 CONFIG = Path("config.toml")
 
 console = Console(highlight=False, soft_wrap=True)
@@ -357,11 +362,79 @@ def recall_command(
 
 
 @app.command()
-def answer(question: str, config: ConfigPath = CONFIG, run: RunName = None) -> None:
-    """Let the last student answer a question, with its rationale."""
-    from connectors.inspection import answer_question  # noqa: PLC0415
+def answer(
+    question: Annotated[str, typer.Argument(help="What is asked.")],
+    context: Annotated[str, typer.Option(help="What the question is about.")] = "",
+    choice: Annotated[list[str] | None, typer.Option(help="A choice; may be given several times, in order.")] = None,
+    number: OfRound = None,
+    config: ConfigPath = CONFIG,
+    run: RunName = None,
+) -> None:
+    """Let the student answer a question, with its explanation."""
+    from connectors import students  # noqa: PLC0415
 
-    console.print(answer_question(_project(config, run), question), markup=False)
+    project = _project(config, run)
+    which = students.trained(project, number)
+    item = students.asked(question, which.config.task, context, choice or ())
+    console.print(students.answer_question(project, item, which), markup=False)
+
+
+@app.command()
+def predict(
+    file: Annotated[Path, typer.Argument(help="JSONL, CSV, Parquet file or Hugging Face dataset folder.")],
+    out: Annotated[Path | None, typer.Option(help="JSONL to write; default: FILE.answers.jsonl.")] = None,
+    number: OfRound = None,
+    config: ConfigPath = CONFIG,
+    run: RunName = None,
+) -> None:
+    """Let the student answer a whole file: a line for each row, in their order.
+
+    Ended early, call it again: it goes on where it stopped. A row that cannot be asked gets a line with its `error`.
+    Where rows have an `answer`, the accuracy is told.
+    """
+    from connectors import predicting, students  # noqa: PLC0415
+
+    project = _project(config, run)
+    found = predicting.predict(project, students.trained(project, number), file, out)
+    for line in predicting.bad_rows(found.file):
+        stderr.print(line, markup=False)
+    console.print(found.summary(), markup=False)
+    raise typer.Exit(1 if found.bad else 0)
+
+
+@student_app.command("export")
+def student_export(
+    folder: Annotated[Path, typer.Argument(help="A new folder.")],
+    form: Annotated[str, typer.Option("--format", help="transformers or openvino.")] = "transformers",
+    number: OfRound = None,
+    config: ConfigPath = CONFIG,
+    run: RunName = None,
+) -> None:
+    """Write the student as a folder that others load without Preceptor, with a card that says how to ask it."""
+    from connectors import handover, students  # noqa: PLC0415
+
+    project = _project(config, run)
+    handover.refuse_folder(folder, form)
+    console.print(handover.export_student(project, students.trained(project, number), folder, form), markup=False)
+
+
+@student_app.command("serve")
+def student_serve(
+    host: Annotated[str, typer.Option(help="Address to listen on; others than loopback need a token.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8096,
+    token_env: Annotated[
+        str, typer.Option(help="Variable that holds the token; where it is set, every request must show it.")
+    ] = "PRECEPTOR_STUDENT_TOKEN",
+    number: OfRound = None,
+    config: ConfigPath = CONFIG,
+    run: RunName = None,
+) -> None:
+    """Let the student answer the OpenAI chat protocol, for programs that speak it."""
+    from connectors import student_server, students  # noqa: PLC0415
+
+    project = _project(config, run)
+    which = students.trained(project, number)
+    student_server.serve(project, which, host=host, port=port, token_env=token_env)
 
 
 @holdout_app.command("label")

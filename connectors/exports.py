@@ -6,7 +6,7 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -293,9 +293,9 @@ def _mended(example: Example) -> Example:
         return each._replace(steps=mend(each.steps), stated=mend(each.stated))
 
     origin = example.origin
-    mended = Origin(
-        origin.decided, [*map(version, origin.chain)], [*map(version, origin.rejected)], origin.verdicts
-    )  # fmt: skip
+    mended = replace(
+        origin, chain=[*map(version, origin.chain)], rejected=[*map(version, origin.rejected)]
+    )  # the student's own stands in the row alone
     return Example(mend(example.row), mended, example.names)
 
 

@@ -30,8 +30,8 @@ class Raw:
 
     @property
     def place(self) -> str:
-        """File and line."""
-        return f"{self.file}:{self.line}"
+        """File and line; what did not come from a file has no line."""
+        return f"{self.file}:{self.line}" if self.line else self.file
 
 
 def reader_of(path: Path) -> Callable[[Path], Iterator[Raw]]:

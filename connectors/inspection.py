@@ -1,6 +1,5 @@
-"""Looks at one thing without changing the campaign: a prompt, the student's answer, the reviews, a pilot."""
+"""Looks at one thing without changing the campaign: a prompt, the reviews, a pilot."""
 
-import hashlib
 from collections import Counter
 from collections.abc import Sequence
 
@@ -9,13 +8,12 @@ from connectors.invitations import Invitation, Invitations
 from connectors.pulling import LEASE_SECONDS
 from connectors.reviewers import review_figures, review_text
 from connectors.wiring import Project
-from loop.answer import number_steps, shown
 from loop.errors import BadConfig, PreceptorError
 from loop.interval import wilson
-from loop.records import Item, Split, Stage, VerdictKind
+from loop.records import Split, Stage, VerdictKind
 from loop.report import pseudonyms
 from loop.stages.demonstrating import Demonstrating
-from loop.stages.parts import id_of, in_force, is_reply
+from loop.stages.parts import id_of, is_reply
 from loop.store import claims, items, rationales, reading, reviews, rounds
 from loop.store.money import Purse
 from loop.teacher.demonstrations import as_shown
@@ -49,32 +47,6 @@ def show_prompt(project: Project, key: str) -> dict[str, object]:
         "new_set_to_be_tried_first": demonstrating.to_be_tried,
     }
     return shown | {"request": prompt.body}
-
-
-def answer_question(project: Project, question: str) -> str:
-    """The answer of the student in force, with its rationale and its agreement with itself.
-
-    Raises:
-        PreceptorError: no student was trained yet.
-    """
-    config = project.config
-    checkpoint = in_force(project.store, config.run.name)
-    if checkpoint is None:
-        raise PreceptorError("no student was trained yet; `preceptor run` trains one")
-    student = project.trainer().student(project.folder / "checkpoints" / checkpoint.folder)
-    text_hash = hashlib.sha256(question.encode()).hexdigest()
-    item = Item(key=text_hash[:16], question=question, split=Split.POOL, text_hash=text_hash)
-    query = config.query
-    greedy, *sampled = student.explain(
-        [item], copies=range(query.samples + 1), temperature=query.temperature, top_p=query.top_p, seed=config.run.seed
-    )[0]
-    if greedy.answer is None:
-        return f"{number_steps(greedy.steps)}\n(no answer could be read)"
-    agreeing = sum(each.answer == greedy.answer for each in sampled)
-    return (
-        f"{number_steps(greedy.steps)}\nAnswer: {shown(greedy.answer, item.choices)}\n"
-        f"({agreeing} of {len(sampled)} sampled explanations agree)"
-    )
 
 
 def push_reviews(project: Project) -> str:

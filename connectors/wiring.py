@@ -101,8 +101,8 @@ class Project:
                 folder=self.folder / "checkpoints",
             )
 
-    def trainer(self) -> Trainer:
-        """What makes students; a local model directory is taken from the config file's folder."""
+    def trainer(self, config: Config | None = None) -> Trainer:
+        """What makes students, by today's config or another; a local model directory starts at the config file."""
         from transformers.utils.logging import disable_progress_bar  # noqa: PLC0415 - torch takes seconds to load
 
         from loop.student.trainer import DecoderTrainer, EncoderTrainer  # noqa: PLC0415 - as above
@@ -110,12 +110,13 @@ class Project:
         disable_progress_bar()
         # peft reads a name that transformers renamed; the user can do nothing about it.
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
-        student = self.config.student
+        config = config or self.config
+        student = config.student
         local = self.home / student.model
         if local.is_dir():
             student = student.model_copy(update={"model": str(local)})
         kind = EncoderTrainer if student.kind == "encoder" else DecoderTrainer
-        return kind(student, self.config.task, cache_folder())
+        return kind(student, config.task, cache_folder())
 
     @contextmanager
     def teacher(self) -> Iterator[Teacher]:

@@ -3,6 +3,7 @@
 PreceptorError
 ├── BadConfig            the config file is missing, unreadable or wrong
 ├── BadRow               a row of an input file cannot be used
+│   └── ItemTooLong      the student would see only a part of it
 ├── StoreUnusable        the database cannot be opened or written
 ├── StageMoved           another process carried the round on meanwhile
 ├── PoolEmpty            no item may be asked any more
@@ -31,6 +32,10 @@ class BadConfig(PreceptorError):
 
 class BadRow(PreceptorError):
     """A row of an input file cannot be used."""
+
+
+class ItemTooLong(BadRow):
+    """The student would see only a part of the item."""
 
 
 class StoreUnusable(PreceptorError):

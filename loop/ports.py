@@ -136,6 +136,14 @@ class StudentPrediction:
 
 
 @dataclass(frozen=True)
+class Written:
+    """A text as it grew, a token a piece; `ended` is false where it was cut at its longest."""
+
+    pieces: tuple[str, ...]
+    ended: bool
+
+
+@dataclass(frozen=True)
 class Trained:
     """What training left on disk and in figures (loss per epoch, tokens, seconds, device, library versions)."""
 
@@ -183,6 +191,14 @@ class Student(Protocol):
 
     def predict(self, items: Sequence[Item]) -> list[StudentPrediction]:
         """Greedy answers, with the explanation where the student answers by one."""
+        ...
+
+    def write(self, item: Item, *, copies: Sequence[int], temperature: float, top_p: float, seed: int) -> list[Written]:
+        """The texts of these numbers with which the student answers, numbered as in `explain`."""
+        ...
+
+    def reads(self, item: Item) -> tuple[int, int]:
+        """How many tokens the item takes, and how many fit; what does not fit is cut off."""
         ...
 
 

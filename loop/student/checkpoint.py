@@ -72,20 +72,31 @@ def save(model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, card: Mappi
     Raises:
         StudentError: the disk is full or the folder cannot be written.
     """
+    cure = (
+        "free some space or change run.folder, then `preceptor run` trains again from the rationales, which are stored"
+    )
+    with whole(folder, "the checkpoint", cure) as partial:
+        _write(model, tokenizer, card, partial)
+
+
+@contextmanager
+def whole(folder: Path, what: str, cure: str) -> Iterator[Path]:
+    """A folder beside the named one that takes its name when the block ends well; else nothing is left.
+
+    Raises:
+        StudentError: the disk is full or the folder cannot be written.
+    """
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
         partial.mkdir(parents=True)
-        _write(model, tokenizer, card, partial)
+        yield partial
         partial.rename(folder)
     except Exception as error:
         # The tokenizer's Rust part raises a bare Exception that ends in "(os error N)".
         if not isinstance(error, OSError | SafetensorError) and "(os error" not in str(error):
             raise
-        raise StudentError(
-            f"{folder}: the checkpoint cannot be written ({first_line(error)}); free some space or change run.folder, "
-            "then `preceptor run` trains again from the rationales, which are stored"
-        ) from error
+        raise StudentError(f"{folder}: {what} cannot be written ({first_line(error)}); {cure}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

@@ -9,9 +9,9 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from loop.answer import Answer, AnswerKind, number_steps, parse_answer, split_rationale
+from loop.answer import Answer, AnswerKind, number_steps, parse_answer, shown, split_rationale
 from loop.config import StudentConfig, TaskConfig
-from loop.ports import Explanation, Forced, StudentPrediction
+from loop.ports import Explanation, Forced, StudentPrediction, Written
 from loop.records import Item
 from loop.student import prompts
 from loop.student.reading import Reading, Sampling, alike, continuations, padded
@@ -36,7 +36,7 @@ class Decoder:
         self.task = task
         self.end = int(tokenizer.eos_token_id)
         self.pad = self.end if tokenizer.pad_token_id is None else int(tokenizer.pad_token_id)
-        self._start = [token for token in tokenizer("")["input_ids"] if token != self.end]
+        self.start = [token for token in tokenizer("")["input_ids"] if token != self.end]
 
     def explain(
         self, items: Sequence[Item], *, copies: Sequence[int], temperature: float, top_p: float, seed: int
@@ -104,6 +104,25 @@ class Decoder:
         explanations = [self._explanation(item, text) for item, [text] in zip(items, texts, strict=True)]
         return [StudentPrediction(each.answer, each) for each in explanations]
 
+    def write(self, item: Item, *, copies: Sequence[int], temperature: float, top_p: float, seed: int) -> list[Written]:
+        """The texts of these numbers with which the student answers, numbered as in `explain`."""
+        if self.student.answers_by == "answer":
+            [[forced]] = self.answers_after([item], [[()]])
+            text = "" if forced.answer is None else shown(forced.answer, item.choices)
+            return [self._written_out([*self.tokens(text), self.end])] * len(copies)
+        draws = torch.tensor([[self._draws(item, copy, seed) for copy in copies]])
+        contexts, longest = [self.encoded(prompts.rationale_prompt(item))], self.student.max_new_tokens
+        [rows] = self._continued(contexts, longest, sampling=Sampling(temperature, top_p, draws))
+        return [self._written_out(ids) for ids in rows]
+
+    def reads(self, item: Item) -> tuple[int, int]:
+        """How many tokens the item takes as a prompt, and how many fit."""
+        room = self.student.max_prompt_tokens
+        positions = getattr(self.model.config, "max_position_embeddings", None)
+        if positions is not None:
+            room = min(room, positions - self.student.max_new_tokens)
+        return len(self._whole(prompts.rationale_prompt(item))), room
+
     def step_likelihoods(self, items: Sequence[Item], steps: Sequence[Sequence[str]]) -> list[list[float]]:
         """For each item the mean log-probability of a token of each step, given the item and the steps before.
 
@@ -159,11 +178,18 @@ class Decoder:
 
     def encoded(self, prompt: str) -> list[int]:
         """A prompt as token ids, through the chat template where the config says so, cut from the left."""
+        whole, most = self._whole(prompt), self.student.max_prompt_tokens
+        if len(whole) <= most or self.student.chat_template:
+            return whole[-most:]
+        return self.start + whole[len(self.start) - most :]
+
+    def _whole(self, prompt: str) -> list[int]:
         if self.student.chat_template:
             messages = [{"role": "user", "content": prompt}]
-            text = str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
-            return self.tokens(text)[-self.student.max_prompt_tokens :]
-        return self._start + self.tokens(prompt)[len(self._start) - self.student.max_prompt_tokens :]
+            return self.tokens(
+                str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+            )
+        return self.start + self.tokens(prompt)
 
     def _draws(self, item: Item, copy: int, seed: int) -> list[float]:
         """A number for each token that may be written; the first copy is greedy."""
@@ -224,16 +250,27 @@ class Decoder:
     def _answer(self, item: Item, text: str) -> Answer | None:
         return parse_answer(text, self.task.answer, choices=item.choices, labels=tuple(self.task.labels))
 
+    def _written_out(self, ids: Sequence[int]) -> Written:
+        """What was written, token by token; the end is no token of it."""
+        ended = ids[-1:] == [self.end]
+        own = ids[:-1] if ended else ids
+        ends = range(1, len(own) + 1)
+        pieces = self.tokenizer.batch_decode([own[:end] for end in ends], skip_special_tokens=True)
+        return Written(tuple(pieces), ended)
+
     def _texts(
-        self,
-        contexts: Sequence[list[int]],
-        longest: int,
-        *,
-        sampling: Sampling | None = None,
+        self, contexts: Sequence[list[int]], longest: int, *, sampling: Sampling | None = None
     ) -> list[list[str]]:
+        """As `_continued`, in text."""
+        rows = self._continued(contexts, longest, sampling=sampling)
+        return [self.tokenizer.batch_decode(some, skip_special_tokens=True) for some in rows]
+
+    def _continued(
+        self, contexts: Sequence[list[int]], longest: int, *, sampling: Sampling | None = None
+    ) -> list[list[list[int]]]:
         """Continuations of each context: one, or as many as it has rows of draws, (contexts, copies, places)."""
         copies = 1 if sampling is None else sampling.draws.shape[1]
-        texts: list[list[str]] = [[] for _ in contexts]
+        rows: list[list[list[int]]] = [[] for _ in contexts]
         parts = list(alike(contexts, max(1, self.student.generation_batch // copies // REFILLS)))
         order = [number for part in parts for number in part]
         own = sampling and Sampling(sampling.temperature, sampling.top_p, sampling.draws[order].flatten(0, 1))
@@ -244,10 +281,9 @@ class Decoder:
             sampling=own,
             room=self.student.generation_batch - copies * len(parts[0]) if parts else 0,
         )
-        decoded = self.tokenizer.batch_decode(written, skip_special_tokens=True)
         for place, number in enumerate(order):
-            texts[number] = decoded[place * copies : (place + 1) * copies]
-        return texts
+            rows[number] = written[place * copies : (place + 1) * copies]
+        return rows
 
     @torch.inference_mode()
     def _reading(self, contexts: Sequence[list[int]], copies: int = 1) -> Reading:

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from loop.answer import Answer, AnswerKind
 from loop.config import StudentConfig, TaskConfig
-from loop.ports import Explanation, Forced, StudentPrediction
+from loop.ports import Explanation, Forced, StudentPrediction, Written
 from loop.records import Item
 from loop.student.fitting import computes_bfloat16
 from loop.student.reading import alike
@@ -80,6 +80,24 @@ class Encoder:
             return [StudentPrediction(each.answer, Explanation((), each.answer)) for each in forced]
         return [StudentPrediction(each.answer, each) for each in self._explained(items)]
 
+    def write(
+        self,
+        item: Item,
+        *,
+        copies: Sequence[int],
+        temperature: float,  # noqa: ARG002 - there is one answer and nothing to sample
+        top_p: float,  # noqa: ARG002
+        seed: int,  # noqa: ARG002
+    ) -> list[Written]:
+        """The label, which is one token of its own, as often as it is wanted."""
+        [forced] = self._forced([item.text])
+        assert forced.answer is not None
+        return [Written((forced.answer.value,), ended=True)] * len(copies)
+
+    def reads(self, item: Item) -> tuple[int, int]:
+        """How many tokens the item takes, and how many fit."""
+        return len(self.tokenizer(item.text)["input_ids"]), self.longest()
+
     def step_likelihoods(self, items: Sequence[Item], steps: Sequence[Sequence[str]]) -> list[list[float]]:  # noqa: ARG002 - it writes no steps
         """Nothing: an encoder writes no steps."""
         return [[] for _ in items]
@@ -103,7 +121,7 @@ class Encoder:
     def tokens(self, texts: Sequence[str]) -> dict[str, torch.Tensor]:
         """Texts as the model takes them, padded, cut at the end."""
         encoded = self.tokenizer(
-            list(texts), padding=True, truncation=True, max_length=self._longest(), return_tensors="pt"
+            list(texts), padding=True, truncation=True, max_length=self.longest(), return_tensors="pt"
         )
         return {name: tensor.to(self.model.device) for name, tensor in encoded.items()}
 
@@ -157,7 +175,7 @@ class Encoder:
                 lead = logits.gather(1, answers[:, None])[:, 0] - logits.mean(dim=1)
                 gradients += torch.autograd.grad(lead.sum(), between)[0]
             weights = (gradients * way).sum(dim=2).cpu()
-            offsets = self.tokenizer(batch, truncation=True, max_length=self._longest(), return_offsets_mapping=True)[
+            offsets = self.tokenizer(batch, truncation=True, max_length=self.longest(), return_offsets_mapping=True)[
                 "offset_mapping"
             ]
             for row, number in enumerate(part):
@@ -184,5 +202,6 @@ class Encoder:
         """Products in bfloat16 where the processor has it, as in training."""
         return torch.autocast(self.model.device.type, torch.bfloat16, enabled=computes_bfloat16())
 
-    def _longest(self) -> int:
+    def longest(self) -> int:
+        """Tokens that are read."""
         return min(self.student.max_prompt_tokens, int(self.tokenizer.model_max_length))

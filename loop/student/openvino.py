@@ -9,12 +9,12 @@ import json
 import sys
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import DynamicCache, PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.cache_utils import DynamicLayer
 
 from loop.config import StudentConfig
@@ -31,7 +31,9 @@ import openvino as ov  # noqa: E402
 import openvino_genai as genai  # noqa: E402
 from openvino import opset13 as ops  # noqa: E402
 from openvino._offline_transformations import apply_make_stateful_transformation  # noqa: E402
+from openvino.exceptions import OVTypeError  # noqa: E402
 from openvino.frontend import OpConversionFailure  # noqa: E402
+from openvino_tokenizers import convert_tokenizer  # noqa: E402
 
 PROBE = Item(key="probe", question="What is 2 + 2 ?", split=Split.POOL, text_hash="")
 PROBED_TOKENS = 12
@@ -40,6 +42,8 @@ LARGEST_DIFFERENCE = 0.2
 MODEL = "openvino_model.xml"
 """The name that OpenVINO GenAI looks for."""
 CURE = 'set student.engine = "torch"'
+TOKENIZERS = "openvino_tokenizer.xml", "openvino_detokenizer.xml"
+EXPORT_CURE = "export --format transformers"
 
 
 class OpenVinoDecoder(Decoder):
@@ -50,9 +54,9 @@ class OpenVinoDecoder(Decoder):
         self._pipeline = _pipeline(exported, adapters, self.model.dtype, self.student.generation_batch)
         self._refuse_another_model()
 
-    def _texts(
+    def _continued(
         self, contexts: Sequence[list[int]], longest: int, *, sampling: Sampling | None = None
-    ) -> list[list[str]]:
+    ) -> list[list[list[int]]]:
         """Continuations of each context; a row's first draw is the seed of its request, and 0 is greedy as ever.
 
         The first of each context is written first, so that the others find most of the prompt read.
@@ -66,7 +70,7 @@ class OpenVinoDecoder(Decoder):
         others = iter(self._written([row for _, *others in rows for row in others]))
         for some, (_, *more) in zip(found, rows, strict=True):
             some += [next(others) for _ in more]
-        return [self.tokenizer.batch_decode([ids for ids, _ in some], skip_special_tokens=True) for some in found]
+        return [[ids for ids, _ in some] for some in found]
 
     def _written(self, asked: Sequence[tuple[list[int], genai.GenerationConfig]]) -> list[tuple[list[int], float]]:
         """The tokens after each context, and the sum of their log-probabilities where it was asked for."""
@@ -123,6 +127,35 @@ def exported(config: StudentConfig, cache: Path, dtype: torch.dtype, revision: s
         if not folder.is_dir():  # another process may have been first
             raise StudentError(f"{folder}: cannot be written ({error}); free some space, or {CURE}") from error
     return folder
+
+
+def write_causal(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, *, half: bool) -> None:
+    """A causal model in float32 with its tokenizer, as OpenVINO GenAI loads a folder.
+
+    Raises:
+        StudentError: OpenVINO cannot hold the model or the tokenizer.
+    """
+    try:
+        ov.save_model(_stateful(model), folder / MODEL, compress_to_fp16=half)
+        for graph, name in zip(convert_tokenizer(tokenizer, with_detokenizer=True), TOKENIZERS, strict=True):
+            ov.save_model(graph, folder / name)
+    except (RuntimeError, OpConversionFailure, OVTypeError) as error:
+        raise StudentError(f"cannot be exported to OpenVINO ({checkpoint.first_line(error)}); {EXPORT_CURE}") from error
+
+
+def write_classifier(model: PreTrainedModel, example: Mapping[str, torch.Tensor], folder: Path) -> None:
+    """An encoder in float32 with its last layer; its outputs are the logits.
+
+    Raises:
+        StudentError: OpenVINO cannot hold the model.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # as below
+            graph = ov.convert_model(model, example_input=dict(example))
+        ov.save_model(graph, folder / MODEL, compress_to_fp16=False)
+    except (RuntimeError, OpConversionFailure) as error:
+        raise StudentError(f"cannot be exported to OpenVINO ({checkpoint.first_line(error)}); {EXPORT_CURE}") from error
 
 
 def _fingerprint(source: str, dtype: torch.dtype, revision: str | None) -> str:

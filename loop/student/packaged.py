@@ -14,6 +14,8 @@ from loop.errors import StudentError
 
 SMOLLM2 = "smollm2-135m-instruct"
 MINILM = "all-minilm-l6-v2"
+LICENCES = {SMOLLM2: "apache-2.0", MINILM: "apache-2.0"}
+"""Under which their makers give them away."""
 
 
 def model_directory(name: str, cache: Path) -> str:

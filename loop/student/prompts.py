@@ -10,16 +10,17 @@ from loop.records import Item
 
 ANSWER_TASK = "Answer directly."
 RATIONALE_TASK = "Explain step by step."
+CONTEXT, QUESTION = "Context: ", "Question: "
 
 
 def answer_prompt(item: Item) -> str:
     """The prompt of the answer task; the target starts on the next line."""
-    return f"{_presented(item)}\n{ANSWER_TASK}\n"
+    return f"{presented(item)}\n{ANSWER_TASK}\n"
 
 
 def rationale_prompt(item: Item) -> str:
     """The prompt of the rationale task; the target starts on the next line."""
-    return f"{_presented(item)}\n{RATIONALE_TASK}\n"
+    return f"{presented(item)}\n{RATIONALE_TASK}\n"
 
 
 def answer_target(item: Item, answer: Answer) -> str:
@@ -37,9 +38,9 @@ def forced(steps: Sequence[str]) -> str:
     return f"{number_steps(steps)}\n{TRIGGER}" if steps else TRIGGER
 
 
-def _presented(item: Item) -> str:
+def presented(item: Item) -> str:
     """The item as the student reads it."""
-    parts = [f"Context: {item.context}"] if item.context else []
-    parts.append(f"Question: {item.question}")
+    parts = [f"{CONTEXT}{item.context}"] if item.context else []
+    parts.append(f"{QUESTION}{item.question}")
     parts += [f"({chr(ord('A') + number)}) {choice}" for number, choice in enumerate(item.choices)]
     return "\n".join(parts)

@@ -1,0 +1,244 @@
+"""Hands a student over: a folder that others load without Preceptor, with a card that says what it is."""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from connectors.exports import MARKDOWN
+from connectors.students import Trained, loaded
+from connectors.wiring import Project, cache_folder
+from loop.answer import AnswerKind
+from loop.errors import PreceptorError
+from loop.records import Decision, DecisionKind, Item, Part, Split
+from loop.report import accuracy
+from loop.stages.train import seed_examples
+from loop.store import checkpoints, reading
+from loop.student.packaged import LICENCES, model_directory
+from loop.student.prompts import ANSWER_TASK, RATIONALE_TASK, presented
+
+HOW = {
+    "onnx": "this version writes no ONNX: export --format transformers, then `optimum-cli export onnx --model FOLDER "
+    "OUT` in an environment with optimum-onnx",
+    "gguf": "this version writes no GGUF: export --format transformers, then `python convert_hf_to_gguf.py FOLDER "
+    "--outfile student.gguf` with the script of a checkout of llama.cpp",
+}
+"""How to come to formats that are not written here."""
+FORMATS = ("transformers", "openvino")
+EXAMPLE = Item(
+    key="", question="Which is heavier?", context="A stone lies beside a feather.", split=Split.POOL, text_hash=""
+)
+
+
+def refuse_folder(folder: Path, form: str) -> None:
+    """Everything that can be refused before the model is loaded.
+
+    Raises:
+        PreceptorError: the format is not written, or the folder is in use.
+    """
+    if form not in FORMATS:
+        raise PreceptorError(f"{form}: {HOW.get(form) or 'unknown format'}; written here: {', '.join(FORMATS)}")
+    if folder.exists() and not folder.is_dir():
+        raise PreceptorError(f"{folder}: a file is in the way; name another folder")
+    if folder.exists() and any(folder.iterdir()):
+        raise PreceptorError(f"{folder}: is not empty; name a new folder, or remove what is in it")
+
+
+def export_student(project: Project, which: Trained, folder: Path, form: str) -> str:
+    """Write a student whole or not at all; the same checkpoint gives the same bytes. What was written, in a sentence.
+
+    Raises:
+        StudentError: the folder cannot be written, or the student cannot be loaded.
+    """
+    from loop.student import checkpoint, handover  # noqa: PLC0415 - torch takes seconds to load
+    from loop.student.decoder import Decoder  # noqa: PLC0415 - as above
+    from loop.student.encoder import Encoder  # noqa: PLC0415 - as above
+
+    student = loaded(project, which, engine="torch")
+    assert isinstance(student, Decoder | Encoder)
+    target = folder.absolute()
+    cure = "free some space or name another folder, then export again"
+    with checkpoint.whole(target, "the student", cure) as partial:
+        dtype = str(student.model.dtype).removeprefix("torch.")
+        handover.FORMATS[form](student, partial)
+        (partial / "README.md").write_text(card(project, which, form, dtype), encoding="utf-8")
+    return f"wrote the student of round {which.round.number} to {folder} ({form}); its README.md says how to ask it"
+
+
+def card(project: Project, which: Trained, form: str, dtype: str) -> str:
+    """The model card."""
+    task, base = which.config.task, which.config.student.model
+    licence = _licence(project, base)
+    labels = [f"- `{label}`: {_escaped(said)}" for label, said in task.labels.items()]
+    parts = [
+        _front(which, licence),
+        f"# Student of {_escaped(which.round.run)}, round {which.round.number}",
+        f"Task: {_escaped(task.instructions)} Answers are of the kind `{task.answer.value}`.",
+        *(["Labels:\n\n" + "\n".join(labels)] if labels else []),
+        "## How to ask it\n\n" + _usage(which, form),
+        "## Where it comes from\n\n" + "\n".join(f"- {line}" for line in _origin(project, which, licence, dtype)),
+        "## How good it is\n\n" + "\n".join(f"- {line}" for line in _figures(project, which)),
+        "## Limits\n\n" + "\n".join(f"- {line}" for line in _limits(which)),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _front(which: Trained, licence: str | None) -> str:
+    """What model hubs read."""
+    causal = which.config.student.kind == "causal"
+    facts = {
+        "library_name": "transformers",
+        "pipeline_tag": "text-generation" if causal else "text-classification",
+        "base_model": which.config.student.model,
+        **({} if licence is None else {"license": licence}),
+        "tags": ["distillation"],
+    }
+    return "---\n" + "".join(f"{name}: {json.dumps(value)}\n" for name, value in facts.items()) + "---"
+
+
+def _usage(which: Trained, form: str) -> str:
+    """How the folder is loaded and asked."""
+    item = EXAMPLE.model_copy(update={"choices": ["the stone", "the feather"]})
+    if which.config.student.kind == "encoder":
+        asked, code = item.text, ENCODER_CODE[form]
+        said = "It reads context, question and choices, each on a line of its own, and gives a label:"
+    else:
+        asked, code = presented(item), CAUSAL_CODE[form]
+        direct = which.config.student.answers_by == "answer"
+        adds = ANSWER_TASK if direct else RATIONALE_TASK
+        writes = "`Answer:` and the answer" if direct else "numbered steps, a line each, then `Answer:` and the answer"
+        said = (
+            f"Send one user message: the question, or the item as below where it has a context or choices. The chat "
+            f'template frames it as in training ("{adds}"), so any server that applies the template may serve this '
+            f"folder. It writes {writes}."
+        )
+    return f"{said}\n\n```python\n{code.replace('ITEM', repr(asked))}\n```"
+
+
+CAUSAL_CODE = {
+    "transformers": """\
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("FOLDER")
+model = AutoModelForCausalLM.from_pretrained("FOLDER")
+messages = [{"role": "user", "content": ITEM}]
+asked = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+written = model.generate(**asked)[0, asked["input_ids"].shape[1] :]
+print(tokenizer.decode(written, skip_special_tokens=True))""",
+    "openvino": """\
+import openvino_genai
+from transformers import AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("FOLDER")
+messages = [{"role": "user", "content": ITEM}]
+asked = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+model = openvino_genai.LLMPipeline("FOLDER", "CPU")
+print(model.generate(asked, apply_chat_template=False))""",
+}
+ENCODER_CODE = {
+    "transformers": """\
+from transformers import pipeline
+
+classify = pipeline("text-classification", model="FOLDER")
+print(classify(ITEM, truncation=True))""",
+    "openvino": """\
+import json
+import openvino
+from transformers import AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("FOLDER")
+model = openvino.Core().compile_model("FOLDER/openvino_model.xml", "CPU")
+asked = tokenizer(ITEM, truncation=True, return_tensors="np")
+logits = model({each.any_name: asked[each.any_name] for each in model.inputs})[0]
+print(json.load(open("FOLDER/config.json"))["id2label"][str(logits.argmax())])""",
+}
+
+
+def _licence(project: Project, base: str) -> str | None:
+    """Of the base model, where that is known: from the list of packaged models, or from the model's own card."""
+    if base in LICENCES:
+        return LICENCES[base]
+    local = project.home / base
+    page = (local if local.is_dir() else Path(model_directory(base, cache_folder()))) / "README.md"
+    if not page.is_file():
+        return None
+    head = page.read_text(encoding="utf-8", errors="replace").split("---")[1:2]
+    lines = [line for line in "".join(head).splitlines() if line.startswith("license:")]
+    return lines[0].removeprefix("license:").strip().strip("\"'") or None if lines else None
+
+
+def _origin(project: Project, which: Trained, licence: str | None, dtype: str) -> list[str]:
+    """Base model, data and who stands behind it, with what was simulated named as such."""
+    student, teacher = which.config.student, which.config.teacher
+    trained_by = "all weights" if student.kind == "encoder" or not student.lora_rank else "LoRA, merged"
+    seeds, decided = len(seed_examples(project.store)), _decided(project, which)
+    counts = Counter(each.kind for each in decided)
+    gold, silver = counts[DecisionKind.GOLD], counts[DecisionKind.SILVER]
+    recorded = " (**simulated:** its replies come from a recording)" if teacher.recorded else ""
+    verdicts = [
+        verdict
+        for _, verdict in reading.verdicts_of(project.store, which.round.run)
+        if verdict.pulled_at <= which.checkpoint.created_at
+    ]
+    simulated = sum(verdict.simulated for verdict in verdicts)
+    lines = [
+        f"base model: {_escaped(student.model)}, licence: {licence or 'not known here; look it up before sharing it'}",
+        f"trained ({trained_by}) on {which.checkpoint.examples} examples: {gold} gold (people accepted or corrected "
+        f"the rationale), {silver} silver (accepted unreviewed, its risk below the threshold), {seeds} seed items",
+        f"teacher: {_escaped(teacher.model) or 'none named'}{recorded}; the terms of its maker hold for what it taught",
+        f"reviews until then: {len(verdicts)} verdicts"
+        + (f", **{simulated} of them simulated**, not by people" if simulated else ""),
+        f"number format of the weights: {dtype}",
+    ]
+    if which.config.task.answer is AnswerKind.LABEL:
+        lines.append(f"examples by label: {_by_label(project, which, decided)}")
+    return lines
+
+
+def _decided(project: Project, which: Trained) -> list[Decision]:
+    """The decisions that were in force when the student was trained."""
+    rows = reading.decisions_of(project.store, which.round.run)
+    newest = {row.item_key: row for row in rows if row.decided_at <= which.checkpoint.created_at}
+    return [row for row in newest.values() if row.kind in (DecisionKind.GOLD, DecisionKind.SILVER)]
+
+
+def _by_label(project: Project, which: Trained, decided: Sequence[Decision]) -> str:
+    """How often each label was seen; one that never was is named."""
+    rationales = {each.id: each for each in reading.rationales_of(project.store, which.round.run)}
+    answers = [rationales[row.rationale_id].parsed for row in decided if row.rationale_id in rationales]
+    answers += [each.answer for each in seed_examples(project.store)]
+    seen: Counter[Any] = Counter(answer.value for answer in answers if answer is not None)
+    return ", ".join(f"`{label}` {seen[label] or '**never seen**'}" for label in which.config.task.labels)
+
+
+def _figures(project: Project, which: Trained) -> list[str]:
+    """How it did on items that nobody trained on."""
+    lines = []
+    for part, use in (
+        (Part.TEST, "only reported"),
+        (Part.DEV, "which also decided whether it replaced the one before"),
+    ):
+        found = accuracy(checkpoints.predictions(project.store, which.checkpoint.id or 0, part))
+        if found is not None:
+            lines.append(
+                f"accuracy on `{part.value}` ({use}): {found.accuracy:.3f}, 95 % interval {found.low:.3f} to "
+                f"{found.high:.3f}, n = {found.n}"
+            )
+    return [*(lines or ["not measured: the run has no holdout"]), "calibration of its probabilities: not measured"]
+
+
+def _limits(which: Trained) -> list[str]:
+    student = which.config.student
+    limits = [
+        f"It reads {student.max_prompt_tokens} tokens at most. Longer items were cut in training; Preceptor refuses "
+        "them.",
+        "It was trained on the questions of one pool; on others the accuracy above says nothing.",
+    ]
+    if student.kind == "encoder":
+        return [*limits, "It gives one of its labels to everything, also where none fits."]
+    return [*limits, "Its steps can be wrong where its answer is right, and the other way round."]
+
+
+def _escaped(text: str) -> str:
+    return MARKDOWN.sub(r"\\\1", " ".join(text.split()))

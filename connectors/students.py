@@ -1,0 +1,139 @@
+"""The trained students of a run: which one is meant, how it is loaded, and what it may be asked."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from connectors.files import Raw
+from connectors.rows import checked
+from connectors.wiring import Project
+from loop.answer import AnswerKind, number_steps, shown
+from loop.config import Config, TaskConfig
+from loop.errors import BadRow, ItemTooLong, PreceptorError, StudentError
+from loop.ports import Student
+from loop.records import Checkpoint, Item, Round, Split
+from loop.store import checkpoints, rounds
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A student on disk: the round that trained it, its config then, and where its checkpoint is."""
+
+    checkpoint: Checkpoint
+    round: Round
+    config: Config
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        """The student's name where it is served."""
+        return f"{self.round.run}-round-{self.round.number}"
+
+
+def trained(project: Project, number: int | None = None) -> Trained:
+    """The student in force after a round; without a number, the one in force now.
+
+    Raises:
+        PreceptorError: no student was trained yet, or none until then.
+    """
+    store, run = project.store, project.config.run.name
+    known = {each.number: each.student_id for each in rounds.all_rounds(store, run) if each.student_id is not None}
+    if not known:
+        raise PreceptorError(f"run {run}: no student was trained yet; `preceptor run` trains one")
+    if number is not None and number not in known:
+        raise PreceptorError(f"run {run}: no student after round {number}; there is one after {_listed(known)}")
+    found = checkpoints.get(store, known[max(known) if number is None else number] or 0)
+    assert found.round_id is not None
+    made_in = rounds.by_id(store, found.round_id)
+    return Trained(found, made_in, project.config_of(made_in), project.folder / "checkpoints" / found.folder)
+
+
+def loaded(project: Project, which: Trained, **changes: object) -> Student:
+    """The student as it was trained; today's config says only on which engine and how much side by side.
+
+    Raises:
+        StudentError: the checkpoint cannot be loaded.
+    """
+    today = project.config.student
+    how = {"engine": today.engine, "generation_batch": today.generation_batch, **changes}
+    student = which.config.student.model_copy(update=how)
+    try:
+        return project.trainer(which.config.model_copy(update={"student": student})).student(which.folder)
+    except StudentError as error:
+        run = project.config.run.name
+        known = {each.number for each in rounds.all_rounds(project.store, run) if each.student_id is not None}
+        raise StudentError(
+            f"{error}. If the folder is incomplete, copy it back from a backup, or take the student of another round "
+            f"with --round (there is one after {_listed(known)})"
+        ) from error
+
+
+def _listed(numbers: Mapping[int, object] | set[int]) -> str:
+    return f"round {', '.join(map(str, sorted(numbers)))}"
+
+
+def asked(question: str, task: TaskConfig, context: str = "", choices: Sequence[str] = ()) -> Item:
+    """An item that somebody asks about.
+
+    Raises:
+        BadRow: it cannot be asked; the text names the part and what was expected.
+    """
+    fields = {"question": question, "context": context, "choices": list(choices)}
+    return item_of(Raw("the question", 0, fields), task)
+
+
+def item_of(raw: Raw, task: TaskConfig) -> Item:
+    """The item of a row, for a student to answer.
+
+    Raises:
+        BadRow: it cannot be asked; the text names file, line, field and what was expected.
+    """
+    row = checked(raw)
+    if task.answer is AnswerKind.CHOICE and not row.choices:
+        raise BadRow(f"{raw.place}: no `choices`, which task.answer = choice needs")
+    return Item(
+        key=row.key,
+        question=row.question,
+        context=row.context,
+        choices=list(row.choices),
+        domain=row.domain,
+        split=Split.POOL,
+        text_hash=row.text_hash,
+    )
+
+
+def refuse_too_long(student: Student, item: Item, place: str) -> None:
+    """Training cuts what is too long; who asks is told.
+
+    Raises:
+        ItemTooLong: the student would see only a part of the item.
+    """
+    tokens, room = student.reads(item)
+    if tokens > room:
+        raise ItemTooLong(
+            f"{place}: item {item.key!r} takes {tokens} tokens, but the student reads {room}; shorten its context"
+        )
+
+
+def answer_question(project: Project, item: Item, which: Trained) -> str:
+    """The student's answer, with its rationale and its agreement with itself.
+
+    Raises:
+        ItemTooLong: the item is longer than the student reads.
+    """
+    student, query = loaded(project, which), project.config.query
+    refuse_too_long(student, item, "the question")
+    [predicted] = student.predict([item])
+    steps = number_steps(predicted.explanation.steps)
+    if predicted.answer is None:
+        return f"{steps}\n(no answer could be read)"
+    [sampled] = student.explain(
+        [item],
+        copies=range(1, query.samples + 1),
+        temperature=query.temperature,
+        top_p=query.top_p,
+        seed=project.config.run.seed,
+    )
+    agreeing = sum(each.answer == predicted.answer for each in sampled)
+    lines = [*([steps] if steps else []), f"Answer: {shown(predicted.answer, item.choices)}"]
+    return "\n".join([*lines, f"({agreeing} of {len(sampled)} sampled explanations agree)"])

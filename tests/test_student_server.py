@@ -1,0 +1,225 @@
+"""The student over the real OpenAI client on loopback: what it supports is real, the rest is refused."""
+
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+import uvicorn
+from openai import AuthenticationError, BadRequestError, NotFoundError, OpenAI
+
+from connectors.students import loaded, trained
+from connectors.student_server import LONGEST_BODY, StudentServer, application, cut, token_for
+from connectors.wiring import Project
+from loop.errors import BadConfig
+from loop.ports import Written
+from loop.student import prompts
+from loop.student.decoder import Decoder
+from tests.test_encoder import examples as told
+from tests.test_encoder import model as encoder  # noqa: F401 - a fixture
+from tests.tiny import tiny_model
+from tests.trained import a_trained_project, pool_item
+
+QUESTION = "What is 3 + 20 ?"
+SUMS = "lora_rank = 0\nepochs = 80\nbatch_size = 4\nlearning_rate = 0.01"
+LABELS = 'answer = "label"\n[task.labels]\nwarm = "It is warm."\ncold = "It is cold."'
+NAME = "tiny-round-1"
+
+
+@contextmanager
+def serving(project: Project, token: str | None = None) -> Iterator[str]:
+    """The address of the project's student."""
+    which = trained(project)
+    app = application(StudentServer(loaded(project, which), which.name, which.config, token))
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off", ws="none"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+        thread.start()
+        while not server.started:
+            time.sleep(0.01)
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+        server.should_exit = True
+        thread.join(10)
+
+
+@pytest.fixture(scope="module")
+def sums_project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    folder = tmp_path_factory.mktemp("sums")
+    tiny_model(folder / "model")
+    return a_trained_project(folder, student=SUMS)
+
+
+@pytest.fixture
+def address(sums_project: Project) -> Iterator[str]:
+    with serving(sums_project) as found:
+        yield found
+
+
+@pytest.fixture
+def client(address: str) -> Iterator[OpenAI]:
+    with OpenAI(base_url=address, api_key="any", max_retries=0) as found:
+        yield found
+
+
+def ask(client: OpenAI, content: object = QUESTION, **changes: object) -> object:
+    messages = changes.pop("messages", [{"role": "user", "content": content}])
+    return client.chat.completions.create(model=changes.pop("model", NAME), messages=messages, **changes)
+
+
+def test_the_student_is_listed_and_answers_what_it_answers_in_preceptor(client: OpenAI, sums_project: Project) -> None:
+    assert [each.id for each in client.models.list()] == [NAME]
+    student = loaded(sums_project, trained(sums_project))
+    assert isinstance(student, Decoder)
+    item = pool_item(QUESTION)
+    found = ask(client)
+    assert found.choices[0].message.content == student.predict([item])[0].explanation.text
+    assert found.choices[0].message.content.endswith("23")
+    assert found.choices[0].finish_reason == "stop"
+    assert found.choices[0].logprobs is None
+    assert found.usage.prompt_tokens == len(student.encoded(prompts.rationale_prompt(item)))
+    assert found.usage.completion_tokens == len(student.tokens(found.choices[0].message.content))
+    assert found.usage.total_tokens == found.usage.prompt_tokens + found.usage.completion_tokens
+
+
+def test_context_and_choices_are_read_as_the_student_was_trained(client: OpenAI, sums_project: Project) -> None:
+    student = loaded(sums_project, trained(sums_project))
+    item = pool_item(QUESTION, context="3 + 1 .\n2 + 2 .", choices=["23", "24"])
+    found = ask(client, [{"type": "text", "text": prompts.presented(item)}])
+    assert found.usage.prompt_tokens == student.reads(item)[0]
+    assert found.choices[0].message.content == student.predict([item])[0].explanation.text
+    assert ask(client, f"Question: {QUESTION}").usage == ask(client).usage
+    assert ask(client, f"{QUESTION}\n(C) 3").usage.prompt_tokens > ask(client).usage.prompt_tokens
+
+
+def test_n_temperature_and_seed_are_real(client: OpenAI) -> None:
+    def texts(**changes: object) -> list[str]:
+        return [choice.message.content for choice in ask(client, **changes).choices]
+
+    greedy = texts()
+    assert texts(n=3) == greedy * 3
+    wild = texts(n=4, temperature=2.0, seed=1)
+    assert len(set(wild)) > 1
+    assert texts(n=4, temperature=2.0, seed=1) == wild
+    assert texts(n=2, temperature=2.0, seed=1) == wild[:2]
+    assert texts(n=4, temperature=2.0, seed=2) != wild
+    assert texts(n=2, temperature=2.0, top_p=1e-9, seed=1) == greedy * 2
+
+
+def test_an_answer_is_cut_at_its_longest_and_before_a_stop(client: OpenAI) -> None:
+    short = ask(client, max_completion_tokens=3)
+    assert (short.choices[0].finish_reason, short.usage.completion_tokens) == ("length", 3)
+    assert ask(client).choices[0].message.content.startswith(short.choices[0].message.content)
+    stopped = ask(client, stop=["Answer", "never"])
+    assert stopped.choices[0].finish_reason == "stop"
+    assert "Answer" not in stopped.choices[0].message.content
+    assert stopped.usage.completion_tokens < ask(client).usage.completion_tokens
+
+
+def test_cutting_keeps_count() -> None:
+    pieces = ("a", "a b", "a b c")
+    assert cut(Written(pieces, ended=True), None, []) == ("a b c", 3, "stop")
+    assert cut(Written(pieces, ended=False), None, []) == ("a b c", 3, "length")
+    assert cut(Written(pieces, ended=True), 3, []) == ("a b c", 3, "stop")
+    assert cut(Written(pieces, ended=True), 2, []) == ("a b", 2, "length")
+    assert cut(Written(pieces, ended=True), 2, ["c", " b"]) == ("a", 2, "stop")
+    assert cut(Written((), ended=True), 2, ["c"]) == ("", 0, "stop")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"stream": True}, "`stream` is not supported"),
+        ({"logprobs": True}, "`logprobs` is not supported"),
+        ({"tools": []}, "`tools` is not supported"),
+        ({"response_format": {"type": "json_object"}}, "`response_format` is not supported"),
+        ({"presence_penalty": 1.0}, "`presence_penalty` is not supported"),
+        ({"max_tokens": 5}, "`max_tokens` is not supported"),
+        ({"n": 0}, "`n`: Input should be greater than or equal to 1"),
+        ({"temperature": 3.0}, "`temperature`: Input should be less than or equal to 2"),
+        ({"messages": []}, "`messages`"),
+        ({"messages": [{"role": "system", "content": "Be kind."}]}, "send one user message"),
+        ({"messages": [{"role": "user", "content": "a"}] * 2}, "send one user message"),
+        ({"content": " "}, "`question` is missing or empty"),
+        ({"content": "Context: 3 .\nQuestion: "}, "`question` is missing or empty"),
+    ],
+)
+def test_what_is_not_supported_is_refused_and_not_ignored(
+    changes: dict[str, object], said: str, client: OpenAI
+) -> None:
+    with pytest.raises(BadRequestError) as caught:
+        ask(client, **changes)
+    assert said in caught.value.message
+
+
+def test_an_item_longer_than_the_context_has_the_protocol_s_code(client: OpenAI) -> None:
+    with pytest.raises(BadRequestError, match="the student reads 40; shorten its context") as caught:
+        ask(client, "3 + " * 60)
+    assert caught.value.code == "context_length_exceeded"
+
+
+def test_another_model_is_not_found(client: OpenAI) -> None:
+    with pytest.raises(NotFoundError, match="this is tiny-round-1"):
+        ask(client, model="gpt")
+
+
+def test_bodies_that_are_no_requests_are_refused(address: str) -> None:
+    url = f"{address}/chat/completions"
+    for body in (b"", b"{", b"[]", b"\xff", json.dumps({"model": NAME}).encode()):
+        assert httpx.post(url, content=body).status_code == 400
+    assert httpx.post(url, content=b" " * (LONGEST_BODY + 1)).status_code == 413
+
+
+def test_a_choice_question_needs_choices_and_gets_one_of_them(tmp_path: Path) -> None:
+    tiny_model(tmp_path / "model")
+    settings = 'lora_rank = 0\nepochs = 1\nanswers_by = "answer"'
+    project = a_trained_project(tmp_path, task='answer = "choice"', student=settings)
+    with serving(project) as address, OpenAI(base_url=address, api_key="any", max_retries=0) as client:
+        with pytest.raises(BadRequestError, match="no `choices`, which task.answer = choice needs"):
+            ask(client, "What is 3 ?")
+        found = ask(client, "Question: What is 3 ?\n(A) 3\n(B) 4\n")
+        assert found.choices[0].message.content in ("3", "4")
+        assert found.choices[0].finish_reason == "stop"
+
+
+def test_an_encoder_answers_with_its_label_and_samples_nothing(
+    encoder: Path,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "model").symlink_to(encoder)
+    settings = 'kind = "encoder"\nepochs = 20\nbatch_size = 4\nlearning_rate = 3e-3'
+    project = a_trained_project(tmp_path, task=LABELS, student=settings, examples=told())
+    with serving(project) as address, OpenAI(base_url=address, api_key="any", max_retries=0) as client:
+        said = [ask(client, f"the {what} today").choices[0].message.content for what in ("sun burns", "snow falls")]
+        assert said == ["warm", "cold"]
+        for changes in ({"temperature": 1.0}, {"n": 2}):
+            with pytest.raises(BadRequestError, match="this student gives one answer; leave out temperature and n"):
+                ask(client, **changes)
+
+
+def test_where_a_token_is_set_only_who_knows_it_is_answered(sums_project: Project) -> None:
+    with serving(sums_project, token="long and random") as address:
+        with OpenAI(base_url=address, api_key="guess", max_retries=0) as stranger:
+            with pytest.raises(AuthenticationError, match="wrong or missing API key"):
+                ask(stranger)
+            with pytest.raises(AuthenticationError):
+                stranger.models.list()
+        with OpenAI(base_url=address, api_key="long and random", max_retries=0) as known:
+            assert ask(known).choices[0].message.content.endswith("23")
+
+
+def test_others_reach_the_server_only_with_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("STUDENT", raising=False)
+    for host in ("127.0.0.1", "::1", "localhost"):
+        assert token_for(host, "STUDENT") is None
+    for host in ("0.0.0.0", "192.0.2.1", "example.org"):
+        with pytest.raises(BadConfig, match="put a long random word into STUDENT"):
+            token_for(host, "STUDENT")
+    monkeypatch.setitem(os.environ, "STUDENT", "word")
+    assert token_for("0.0.0.0", "STUDENT") == "word"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from connectors.exports import MARKDOWN
+from connectors.card import MARKDOWN
 from connectors.students import Trained, loaded
 from connectors.wiring import Project, cache_folder
 from loop.answer import AnswerKind

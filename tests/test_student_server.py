@@ -14,8 +14,8 @@ import pytest
 import uvicorn
 from openai import AuthenticationError, BadRequestError, NotFoundError, OpenAI
 
-from connectors.students import loaded, trained
 from connectors.student_server import LONGEST_BODY, StudentServer, application, cut, token_for
+from connectors.students import loaded, trained
 from connectors.wiring import Project
 from loop.errors import BadConfig
 from loop.ports import Written
@@ -181,7 +181,7 @@ def test_a_choice_question_needs_choices_and_gets_one_of_them(tmp_path: Path) ->
     settings = 'lora_rank = 0\nepochs = 1\nanswers_by = "answer"'
     project = a_trained_project(tmp_path, task='answer = "choice"', student=settings)
     with serving(project) as address, OpenAI(base_url=address, api_key="any", max_retries=0) as client:
-        with pytest.raises(BadRequestError, match="no `choices`, which task.answer = choice needs"):
+        with pytest.raises(BadRequestError, match=r"no `choices`, which task\.answer = choice needs"):
             ask(client, "What is 3 ?")
         found = ask(client, "Question: What is 3 ?\n(A) 3\n(B) 4\n")
         assert found.choices[0].message.content in ("3", "4")

@@ -1,5 +1,6 @@
 """What an export is worth, in figures with intervals, and the bars that it has to clear."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -22,6 +23,7 @@ NAMES = ("bound", "error", "agreement", "step_wrong", "duplicates", "leaks")
 LARGER_IS_BETTER = frozenset({"agreement"})
 SHINGLE = 3
 """Words in a row whose sets are compared to find texts of the holdout."""
+WORD = re.compile(r"\w+")
 SHOWN = 5
 """Rows that a message names."""
 MOST = 100_000
@@ -246,7 +248,7 @@ def _growing(n: int) -> Iterable[int]:
 
 
 def _shingles(text: str) -> set[int]:
-    words = "".join(each if each.isalnum() else " " for each in text.lower()).split()
+    words = WORD.findall(text.lower())
     runs = zip(*(words[start:] for start in range(SHINGLE)), strict=False)
     return {hash(run) for run in runs} or {hash(tuple(words))}
 

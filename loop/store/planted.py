@@ -4,9 +4,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlmodel import col, select
+from sqlmodel import col, func, select
 
-from loop.records import CONTROL, DecisionKind, Rationale, Risk, Round, Split, Verdict
+from loop.records import CONTROL, Decision, DecisionKind, Rationale, Risk, Round, Split, Verdict
 from loop.store import decisions, reading, reviews
 from loop.store.database import Store
 from loop.store.rationales import REAL
@@ -63,8 +63,16 @@ def shown(store: Store, run: str) -> list[Shown]:
 
     Controls whose item a recall made doubtful are left out: nobody knows any more that they are right.
     """
-    open_again = {key for key, row in decisions.newest(store, run).items() if row.kind not in ACCEPTED}
-    rows = [each for each in _of_run(store, run) if each.planted != CONTROL or each.item_key not in open_again]
+    controls = select(Rationale.item_key).where(Rationale.planted == CONTROL)
+    newest = (
+        select(func.max(Decision.id))
+        .where(Decision.run == run, col(Decision.item_key).in_(controls))
+        .group_by(col(Decision.item_key))
+    )
+    open_again = select(Decision.item_key).where(col(Decision.id).in_(newest), col(Decision.kind).not_in(ACCEPTED))
+    with store.reading() as session:
+        doubtful = set(session.exec(open_again))
+    rows = [each for each in _of_run(store, run) if each.planted != CONTROL or each.item_key not in doubtful]
     ids = [each.id for each in rows if each.id is not None]
     given = reviews.verdicts(store, ids)
     with store.reading() as session:

@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,8 +15,8 @@ import pytest
 import uvicorn
 from openai import AuthenticationError, BadRequestError, NotFoundError, OpenAI
 
-from connectors.students import loaded, trained
 from connectors.student_server import LONGEST_BODY, StudentServer, application, cut, token_for
+from connectors.students import loaded, trained
 from connectors.wiring import Project
 from loop.errors import BadConfig
 from loop.ports import Written
@@ -112,6 +113,20 @@ def test_n_temperature_and_seed_are_real(client: OpenAI) -> None:
     assert texts(n=2, temperature=2.0, top_p=1e-9, seed=1) == greedy * 2
 
 
+def test_requests_that_come_at_once_get_the_answers_they_get_alone(client: OpenAI) -> None:
+    questions = [f"What is {n} + 20 ?" for n in range(8)] + ["3 + " * 60] * 4
+
+    def told(question: str) -> str:
+        try:
+            return ask(client, question, temperature=1.0, seed=3).choices[0].message.content
+        except BadRequestError as error:
+            return error.message
+
+    with ThreadPoolExecutor(12) as pool:
+        together = list(pool.map(told, questions))
+    assert together == [told(question) for question in questions]
+
+
 def test_an_answer_is_cut_at_its_longest_and_before_a_stop(client: OpenAI) -> None:
     short = ask(client, max_completion_tokens=3)
     assert (short.choices[0].finish_reason, short.usage.completion_tokens) == ("length", 3)
@@ -181,7 +196,7 @@ def test_a_choice_question_needs_choices_and_gets_one_of_them(tmp_path: Path) ->
     settings = 'lora_rank = 0\nepochs = 1\nanswers_by = "answer"'
     project = a_trained_project(tmp_path, task='answer = "choice"', student=settings)
     with serving(project) as address, OpenAI(base_url=address, api_key="any", max_retries=0) as client:
-        with pytest.raises(BadRequestError, match="no `choices`, which task.answer = choice needs"):
+        with pytest.raises(BadRequestError, match=r"no `choices`, which task\.answer = choice needs"):
             ask(client, "What is 3 ?")
         found = ask(client, "Question: What is 3 ?\n(A) 3\n(B) 4\n")
         assert found.choices[0].message.content in ("3", "4")

@@ -49,7 +49,7 @@ def main() -> None:
         stderr.print(f"error: {error}", markup=False)
         raise SystemExit(1) from error
     except KeyboardInterrupt:
-        stderr.print("stopped; `preceptor run` goes on where this ended")
+        stderr.print("stopped; called again, `run` and `predict` go on where this ended")
         raise SystemExit(1) from None
 
 

@@ -61,6 +61,8 @@ def export_student(project: Project, which: Trained, folder: Path, form: str) ->
     cure = "free some space or name another folder, then export again"
     with checkpoint.whole(target, "the student", cure) as partial:
         dtype = str(student.model.dtype).removeprefix("torch.")
+        if form == "openvino" and dtype == "bfloat16":
+            dtype = "float16"  # it has no other half format on disk
         handover.FORMATS[form](student, partial)
         (partial / "README.md").write_text(card(project, which, form, dtype), encoding="utf-8")
     return f"wrote the student of round {which.round.number} to {folder} ({form}); its README.md says how to ask it"

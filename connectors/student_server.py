@@ -116,13 +116,13 @@ class StudentServer:
             raise _Refused(400, "this student gives one answer; leave out temperature and n", "unsupported_value")
         try:
             item = _item(request.messages[0].text, self._config)
-            refuse_too_long(self._student, item, "the question")
+            with self._lock:  # tokenizers too take one caller at a time
+                refuse_too_long(self._student, item, "the question")
+                prompt_tokens, _ = self._student.reads(item)
+                texts = self._texts(item, request)
         except BadRow as error:
             code = "context_length_exceeded" if isinstance(error, ItemTooLong) else "invalid_value"
             raise _Refused(400, str(error), code, "messages") from error
-        with self._lock:
-            prompt_tokens, _ = self._student.reads(item)
-            texts = self._texts(item, request)
         return _completion(
             self.name, prompt_tokens, [cut(each, request.max_completion_tokens, request.stops) for each in texts]
         )

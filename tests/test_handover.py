@@ -8,14 +8,19 @@ from pathlib import Path
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, pipeline
+from typer.testing import CliRunner
 
+from connectors.cli import app
 from connectors.handover import FORMATS, export_student, refuse_folder
 from connectors.students import loaded, trained
 from connectors.wiring import Project
 from loop.errors import PreceptorError, StudentError
+from loop.records import VerdictKind
+from loop.store import rationales
 from loop.student import handover, prompts
 from loop.student.decoder import Decoder
 from loop.student.encoder import Encoder
+from tests.builders import a_verdict
 from tests.test_encoder import examples as told
 from tests.test_encoder import model as encoder  # noqa: F401 - a fixture
 from tests.tiny import tiny_model
@@ -162,14 +167,16 @@ def test_the_same_student_gives_the_same_bytes(form: str, causal: Project, tmp_p
 
 
 def test_the_card_says_what_the_student_saw_and_how_good_it_is(classifying: Project, tmp_path: Path) -> None:
+    rationale, *_ = rationales.of_round(classifying.store, trained(classifying).checkpoint.round_id or 0)
+    a_verdict(classifying.store, rationale.id or 0, VerdictKind.ACCEPT, simulated=True)
     card = " ".join((exported(classifying, tmp_path / "home") / "README.md").read_text().split())
     assert "12 examples: 6 gold" in card
     assert "6 silver" in card
     assert "`warm` 6, `cold` 6, `wet` **never seen**" in card
     assert "accuracy on `test` (only reported): 0.700, 95 % interval 0.397 to 0.892, n = 10" in card
     assert "calibration of its probabilities: not measured" in card
-    assert "tiny\\-teacher" in card or "tiny-teacher" in card
-    assert "**simulated:** its replies come from a recording" in card
+    assert "teacher: tiny-teacher (**simulated:** its replies come from a recording" in card
+    assert "reviews until then: 1 verdicts, **1 of them simulated**, not by people" in card
     assert "licence: not known here" in card
 
 
@@ -187,6 +194,14 @@ def test_a_folder_in_use_and_formats_that_are_not_written_are_refused_with_the_c
         with pytest.raises(PreceptorError, match=said):
             refuse_folder(folder, form)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["mine.txt"]
+
+
+def test_the_command_exports_and_refuses_to_write_among_other_files(causal: Project, tmp_path: Path) -> None:
+    words = ["student", "export", str(tmp_path / "home"), "--round", "1", "--config", str(causal.path)]
+    done = CliRunner().invoke(app, words, catch_exceptions=False)
+    assert (done.exit_code, done.stdout.startswith("wrote the student of round 1 to ")) == (0, True)
+    with pytest.raises(PreceptorError, match="is not empty"):
+        CliRunner().invoke(app, words, catch_exceptions=False)
 
 
 def test_nothing_is_left_where_the_folder_cannot_be_written(causal: Project, tmp_path: Path) -> None:

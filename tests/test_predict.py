@@ -237,10 +237,8 @@ def test_another_input_does_not_go_on_with_what_was_begun(project: Project, tmp_
 
 def test_a_second_process_is_told_to_wait(project: Project, tmp_path: Path) -> None:
     file = written(tmp_path / "q.jsonl", some_sums(2))
-    with (
-        predicting._alone(project.folder, tmp_path / "out.jsonl"),
-        pytest.raises(PreceptorError, match="another process is writing it"),
-    ):
+    busy, told = predicting._alone(project.folder, tmp_path / "out.jsonl"), "another process is writing it"
+    with busy, pytest.raises(PreceptorError, match=told):
         predict(project, trained(project), file, tmp_path / "out.jsonl")
 
 

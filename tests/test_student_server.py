@@ -6,6 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -110,6 +111,20 @@ def test_n_temperature_and_seed_are_real(client: OpenAI) -> None:
     assert texts(n=2, temperature=2.0, seed=1) == wild[:2]
     assert texts(n=4, temperature=2.0, seed=2) != wild
     assert texts(n=2, temperature=2.0, top_p=1e-9, seed=1) == greedy * 2
+
+
+def test_requests_that_come_at_once_get_the_answers_they_get_alone(client: OpenAI) -> None:
+    questions = [f"What is {n} + 20 ?" for n in range(8)] + ["3 + " * 60] * 4
+
+    def told(question: str) -> str:
+        try:
+            return ask(client, question, temperature=1.0, seed=3).choices[0].message.content
+        except BadRequestError as error:
+            return error.message
+
+    with ThreadPoolExecutor(12) as pool:
+        together = list(pool.map(told, questions))
+    assert together == [told(question) for question in questions]
 
 
 def test_an_answer_is_cut_at_its_longest_and_before_a_stop(client: OpenAI) -> None:

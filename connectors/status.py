@@ -39,6 +39,7 @@ def status(store: Store, run: str, config: Config, waiting_for: WaitingFor | Non
         "stage": "new" if current is None else current.stage.value,
         "waiting_for": waiting_for or _waiting_for(store, run, current, config),
         "budget": budget,
+        "models": {model: spent / MICRO for model, spent in reading.spent_by_model(store, run).items()},
         "items": _items(store, run, config),
         "rounds": figures,
         "simulated_verdicts": sum(each["simulated"] for each in figures),
@@ -82,7 +83,7 @@ def status_text(found: Mapping[str, Any]) -> Group:
         f"; waits for {found['waiting_for']}\n",
         ("spent ", "dim"), f"${usd['spent']:.4f} of ${usd['limit']:.2f}", f" (${usd['reserved']:.4f} reserved), ",
         f"{minutes['spent']:.1f} of {minutes['limit']:.0f} review minutes\n",
-        *_models(usd["models"]),
+        *_models(found["models"]),
         ("items ", "dim"), ", ".join(f"{number} {name}" for name, number in counts.items()),
     )  # fmt: skip
     parts: list[Any] = [head]
@@ -198,10 +199,10 @@ def _on_test(store: Store, checkpoint_id: int | None) -> dict[str, Any] | None:
     return None if found is None else asdict(found)
 
 
-def _budget(store: Store, run: str, config: Config) -> dict[str, dict[str, Any]]:
-    """Limits and what is spent, dollars by model too; before the first round the limits are the config's."""
+def _budget(store: Store, run: str, config: Config) -> dict[str, dict[str, float]]:
+    """Limits and what is spent; before the first round the limits are the config's."""
     limits = {Currency.USD: config.budget.usd, Currency.MINUTES: config.budget.minutes}
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, dict[str, float]] = {}
     for currency, row in Purse(store, run).balances().items():
         untouched = row.limit == row.spent == row.reserved == 0
         found[currency.value] = {
@@ -209,8 +210,7 @@ def _budget(store: Store, run: str, config: Config) -> dict[str, dict[str, Any]]
             "spent": row.spent / MICRO,
             "reserved": row.reserved / MICRO,
         }
-    paid = {model: spent / MICRO for model, spent in reading.spent_by_model(store, run).items()}
-    return found | {"usd": {**found["usd"], "models": paid}}
+    return found
 
 
 def _items(store: Store, run: str, config: Config) -> dict[str, int]:

@@ -1,5 +1,8 @@
 """The teacher's samples vote until the vote is settled, and what is doubtful then goes to a stronger teacher."""
 
+import json
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +27,9 @@ from loop.teacher.escalation import is_worth_it, share_right, worth_of_a_right_o
 from loop.teacher.vote import is_settled
 from tests.builders import RUN, a_round, a_store, an_item, id_of, queried, spent
 from tests.judging import Nobody, NoStudent
+from tests.test_continuing import ROOT, preceptor, rows
 from tests.test_demonstrations import Quiet
+from tests.tiny import tiny_project
 
 QUESTION = "What is 2 + 3?"
 RIGHT, WRONG = (("2 + 3 = 5",), "5"), (("2 + 3 = 6",), "6")
@@ -163,10 +168,10 @@ def test_a_doubtful_rationale_goes_to_the_stronger_teacher_which_is_recorded(tmp
         assert (kept.stated, kept.teacher, kept.sample, kept.is_reply) == ("5", "strong", 0, True)
         [first, second] = history(store, RUN, "a")["replies"]
         assert (first["teacher"], second["teacher"], second["sample"]) == ("cheap", "strong", STRONGER)
-        paid = status(store, RUN, Config())["budget"]["usd"]
-        assert set(paid["models"]) == {"cheap", "strong"}
-        assert paid["models"]["strong"] > 5 * paid["models"]["cheap"]
-        assert sum(paid["models"].values()) == pytest.approx(paid["spent"])
+        found = status(store, RUN, Config())
+        assert set(found["models"]) == {"cheap", "strong"}
+        assert found["models"]["strong"] > 5 * found["models"]["cheap"]
+        assert sum(found["models"].values()) == pytest.approx(found["budget"]["usd"]["spent"])
         told = "\n".join(part.plain for part in history_text(history(store, RUN, "a")).renderables)
         assert "escalated to strong" in told
         assert "teacher strong, version 1" in told
@@ -286,3 +291,58 @@ def test_a_stronger_teacher_without_a_price_is_named_before_anything_is_asked(tm
     with named, asked(tmp_path, teacher, unpriced):
         pass
     assert teacher.served == []
+
+
+# --- real kills -------------------------------------------------------------------------------------------------------
+
+
+def cascade_project(folder: Path) -> Path:
+    """Two rounds in which three samples vote, and what is doubtful goes to a teacher that is always right."""
+    config = tiny_project(folder)
+    text = config.read_text(encoding="utf-8").replace(
+        'model = "tiny-teacher"', 'model = "tiny-teacher"\nsamples = 3\ntemperature = 0.7'
+    )
+    stronger = '[[teacher.stronger]]\nmodel = "strong-teacher"\ninput_price = 2.0\noutput_price = 4.0\n'
+    config.write_text(text + stronger, encoding="utf-8")
+    asked = {row["key"]: row for row in map(json.loads, (folder / "pool.jsonl").read_text().splitlines())}
+    truth = map(json.loads, (folder / "truth.jsonl").read_text().splitlines())
+    right = [{**asked[each["key"]], "model": "strong-teacher", **pick(each, "steps", "answer")} for each in truth]
+    with (folder / "recorded.jsonl").open("a", encoding="utf-8") as file:
+        file.writelines(json.dumps(row) + "\n" for row in right)
+    for split in ("holdout", "pool"):
+        preceptor("ingest", f"{folder / split}.jsonl", "--split", split, config=config)
+    return config
+
+
+def pick(row: dict[str, object], *names: str) -> dict[str, object]:
+    return {name: row[name] for name in names}
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    config = cascade_project(tmp_path_factory.mktemp("unbroken"))
+    preceptor("run", config=config)
+    assert rows(config, "select count(*) from rationale where teacher = 'strong-teacher'") == [(4,)]
+    return config
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("statement", ["insert into reply", "insert into rationale"])
+def test_a_run_killed_while_asking_pays_once_and_decides_the_same(
+    statement: str, unbroken: Path, tmp_path: Path
+) -> None:
+    config = cascade_project(tmp_path)
+    command = [sys.executable, "-m", "tests.killed_run", str(config), "ASK", statement]
+    killed = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, timeout=120)
+    assert killed.returncode == -9, killed.stderr
+    preceptor("run", config=config)
+    for query in (
+        "select item_key, kind, reason, round_id from decision order by id",
+        "select item_key, sample, teacher, steps, answer from rationale order by item_key, sample, id",
+        "select item_key, sample, teacher from reply order by item_key, sample",
+    ):
+        assert rows(config, query) == rows(unbroken, query)
+    settled = "currency='USD' and state='SETTLED' and not assumed"
+    paid = rows(config, f"select purpose, count(*) from charge where {settled} group by purpose")
+    assert all(count == 1 for _, count in paid)
+    assert rows(config, "select distinct reserved from balance where currency='USD'") == [(0,)]

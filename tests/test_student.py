@@ -193,6 +193,19 @@ def test_greedy_explanation_is_what_transformers_generates(model: Path, tmp_path
         assert ours.text == student.tokenizer.decode(theirs[0, ids.shape[1] :], skip_special_tokens=True)
 
 
+def test_a_student_goes_on_from_given_steps_as_it_would_from_its_own(model: Path, tmp_path: Path) -> None:
+    trainer = a_trainer(model)
+    trained = trainer.train(sums(8), seed=1, folder=tmp_path / "student", progress=QUIET)
+    student, asked = trainer.student(trained.folder), items(sums(8))
+    own = [each for [each] in student.explain(asked, copies=[0], temperature=1.0, top_p=1.0, seed=0)]
+    assert all(each.steps for each in own)
+    again = student.go_on(asked, [each.steps for each in own])
+    assert [(each.steps, each.answer) for each in again] == [(each.steps, each.answer) for each in own]
+    other = student.go_on(asked[:1], [["1 + 1 = 3"]])[0]
+    assert other.steps[0] == "1 + 1 = 3"
+    assert other.text.startswith("1. 1 + 1 = 3\n")
+
+
 def test_samples_depend_on_seed_and_item_and_not_on_the_company(model: Path) -> None:
     student = a_trainer(model).student(None)
     asked = items(sums(6))

@@ -124,8 +124,11 @@ def rows_changed(session: Session, statement: Any) -> int:
 
 
 def values(model: Any, *conditions: Any) -> Any:
-    """An UPDATE on a model's table, to be completed with `.values(...)`."""
-    return update(model).where(*conditions)
+    """An UPDATE on a model's table, to be completed with `.values(...)`; rows that the session holds stay as they are.
+
+    Bringing those up to date as well takes longer than the statement.
+    """
+    return update(model).where(*conditions).execution_options(synchronize_session=False)
 
 
 def add_missing(session: Session, model: type[SQLModel], **fields: Any) -> None:

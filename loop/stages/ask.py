@@ -7,14 +7,15 @@ from loop import certification
 from loop.config import Config, ReviewConfig
 from loop.ledger import caps
 from loop.records import ConfidenceFit, Item, Round, Stage
+from loop.stages.batching import ask_by_batches
 from loop.stages.demonstrating import Demonstrating
 from loop.stages.looking import review_chance
 from loop.stages.parts import Parts, id_of, is_reply, seed_of
-from loop.store import asking, confidence, rationales, rounds
+from loop.store import asking, batches, confidence, rationales, rounds
 from loop.store.database import Store
 from loop.store.money import Purse
 from loop.teacher.again import ask_again
-from loop.teacher.ask import Shown, ask
+from loop.teacher.ask import Asking, Shown, ask
 from loop.teacher.confidence import Trust, Verdicted, fit
 from loop.teacher.demonstrations import as_shown
 
@@ -31,11 +32,14 @@ def ask_teacher(current: Round, store: Store, parts: Parts, config: Config) -> R
     def demonstrations(item: Item) -> Shown:
         return as_shown(demonstrating.shown(item))
 
+    book = batches.RoundBatchBook(store, current.run, id_of(current), config.teacher)
+    batched = Asking(book, config.task, config.teacher, id_of(current), demonstrations, trust, demonstrating.has_more)
+    ask_by_batches(current, store, parts, batched, book)
     outcome = asyncio.run(
         ask(
             asking.missing(store, id_of(current), config.teacher.samples),
             parts.teacher,
-            asking.RoundAskBook(store, current.run, id_of(current), config.teacher),
+            book,
             config.task,
             config.teacher,
             round_id=id_of(current),
@@ -45,6 +49,8 @@ def ask_teacher(current: Round, store: Store, parts: Parts, config: Config) -> R
             may_ask_again=demonstrating.has_more,
         )
     )
+    outcome.replies += batched.outcome.replies
+    outcome.unreadable += batched.outcome.unreadable
     if outcome.unreadable or outcome.gave_up:
         parts.progress.say(
             f"  {outcome.replies} replies can be read, {outcome.unreadable} cannot, {outcome.gave_up} requests were "

@@ -22,7 +22,7 @@ from loop.config import EndpointConfig
 from loop.errors import BudgetSpent, ItemRefused, PromptTooLong, TeacherBusy, TeacherDown, TeacherRefused
 from loop.ledger import longest_reply
 from loop.ports import SOON, Bar, Completion, Remembering, Request, Teacher, Till
-from loop.teacher.prompt import most_input_tokens, worst_case
+from loop.teacher.prompt import Price, most_input_tokens, worst_case
 from loop.teacher.width import Place, Width
 
 FIRST_PAUSE = 1.0
@@ -305,10 +305,7 @@ class Sender:
 
     def _received(self, request: Request, completion: Completion, charge: int) -> Received:
         """The completion with what it cost."""
-        used = _tokens(completion.input_tokens, most_input_tokens(request))
-        made = _tokens(completion.output_tokens, request.max_completion_tokens)
-        price = self.endpoint.price(request, input_tokens=used, output_tokens=made)
-        return Received(completion, charge, price, used, made, request)
+        return received(completion, request, charge, self.endpoint.price)
 
     async def _pause(self, request: Request, attempt: int, retry_after: float | None) -> None:
         """Wait before the next attempt: longer each time, apart from others, as long as asked; less if stopped."""
@@ -323,6 +320,13 @@ class Sender:
         finally:
             for wait in waits:
                 wait.cancel()
+
+
+def received(completion: Completion, request: Request, charge: int, price: Price) -> Received:
+    """The completion of a request with what it cost."""
+    used = _tokens(completion.input_tokens, most_input_tokens(request))
+    made = _tokens(completion.output_tokens, request.max_completion_tokens)
+    return Received(completion, charge, price(request, input_tokens=used, output_tokens=made), used, made, request)
 
 
 def prompt_type(request: Request, purpose: str) -> str:

@@ -60,6 +60,7 @@ SOURCES = [
     "loop/ledger.py",
     "loop/store/money.py",
     "loop/store/pace.py",
+    "loop/teacher/clerk.py",
     "loop/teacher/send.py",
     "loop/teacher/width.py",
 ]

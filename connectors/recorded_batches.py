@@ -98,8 +98,8 @@ class RecordedBatches:
         return self.upload("".join(json.dumps(row) + "\n" for row in rows).encode()) if rows else None
 
 
-def batch_routes(batches: RecordedBatches, refuse: Refuse, is_due: Due) -> APIRouter:
-    """The routes of files and batches."""
+def routes_of(batches: RecordedBatches, refuse: Refuse, is_due: Due) -> APIRouter:
+    """The routes of files and batches, for whoever has the key."""
 
     def check(request: Request) -> None:
         refused = refuse(request)
@@ -107,6 +107,13 @@ def batch_routes(batches: RecordedBatches, refuse: Refuse, is_due: Due) -> APIRo
             raise HTTPException(refused.status_code)
 
     routes = APIRouter(dependencies=[Depends(check)])
+    routes.include_router(_file_routes(batches, is_due))
+    routes.include_router(_batch_routes(batches))
+    return routes
+
+
+def _file_routes(batches: RecordedBatches, is_due: Due) -> APIRouter:
+    routes = APIRouter()
 
     @routes.post("/v1/files")
     async def upload(request: Request) -> JSONResponse:
@@ -120,6 +127,12 @@ def batch_routes(batches: RecordedBatches, refuse: Refuse, is_due: Due) -> APIRo
         if file not in batches.files:
             return _error(404, "No such file")
         return Response(batches.files[file], media_type="application/octet-stream")
+
+    return routes
+
+
+def _batch_routes(batches: RecordedBatches) -> APIRouter:
+    routes = APIRouter()
 
     @routes.post("/v1/batches")
     async def make(request: Request) -> JSONResponse:

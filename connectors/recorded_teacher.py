@@ -34,7 +34,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from connectors.recorded_batches import RecordedBatches, batch_routes
+from connectors.recorded_batches import RecordedBatches, routes_of
 from loop.errors import BadConfig, BadRow
 from loop.teacher.continuation import settled_steps
 from loop.teacher.judge_prompt import presented_step
@@ -276,7 +276,7 @@ def application(teacher: RecordedTeacher) -> FastAPI:
         refused = _wrong_key(request, teacher)
         return refused or await _complete(teacher, await request.body())
 
-    app.include_router(batch_routes(teacher.batches, lambda request: _wrong_key(request, teacher), teacher.batch_fault))
+    app.include_router(routes_of(teacher.batches, lambda request: _wrong_key(request, teacher), teacher.batch_fault))
     return app
 
 

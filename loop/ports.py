@@ -351,6 +351,15 @@ class Till(Protocol):
         ...
 
 
+@runtime_checkable
+class Together(Protocol):
+    """A till that can write many calls in one transaction."""
+
+    def together(self) -> AbstractContextManager[None]:
+        """Calls within the block are committed at its end, all of them; one that fails leaves nothing behind."""
+        ...
+
+
 class AskBook(Till, Protocol):
     """Where asking writes down what it spends and gets; every call is one transaction."""
 

@@ -1,5 +1,7 @@
 """What asking the teacher leaves in the store."""
 
+from contextlib import AbstractContextManager
+
 from sqlmodel import Session, col, select
 
 from loop.config import EndpointConfig
@@ -88,6 +90,10 @@ class RunTill:
                 domain="" if item is None else item.domain,
                 prompt_type=prompt_type,
             )
+
+    def together(self) -> AbstractContextManager[None]:
+        """Calls within the block are one transaction."""
+        return self._store.together()
 
     def settle(self, charge_id: int, micro_usd: int) -> None:
         """Pay for a reply that is not kept."""

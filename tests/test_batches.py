@@ -6,15 +6,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from sqlmodel import select
 
 from connectors.openai_batches import OpenAIBatches
 from connectors.openai_teacher import OpenAITeacher
 from connectors.recorded_teacher import Fault, RecordedTeacher, Recording, running
-from loop.config import TaskConfig, TeacherConfig
+from loop.config import Config, TaskConfig, TeacherConfig
 from loop.errors import TeacherDown, TeacherRefused
 from loop.ledger import discounted
 from loop.ports import BatchState
-from loop.records import BatchJob, Charge, ChargeState, Currency, Item, Rationale, Reply, Round
+from loop.records import BatchJob, Charge, ChargeState, Currency, Item, Rationale, Reply, Round, Stage
+from loop.stages.ask import ask_teacher
+from loop.stages.parts import Parts
 from loop.store import asking, batches
 from loop.store import items as item_store
 from loop.store.database import Store
@@ -24,6 +27,7 @@ from loop.teacher.batch import ask_in_batches
 from loop.teacher.confidence import Trust
 from loop.teacher.prompt import request_for, worst_case
 from tests.builders import RUN, a_round, a_store, an_item, id_of, queried
+from tests.judging import Lines, Nobody, NoStudent
 from tests.test_ask import Clock, Silent, a_config
 
 N = 6
@@ -112,8 +116,6 @@ def ask_by_batches(
 
 
 def rows(store: Store, model: type) -> list:
-    from sqlmodel import select  # noqa: PLC0415
-
     with store.reading() as session:
         return list(session.exec(select(model)))
 
@@ -279,3 +281,35 @@ def test_batch_that_the_endpoint_forgot_is_charged_at_worst_case_and_asked_again
         ask_by_batches(store, opened, config)
     assert sorted(answers(store)) == sorted(RIGHT)
     assert sum(each.assumed for each in rows(store, Charge)) == N
+
+
+class KilledLines(Lines):
+    """Lines for the user, in a process that is interrupted at the first that says so."""
+
+    interrupted_at = ""
+
+    def say(self, text: str) -> None:
+        super().say(text)
+        if self.interrupted_at and self.interrupted_at in text:
+            raise KeyboardInterrupt
+
+
+def test_interrupted_stage_says_that_the_batch_stays_and_the_next_one_finishes_it_with_single_requests(
+    store: Store, tmp_path: Path
+) -> None:
+    opened, server = a_batch_round(store), a_server([Fault(kind="too_long", key="q2")])
+    with served(server) as settings:
+        teacher = settings.model_copy(update={"batch_poll": 0.01, "demonstrations": 0})
+        config = Config(task=TASK, teacher=teacher)
+        client, lines = OpenAITeacher(teacher), KilledLines()
+        parts = Parts(NoStudent(), client, Nobody(), lines, tmp_path, batches=OpenAIBatches(client))
+        lines.interrupted_at = "takes it up again"
+        with pytest.raises(KeyboardInterrupt):
+            ask_teacher(opened, store, parts, config)
+        lines.interrupted_at = ""
+        done = ask_teacher(opened, store, parts, config)
+    assert done.stage is Stage.CHECK
+    assert sorted(answers(store)) == sorted(RIGHT)
+    assert len(server.batches.batches) == 1
+    prices = {each.purpose.split("/")[2]: each.settled for each in rows(store, Charge) if each.settled}
+    assert prices == dict.fromkeys(RIGHT, HALF) | {"q2": 2 * HALF}, "what the batch refused costs the full price"

@@ -69,10 +69,10 @@ class RememberingTeacher(OpenAITeacher):
         completion = await super().complete(request)
         cut = completion.finish_reason == "length"
         if not cut or request.max_completion_tokens == self._config.max_completion_tokens:
-            self._remember(request, completion)
+            self.remember(request, completion)
         return completion
 
-    def _remember(self, request: Request, completion: Completion) -> None:
+    def remember(self, request: Request, completion: Completion) -> None:
         """Write a reply down. It was paid for, so that a memory that fails must not lose it."""
         row = (
             self._hash(request),

@@ -6,7 +6,7 @@ import math
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from types import TracebackType
@@ -79,7 +79,7 @@ class OpenAITeacher:
 
     async def __aenter__(self) -> Self:
         """Open the client that the requests of this block share."""
-        self._client = self._open()
+        self._client = self.open()
         return self
 
     async def __aexit__(
@@ -102,12 +102,12 @@ class OpenAITeacher:
     async def given(self, request: Request, more: Mapping[str, object]) -> Given:
         """All that comes of a request with parameters beside those that requests have; raises like `complete`."""
         response = await self._answer(request, more)
-        completion, choices = self._completion(response, request), _at(response.json(), "choices")
-        probable = _at(choices, 0, "logprobs", "content")
+        completion, choices = self._completion(response, request), at(response.json(), "choices")
+        probable = at(choices, 0, "logprobs", "content")
         return Given(
             completion=completion,
             choices=len(choices) if isinstance(choices, list) else 0,
-            logprobs=probable is not None and isinstance(_at(probable, 0, "logprob"), int | float),
+            logprobs=probable is not None and isinstance(at(probable, 0, "logprob"), int | float),
         )
 
     async def lists_batches(self) -> bool:
@@ -116,15 +116,15 @@ class OpenAITeacher:
         Raises:
             TeacherBusy: it did not answer.
         """
-        async with self._open() as client:
+        async with self.open() as client:
             try:
                 raw = await client.batches.with_raw_response.list(limit=1)
                 body = raw.http_response.json()
             except (APIStatusError, ValueError):
                 return False
             except APIConnectionError as error:
-                raise self._lost(error) from error
-        return isinstance(_at(body, "data"), list)
+                raise self.lost(error) from error
+        return isinstance(at(body, "data"), list)
 
     def price(self, request: Request, *, input_tokens: int, output_tokens: int) -> int:
         """Micro-dollars for that many tokens, rounded up: by the config's prices, else by `genai-prices`.
@@ -149,7 +149,8 @@ class OpenAITeacher:
         micro: int = math.ceil(found.total_price * 1_000_000)
         return micro
 
-    def _open(self) -> AsyncOpenAI:
+    def open(self) -> AsyncOpenAI:
+        """A client for the endpoint, to be closed by who asks for it."""
         timeout = httpx2.Timeout(self._config.timeout, connect=min(10.0, self._config.timeout))
         return AsyncOpenAI(
             api_key=self._key,
@@ -170,19 +171,19 @@ class OpenAITeacher:
         """The answer to a request, through the client that is open or through one of its own."""
         if self._client is not None:
             return await self._send(self._client, request, more)
-        async with self._open() as client:
+        async with self.open() as client:
             return await self._send(client, request, more)
 
     async def _send(self, client: AsyncOpenAI, request: Request, more: Mapping[str, object]) -> httpx2.Response:
         """The answer, or what went wrong in the loop's words."""
-        body = _body(request) | dict(more)
+        body = body_of(request) | headers_of(request) | dict(more)
         try:
             async with asyncio.timeout(self._config.timeout):
                 raw = await client.chat.completions.with_raw_response.create(**body)
         except APIStatusError as error:
-            raise self._refusal(error) from error
+            raise self.refusal(error) from error
         except (APIConnectionError, TimeoutError) as error:
-            raise self._lost(error) from error
+            raise self.lost(error) from error
         except APIError as error:
             raise TeacherBusy(f"{self._address}: {error.message}") from error
         response: httpx2.Response = raw.http_response
@@ -202,18 +203,10 @@ class OpenAITeacher:
             raise TeacherRefused(
                 f"{self._address} does not answer as a chat endpoint; check {self._config.table}.base_url"
             )
-        message = _at(body, "choices", 0, "message")
-        return Completion(
-            text=_text(_at(message, "content")) or _text(_at(message, "refusal")),
-            model=_text(body.get("model")) or request.model,
-            finish_reason=_text(_at(body, "choices", 0, "finish_reason")),
-            input_tokens=_count(_at(body, "usage", "prompt_tokens")),
-            output_tokens=_count(_at(body, "usage", "completion_tokens")),
-            tokens=_tokens(_at(body, "choices", 0, "logprobs", "content")),
-            closed_for=_closed_for(response.headers, _count(_at(body, "usage", "total_tokens")) or 0) or 0.0,
-        )
+        closed = _closed_for(response.headers, _count(at(body, "usage", "total_tokens")) or 0) or 0.0
+        return replace(completion_of(body, request.model), closed_for=closed)
 
-    def _lost(self, error: Exception) -> TeacherBusy:
+    def lost(self, error: Exception) -> TeacherBusy:
         """No answer came: by a refused connection nothing was sent, by anything else it may have been."""
         cause, table = error.__cause__, self._config.table
         if isinstance(cause, NOT_SENT):
@@ -223,7 +216,7 @@ class OpenAITeacher:
             return TeacherBusy(said, overloaded=True)
         return TeacherBusy(f"the connection to {self._address} was lost: {cause or error}")
 
-    def _refusal(self, error: APIStatusError) -> TeacherError:
+    def refusal(self, error: APIStatusError) -> TeacherError:
         """An HTTP error status in the loop's words, with the cure where it is known."""
         status, code = error.status_code, str(error.code or "")
         said = f"{self._address} answered {status}: {_said(error)}"
@@ -285,14 +278,31 @@ def is_loopback(address: str) -> bool:
         return host == "localhost"
 
 
-def _body(request: Request) -> dict[str, Any]:
-    """The request as the SDK takes it. The item's key goes along as a request id only."""
+def completion_of(body: Mapping[str, Any], model: str = "") -> Completion:
+    """The first choice of an answer; a part that is missing or of another type is empty, never made up."""
+    message = at(body, "choices", 0, "message")
+    return Completion(
+        text=_text(at(message, "content")) or _text(at(message, "refusal")),
+        model=_text(body.get("model")) or model,
+        finish_reason=_text(at(body, "choices", 0, "finish_reason")),
+        input_tokens=_count(at(body, "usage", "prompt_tokens")),
+        output_tokens=_count(at(body, "usage", "completion_tokens")),
+        tokens=_tokens(at(body, "choices", 0, "logprobs", "content")),
+    )
+
+
+def headers_of(request: Request) -> dict[str, Any]:
+    """The item's key goes along as a request id only."""
+    return {"extra_headers": {"X-Client-Request-Id": quote(f"{request.item_key}/{request.sample}")[:500]}}
+
+
+def body_of(request: Request) -> dict[str, Any]:
+    """The request as the protocol has it."""
     body: dict[str, Any] = {
         "model": request.model,
         "messages": [dict(message) for message in request.messages],
         "temperature": request.temperature,
         "max_completion_tokens": request.max_completion_tokens,
-        "extra_headers": {"X-Client-Request-Id": quote(f"{request.item_key}/{request.sample}")[:500]},
     }
     if request.seed is not None:
         body["seed"] = request.seed
@@ -311,7 +321,7 @@ def _said(error: APIStatusError) -> str:
     return " ".join(str(message or error.message).split())[:300]
 
 
-def _at(value: object, *path: str | int) -> object:
+def at(value: object, *path: str | int) -> object:
     """What stands at the path, if anything does."""
     for step in path:
         if isinstance(value, Mapping):
@@ -336,7 +346,7 @@ def _tokens(reported: object) -> tuple[tuple[str, float], ...]:
     """Tokens with their log-probabilities; none where any of them is something else."""
     found = []
     for each in reported if isinstance(reported, list) else ():
-        token, value = _at(each, "token"), _at(each, "logprob")
+        token, value = at(each, "token"), at(each, "logprob")
         if not isinstance(token, str) or isinstance(value, bool) or not isinstance(value, int | float):
             return ()
         if not value <= 0:

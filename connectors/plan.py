@@ -97,7 +97,7 @@ def plan_text(found: dict[str, Any]) -> list[str]:
 
 def _worst(item: Item, config: Config, price: Price, judge_price: Price | None) -> float:
     """Dollars that an item costs at the very most, judged in as many long steps as may be."""
-    asked = config.teacher.samples * worst_case(request_for(item, config.task, config.teacher, (), 0), price)
+    asked = _share(config) * worst_case(request_for(item, config.task, config.teacher, (), 0), price)
     if judge_price is not None:
         asked += config.judge.max_steps * worst_case(a_step_request(item, config.task, config.judge), judge_price)
     return asked / MICRO
@@ -109,11 +109,15 @@ def _learned(store: Store, config: Config, pool: Sequence[Item], price: Price) -
     lengths = Purse(store, config.run.name).lengths(prompt_type(requests[0], "ask"))
     drawn = np.random.default_rng(0).choice(lengths, len(pool)) if lengths else ()
     return [
-        config.teacher.samples
-        * price(request, input_tokens=most_input_tokens(request), output_tokens=int(length))
-        / MICRO
+        _share(config) * price(request, input_tokens=most_input_tokens(request), output_tokens=int(length)) / MICRO
         for request, length in zip(requests, drawn, strict=False)
     ]
+
+
+def _share(config: Config) -> float:
+    """The price of an item's replies in prices of single requests: the first costs less in a batch."""
+    discount = config.teacher.batch_discount if config.teacher.batch else 0.0
+    return config.teacher.samples - discount
 
 
 def _capped(estimate: Estimate, cap: float | None) -> Estimate:

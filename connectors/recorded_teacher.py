@@ -17,7 +17,7 @@ end with it: its `steps` follow. A line with a `step` answers the judge's prompt
 all steps at once: `first_wrong` is the number of a step, from which `steps` and `answer` take the place of the others.
 Where nothing is recorded for a question or step, the reply says so and cannot be read.
 
-On request it misbehaves: a file with a JSON list of faults, see `Fault`.
+It answers batches too. On request it misbehaves: a file with a JSON list of faults, see `Fault`.
 """
 
 import asyncio
@@ -36,6 +36,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from connectors.recorded_batches import RecordedBatches, routes_of
 from loop.errors import BadConfig, BadRow
 from loop.teacher.continuation import settled_steps
 from loop.teacher.judge_prompt import presented_step
@@ -47,6 +48,7 @@ NOTHING_RECORDED = "No completion is recorded for this question."
 START_SECONDS = 20.0
 WHOLE = "\n"
 """Stands for all steps where one step is named; no step is only that."""
+BATCH_KINDS = frozenset({"upload_500", "batch_invalid", "batch_expired", "foreign_line"})
 
 
 class Recording(BaseModel):
@@ -87,12 +89,17 @@ class Recording(BaseModel):
 class Fault(BaseModel):
     """A misbehaviour: for one item's key, for every n-th request, or for all; `times` times, then never again.
 
-    `seconds` is how long `slow` takes and what `429` gives as Retry-After.
+    `seconds` is how long `slow` takes and what `429` gives as Retry-After. The last four are of batches: an upload
+    fails, a batch is refused by its form, one expires half done, a result is under another `custom_id`. Other kinds
+    befall the lines of a batch as they do single requests.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    kind: Literal["429", "500", "too_long", "slow", "cut_off", "malformed", "wrong_schema", "no_usage", "not_json"]
+    kind: Literal[
+        "429", "500", "too_long", "slow", "cut_off", "malformed", "wrong_schema", "no_usage", "not_json",
+        "upload_500", "batch_invalid", "batch_expired", "foreign_line",
+    ]  # fmt: skip
     key: str | None = None
     every: int = 1
     times: int = 1
@@ -161,6 +168,7 @@ class RecordedTeacher:
         self.api_key = api_key
         self.limit = limit
         self.requests = 0
+        self.batches = RecordedBatches(lambda raw: _answered(self, raw), self.batch_fault)
         self.served: list[tuple[str, str, int]] = []
         """Key, model and sample of every completion that was sent."""
         self._faults = tuple(faults)
@@ -203,11 +211,21 @@ class RecordedTeacher:
         """The misbehaviour that is due now; it counts as shown."""
         self.requests += 1
         for number, fault in enumerate(self._faults):
+            if fault.kind in BATCH_KINDS:
+                continue
             due = fault.key in (None, key) and self.requests % fault.every == 0
             if due and self._fired[number] < fault.times:
                 self._fired[number] += 1
                 return fault
         return None
+
+    def batch_fault(self, kind: str) -> bool:
+        """Whether this misbehaviour of batches is due now; it counts as shown."""
+        for number, fault in enumerate(self._faults):
+            if fault.kind == kind and self._fired[number] < fault.times:
+                self._fired[number] += 1
+                return True
+        return False
 
 
 def read_recordings(file: Path) -> list[Recording]:
@@ -265,6 +283,7 @@ def application(teacher: RecordedTeacher) -> FastAPI:
         refused = _wrong_key(request, teacher)
         return refused or await _complete(teacher, await request.body())
 
+    app.include_router(routes_of(teacher.batches, lambda request: _wrong_key(request, teacher), teacher.batch_fault))
     return app
 
 
@@ -326,13 +345,18 @@ def _wait_until(done: Callable[[], bool]) -> None:
 
 async def _complete(teacher: RecordedTeacher, raw: bytes) -> JSONResponse:
     """The answer to a chat request, or the misbehaviour that is due."""
+    wait = 0.0 if teacher.limit is None else teacher.limit.take()
+    if wait:
+        return _error(429, "Rate limit reached", "rate_limit_exceeded", {"Retry-After": f"{wait:.3f}"})
+    return await _answered(teacher, raw)
+
+
+async def _answered(teacher: RecordedTeacher, raw: bytes) -> JSONResponse:
+    """The answer to a chat request that no limit holds up."""
     try:
         asked = _ChatRequest.model_validate_json(raw)
     except ValidationError:
         return _error(400, "the body is not a chat request", "invalid_request_error")
-    wait = 0.0 if teacher.limit is None else teacher.limit.take()
-    if wait:
-        return _error(429, "Rate limit reached", "rate_limit_exceeded", {"Retry-After": f"{wait:.3f}"})
     model, seed = asked.model, asked.seed or 0
     if model not in teacher.models:
         known = ", ".join(teacher.models)

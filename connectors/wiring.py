@@ -19,7 +19,7 @@ from connectors.progress import RichProgress
 from loop.config import Config, EndpointConfig, TaskConfig, load
 from loop.errors import BadConfig
 from loop.ledger import to_micro
-from loop.ports import Teacher, Trainer
+from loop.ports import Batches, Teacher, Trainer
 from loop.records import Rationale, Round
 from loop.stages.parts import Parts
 from loop.store import asking, planted, rationales, reviews, rounds
@@ -96,6 +96,7 @@ class Project:
                 teacher=teacher,
                 judge=judge,
                 stronger=stronger,
+                batches=self._batches(teacher),
                 reviewers=self.desk(),
                 progress=self.progress,
                 folder=self.folder / "checkpoints",
@@ -138,6 +139,13 @@ class Project:
             return
         with self._endpoint(self.config.judge) as judge:
             yield judge
+
+    def _batches(self, teacher: Teacher) -> Batches | None:
+        """The batch API of the teacher's endpoint."""
+        from connectors.openai_batches import OpenAIBatches  # noqa: PLC0415 - loads the openai package
+        from connectors.openai_teacher import OpenAITeacher  # noqa: PLC0415 - as above
+
+        return OpenAIBatches(teacher) if isinstance(teacher, OpenAITeacher) else None
 
     @contextmanager
     def _endpoint(self, config: EndpointConfig) -> Iterator[Teacher]:

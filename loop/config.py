@@ -243,6 +243,13 @@ class TeacherConfig(AskedConfig):
 
     model: str = "gpt-4o-mini"
     """Model name as the endpoint knows it."""
+    batch: bool = False
+    """Whether a round's first requests go through the endpoint's batch API (OpenAI's: half the price, answered within
+    a day). What reviewers wait for, and what is asked again or tried out, is always sent one by one."""
+    batch_discount: float = Field(default=0.5, ge=0, lt=1)
+    """Share of the prices that a batch saves."""
+    batch_poll: float = Field(default=30.0, gt=0)
+    """Seconds between two looks at a batch."""
     samples: int = Field(default=1, ge=1)
     """Replies asked per item, at most. With several they vote: the first reply with the most frequent answer is kept,
     its share of the votes is the confidence, and disagreement is a flag (`temperature` must be above 0)."""

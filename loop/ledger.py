@@ -24,6 +24,11 @@ def caps(budget: BudgetConfig, round_id: int) -> dict[str, int]:
     return found if budget.usd_per_round is None else found | {f"round/{round_id}": to_micro(budget.usd_per_round)}
 
 
+def discounted(micro_usd: int, discount: float) -> int:
+    """A price less a share of it, in whole micro-dollars, rounded up."""
+    return math.ceil(micro_usd * (1 - Decimal(str(discount))))
+
+
 def longest_reply(lengths: Sequence[int], most: int) -> int:
     """Tokens to hold for the next reply, and to allow it, given the lengths of past ones; `most` until enough came.
 

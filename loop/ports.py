@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loop.answer import Answer
+from loop.errors import TeacherError
 from loop.records import (
     Item,
     Judgement,
@@ -75,6 +76,10 @@ class Remembering(Protocol):
         """What it gave for the same request, if it remembers."""
         ...
 
+    def remember(self, request: Request, completion: Completion) -> None:
+        """Remember a completion that came by another way than `complete`."""
+        ...
+
 
 class Teacher(Protocol):
     """A large model that answers one chat request."""
@@ -95,6 +100,74 @@ class Teacher(Protocol):
             UnknownPrice: neither the config nor the price list knows the model.
         """
         ...
+
+
+@dataclass(frozen=True)
+class BatchState:
+    """How far the endpoint is with a batch; with a `problem` it has refused the whole of it."""
+
+    ended: bool
+    done: int
+    problem: str | None = None
+
+
+class Batches(Protocol):
+    """Where an endpoint takes many requests at once and answers them later, for less.
+
+    Every method raises TeacherBusy where another attempt may succeed, and TeacherRefused where it will not.
+    """
+
+    async def find(self, name: str, since: datetime) -> str | None:
+        """The id of the batch of that name made since then, if the endpoint has it."""
+        ...
+
+    async def create(self, name: str, requests: Mapping[str, Request]) -> str:
+        """Hand over a batch of requests by their custom ids; its id."""
+        ...
+
+    async def state(self, remote_id: str) -> BatchState | None:
+        """How far it is; None where the endpoint does not know it."""
+        ...
+
+    async def results(self, remote_id: str) -> Sequence[tuple[str, Completion | TeacherError]]:
+        """Custom ids with what came of them, in any order; lines that cannot be read are left out."""
+        ...
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A request that is to go into a batch, and its worst-case price there."""
+
+    item: Item
+    request: Request
+    prompt: Prompt
+    prompt_type: str
+    micro_usd: int
+
+
+@dataclass(frozen=True)
+class Line:
+    """A request of a batch with its hold, for an item."""
+
+    charge_id: int
+    item: Item
+    request: Request
+
+    @property
+    def custom_id(self) -> str:
+        """By which its result is found."""
+        return str(self.charge_id)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A batch whose results are not all stored, with the lines that lack theirs."""
+
+    id: int
+    name: str
+    remote_id: str | None
+    created_at: datetime
+    lines: Sequence[Line]
 
 
 @dataclass(frozen=True)
@@ -311,6 +384,15 @@ class Till(Protocol):
         ...
 
 
+@runtime_checkable
+class Together(Protocol):
+    """A till that can write many calls in one transaction."""
+
+    def together(self) -> AbstractContextManager[None]:
+        """Calls within the block are committed at its end, all of them; one that fails leaves nothing behind."""
+        ...
+
+
 class AskBook(Till, Protocol):
     """Where asking writes down what it spends and gets; every call is one transaction."""
 
@@ -324,6 +406,30 @@ class AskBook(Till, Protocol):
 
     def settle_on(self, rationales: Sequence[Rationale]) -> None:
         """Store the rationales of an item that was asked more than once; their `reply_id` names their replies."""
+        ...
+
+
+class BatchBook(AskBook, Protocol):
+    """Where asking by batches writes down what it hands over; every call is one transaction."""
+
+    def open_jobs(self) -> Sequence[Job]:
+        """The round's batches whose results are not all stored."""
+        ...
+
+    def prepare(self, wanted: Sequence[Wanted]) -> None:
+        """Reserve the prices of those requests that fit under all limits, and make a job of them, all or nothing."""
+        ...
+
+    def times_posted(self) -> Mapping[tuple[str, int], int]:
+        """How often a request was in a batch of the round that the endpoint took, by item and sample."""
+        ...
+
+    def created(self, job_id: int, remote_id: str) -> None:
+        """Store the endpoint's id of a batch."""
+        ...
+
+    def close_job(self, job_id: int, problem: str | None = None) -> None:
+        """All that came of a batch is stored; with a problem, its holds are given back."""
         ...
 
 

@@ -2,7 +2,7 @@
 
 from loop.records.certificate import Certificate, Promise
 from loop.records.item import Item, Part, Split
-from loop.records.money import NO_CAP, Balance, Charge, ChargeState, Currency, Pace, scopes
+from loop.records.money import BATCHED, NO_CAP, Balance, Charge, ChargeState, Currency, Pace, scopes
 from loop.records.rationale import CONTROL, Author, Decision, DecisionKind, Export, Flag, Rationale, Risk, RiskFit
 from loop.records.review import (
     ADJUDICATION,
@@ -30,6 +30,8 @@ from loop.records.student import Arm, Checkpoint, Prediction, Shadow
 from loop.records.teacher import (
     AGAIN,
     STRONGER,
+    BatchJob,
+    BatchLine,
     ConfidenceFit,
     DemonstrationSet,
     Judgement,
@@ -46,6 +48,7 @@ from loop.records.teacher import (
 __all__ = [
     "ADJUDICATION",
     "AGAIN",
+    "BATCHED",
     "CONTROL",
     "NO_CAP",
     "ROLES",
@@ -54,6 +57,8 @@ __all__ = [
     "Arm",
     "Author",
     "Balance",
+    "BatchJob",
+    "BatchLine",
     "Certificate",
     "Charge",
     "ChargeState",

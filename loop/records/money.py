@@ -9,6 +9,9 @@ from sqlmodel import Field, SQLModel
 NO_CAP = 2**62
 """The limit of a part of a run that has none of its own."""
 
+BATCHED = "batch/"
+"""How the owner of a hold begins that belongs to a batch at the endpoint and to no process; its name follows."""
+
 
 class Currency(StrEnum):
     """What is spent."""

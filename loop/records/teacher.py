@@ -109,6 +109,33 @@ class Revision(SQLModel, table=True):
     created_at: datetime
 
 
+class BatchJob(SQLModel, table=True):
+    """Requests that were handed to the endpoint together, to be answered within a day at a lower price."""
+
+    id: int | None = Field(default=None, primary_key=True)
+    run: str
+    round_id: int = Field(foreign_key="round.id", index=True)
+    name: str = Field(unique=True)
+    """By which the endpoint's list of batches shows whether it has it: this is stored before anything is sent."""
+    remote_id: str | None = None
+    """The endpoint's own id; None until it is known to have the batch."""
+    problem: str | None = None
+    """Why no line of it was answered."""
+    created_at: datetime
+    closed_at: datetime | None = None
+    """When all its results were stored."""
+
+
+class BatchLine(SQLModel, table=True):
+    """One request of a batch. Its charge's id is the `custom_id` by which its result is found."""
+
+    charge_id: int = Field(foreign_key="charge.id", primary_key=True)
+    job_id: int = Field(foreign_key="batchjob.id", index=True)
+    item_key: str = Field(foreign_key="item.key")
+    sample: int
+    prompt_hash: str = Field(foreign_key="prompt.hash")
+
+
 class TrialKind(StrEnum):
     """What a request to the teacher is for that concerns its demonstrations."""
 

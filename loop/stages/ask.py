@@ -9,16 +9,17 @@ from loop import certification
 from loop.config import Config
 from loop.ledger import caps
 from loop.records import AGAIN, STRONGER, ConfidenceFit, Item, Round, Stage
+from loop.stages.batching import ask_by_batches
 from loop.stages.demonstrating import Demonstrating
 from loop.stages.escalating import Escalating
 from loop.stages.looking import verdicted
 from loop.stages.parts import Parts, id_of, seed_of
 from loop.stages.revising import revise_explanations
-from loop.store import asking, confidence, rounds
+from loop.store import asking, batches, confidence, rounds
 from loop.store.database import Store
 from loop.store.money import Purse
 from loop.teacher.again import ask_again
-from loop.teacher.ask import Shown, ask
+from loop.teacher.ask import Asking, Shown, ask
 from loop.teacher.confidence import Trust, Verdicted, fit
 from loop.teacher.demonstrations import as_shown
 from loop.teacher.settle import settled
@@ -48,7 +49,7 @@ class _Asking:
     ) -> None:
         self._current, self._store, self._parts, self._config = current, store, parts, config
         self._trust, self._demonstrating = trust, demonstrating
-        self._book = asking.RoundAskBook(store, current.run, id_of(current), config.teacher)
+        self._book = batches.RoundBatchBook(store, current.run, id_of(current), config.teacher)
 
     def __call__(self, escalating: Escalating) -> bool:
         """Whether the budget is spent."""
@@ -63,7 +64,12 @@ class _Asking:
 
     def _ask(self) -> bool:
         """Ask for every item's first reply; whether the budget is spent."""
-        teacher = self._config.teacher
+        teacher, more = self._config.teacher, self._demonstrating.has_more
+        waits = teacher.samples > 1 or bool(teacher.stronger)
+        batched = Asking(
+            self._book, self._config.task, teacher, id_of(self._current), self._shown, self._trust, more, waits
+        )
+        ask_by_batches(self._current, self._store, self._parts, batched, self._book)
         outcome = asyncio.run(
             ask(
                 asking.missing(self._store, id_of(self._current), 1),
@@ -75,10 +81,12 @@ class _Asking:
                 demonstrations=self._shown,
                 progress=self._parts.progress,
                 trust=self._trust,
-                may_ask_again=self._demonstrating.has_more,
-                waits=teacher.samples > 1 or bool(teacher.stronger),
+                may_ask_again=more,
+                waits=waits,
             )
         )
+        outcome.replies += batched.outcome.replies
+        outcome.unreadable += batched.outcome.unreadable
         if outcome.unreadable or outcome.gave_up:
             self._parts.progress.say(
                 f"  {outcome.replies} replies can be read, {outcome.unreadable} cannot, {outcome.gave_up} requests "

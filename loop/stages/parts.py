@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from loop.config import Config
-from loop.ports import Progress, Reviewers, Student, Teacher, Trainer
+from loop.ports import Batches, Progress, Reviewers, Student, Teacher, Trainer
 from loop.records import Checkpoint, Rationale, Round
 from loop.store import checkpoints, rounds
 from loop.store.database import Store
@@ -15,7 +15,7 @@ PIECE = 64
 
 @dataclass(frozen=True)
 class Parts:
-    """What stands behind the ports in this process. `folder` takes the checkpoints; `judge` is None where none is.
+    """What stands behind the ports in this process. `folder` takes the checkpoints; what is None is not there.
 
     `stronger` holds a teacher for each of `teacher.stronger`.
     """
@@ -27,6 +27,8 @@ class Parts:
     folder: Path
     judge: Teacher | None = None
     stronger: tuple[Teacher, ...] = ()
+    batches: Batches | None = None
+    """The batch API of the teacher's endpoint."""
 
 
 def in_force(store: Store, run: str) -> Checkpoint | None:

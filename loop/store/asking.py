@@ -1,6 +1,7 @@
 """What asking the teacher leaves in the store."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 
 from sqlmodel import Session, col, select
 
@@ -115,6 +116,10 @@ class RunTill:
                 model=self._model,
                 prompt_type=prompt_type,
             )
+
+    def together(self) -> AbstractContextManager[None]:
+        """Calls within the block are one transaction."""
+        return self._store.together()
 
     def settle(self, charge_id: int, micro_usd: int) -> None:
         """Pay for a reply that is not kept."""

@@ -1,5 +1,6 @@
 """The database behind the store: connections, transactions and migrations."""
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -30,6 +31,7 @@ class Store:
     def __init__(self, url: str) -> None:
         self.url = url
         self.claim: Claim | None = None
+        self._local = threading.local()
         self._engine = _engine(url)
         self._writer = self._engine.execution_options(begin="BEGIN IMMEDIATE")
         frozen = {} if url.startswith("sqlite") else {"isolation_level": "REPEATABLE READ"}
@@ -80,10 +82,29 @@ class Store:
             AlreadyWorking: another process has taken the run over.
             StoreUnusable: the database cannot be opened or written.
         """
+        shared: Session | None = getattr(self._local, "session", None)
+        if shared is not None:
+            with shared.begin_nested():
+                yield shared
+            return
         with self._explained(), Session(self._writer, expire_on_commit=False) as session, session.begin():
             if self.claim is not None:
                 _check_fence(session, self.claim)
             yield session
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """One transaction for all writing blocks of this thread within; each of them is whole or not at all.
+
+        Raises:
+            AlreadyWorking, StoreUnusable: see `writing`.
+        """
+        with self.writing() as session:
+            self._local.session = session
+            try:
+                yield
+            finally:
+                self._local.session = None
 
     def close(self) -> None:
         """Close all connections."""
@@ -136,8 +157,11 @@ def rows_changed(session: Session, statement: Any) -> int:
 
 
 def values(model: Any, *conditions: Any) -> Any:
-    """An UPDATE on a model's table, to be completed with `.values(...)`."""
-    return update(model).where(*conditions)
+    """An UPDATE on a model's table, to be completed with `.values(...)`; rows that the session holds stay as they are.
+
+    Bringing those up to date as well takes longer than the statement.
+    """
+    return update(model).where(*conditions).execution_options(synchronize_session=False)
 
 
 def add_missing(session: Session, model: type[SQLModel], **fields: Any) -> None:

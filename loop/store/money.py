@@ -10,7 +10,7 @@ from sqlmodel import Session, col, select
 
 from loop.errors import BudgetSpent
 from loop.ledger import MICRO
-from loop.records import NO_CAP, Balance, Charge, ChargeState, Currency
+from loop.records import BATCHED, NO_CAP, Balance, Charge, ChargeState, Currency
 from loop.store.claims import is_alive, owner_name
 from loop.store.database import Store, add_missing, now, rows_changed, values
 
@@ -74,13 +74,14 @@ class Purse:
         domain: str = "",
         model: str = "",
         prompt_type: str = "",
+        owner: str = "",
     ) -> int:
         """`reserve` as part of a larger transaction, under the limits of a round and a domain too."""
         if amount < 0:
             raise ValueError(f"a charge cannot be negative: {amount}")
         charge = Charge(
-            run=self._run, currency=currency, purpose=purpose, reserved=amount, owner=self._owner, created_at=now(),
-            round_id=round_id, domain=domain, model=model, prompt_type=prompt_type,
+            run=self._run, currency=currency, purpose=purpose, reserved=amount, owner=owner or self._owner,
+            created_at=now(), round_id=round_id, domain=domain, model=model, prompt_type=prompt_type,
         )  # fmt: skip
         for scope in charge.scopes:
             self._hold(session, charge, scope)
@@ -149,7 +150,8 @@ class Purse:
     def close_dead_holds(self) -> int:
         """Charge the dollar holds of processes that died at worst case; how many there were.
 
-        A process on another host cannot be looked at; it counts as dead once this store holds the run's claim.
+        A process on another host cannot be looked at; it counts as dead once this store holds the run's claim. Holds
+        of batches stay: the endpoint is asked what became of them.
         """
         with self._store.writing() as session:
             held = session.exec(
@@ -158,6 +160,7 @@ class Purse:
                     Charge.currency == Currency.USD,
                     Charge.state == ChargeState.RESERVED,
                     Charge.owner != self._owner,
+                    ~col(Charge.owner).startswith(BATCHED),
                 )
             ).all()
             dead = [charge.id for charge in held if charge.id is not None and self._is_dead(charge.owner)]

@@ -59,7 +59,7 @@ async def ask(  # noqa: PLR0913 - the ports and settings of one stage
     Raises:
         TeacherDown, TeacherRefused, UnknownPrice: see `Sender.work`.
     """
-    asking = _Asking(book, task, config, round_id, demonstrations, trust, may_ask_again, waits)
+    asking = Asking(book, task, config, round_id, demonstrations, trust, may_ask_again, waits)
     sender = Sender(teacher, book, config, sleep, asking.give_up)
     with progress.bar("teacher is asked", len(todo)) as bar:
         await sender.work(todo, lambda each: asking.ask_for(sender, each), bar)
@@ -68,8 +68,8 @@ async def ask(  # noqa: PLR0913 - the ports and settings of one stage
 
 
 @dataclass
-class _Asking:
-    """One call of `ask`: what its requests share."""
+class Asking:
+    """What the requests of one round's asking share, whichever way they are sent."""
 
     book: AskBook
     task: TaskConfig
@@ -86,14 +86,14 @@ class _Asking:
         _, item, sample = todo
         request = request_for(item, self.task, self.config, self.demonstrations(item), sample)
         purpose = f"ask/{self.round_id}/{item.key}/{sample}"
-        await sender.send(request, purpose, lambda received: self._keep(item, received), with_one_less)
+        await sender.send(request, purpose, lambda received: self.keep(item, received), with_one_less)
 
     def give_up(self, request: Request, problem: str) -> None:
         """No reply will come."""
         self.outcome.gave_up += 1
         self._note(request, problem)
 
-    def _keep(self, item: Item, received: Received) -> None:
+    def keep(self, item: Item, received: Received) -> None:
         """Settle, and store what came in the same transaction."""
         result = read(received.completion, item, self.task)
         reply = reply_row(self.round_id, received, result)

@@ -22,7 +22,8 @@ from loop.config import EndpointConfig
 from loop.errors import BudgetSpent, ItemRefused, PromptTooLong, TeacherBusy, TeacherDown, TeacherRefused
 from loop.ledger import longest_reply
 from loop.ports import SOON, Bar, Completion, Remembering, Request, Teacher, Till
-from loop.teacher.prompt import most_input_tokens, worst_case
+from loop.teacher.clerk import Clerk
+from loop.teacher.prompt import Price, most_input_tokens, worst_case
 from loop.teacher.width import Place, Width
 
 FIRST_PAUSE = 1.0
@@ -91,9 +92,11 @@ class Sender:
     lengths: dict[str, deque[int]] = field(default_factory=dict)
     """How long replies were, by type of prompt."""
     width: Width = field(init=False)
+    clerk: Clerk = field(init=False)
 
     def __post_init__(self) -> None:
         self.width = Width(self.config.concurrency)
+        self.clerk = Clerk(self.till)
 
     async def work(self, jobs: Sequence[Job], do: Callable[[Job], Awaitable[None]], bar: Bar) -> None:
         """Do the jobs, `config.concurrency` at once.
@@ -243,7 +246,7 @@ class Sender:
                 if _is_cut(received, asked, request):
                     self.till.settle(charge, received.micro_usd)
                 else:
-                    keep(received)
+                    await self.clerk.enter(lambda: keep(received))
                     self.lengths[prompt_type(request, purpose)].append(received.output_tokens)
             finally:
                 self.holds -= 1
@@ -251,12 +254,18 @@ class Sender:
         return received
 
     async def _turn(self, request: Request) -> None:
-        """Wait until the endpoint takes another request; one of ours at a time looks."""
+        """Wait until the endpoint takes another request; one of ours at a time looks where that takes long."""
         size = sum(len(message["content"].encode("utf-8", "replace")) for message in request.messages)
         tokens = size // BYTES_PER_TOKEN + request.max_completion_tokens
-        async with self.next_turn:
-            while not self.stopped.is_set() and (wait := self.till.turn(tokens)) > SOON:
-                await self._rest(wait)
+
+        def look() -> float:
+            return self.till.turn(tokens)
+
+        wait = LONGEST_PAUSE if self.next_turn.locked() else await self.clerk.enter(look)
+        if wait > SOON:
+            async with self.next_turn:
+                while not self.stopped.is_set() and (wait := await self.clerk.enter(look)) > SOON:
+                    await self._rest(wait)
         if not self.stopped.is_set() and wait > 0:
             await self._rest(wait)
 
@@ -264,20 +273,32 @@ class Sender:
         """A hold for one attempt; waits for holds under way to settle where it does not fit beside them."""
         worst = worst_case(request, self.endpoint.price)
         kind = prompt_type(request, purpose)
+
+        def hold() -> int:
+            charge = self.till.reserve(purpose, worst, item_key=request.item_key, prompt_type=kind)
+            self.holds += 1
+            return charge
+
+        if not self.next_in_line.locked() and not self.stopped.is_set():
+            with contextlib.suppress(BudgetSpent):
+                return await self.clerk.enter(hold, self._unhold)
         async with self.next_in_line:
             while not self.stopped.is_set():
                 try:
-                    charge = self.till.reserve(purpose, worst, item_key=request.item_key, prompt_type=kind)
+                    return await self.clerk.enter(hold, self._unhold)
                 except BudgetSpent as spent:
                     if self.holds == 0 or spent.scope in self.exhausted:
                         self.exhausted.add(spent.scope)
                         raise
                     self.hold_closed.clear()
                     await self.hold_closed.wait()
-                else:
-                    self.holds += 1
-                    return charge
         return None
+
+    def _unhold(self, charge: int) -> None:
+        """Give back a hold for which nothing will be sent."""
+        self.till.release(charge)
+        self.holds -= 1
+        self.hold_closed.set()
 
     async def _send(self, request: Request, charge: int, place: Place) -> Completion:
         """The completion; the hold is closed where none came, and so is the endpoint where it says so."""
@@ -305,10 +326,7 @@ class Sender:
 
     def _received(self, request: Request, completion: Completion, charge: int) -> Received:
         """The completion with what it cost."""
-        used = _tokens(completion.input_tokens, most_input_tokens(request))
-        made = _tokens(completion.output_tokens, request.max_completion_tokens)
-        price = self.endpoint.price(request, input_tokens=used, output_tokens=made)
-        return Received(completion, charge, price, used, made, request)
+        return received(completion, request, charge, self.endpoint.price)
 
     async def _pause(self, request: Request, attempt: int, retry_after: float | None) -> None:
         """Wait before the next attempt: longer each time, apart from others, as long as asked; less if stopped."""
@@ -323,6 +341,13 @@ class Sender:
         finally:
             for wait in waits:
                 wait.cancel()
+
+
+def received(completion: Completion, request: Request, charge: int, price: Price) -> Received:
+    """The completion of a request with what it cost."""
+    used = _tokens(completion.input_tokens, most_input_tokens(request))
+    made = _tokens(completion.output_tokens, request.max_completion_tokens)
+    return Received(completion, charge, price(request, input_tokens=used, output_tokens=made), used, made, request)
 
 
 def prompt_type(request: Request, purpose: str) -> str:

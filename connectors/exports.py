@@ -88,9 +88,7 @@ def export(store: Store, run: str, folder: Path, wanted: Wanted | None = None) -
     except OSError as error:
         raise PreceptorError(f"{folder}: cannot be written: {error.strerror}") from error
     finally:
-        shutil.rmtree(folder / STAGING, ignore_errors=True)
-        if fresh and folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()
+        _tidy(folder, fresh)
     exported.keep(store, run, folder, wanted.form)
     return done
 
@@ -312,6 +310,17 @@ def _check_folder(folder: Path, form: str) -> None:
         raise PreceptorError(f"{folder}: holds other files, which an export could overwrite; name an empty folder")
     if (before := there.get("format", "jsonl")) != form:
         raise PreceptorError(f"{folder}: holds an export as {before}; name another folder, or --format {before}")
+
+
+def _tidy(folder: Path, fresh: bool) -> None:
+    """Take away what was half done. Of files half moved it stays: it says that the folder is ours."""
+    if not folder.is_dir():
+        return
+    moved = any(path.name != STAGING for path in folder.iterdir())
+    if not moved or (folder / MANIFEST).is_file():
+        shutil.rmtree(folder / STAGING, ignore_errors=True)
+    if fresh and not any(folder.iterdir()):
+        folder.rmdir()
 
 
 def manifest_of(folder: Path) -> dict[str, Any] | None:

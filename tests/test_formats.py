@@ -246,7 +246,7 @@ def test_no_cell_of_a_table_is_a_formula(tmp_path: Path) -> None:
     assert {tuple(json.loads(row["steps"])) for row in rows} == {("=2",)}
 
 
-@pytest.mark.filterwarnings("ignore:ConjunctiveGraph is deprecated")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of what mlcroissant calls
 def test_croissant_is_valid_and_finds_the_rows(tmp_path: Path, store: Store, caplog: pytest.LogCaptureFixture) -> None:
     export(store, RUN, tmp_path / "out", Wanted("croissant"))
     described = mlcroissant.Dataset(jsonld=str(tmp_path / "out" / "croissant.json"))

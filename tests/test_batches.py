@@ -101,7 +101,7 @@ def ask_by_batches(
         api.dies_after = dies
     Purse(store, RUN).close_dead_holds()
     book = batches.RoundBatchBook(store, RUN, id_of(opened), config)
-    asked = Asking(book, TASK, config, id_of(opened), lambda _: (), Trust(), lambda _: False)
+    asked = Asking(book, TASK, config, id_of(opened), lambda _: (), Trust(), lambda _: False, waits=False)
     asyncio.run(
         ask_in_batches(
             lambda: asking.missing(store, id_of(opened), config.samples),

@@ -10,6 +10,7 @@ from sqlmodel import select
 
 from connectors.openai_batches import OpenAIBatches
 from connectors.openai_teacher import OpenAITeacher
+from connectors.plan import _worst
 from connectors.recorded_teacher import Fault, RecordedTeacher, Recording, running
 from loop.config import Config, TaskConfig, TeacherConfig
 from loop.errors import TeacherDown, TeacherRefused
@@ -313,3 +314,10 @@ def test_interrupted_stage_says_that_the_batch_stays_and_the_next_one_finishes_i
     assert len(server.batches.batches) == 1
     prices = {each.purpose.split("/")[2]: each.settled for each in rows(store, Charge) if each.settled}
     assert prices == dict.fromkeys(RIGHT, HALF) | {"q2": 2 * HALF}, "what the batch refused costs the full price"
+
+
+def test_plan_reckons_with_the_price_of_batches() -> None:
+    item, config = some_items()[0], Config(task=TASK, teacher=a_config("http://127.0.0.1:1/v1"))
+    batched = config.model_copy(update={"teacher": config.teacher.model_copy(update={"batch": True})})
+    price = OpenAITeacher(config.teacher).price
+    assert _worst(item, batched, price, None) == pytest.approx(_worst(item, config, price, None) / 2)

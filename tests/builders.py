@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from loop.answer import Answer, AnswerKind
-from loop.config import Config
+from loop.config import Config, TeacherConfig
 from loop.records import (
     Author,
     Checkpoint,
@@ -106,11 +106,11 @@ def a_reply(
     stated: str | None = None,
 ) -> int:
     """A stored and paid reply with its rationale; the rationale's id."""
-    book = RoundAskBook(store, opened.run, id_of(opened))
+    book = RoundAskBook(store, opened.run, id_of(opened), TeacherConfig(model="panel"))
     charge = book.reserve(f"ask/{opened.id}/{key}/0/1", 2 * cost)
     prompt = Prompt(hash=hashlib.sha256(f"{opened.id}/{key}".encode()).hexdigest(), body={"messages": [key]})
     reply = Reply(
-        round_id=id_of(opened), item_key=key, prompt_hash=prompt.hash, model="panel", text="raw reply",
+        round_id=id_of(opened), item_key=key, prompt_hash=prompt.hash, teacher="panel", model="panel", text="raw reply",
         finish_reason="stop", input_tokens=100, output_tokens=20, created_at=NOON,
     )  # fmt: skip
     rationale = Rationale(

@@ -43,10 +43,11 @@ from loop.evaluation import grade
 from loop.ports import Example, Silent, Student
 from loop.records import AGAIN, Item, Prompt, Query, Rationale, Reply, Split
 from loop.student.trainer import EncoderTrainer
-from loop.teacher.again import ask_again, better
+from loop.teacher.again import again, better
 from loop.teacher.ask import ask
 from loop.teacher.confidence import Fit, Trust, Verdicted, fit
 from loop.teacher.demonstrations import Embed, as_shown, grouped, may_be_shown, nearest, nearest_group
+from loop.teacher.further import ask_further
 
 ROUNDS, BATCH, DECIDED, DEV, SHOWN = 3, 60, 20, 400, 4
 REPROMPT_BELOW = 0.7
@@ -60,6 +61,7 @@ SOURCES = [
     "benchmarks/openvino_server.py",
     "benchmarks/teacher.py",
     "loop/teacher/again.py",
+    "loop/teacher/further.py",
     "loop/teacher/confidence.py",
     "loop/teacher/demonstrations.py",
     "loop/teacher/prompt.py",
@@ -225,9 +227,9 @@ async def _asked(asked: Sequence[Item], method: Method, trust: Trust, task: Task
     ]
     more = method.more
     if more is not None and unsettled:
-        await ask_again(
-            [item for item, _ in unsettled], teacher, book, task, config, round_id=0,
-            demonstrations=lambda item: as_shown(more(item)), progress=silent,
+        await ask_further(
+            [item for item, _ in unsettled], teacher, book, task, config,
+            again(0, lambda item: as_shown(more(item))), progress=silent,
         )  # fmt: skip
         for item, reply in unsettled:
             book.settle_on([better(item, reply, book.replies.get((item.key, AGAIN)), task, trust)[1]])

@@ -62,13 +62,13 @@ class Card:
             held_out = f"**{figures['leaks'].value} of its questions read like ones of the holdout.**"
         parts = [
             f"---\nconfigs:\n- config_name: default\n  data_files: {file}\ntags:\n- rationales\n- distillation\n---",
-            f"# Rationales of the run {_escaped(self.last.run)}",
+            f"# Rationales of the run {escaped(self.last.run)}",
             f"{counted}: a question, a rationale in steps, and its answer. {held_out}",
-            *([f"Only rows with {_escaped(', '.join(where))}."] if where else []),
+            *([f"Only rows with {escaped(', '.join(where))}."] if where else []),
             *self._simulation_note(),
             *self._recording_note(),
             self._certificate_note(),
-            "## What is known of it\n\n" + "\n".join(f"- {_escaped(str(each))}" for each in figures.values()),
+            "## What is known of it\n\n" + "\n".join(f"- {escaped(str(each))}" for each in figures.values()),
             self._making(),
             _table("By round", self._by_round()),
             self._by_domain(),
@@ -77,7 +77,7 @@ class Card:
         return "\n\n".join(parts) + "\n"
 
     def _making(self) -> str:
-        teachers = ", ".join(_escaped(name) for name in sorted(self.tally.teachers)) or "none"
+        teachers = ", ".join(escaped(name) for name in sorted(self.tally.teachers)) or "none"
         return (
             f"## How it was made\n\n- rounds: {self.last.number}\n- teacher: {teachers}\n"
             f"- config: `{self.last.config_hash}`\n"
@@ -100,7 +100,7 @@ class Card:
         return ["> The teacher's replies come from a recording."] if teacher.get("recorded") else []
 
     def _certificate_note(self) -> str:
-        said = "".join(f"\n- {_escaped(line)}" for line in promises_text(self.promised))
+        said = "".join(f"\n- {escaped(line)}" for line in promises_text(self.promised))
         silver = self.tally.decisions[DecisionKind.SILVER.value]
         if not self.tally.uncertified:
             return ("All silver examples are certified." if silver else "There are no silver examples.") + said
@@ -159,11 +159,11 @@ def dated(last: Round) -> str:
 
 
 def _table(title: str, rows: Sequence[Sequence[object]]) -> str:
-    lines = [f"| {' | '.join(_escaped(str(cell)) for cell in row)} |" for row in rows]
+    lines = [f"| {' | '.join(escaped(str(cell)) for cell in row)} |" for row in rows]
     rule = "|" + " --- |" * len(rows[0])
     return "\n".join([f"## {title}\n", lines[0], rule, *lines[1:]])
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
     """Text that Markdown shows as it is, on one line."""
     return MARKDOWN.sub(r"\\\1", " ".join(text.split()))

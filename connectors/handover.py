@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from connectors.card import MARKDOWN
+from connectors.card import escaped
 from connectors.students import Trained, loaded
 from connectors.wiring import Project, cache_folder
 from loop.answer import AnswerKind
@@ -72,11 +72,11 @@ def card(project: Project, which: Trained, form: str, dtype: str) -> str:
     """The model card."""
     task, base = which.config.task, which.config.student.model
     licence = _licence(project, base)
-    labels = [f"- `{label}`: {_escaped(said)}" for label, said in task.labels.items()]
+    labels = [f"- `{label}`: {escaped(said)}" for label, said in task.labels.items()]
     parts = [
         _front(which, licence),
-        f"# Student of {_escaped(which.round.run)}, round {which.round.number}",
-        f"Task: {_escaped(task.instructions)} Answers are of the kind `{task.answer.value}`.",
+        f"# Student of {escaped(which.round.run)}, round {which.round.number}",
+        f"Task: {escaped(task.instructions)} Answers are of the kind `{task.answer.value}`.",
         *(["Labels:\n\n" + "\n".join(labels)] if labels else []),
         "## How to ask it\n\n" + _usage(which, form),
         "## Where it comes from\n\n" + "\n".join(f"- {line}" for line in _origin(project, which, licence, dtype)),
@@ -185,10 +185,10 @@ def _origin(project: Project, which: Trained, licence: str | None, dtype: str) -
     ]
     simulated = sum(verdict.simulated for verdict in verdicts)
     lines = [
-        f"base model: {_escaped(student.model)}, licence: {licence or 'not known here; look it up before sharing it'}",
+        f"base model: {escaped(student.model)}, licence: {licence or 'not known here; look it up before sharing it'}",
         f"trained ({trained_by}) on {which.checkpoint.examples} examples: {gold} gold (people accepted or corrected "
         f"the rationale), {silver} silver (accepted unreviewed, its risk below the threshold), {seeds} seed items",
-        f"teacher: {_escaped(teacher.model) or 'none named'}{recorded}; the terms of its maker hold for what it taught",
+        f"teacher: {escaped(teacher.model) or 'none named'}{recorded}; the terms of its maker hold for what it taught",
         f"reviews until then: {len(verdicts)} verdicts"
         + (f", **{simulated} of them simulated**, not by people" if simulated else ""),
         f"number format of the weights: {dtype}",
@@ -240,7 +240,3 @@ def _limits(which: Trained) -> list[str]:
     if student.kind == "encoder":
         return [*limits, "It gives one of its labels to everything, also where none fits."]
     return [*limits, "Its steps can be wrong where its answer is right, and the other way round."]
-
-
-def _escaped(text: str) -> str:
-    return MARKDOWN.sub(r"\\\1", " ".join(text.split()))

@@ -13,6 +13,7 @@ from connectors.files import Raw
 from loop.answer import Answer, AnswerKind, parse_answer, split_rationale
 from loop.config import TaskConfig
 from loop.errors import BadRow
+from loop.records import Item
 
 LONGEST_TEXT = 50_000
 """Characters that question, context and choices may have together."""
@@ -65,6 +66,25 @@ def checked(raw: Raw) -> Row:
         steps=_steps(raw),
         model=_text(raw, "model"),
         text_hash=hashed,
+    )
+
+
+def item_of(row: Row, raw: Raw, task: TaskConfig, **fields: Any) -> Item:
+    """The item of a checked row, with what the row does not say.
+
+    Raises:
+        BadRow: the task needs choices and the row has none.
+    """
+    if task.answer is AnswerKind.CHOICE and not row.choices:
+        raise BadRow(f"{raw.place}: no `choices`, which task.answer = choice needs")
+    return Item(
+        key=row.key,
+        question=row.question,
+        context=row.context,
+        choices=list(row.choices),
+        domain=row.domain,
+        text_hash=row.text_hash,
+        **fields,
     )
 
 

@@ -9,8 +9,7 @@ from pathlib import Path
 
 from connectors.files import Raw, reader_of
 from connectors.recordings import IngestedRationales, ingest_rationales
-from connectors.rows import Row, allowed_answer, at_most, checked
-from loop.answer import AnswerKind
+from connectors.rows import Row, allowed_answer, at_most, checked, item_of
 from loop.config import PoolConfig, TaskConfig
 from loop.errors import BadRow
 from loop.ports import Progress
@@ -147,20 +146,15 @@ class _Door:
 
     def _made(self, row: Row, raw: Raw) -> Item:
         """The item of a row. Answers of pool rows are not looked at."""
-        if self._task.answer is AnswerKind.CHOICE and not row.choices:
-            raise BadRow(f"{raw.place}: no `choices`, which task.answer = choice needs")
         trusted = self._split is not Split.POOL
-        return Item(
-            key=row.key,
-            question=row.question,
-            context=row.context,
-            choices=list(row.choices),
-            domain=row.domain,
+        return item_of(
+            row,
+            raw,
+            self._task,
             split=self._split,
             part=part_of(row.key, self._pool.dev_share) if self._split is Split.HOLDOUT else None,
             answer=allowed_answer(row, raw, self._task).canonical if trusted else None,
             steps=list(at_most(row.steps, self._task.max_steps)) if trusted else [],
-            text_hash=row.text_hash,
             source=f"{Path(raw.file).name}:{raw.line}",
         )
 

@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from connectors import rows
 from connectors.files import Raw
-from connectors.rows import checked
 from connectors.wiring import Project
-from loop.answer import AnswerKind, number_steps, shown
+from loop.answer import number_steps, shown
 from loop.config import Config, TaskConfig
-from loop.errors import BadRow, ItemTooLong, PreceptorError, StudentError
+from loop.errors import ItemTooLong, PreceptorError, StudentError
 from loop.ports import Student
 from loop.records import Checkpoint, Item, Round, Split
 from loop.store import checkpoints, rounds
@@ -88,18 +88,7 @@ def item_of(raw: Raw, task: TaskConfig) -> Item:
     Raises:
         BadRow: it cannot be asked; the text names file, line, field and what was expected.
     """
-    row = checked(raw)
-    if task.answer is AnswerKind.CHOICE and not row.choices:
-        raise BadRow(f"{raw.place}: no `choices`, which task.answer = choice needs")
-    return Item(
-        key=row.key,
-        question=row.question,
-        context=row.context,
-        choices=list(row.choices),
-        domain=row.domain,
-        split=Split.POOL,
-        text_hash=row.text_hash,
-    )
+    return rows.item_of(rows.checked(raw), raw, task, split=Split.POOL)
 
 
 def refuse_too_long(student: Student, item: Item, place: str) -> None:

@@ -18,10 +18,11 @@ from loop.stages.revising import revise_explanations
 from loop.store import asking, batches, confidence, rounds
 from loop.store.database import Store
 from loop.store.money import Purse
-from loop.teacher.again import ask_again
+from loop.teacher.again import again
 from loop.teacher.ask import Asking, Shown, ask
 from loop.teacher.confidence import Trust, Verdicted, fit
 from loop.teacher.demonstrations import as_shown
+from loop.teacher.further import ask_further
 from loop.teacher.settle import settled
 from loop.teacher.vote import vote
 
@@ -36,12 +37,12 @@ def ask_teacher(current: Round, store: Store, parts: Parts, config: Config) -> R
     trust = trust_of(current, store, config)
     escalating = Escalating(current, store, parts, config, trust)
     spent = revise_explanations(current, store, parts, config)
-    if _Asking(current, store, parts, config, trust, demonstrating)(escalating) or spent:
+    if _UntilSettled(current, store, parts, config, trust, demonstrating)(escalating) or spent:
         parts.progress.say("the dollar budget is spent: the round goes on with the replies it has")
     return rounds.enter(store, current, Stage.CHECK)
 
 
-class _Asking:
+class _UntilSettled:
     """Asks, and asks more, until every item of the round has its rationale or the reason why it has none."""
 
     def __init__(
@@ -130,14 +131,13 @@ class _Asking:
         if not todo:
             return False
         sufficed = asyncio.run(
-            ask_again(
+            ask_further(
                 todo,
                 self._parts.teacher,
                 self._book,
                 self._config.task,
                 self._config.teacher,
-                round_id=id_of(self._current),
-                demonstrations=lambda item: as_shown(self._demonstrating.more(item)),
+                again(id_of(self._current), lambda item: as_shown(self._demonstrating.more(item))),
                 progress=self._parts.progress,
             )
         )

@@ -18,7 +18,8 @@ from loop.store import asking, rationales, rounds
 from loop.store.database import Store
 from loop.teacher.ask import Shown
 from loop.teacher.confidence import Trust
-from loop.teacher.escalation import escalate, is_worth_it, share_right, worth_of_a_right_one
+from loop.teacher.escalation import escalated, is_worth_it, share_right, worth_of_a_right_one
+from loop.teacher.further import ask_further
 from loop.teacher.prompt import request_for, worst_case
 from loop.teacher.send import BYTES_PER_TOKEN
 from loop.teacher.settle import settled
@@ -49,15 +50,13 @@ class Escalating:
             if todo:
                 self._parts.progress.say(f"  {len(todo)} doubtful rationales go to {each.model}")
                 spent |= not asyncio.run(
-                    escalate(
+                    ask_further(
                         todo,
                         endpoint,
                         asking.RoundAskBook(self._store, self._current.run, id_of(self._current), each),
                         self._config.task,
                         each,
-                        level=level,
-                        round_id=id_of(self._current),
-                        demonstrations=shown,
+                        escalated(level, each.model, id_of(self._current), shown),
                         progress=self._parts.progress,
                     )
                 )

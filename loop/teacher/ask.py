@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 
 from loop.answer import Answer
 from loop.config import TaskConfig, TeacherConfig
@@ -13,8 +12,8 @@ from loop.records.teacher import ReplyState
 from loop.teacher.confidence import Trust, confidence_of
 from loop.teacher.demonstrations import with_one_less
 from loop.teacher.prompt import prompt_of, request_for
-from loop.teacher.reply import Draft, Unreadable, read, storable
-from loop.teacher.send import LONGEST_STORED, Received, Sender, Sleep
+from loop.teacher.reply import Draft, Unreadable, read
+from loop.teacher.send import Received, Sender, Sleep, as_stored
 
 Shown = Sequence[tuple[Item, Sequence[str], Answer]]
 Demonstrations = Callable[[Item], Shown]
@@ -127,21 +126,14 @@ def reply_row(round_id: int, received: Received, result: Draft | Unreadable) -> 
         round_id=round_id,
         item_key=request.item_key,
         sample=request.sample,
-        prompt_hash=prompt_of(request).hash,
-        charge_id=received.charge_id,
         teacher=request.model,
-        model=storable(completion.model),
-        text=storable(completion.text[:LONGEST_STORED]),
-        finish_reason=storable(completion.finish_reason),
-        input_tokens=received.input_tokens,
-        output_tokens=received.output_tokens,
+        **as_stored(received),
         state=ReplyState.READABLE if isinstance(result, Draft) else ReplyState.UNREADABLE,
         problem=None if isinstance(result, Draft) else result.problem,
         confidence=sure,
         confidence_by=by,
         remembered=received.remembered,
         saved=received.saved,
-        created_at=datetime.now(UTC),
     )
 
 

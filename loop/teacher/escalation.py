@@ -5,19 +5,13 @@ one is asked only where the score is bad. The gain of asking is the chance that 
 that the present one is, times what a wrong rationale costs: a person's minutes.
 """
 
-import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from loop.config import BudgetConfig, StrongerConfig, TaskConfig
-from loop.ports import AskBook, Progress, Teacher
+from loop.config import BudgetConfig, TaskConfig
 from loop.records import STRONGER, Item, Rationale, Reply
-from loop.teacher.ask import Demonstrations, draft_of, rationale_of, reply_row
+from loop.teacher.ask import Demonstrations, draft_of, rationale_of
 from loop.teacher.confidence import Trust, Verdicted
-from loop.teacher.demonstrations import with_one_less
-from loop.teacher.prompt import prompt_of, request_for
-from loop.teacher.reply import read
-from loop.teacher.send import Received, Sender, Sleep, nobody_is_told
+from loop.teacher.further import Further
 
 PRIOR_WEIGHT = 10
 """`expected_right` counts as so many verdicts."""
@@ -46,29 +40,15 @@ def is_worth_it(now: float, then: float, worth: float, price: float) -> bool:
     return then > now and (then - now) * worth > price
 
 
-async def escalate(  # noqa: PLR0913 - the ports and settings of one stage
-    todo: Sequence[Item],
-    teacher: Teacher,
-    book: AskBook,
-    task: TaskConfig,
-    config: StrongerConfig,
-    *,
-    level: int,
-    round_id: int,
-    demonstrations: Demonstrations,
-    progress: Progress,
-    sleep: Sleep = asyncio.sleep,
-) -> bool:
-    """Ask the stronger teacher of this level, counted from 0, and store what it says; whether the budget sufficed.
-
-    Raises:
-        TeacherDown, TeacherRefused, UnknownPrice: see `Sender.work`.
-    """
-    asking = _Escalating(book, task, config, round_id, level, demonstrations)
-    sender = Sender(teacher, book, config, sleep, nobody_is_told)
-    with progress.bar(f"{config.model} is asked", len(todo)) as bar:
-        await sender.work(todo, lambda item: asking.ask_for(sender, item), bar)
-    return not sender.budget_spent
+def escalated(level: int, model: str, round_id: int, demonstrations: Demonstrations) -> Further:
+    """What the stronger teacher of this level, counted from 0, is asked."""
+    return Further(
+        STRONGER - level,
+        lambda key: f"escalate/{round_id}/{key}/{level}",
+        f"{model} is asked",
+        round_id,
+        demonstrations,
+    )
 
 
 def by_the_strongest(item: Item, replies: Sequence[Reply], task: TaskConfig, trust: Trust) -> Rationale | None:
@@ -77,27 +57,3 @@ def by_the_strongest(item: Item, replies: Sequence[Reply], task: TaskConfig, tru
     drafts = ((reply, draft_of(reply, item, task)) for reply in asked)
     found = ((reply, draft) for reply, draft in drafts if draft is not None and draft.answer is not None)
     return next((rationale_of(item, reply, draft, trust) for reply, draft in found), None)
-
-
-@dataclass
-class _Escalating:
-    """One call of `escalate`: what its requests share."""
-
-    book: AskBook
-    task: TaskConfig
-    config: StrongerConfig
-    round_id: int
-    level: int
-    demonstrations: Demonstrations
-
-    async def ask_for(self, sender: Sender, item: Item) -> None:
-        """Ask for one item's rationale."""
-        request = request_for(item, self.task, self.config, self.demonstrations(item), 0)
-        purpose = f"escalate/{self.round_id}/{item.key}/{self.level}"
-        await sender.send(request, purpose, lambda received: self._keep(item, received), with_one_less)
-
-    def _keep(self, item: Item, received: Received) -> None:
-        """Settle, and store the reply in the same transaction; which one is kept is decided later."""
-        reply = reply_row(self.round_id, received, read(received.completion, item, self.task))
-        reply.sample = STRONGER - self.level
-        self.book.keep(received.charge_id, received.micro_usd, prompt_of(received.request), reply, None)

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import partial
 
 from loop.config import JudgeConfig, TaskConfig
@@ -11,8 +10,8 @@ from loop.ports import Bar, JudgeBook, Request, Teacher
 from loop.records import Item, Judgement, Rationale, StepVerdict
 from loop.teacher.judge_prompt import judged_steps, read_verdict, step_request
 from loop.teacher.prompt import prompt_of
-from loop.teacher.reply import Unreadable, storable
-from loop.teacher.send import LONGEST_STORED, Received, Sender, Sleep
+from loop.teacher.reply import Unreadable
+from loop.teacher.send import Received, Sender, Sleep, as_stored
 
 HOLDS = frozenset({StepVerdict.OK, StepVerdict.REDUNDANT})
 """After these the next step is looked at."""
@@ -111,16 +110,9 @@ class _Judging:
         judgement = Judgement(
             rationale_id=rationale.id,
             step=request.sample,
-            prompt_hash=prompt.hash,
-            charge_id=received.charge_id,
-            model=storable(completion.model),
-            text=storable(completion.text[:LONGEST_STORED]),
-            finish_reason=storable(completion.finish_reason),
-            input_tokens=received.input_tokens,
-            output_tokens=received.output_tokens,
+            **as_stored(received),
             remembered=received.remembered,
             saved=received.saved,
-            created_at=datetime.now(UTC),
         )
         if isinstance(said, Unreadable):
             judgement.problem = said.problem

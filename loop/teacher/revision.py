@@ -18,9 +18,9 @@ from loop.ports import Completion, Explanation, Progress, Request, RevisionBook,
 from loop.records import Author, Item, Rationale, Revision, RevisionReply
 from loop.teacher.continuation import continuation_request
 from loop.teacher.prompt import Price, prompt_of
-from loop.teacher.reply import Draft, Unreadable, read, storable
+from loop.teacher.reply import Draft, Unreadable, read
 from loop.teacher.revision_prompt import Checked, check_request, checkable, read_check, read_whole, whole_request
-from loop.teacher.send import BYTES_PER_TOKEN, LONGEST_STORED, Received, Sender, Sleep
+from loop.teacher.send import BYTES_PER_TOKEN, Received, Sender, Sleep, as_stored
 
 MOST_CORRECTIONS = 3
 """After so many the teacher writes the rest, whoever was to."""
@@ -322,20 +322,12 @@ class _One:
         raise _NoReply
 
     def _row(self, received: Received) -> RevisionReply:
-        completion = received.completion
         return RevisionReply(
             round_id=self.shared.round_id,
             item_key=self.todo.item.key,
-            prompt_hash=prompt_of(received.request).hash,
-            charge_id=received.charge_id,
-            model=storable(completion.model),
-            text=storable(completion.text[:LONGEST_STORED]),
-            finish_reason=storable(completion.finish_reason),
-            input_tokens=received.input_tokens,
-            output_tokens=received.output_tokens,
+            **as_stored(received),
             remembered=received.remembered,
             saved=received.saved,
-            created_at=datetime.now(UTC),
         )
 
 

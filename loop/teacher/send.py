@@ -16,14 +16,16 @@ import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from datetime import UTC, datetime
+from typing import Any, TypeVar
 
 from loop.config import EndpointConfig
 from loop.errors import BudgetSpent, ItemRefused, PromptTooLong, TeacherBusy, TeacherDown, TeacherRefused
 from loop.ledger import longest_reply
 from loop.ports import SOON, Bar, Completion, Remembering, Request, Teacher, Till
 from loop.teacher.clerk import Clerk
-from loop.teacher.prompt import Price, most_input_tokens, worst_case
+from loop.teacher.prompt import Price, most_input_tokens, prompt_of, worst_case
+from loop.teacher.reply import storable
 from loop.teacher.width import Place, Width
 
 FIRST_PAUSE = 1.0
@@ -348,6 +350,21 @@ def received(completion: Completion, request: Request, charge: int, price: Price
     used = _tokens(completion.input_tokens, most_input_tokens(request))
     made = _tokens(completion.output_tokens, request.max_completion_tokens)
     return Received(completion, charge, price(request, input_tokens=used, output_tokens=made), used, made, request)
+
+
+def as_stored(received: Received) -> dict[str, Any]:
+    """The columns that a row of any kind has of a reply."""
+    completion = received.completion
+    return {
+        "prompt_hash": prompt_of(received.request).hash,
+        "charge_id": received.charge_id,
+        "model": storable(completion.model),
+        "text": storable(completion.text[:LONGEST_STORED]),
+        "finish_reason": storable(completion.finish_reason),
+        "input_tokens": received.input_tokens,
+        "output_tokens": received.output_tokens,
+        "created_at": datetime.now(UTC),
+    }
 
 
 def prompt_type(request: Request, purpose: str) -> str:

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 
 from loop.answer import Answer, number_steps, shown
 from loop.config import TaskConfig, TeacherConfig
@@ -11,8 +10,8 @@ from loop.ports import Bar, Example, Request, Teacher, TrialBook
 from loop.records import Item, Trial, TrialKind
 from loop.teacher.conclusion import without_conclusion
 from loop.teacher.prompt import fenced, presented_choices, prompt_of, request_for
-from loop.teacher.reply import Draft, read, storable
-from loop.teacher.send import LONGEST_STORED, Received, Sender, Sleep, nobody_is_told
+from loop.teacher.reply import Draft, read
+from loop.teacher.send import Received, Sender, Sleep, as_stored, nobody_is_told
 
 EXPLAIN = "People settled on the answer below. Give the steps that lead to it, and then that answer."
 RECOVER = "The question is hidden. Below is somebody's reasoning about it. Which answer does it lead to?"
@@ -121,14 +120,7 @@ def _trial(run: str, round_id: int, todo: Todo, received: Received, task: TaskCo
         round_id=round_id,
         kind=todo.kind,
         item_key=todo.item.key,
-        prompt_hash=prompt_of(received.request).hash,
-        charge_id=received.charge_id,
-        model=storable(completion.model),
-        text=storable(completion.text[:LONGEST_STORED]),
-        finish_reason=storable(completion.finish_reason),
-        input_tokens=received.input_tokens,
-        output_tokens=received.output_tokens,
-        created_at=datetime.now(UTC),
+        **as_stored(received),
     )
     result = read(completion, todo.item, task)
     if isinstance(result, Draft):

@@ -74,7 +74,13 @@ class StudentConfig(Table):
     """What writes explanations. `openvino` (package preceptor[openvino]) is faster on a CPU, for causal students with
     LoRA; its samples are other draws from the same distribution."""
     epochs: float = Field(default=3.0, gt=0)
-    """Passes over the examples each round."""
+    """Passes over the examples each round; at most, where there is a validation part."""
+    validation_share: float = Field(default=0.0, ge=0, le=0.5)
+    """Share of the decided examples, by a hash of the item's key, that is not learned but says after each epoch how
+    good the student is; the weights of the best epoch are kept. 0: none. There is none either while it would hold fewer
+    than 20 examples (below 200 decided ones at 0.1): the student then needs them more than the choice of the epoch."""
+    patience: int = Field(default=2, ge=1)
+    """Training stops after so many epochs in a row that are no better on the validation part than the best one."""
     learning_rate: float = Field(default=1e-3, gt=0)
     """Peak learning rate of AdamW (linear warm-up over 5 %, then linear decay)."""
     batch_size: int = Field(default=8, ge=1)

@@ -159,5 +159,7 @@ def _readme(card: Mapping[str, object]) -> str:
     return (
         f"# A student trained by Preceptor\n\nBase model: {card['base']}. Trained on {card['examples']} decided "
         f"rationales (sha256 {card['examples_sha256']}), seed {card['seed']}, in {card['seconds']} s.\n\n"
-        f"Loss per epoch: {card['loss_per_epoch']}. Settings and versions stand in card.json.\n"
+        f"Loss per epoch: {card['loss_per_epoch']}; of the validation part: "
+        f"{card['validation_loss_per_epoch'] or 'there is none'}. The weights are those of epoch {card['epoch']}; "
+        f"training ended: {card['stopped']}. Settings and versions stand in card.json.\n"
     )

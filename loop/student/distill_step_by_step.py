@@ -3,7 +3,7 @@
 Each task's loss is averaged over its own target tokens before the two are mixed, because rationales are much longer.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 
@@ -30,19 +30,14 @@ def tasks(base: Decoder, examples: Sequence[Example]) -> Tasks:
     return [(share, [_row(base, *texts) for texts in pairs]) for share, pairs in both if share > 0]
 
 
-def losses(model: torch.nn.Module, base: Decoder, mixed: Tasks, batch: Sequence[int], weights: torch.Tensor) -> float:
-    """Leave the gradients of one batch in the model; the batch's loss.
-
-    `weights` are those of the batch's examples.
-    """
-    total = 0.0
+def losses(
+    model: torch.nn.Module, base: Decoder, mixed: Tasks, batch: Sequence[int], weights: torch.Tensor
+) -> Iterator[torch.Tensor]:
+    """Each task's share of one batch's loss, made when it is asked for; `weights` are those of the batch's examples."""
     for share, rows in mixed:
         token_loss, is_target = token_losses(model, [rows[number] for number in batch], base.pad)
         counted = is_target * weights.to(is_target.device)[:, None]
-        loss = share * (token_loss * counted).sum() / counted.sum().clamp(min=1e-9)
-        torch.autograd.backward(loss)
-        total += loss.item()
-    return total
+        yield share * (token_loss * counted).sum() / counted.sum().clamp(min=1e-9)
 
 
 def token_losses(model: torch.nn.Module, rows: Rows, pad: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,7 +1,7 @@
 """Makes students: from the untrained model, from a checkpoint, or by training on decided rationales."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -14,7 +14,7 @@ from loop.ports import Example, Progress, Trained
 from loop.student import checkpoint, distill_step_by_step
 from loop.student.decoder import Decoder
 from loop.student.encoder import Encoder
-from loop.student.fitting import card, computes_bfloat16, fit
+from loop.student.fitting import Lesson, card, computes_bfloat16, fit
 
 LORA_ALPHA = 2
 """Alpha as a multiple of the rank."""
@@ -53,14 +53,15 @@ class DecoderTrainer:
             torch.manual_seed(seed)
             model = self._trainable(base.model)
 
-            def backward(batch: Sequence[int]) -> float:
+            def losses(batch: Sequence[int]) -> Iterator[torch.Tensor]:
                 weights = torch.tensor([examples[number].weight for number in batch])
                 return distill_step_by_step.losses(model, base, tasks, batch, weights)
 
-            losses = fit(model, backward, lengths, self.config, seed=seed, progress=progress)
+            lesson = Lesson(examples, model, losses, lengths)
+            fitted = fit(lesson, self.config, seed=seed, progress=progress)
         figures = {
             **card(examples, self.config, base.model, seed=seed),
-            "loss_per_epoch": losses,
+            **fitted,
             "target_tokens": sum(len(target) for _, rows in tasks for _, target in rows),
             "seconds": round(time.monotonic() - started, 1),
         }
@@ -141,9 +142,8 @@ class EncoderTrainer:
         share = self.config.rationale_weight
         tasks = [(part, texts) for part, texts in ((1 - share, whole), (share, evidence)) if part > 0]
 
-        def backward(batch: Sequence[int]) -> float:
+        def losses(batch: Sequence[int]) -> Iterator[torch.Tensor]:
             chosen = list(batch)
-            total = 0.0
             for part, texts in tasks:
                 with torch.autocast(base.model.device.type, torch.bfloat16, enabled=computes_bfloat16()):
                     logits = base.model(**base.tokens([texts[number] for number in chosen])).logits
@@ -151,17 +151,15 @@ class EncoderTrainer:
                     logits.float(), answers[chosen].to(logits.device), reduction="none"
                 )
                 counted = weights[chosen].to(logits.device)
-                loss = part * (each * counted).sum() / counted.sum().clamp(min=1e-9)
-                torch.autograd.backward(loss)
-                total += loss.item()
-            return total
+                yield part * (each * counted).sum() / counted.sum().clamp(min=1e-9)
 
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            losses = fit(base.model, backward, [len(text) for text in whole], self.config, seed=seed, progress=progress)
+            lesson = Lesson(examples, base.model, losses, [len(text) for text in whole])
+            fitted = fit(lesson, self.config, seed=seed, progress=progress)
         figures = {
             **card(examples, self.config, base.model, seed=seed),
-            "loss_per_epoch": losses,
+            **fitted,
             "seconds": round(time.monotonic() - started, 1),
         }
         checkpoint.save(base.model, base.tokenizer, figures, folder)

@@ -1,7 +1,12 @@
 """How students are trained: what validates, which epoch is kept, what a kill costs, and what bad input does."""
 
+import resource
+import shutil
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,8 +17,10 @@ from rich.console import Console
 from connectors.progress import RichProgress
 from loop.answer import Answer, AnswerKind
 from loop.config import StudentConfig
-from loop.ports import Example
+from loop.ports import Example, Silent
 from loop.records import Item, Split
+from loop.student import state
+from loop.student.state import TrainingState
 from loop.student.trainer import DecoderTrainer, EncoderTrainer
 from loop.student.validation import FEWEST, validating
 from tests import test_encoder
@@ -35,22 +42,39 @@ def an_encoder_trainer(folder: Path, **changes: object) -> EncoderTrainer:
     return EncoderTrainer(StudentConfig.model_validate(settings), test_encoder.TASK, folder.parent / "cache")
 
 
-@pytest.fixture(params=["decoder", "encoder"])
+TRAINERS = {"decoder": a_decoder_trainer, "encoder": an_encoder_trainer}
+VALIDATING = {"validation_share": 0.5, "epochs": 6, "patience": 6}
+
+
+class Told(Silent):
+    """Progress that remembers what it said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+
+def examples_for(kind: str) -> list[Example]:
+    """40 of them."""
+    return many(test_encoder.examples() if kind == "encoder" else sums(10), 40)
+
+
+@pytest.fixture(params=TRAINERS)
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
 @pytest.fixture
 def trainer(kind: str, request: pytest.FixtureRequest) -> MakesTrainers:
-    folder = request.getfixturevalue("model" if kind == "decoder" else "encoder")
-    make = a_decoder_trainer if kind == "decoder" else an_encoder_trainer
-    return lambda **changes: make(folder, **changes)
+    folder = request.getfixturevalue("encoder" if kind == "encoder" else "model")
+    return lambda **changes: TRAINERS[kind](folder, **changes)
 
 
 @pytest.fixture
 def examples(kind: str) -> list[Example]:
-    """40 of them."""
-    return many(sums(10) if kind == "decoder" else test_encoder.examples(), 40)
+    return examples_for(kind)
 
 
 def many(some: Sequence[Example], count: int) -> list[Example]:
@@ -146,3 +170,106 @@ def test_without_a_validation_part_everything_is_learned_as_before(
     assert (asked["epoch"], asked["stopped"]) == (3, "all epochs are done")
     one, two = weights(tmp_path / "asked"), weights(tmp_path / "plain")
     assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+@pytest.fixture(scope="module")
+def killed(model: Path, encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:  # noqa: F811
+    """A folder of trainings that were killed in mid-epoch."""
+    folder = tmp_path_factory.mktemp("killed")
+    wanted = [f"{kind}={encoder if kind == 'encoder' else model}" for kind in TRAINERS]
+    root = Path(__file__).parents[1]
+    words = [sys.executable, "-m", "tests.killed_training", str(folder), *wanted]
+    done = subprocess.run(words, cwd=root, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_a_killed_training_goes_on_and_ends_with_the_same_bytes(
+    trainer: MakesTrainers, kind: str, examples: list[Example], killed: Path, tmp_path: Path
+) -> None:
+    told = Told()
+    resumed = trainer(**VALIDATING).train(examples, seed=1, folder=killed / kind, progress=told).card
+    assert told.lines == ["  the training that was cut off goes on at step 6"]
+    assert not list(killed.glob(f".{kind}*"))
+    whole = trainer(**VALIDATING).train(examples, seed=1, folder=tmp_path / kind, progress=told).card
+    assert {**resumed, "seconds": 0} == {**whole, "seconds": 0}
+    [one], [other] = ((folder / kind).glob("*.safetensors") for folder in (killed, tmp_path))
+    assert one.read_bytes() == other.read_bytes()
+
+
+@pytest.mark.parametrize("rank", [0, 8])
+def test_what_is_kept_is_all_that_decides_how_it_goes_on(
+    model: Path,  # noqa: F811
+    rank: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A training that ends behind each step and is taken up by another one ends like one in a single piece."""
+    monkeypatch.setattr(state, "EVERY", 0.0)
+    monkeypatch.setattr(state, "SHARE", 1e9)
+    examples = examples_for("decoder")[:24]
+
+    class Stops(Told):
+        def bar(self, title: str, total: int) -> AbstractContextManager["Stops"]:
+            self.left = 2
+            return nullcontext(self)
+
+        def advance(self, steps: int = 1) -> None:
+            self.left -= 1
+            if not self.left:
+                raise KeyboardInterrupt
+
+    def train(folder: Path, progress: Told) -> None:
+        a_decoder_trainer(model, lora_rank=rank).train(examples, seed=1, folder=folder, progress=progress)
+
+    for _ in range(8):
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path / "pieces", Stops())
+    train(tmp_path / "pieces", Told())
+    train(tmp_path / "whole", Told())
+    pieces, whole = (weights(tmp_path / name) for name in ("pieces", "whole"))
+    assert all(torch.equal(pieces[name], whole[name]) for name in whole)
+
+
+def test_a_damaged_state_and_that_of_another_training_are_said_and_left(
+    model: Path,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(state, "EVERY", 0.0)
+    monkeypatch.setattr(TrainingState, "remove", lambda self: None)
+    trainer, examples, file = a_decoder_trainer(model), examples_for("decoder"), tmp_path / ".one.training"
+    trainer.train(examples, seed=1, folder=tmp_path / "one", progress=Silent())
+    expected, kept = weights(tmp_path / "one"), file.read_bytes()
+    for broken, said in (
+        (kept[: len(kept) // 2], "damaged"),
+        (kept[:5], "damaged"),
+        (b"", "damaged"),
+        (kept[:8] + b"no header" + kept[17:], "damaged"),
+    ):
+        file.write_bytes(broken)
+        shutil.rmtree(tmp_path / "one")
+        told = Told()
+        trainer.train(examples, seed=1, folder=tmp_path / "one", progress=told)
+        [line] = told.lines
+        assert said in line
+        assert "starts anew" in line
+        assert all(torch.equal(each, expected[name]) for name, each in weights(tmp_path / "one").items())
+    told = Told()
+    trainer.train(examples[1:], seed=1, folder=tmp_path / "one", progress=told)
+    assert told.lines == ["  the training that was cut off had other examples, settings or versions: it starts anew"]
+
+
+def test_a_state_that_cannot_be_written_is_said_and_leaves_nothing(tmp_path: Path) -> None:
+    """A limit on the size of files stands for the full disk."""
+    told = Told()
+    kept = TrainingState(tmp_path / "one", "a fingerprint", told.say)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        kept.write({"weight": torch.zeros(10_000)}, {"losses": []})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    [line] = told.lines
+    assert "if the training is killed it starts anew" in line
+    assert list(tmp_path.iterdir()) == []

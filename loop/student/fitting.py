@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 
 import torch
@@ -16,15 +16,13 @@ import torch
 from loop.config import StudentConfig
 from loop.errors import StudentError
 from loop.ports import Bar, Example, Progress
+from loop.student.state import Facts, TrainingState
 from loop.student.validation import validating
 
 WARM_UP = 0.05
 LONGEST_NORM = 1.0
 ALIKE = 16
 """Batches whose rows are sorted by length together."""
-
-Weights = Mapping[str, torch.Tensor]
-"""Weights by their names."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +36,8 @@ class Lesson:
     """The loss of the rows of these numbers, task by task; a task is looked at when its loss is asked for."""
     lengths: Sequence[int]
     """Of each row; those of like length share a batch."""
-
-    @property
-    def trained(self) -> Weights:
-        """The weights that learn."""
-        return {name: each for name, each in self.model.named_parameters() if each.requires_grad}
+    figures: Mapping[str, object] = field(default_factory=dict)
+    """What there is to say of it on the card."""
 
 
 @dataclass
@@ -64,103 +59,150 @@ class Course:
         return bool(self.validation) and len(self.validation) - self.best >= patience
 
 
-def fit(lesson: Lesson, config: StudentConfig, *, seed: int, progress: Progress) -> dict[str, object]:
+def fit(
+    lesson: Lesson, config: StudentConfig, *, seed: int, progress: Progress, state: TrainingState
+) -> dict[str, object]:
     """Train the lesson's model; the figures of how it went, for the card.
 
-    The seed decides the batches and their order.
+    The seed decides the batches and their order. A training that was killed goes on from its state, and ends with the
+    weights with which it would have ended.
 
     Raises:
         StudentError: the loss is no number.
     """
-    held = validating(lesson.examples, config.validation_share)
-    learned = sorted(set(range(len(lesson.examples))).difference(held))
-    lengths = [lesson.lengths[number] for number in learned]
-    order = [[learned[place] for place in batch] for batch in batches(lengths, config.batch_size, config.epochs, seed)]
-    per_epoch = math.ceil(len(learned) / config.batch_size)
-    if config.validation_share and not held:
-        progress.say(f"  {len(learned)} decided rationales are too few to spare some for validation; all are learned")
-    lesson.model.train()
-    with progress.bar(f"student learns from {len(learned)} rationales", len(order)) as bar:
-        course = _learn(lesson, order, per_epoch, held, config, bar)
-    lesson.model.train(False)
-    return _figures(course, lesson, held, per_epoch, stopped=course.stopped(config.patience))
+    under_way = _Fit(lesson, config, seed)
+    learned = len(lesson.examples) - len(under_way.held)
+    if config.validation_share and not under_way.held:
+        progress.say(f"  {learned} decided rationales are too few to spare some for validation; all are learned")
+    if (kept := state.read()) is not None:
+        under_way.go_on_from(*kept)
+        progress.say(f"  the training that was cut off goes on at step {len(under_way.course.losses)}")
+    try:
+        with progress.bar(f"student learns from {learned} rationales", len(under_way.order)) as bar:
+            under_way.run(bar, state)
+    except StudentError:
+        state.remove()  # it would lead there again
+        raise
+    return under_way.figures()
 
 
-def _learn(
-    lesson: Lesson, order: Sequence[Sequence[int]], per_epoch: int, held: Sequence[int], config: StudentConfig, bar: Bar
-) -> Course:
-    """Take the steps in their order; the model is left with the weights of the best epoch."""
-    weights, course, best = lesson.trained, Course(), dict[str, torch.Tensor]()
-    optimiser = torch.optim.AdamW(weights.values(), lr=config.learning_rate, weight_decay=0.0, fused=True)
-    rate = _warm_up_and_decay(len(order))
-    for step, batch in enumerate(order, start=1):
-        optimiser.param_groups[0]["lr"] = config.learning_rate * rate(step - 1)
-        course.losses.append(_checked(_backward(lesson, batch), lesson, batch))
-        torch.nn.utils.clip_grad_norm_(lesson.model.parameters(), LONGEST_NORM)
-        optimiser.step()
-        optimiser.zero_grad()
-        bar.advance()
-        if held and (step % per_epoch == 0 or step == len(order)):
-            course.validation.append(_validated(lesson, held, config.batch_size))
-            if course.best == len(course.validation):
-                best = {name: each.detach().clone() for name, each in weights.items()}
-            if course.stopped(config.patience):
+class _Fit:
+    """A training under way."""
+
+    def __init__(self, lesson: Lesson, config: StudentConfig, seed: int) -> None:
+        self.lesson, self.config = lesson, config
+        self.held = validating(lesson.examples, config.validation_share)
+        learned = sorted(set(range(len(lesson.examples))).difference(self.held))
+        lengths = [lesson.lengths[number] for number in learned]
+        drawn = batches(lengths, config.batch_size, config.epochs, seed)
+        self.order = [[learned[place] for place in batch] for batch in drawn]
+        self.course = Course()
+        self._per_epoch = math.ceil(len(learned) / config.batch_size)
+        self._rate = _warm_up_and_decay(len(self.order))
+        self._weights = {name: each for name, each in lesson.model.named_parameters() if each.requires_grad}
+        self._best: dict[str, torch.Tensor] = {}
+        self._optimiser = torch.optim.AdamW(self._weights.values(), weight_decay=0.0, fused=True)
+
+    def go_on_from(self, tensors: Mapping[str, torch.Tensor], facts: Facts) -> None:
+        """Take up what was kept."""
+        self.course = Course(**facts)
+        for full_name, tensor in tensors.items():
+            part, _, name = full_name.partition("/")
+            if part == "random":
+                torch.set_rng_state(tensor)
+            elif part == "weight":
+                self._weights[name].data.copy_(tensor)
+            elif part == "best":
+                self._best[name] = tensor
+            else:
+                weight = self._weights[name]
+                self._optimiser.state[weight][part] = tensor.to(weight.device)
+
+    def run(self, bar: Bar, state: TrainingState) -> None:
+        """Take the steps that are left; the model ends with the weights of the best epoch."""
+        self.lesson.model.train()
+        done = len(self.course.losses)
+        if done:
+            bar.advance(done)
+        for batch in self.order[done:]:
+            if self.course.stopped(self.config.patience):
                 break
-    for name, each in best.items():
-        weights[name].data.copy_(each)
-    return course
+            self._step(batch)
+            if self.held and self._epoch_ended():
+                self._validate()
+            if state.due:
+                state.write(self._kept(), asdict(self.course))
+            bar.advance()
+        for name, each in self._best.items():
+            self._weights[name].data.copy_(each)
+        self.lesson.model.train(False)
 
+    def figures(self) -> dict[str, object]:
+        """Losses of both parts, the epoch that was taken and why no further one came."""
+        course, size = self.course, self._per_epoch
+        epochs = [course.losses[start : start + size] for start in range(0, len(course.losses), size)]
+        since = len(course.validation) - course.best if self.held else 0
+        stopped = course.stopped(self.config.patience)
+        return {
+            "loss_per_epoch": [round(sum(each) / len(each), 4) for each in epochs],
+            "validation_loss_per_epoch": [round(each, 4) for each in course.validation],
+            "validation_keys": [self.lesson.examples[number].item.key for number in self.held],
+            "epoch": course.best if self.held else len(epochs),
+            "stopped": f"no better for {since} epochs" if stopped else "all epochs are done",
+        }
 
-def _backward(lesson: Lesson, batch: Sequence[int]) -> float:
-    """Leave the gradients of a batch in the model, one task after the other; the batch's loss."""
-    total = 0.0
-    for loss in lesson.losses(batch):
-        torch.autograd.backward(loss)
-        total += loss.item()
-    return total
+    def _step(self, batch: Sequence[int]) -> None:
+        """Learn one batch, one task after the other."""
+        self._optimiser.param_groups[0]["lr"] = self.config.learning_rate * self._rate(len(self.course.losses))
+        total = 0.0
+        for loss in self.lesson.losses(batch):
+            torch.autograd.backward(loss)
+            total += loss.item()
+        self.course.losses.append(self._checked(total, batch))
+        torch.nn.utils.clip_grad_norm_(self.lesson.model.parameters(), LONGEST_NORM)
+        self._optimiser.step()
+        self._optimiser.zero_grad()
 
+    def _epoch_ended(self) -> bool:
+        done = len(self.course.losses)
+        return done % self._per_epoch == 0 or done == len(self.order)
 
-def _validated(lesson: Lesson, held: Sequence[int], size: int) -> float:
-    """The mean loss of the rows that validate, in batches that never change."""
-    ordered = sorted(held, key=lambda number: lesson.lengths[number])
-    lesson.model.train(False)
-    total = 0.0
-    with torch.no_grad():
-        for batch in (ordered[start : start + size] for start in range(0, len(ordered), size)):
-            loss = sum(each.item() for each in lesson.losses(batch))
-            total += _checked(loss, lesson, batch) * len(batch)
-    lesson.model.train()
-    return total / len(ordered)
+    def _validate(self) -> None:
+        """Note the mean loss of the rows that validate, in batches that never change, and keep the best weights."""
+        lesson, size = self.lesson, self.config.batch_size
+        ordered = sorted(self.held, key=lambda number: lesson.lengths[number])
+        lesson.model.train(False)
+        total = 0.0
+        with torch.no_grad():
+            for batch in (ordered[start : start + size] for start in range(0, len(ordered), size)):
+                loss = sum(each.item() for each in lesson.losses(batch))
+                total += self._checked(loss, batch) * len(batch)
+        lesson.model.train()
+        self.course.validation.append(total / len(ordered))
+        if self.course.best == len(self.course.validation):
+            self._best = {name: each.detach().clone() for name, each in self._weights.items()}
 
+    def _checked(self, loss: float, batch: Sequence[int]) -> float:
+        """The loss.
 
-def _checked(loss: float, lesson: Lesson, batch: Sequence[int]) -> float:
-    """The loss.
+        Raises:
+            StudentError: it is no number.
+        """
+        if not math.isfinite(loss):
+            keys = ", ".join(repr(self.lesson.examples[number].item.key) for number in batch)
+            raise StudentError(
+                f"the loss is {loss} on the batch of items {keys}; lower student.learning_rate, or look at these items "
+                "with `preceptor history KEY`. The student stays as it was"
+            )
+        return loss
 
-    Raises:
-        StudentError: it is no number.
-    """
-    if not math.isfinite(loss):
-        keys = ", ".join(repr(lesson.examples[number].item.key) for number in batch)
-        raise StudentError(
-            f"the loss is {loss} on the batch of items {keys}; lower student.learning_rate, or look at these items "
-            "with `preceptor history KEY`. The student stays as it was"
-        )
-    return loss
-
-
-def _figures(
-    course: Course, lesson: Lesson, held: Sequence[int], per_epoch: int, *, stopped: bool
-) -> dict[str, object]:
-    """Losses of both parts, the epoch that was taken and why no further one came."""
-    epochs = [course.losses[start : start + per_epoch] for start in range(0, len(course.losses), per_epoch)]
-    since = len(course.validation) - course.best if held else 0
-    return {
-        "loss_per_epoch": [round(sum(each) / len(each), 4) for each in epochs],
-        "validation_loss_per_epoch": [round(each, 4) for each in course.validation],
-        "validation_keys": [lesson.examples[number].item.key for number in held],
-        "epoch": course.best if held else len(epochs),
-        "stopped": f"no better for {since} epochs" if stopped else "all epochs are done",
-    }
+    def _kept(self) -> dict[str, torch.Tensor]:
+        """Everything that decides how the training goes on, but for the course."""
+        kept = {f"weight/{name}": each.detach() for name, each in self._weights.items()}
+        kept |= {f"best/{name}": each for name, each in self._best.items()}
+        for name, weight in self._weights.items():
+            kept |= {f"{part}/{name}": each for part, each in self._optimiser.state[weight].items()}
+        return {**kept, "random": torch.get_rng_state()}
 
 
 def batches(lengths: Sequence[int], size: int, epochs: float, seed: int) -> Iterator[list[int]]:
@@ -191,6 +233,11 @@ def card(examples: Sequence[Example], config: StudentConfig, model: torch.nn.Mod
         "versions": {name: version(name) for name in ("torch", "transformers", "peft", "safetensors")},
         "threads": torch.get_num_threads(),
     }
+
+
+def fingerprint(card: Mapping[str, object]) -> str:
+    """A hash of what a card says before a training began: the same one ends with the same weights."""
+    return hashlib.sha256(json.dumps(card, sort_keys=True).encode()).hexdigest()
 
 
 def computes_bfloat16() -> bool:

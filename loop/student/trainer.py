@@ -1,6 +1,5 @@
 """Makes students: from the untrained model, from a checkpoint, or by training on decided rationales."""
 
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -8,25 +7,20 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import PreTrainedModel
 
-from loop.config import StudentConfig, TaskConfig
 from loop.errors import StudentError
-from loop.ports import Example, Progress, Trained
+from loop.ports import Example
 from loop.student import checkpoint, distill_step_by_step
 from loop.student.decoder import Decoder
 from loop.student.encoder import Encoder
-from loop.student.fitting import Lesson, card, computes_bfloat16, fit
+from loop.student.fitting import Lesson, computes_bfloat16
+from loop.student.training import Training
 
 LORA_ALPHA = 2
 """Alpha as a multiple of the rank."""
 
 
-class DecoderTrainer:
+class DecoderTrainer(Training[Decoder]):
     """Makes causal students (`loop.ports.Trainer`): LoRA on a bf16 base where the processor has it, or all weights."""
-
-    def __init__(self, student: StudentConfig, task: TaskConfig, cache: Path) -> None:
-        self.config = student
-        self.task = task
-        self.cache = cache
 
     def student(self, folder: Path | None) -> Decoder:
         """The student of a checkpoint, or the untrained one.
@@ -37,36 +31,22 @@ class DecoderTrainer:
         student = self._on_torch(folder)
         return student if self.config.engine == "torch" else self._on_openvino(student, folder)
 
-    def train(self, examples: Sequence[Example], *, seed: int, folder: Path, progress: Progress) -> Trained:
-        """Train from the base model on all examples and leave a complete checkpoint in `folder`.
+    def base(self) -> Decoder:
+        """The untrained student, on torch whatever writes its explanations."""
+        return self._on_torch(None)
 
-        Raises:
-            StudentError: there are no examples, the base cannot be loaded, the loss is no number, or the checkpoint
-                cannot be written.
-        """
-        _refuse_nothing(examples)
-        started = time.monotonic()
-        base = self._on_torch(None)
+    def lesson(self, base: Decoder, examples: Sequence[Example]) -> Lesson:
+        """The answer task and the rationale task, mixed."""
         tasks = distill_step_by_step.tasks(base, examples)
+        model = self._trainable(base.model)
+
+        def losses(batch: Sequence[int]) -> Iterator[torch.Tensor]:
+            weights = torch.tensor([examples[number].weight for number in batch])
+            return distill_step_by_step.losses(model, base, tasks, batch, weights)
+
         lengths = [len(context + target) for context, target in tasks[-1][1]]
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            model = self._trainable(base.model)
-
-            def losses(batch: Sequence[int]) -> Iterator[torch.Tensor]:
-                weights = torch.tensor([examples[number].weight for number in batch])
-                return distill_step_by_step.losses(model, base, tasks, batch, weights)
-
-            lesson = Lesson(examples, model, losses, lengths)
-            fitted = fit(lesson, self.config, seed=seed, progress=progress)
-        figures = {
-            **card(examples, self.config, base.model, seed=seed),
-            **fitted,
-            "target_tokens": sum(len(target) for _, rows in tasks for _, target in rows),
-            "seconds": round(time.monotonic() - started, 1),
-        }
-        checkpoint.save(model, base.tokenizer, figures, folder)
-        return Trained(folder=folder, card=figures)
+        targets = sum(len(target) for _, rows in tasks for _, target in rows)
+        return Lesson(examples, model, losses, lengths, {"target_tokens": targets})
 
     def _on_torch(self, folder: Path | None) -> Decoder:
         model, tokenizer = checkpoint.load_causal(folder, self.config, self.cache, self._dtype())
@@ -106,13 +86,8 @@ class DecoderTrainer:
         return adapted
 
 
-class EncoderTrainer:
+class EncoderTrainer(Training[Encoder]):
     """Makes encoder students for label tasks (`loop.ports.Trainer`); all weights are trained, in float32."""
-
-    def __init__(self, student: StudentConfig, task: TaskConfig, cache: Path) -> None:
-        self.config = student
-        self.task = task
-        self.cache = cache
 
     def student(self, folder: Path | None) -> Encoder:
         """The student of a checkpoint, or the untrained one, whose last layer is random.
@@ -125,16 +100,12 @@ class EncoderTrainer:
             model, tokenizer = checkpoint.load_classifier(folder, self.config, self.cache, len(self.task.labels))
         return Encoder(model, tokenizer, self.config, self.task)
 
-    def train(self, examples: Sequence[Example], *, seed: int, folder: Path, progress: Progress) -> Trained:
-        """Train from the base model on all examples and leave a complete checkpoint in `folder`.
+    def base(self) -> Encoder:
+        """The untrained student."""
+        return self.student(None)
 
-        Raises:
-            StudentError: there are no examples, the base cannot be loaded, the loss is no number, or the checkpoint
-                cannot be written.
-        """
-        _refuse_nothing(examples)
-        started = time.monotonic()
-        base = self.student(None)
+    def lesson(self, base: Encoder, examples: Sequence[Example]) -> Lesson:
+        """The answer from the whole item, and the answer from the words that the rationale mentions, mixed."""
         weights = torch.tensor([each.weight for each in examples])
         answers = torch.tensor([base.labels.index(each.answer) for each in examples])
         whole = [each.item.text for each in examples]
@@ -153,19 +124,4 @@ class EncoderTrainer:
                 counted = weights[chosen].to(logits.device)
                 yield part * (each * counted).sum() / counted.sum().clamp(min=1e-9)
 
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            lesson = Lesson(examples, base.model, losses, [len(text) for text in whole])
-            fitted = fit(lesson, self.config, seed=seed, progress=progress)
-        figures = {
-            **card(examples, self.config, base.model, seed=seed),
-            **fitted,
-            "seconds": round(time.monotonic() - started, 1),
-        }
-        checkpoint.save(base.model, base.tokenizer, figures, folder)
-        return Trained(folder=folder, card=figures)
-
-
-def _refuse_nothing(examples: Sequence[Example]) -> None:
-    if not examples:
-        raise StudentError("there is nothing to train on; accept some rationales first")
+        return Lesson(examples, base.model, losses, [len(text) for text in whole])

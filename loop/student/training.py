@@ -1,0 +1,73 @@
+"""Training as it is for every kind of student: a base, a lesson, one fit, and a checkpoint that is whole or missing."""
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Generic, Protocol, TypeVar
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from loop.config import StudentConfig, TaskConfig
+from loop.errors import StudentError
+from loop.ports import Example, Progress, Trained
+from loop.student import checkpoint
+from loop.student.fitting import Lesson, card, fingerprint, fit
+from loop.student.state import TrainingState
+
+
+class Base(Protocol):
+    """What a training begins with: any student that holds a model."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+
+
+Kind = TypeVar("Kind", bound=Base)
+
+
+class Training(ABC, Generic[Kind]):
+    """Makes students of one kind (`loop.ports.Trainer`)."""
+
+    def __init__(self, student: StudentConfig, task: TaskConfig, cache: Path) -> None:
+        self.config = student
+        self.task = task
+        self.cache = cache
+
+    @abstractmethod
+    def base(self) -> Kind:
+        """The untrained student.
+
+        Raises:
+            StudentError: the model cannot be loaded.
+        """
+
+    @abstractmethod
+    def lesson(self, base: Kind, examples: Sequence[Example]) -> Lesson:
+        """What the student learns of the examples."""
+
+    def train(self, examples: Sequence[Example], *, seed: int, folder: Path, progress: Progress) -> Trained:
+        """Train from the base model on all examples and leave a complete checkpoint in `folder`.
+
+        A training that was killed goes on where it was, if it had the same examples, settings and versions.
+
+        Raises:
+            StudentError: there are no examples, the base cannot be loaded, the loss is no number, or the checkpoint
+                cannot be written.
+        """
+        if not examples:
+            raise StudentError("there is nothing to train on; accept some rationales first")
+        started = time.monotonic()
+        base = self.base()
+        planned = card(examples, self.config, base.model, seed=seed)
+        state = TrainingState(folder, fingerprint(planned), progress.say)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            lesson = self.lesson(base, examples)
+            fitted = fit(lesson, self.config, seed=seed, progress=progress, state=state)
+        seconds = round(time.monotonic() - started, 1)
+        figures = {**planned, **lesson.figures, **fitted, "seconds": seconds}
+        checkpoint.save(lesson.model, base.tokenizer, figures, folder)
+        state.remove()
+        return Trained(folder=folder, card=figures)

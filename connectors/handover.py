@@ -65,6 +65,7 @@ def export_student(project: Project, which: Trained, folder: Path, form: str) ->
             dtype = "float16"  # it has no other half format on disk
         handover.FORMATS[form](student, partial)
         (partial / "README.md").write_text(card(project, which, form, dtype), encoding="utf-8")
+    checkpoints.mark_exported(project.store, which.checkpoint.id or 0)
     return f"wrote the student of round {which.round.number} to {folder} ({form}); its README.md says how to ask it"
 
 

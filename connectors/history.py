@@ -16,6 +16,7 @@ from loop.records import (
     Author,
     Charge,
     DecisionKind,
+    Item,
     ReviewTask,
     Round,
     Split,
@@ -73,7 +74,7 @@ def history(store: Store, run: str, key: str) -> dict[str, Any]:
         "tasks": tasks,
         "verdicts": [_verdict(each, names) | _withdrawn(each, recalls) for each in past.verdicts],
         "decisions": decided,
-        "trained_in": _trained_in(store, run, item.split, decided, every),
+        "trained_in": _trained_in(store, run, item, decided, every),
     }
 
 
@@ -90,7 +91,7 @@ def history_text(found: Mapping[str, Any]) -> Group:
         ("rationales", [line for each in found["rationales"] for line in _rationale_lines(each, found)]),
         ("verdicts", [_verdict_line(each) for each in found["verdicts"]]),
         ("decisions", [f"round {each['round']}: {each['kind']} ({each['reason']})" for each in found["decisions"]]),
-        ("trained in", [f"round {each['round']}: checkpoint {each['checkpoint']}" for each in found["trained_in"]]),
+        ("trained in", [_trained_line(each) for each in found["trained_in"]]),
     ):
         if lines:
             parts.append(Text(f"\n{title}", style="dim"))
@@ -134,7 +135,7 @@ def _withdrawn(verdict: Verdict, recalls: Mapping[tuple[str, str, str, str], Wit
 
 
 def _trained_in(
-    store: Store, run: str, split: Split, decided: Sequence[Mapping[str, Any]], every: Sequence[Round]
+    store: Store, run: str, item: Item, decided: Sequence[Mapping[str, Any]], every: Sequence[Round]
 ) -> list[dict[str, Any]]:
     """The rounds whose checkpoint learnt from the item, by the decision that was in force then."""
     checkpoints = reading.checkpoints_of(store, run)
@@ -146,8 +147,10 @@ def _trained_in(
         moment = trained.model_dump(mode="json")["created_at"]
         past = [row for row in decided if row["round"] <= each.number and row["decided_at"] <= moment]
         taught = past and past[-1]["kind"] in (DecisionKind.GOLD.value, DecisionKind.SILVER.value)
-        if taught or split is Split.SEED:
-            found.append({"round": each.number, "checkpoint": trained.folder})
+        if taught or item.split is Split.SEED:
+            removed = trained.model_dump(mode="json")["removed_at"]
+            how = "validation" if item.key in trained.card.get("validation_keys", ()) else "example"
+            found.append({"round": each.number, "checkpoint": trained.folder, "as": how, "weights_removed": removed})
     return found
 
 
@@ -203,6 +206,14 @@ def _revision_line(each: Mapping[str, Any], found: Mapping[str, Any]) -> str:
         "no step is wrong" if each["first_wrong"] is None else f"step {each['first_wrong'] + 1} is the first wrong one"
     )
     return f"{said}; {first}, {each['kept']} of {each['steps']} steps are kept"
+
+
+def _trained_line(each: Mapping[str, Any]) -> str:
+    said = f"round {each['round']}: checkpoint {each['checkpoint']}"
+    said += ", which it validated" if each["as"] == "validation" else ""
+    if each["weights_removed"] is None:
+        return said
+    return f"{said} (weights removed {each['weights_removed'][:10]}; a higher checkpoints.keep keeps more)"
 
 
 def _cost(each: Mapping[str, Any]) -> str:

@@ -12,7 +12,8 @@ from loop.config import Config, TaskConfig
 from loop.errors import ItemTooLong, PreceptorError, StudentError
 from loop.ports import Student
 from loop.records import Checkpoint, Item, Round, Split
-from loop.store import checkpoints, rounds
+from loop.store import checkpoints, reading, rounds
+from loop.store.database import Store
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,21 @@ def trained(project: Project, number: int | None = None) -> Trained:
     found = checkpoints.get(store, known[max(known) if number is None else number] or 0)
     assert found.round_id is not None
     made_in = rounds.by_id(store, found.round_id)
-    return Trained(found, made_in, project.config_of(made_in), project.folder / "checkpoints" / found.folder)
+    folder = project.folder / "checkpoints" / found.folder
+    if found.removed_at is not None and not any(folder.glob("*.safetensors")):
+        raise PreceptorError(_removed(store, run, found, known))
+    return Trained(found, made_in, project.config_of(made_in), folder)
+
+
+def _removed(store: Store, run: str, student: Checkpoint, known: Mapping[int, int]) -> str:
+    """What to do where the weights were removed."""
+    every = reading.checkpoints_of(store, run)
+    whole = {number for number, student_id in known.items() if every[student_id].removed_at is None}
+    return (
+        f"run {run}: the weights of {student.folder} were removed on {student.removed_at:%Y-%m-%d} "
+        f"(checkpoints.keep); take the student of another round with --round (there is one after {_listed(whole)}), or "
+        "copy the folder back from a backup. A higher checkpoints.keep keeps more of them from now on"
+    )
 
 
 def loaded(project: Project, which: Trained, **changes: object) -> Student:

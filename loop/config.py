@@ -79,6 +79,14 @@ class StudentConfig(Table):
     """Share of the decided examples, by a hash of the item's key, that is not learned but says after each epoch how
     good the student is; the weights of the best epoch are kept. 0: none. There is none either while it would hold fewer
     than 20 examples (below 200 decided ones at 0.1): the student then needs them more than the choice of the epoch."""
+    start: Literal["fresh", "warm"] = "fresh"
+    """Where each round's training begins. `fresh`: at the base model, with all examples. `warm`: at the student in
+    force, with the examples that it has not learned and a share of the others. It is fresh all the same where there is
+    no student, where `kind`, `model` or `lora_rank` changed, or where something that the student learned was taken
+    back."""
+    replay_share: float = Field(default=0.5, ge=0, le=1)
+    """Share of the examples that the student has learned already which a warm start repeats, so that it does not forget
+    them; drawn anew each round."""
     patience: int = Field(default=2, ge=1)
     """Training stops after so many epochs in a row that are no better on the validation part than the best one."""
     learning_rate: float = Field(default=1e-3, gt=0)
@@ -119,6 +127,14 @@ class StudentConfig(Table):
                 'adapters on it; set engine = "torch" to train all weights'
             )
         return self
+
+
+class CheckpointsConfig(Table):
+    """Which trained students keep their weights."""
+
+    keep: int = Field(default=0, ge=0)
+    """So many of the newest checkpoints keep their weights when a round closes; those in force, best on `dev`, exported
+    or behind a certified threshold do so too. Of the others the card and the predictions stay. 0: all are kept."""
 
 
 class QueryConfig(Table):
@@ -499,6 +515,7 @@ class Config(Table):
     task: TaskConfig = TaskConfig()
     pool: PoolConfig = PoolConfig()
     student: StudentConfig = StudentConfig()
+    checkpoints: CheckpointsConfig = CheckpointsConfig()
     query: QueryConfig = QueryConfig()
     teacher: TeacherConfig = TeacherConfig()
     judge: JudgeConfig = JudgeConfig()

@@ -282,8 +282,10 @@ class Trainer(Protocol):
         """The student of a checkpoint, or the untrained one."""
         ...
 
-    def train(self, examples: Sequence[Example], *, seed: int, folder: Path, progress: "Progress") -> Trained:
-        """Train from the base model on all examples and leave a complete checkpoint in `folder`.
+    def train(
+        self, examples: Sequence[Example], *, seed: int, folder: Path, progress: "Progress", start: Path | None = None
+    ) -> Trained:
+        """Train on the examples, from the base model or a checkpoint, and leave a complete checkpoint in `folder`.
 
         The folder appears whole or not at all (written beside its name, then renamed).
         """

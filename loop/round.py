@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from loop.config import Config
 from loop.errors import BadConfig, PoolEmpty
 from loop.records import Round, Stage
-from loop.stages import accept, ask, check, evaluate, review, revise, select, train
+from loop.stages import accept, ask, check, evaluate, pruning, review, revise, select, train
 from loop.stages.parts import Parts, id_of
 from loop.store import items, reviews, rounds, withdrawals
 from loop.store.database import Store
@@ -48,6 +48,7 @@ def advance(current: Round, store: Store, parts: Parts, config: Config) -> Round
     if current.stage is Stage.EVALUATE:
         evaluate.compare_arms(current, store, parts, config)
         current = evaluate.evaluate_student(current, store, parts, config)
+        pruning.remove_old_weights(current, store, parts, config.checkpoints.keep)
 
     return current
 

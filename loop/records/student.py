@@ -19,6 +19,10 @@ class Checkpoint(SQLModel, table=True):
     examples: int
     card: dict[str, Any] = Field(default_factory=dict, sa_type=JSON)
     created_at: datetime
+    exported_at: datetime | None = None
+    """When it last went home; its weights then stay."""
+    removed_at: datetime | None = None
+    """When its weights were removed, if they were; its card and predictions stay."""
 
 
 class Prediction(SQLModel, table=True):

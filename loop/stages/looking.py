@@ -16,9 +16,9 @@ from loop.checks.learn import Judged, Learned, learn
 from loop.checks.risk import RiskModel
 from loop.config import Config, ReviewConfig
 from loop.ports import Student
-from loop.records import DecisionKind, Item, Rationale, RiskFit, Round, Split
+from loop.records import Checkpoint, DecisionKind, Item, Promise, Rationale, RiskFit, Round, Split
 from loop.stages.parts import Parts, id_of, is_reply, seed_of
-from loop.store import checkpoints, decisions, items, rationales, rounds
+from loop.store import certificates, checkpoints, decisions, items, rationales, rounds
 from loop.store.database import Store
 from loop.teacher.confidence import Verdicted
 
@@ -83,13 +83,24 @@ class Looking:
 
 def looking(current: Round, store: Store, parts: Parts, config: Config) -> Looking:
     """As a round looks: with the student in force, or under a certified threshold with that of the round it is from."""
-    source = _learns_as(current, store, config)
-    past = [each for each in rounds.all_rounds(store, current.run) if each.number < source.number and each.student_id]
-    folder = checkpoints.get(store, past[-1].student_id or 0).folder if past else None
-    student = None if folder is None else parts.trainer.student(parts.folder / folder)
+    before = student_before(_learns_as(current, store, config), store)
+    student = None if before is None else parts.trainer.student(parts.folder / before.folder)
     return Looking(
         current, store, student, config, embed=_embedder(parts) if config.student.kind == "encoder" else None
     )
+
+
+def student_before(current: Round, store: Store) -> Checkpoint | None:
+    """The student that was in force when a round began."""
+    past = [each for each in rounds.all_rounds(store, current.run) if each.number < current.number and each.student_id]
+    return checkpoints.get(store, past[-1].student_id or 0) if past else None
+
+
+def behind_the_threshold(store: Store, run: str) -> Checkpoint | None:
+    """The student with which rounds look that rely on the newest certified threshold."""
+    looks = certificates.of_run(store, run, Promise.THRESHOLD)
+    fit = rationales.risk_fit(store, looks[-1].round_id) if looks and looks[-1].threshold is not None else None
+    return None if fit is None else student_before(rounds.by_id(store, fit.learned_in or fit.round_id), store)
 
 
 def _embedder(parts: Parts) -> Embedder:

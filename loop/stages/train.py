@@ -4,30 +4,39 @@ import json
 import shutil
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 
 from loop.config import Config
 from loop.ports import Example, Trained
 from loop.records import Checkpoint, Round, Split, Stage
 from loop.stages.parts import Parts, id_of, seed_of
+from loop.stages.warming import warm_start
 from loop.store import checkpoints, decisions, items, rounds
 from loop.store.database import Store
 
 
 def train_student(current: Round, store: Store, parts: Parts, config: Config) -> Round:
-    """Train on all decided examples so far, and move on to EVALUATE."""
-    examples = [*seed_examples(store), *accepted_examples(store, current.run).values()]
+    """Train on all decided examples so far, or on from the student in force, and move on to EVALUATE."""
+    last = decisions.last_id(store, current.run)  # first: a decision that comes meanwhile counts as not learned
+    examples = {each.item.key: each for each in seed_examples(store)} | accepted_examples(store, current.run)
     if not examples:
         parts.progress.say("nothing was accepted yet: the student stays as it is")
         return rounds.enter(store, current, Stage.EVALUATE)
-    trained = train_into(f"round-{current.number}", examples, parts, seed_of(config, current.number))
+    warm = warm_start(current, store, parts, config, examples)
+    wanted = list(examples.values()) if warm is None else warm.examples
+    if not wanted:
+        parts.progress.say("nothing new was accepted: the student stays as it is")
+        return rounds.enter(store, current, Stage.EVALUATE)
+    start = None if warm is None else parts.folder / warm.student.folder
+    trained = train_into(f"round-{current.number}", wanted, parts, seed_of(config, current.number), start)
     kept = checkpoints.keep(
         store,
         Checkpoint(
             run=current.run,
             round_id=id_of(current),
             folder=trained.folder.name,
-            examples=len(examples),
-            card=json.loads(json.dumps(dict(trained.card), default=str)),
+            examples=len(wanted),
+            card=json.loads(json.dumps({**trained.card, "last_decision": last}, default=str)),
             created_at=datetime.now(UTC),
         ),
     )
@@ -52,9 +61,9 @@ def accepted_examples(store: Store, run: str) -> dict[str, Example]:
     }
 
 
-def train_into(name: str, examples: Sequence[Example], parts: Parts, seed: int) -> Trained:
+def train_into(name: str, examples: Sequence[Example], parts: Parts, seed: int, start: Path | None = None) -> Trained:
     """Train into a folder of that name; one left by a run that was cut off is made again."""
     folder = parts.folder / name
     if folder.exists():
         shutil.rmtree(folder)
-    return parts.trainer.train(examples, seed=seed, folder=folder, progress=parts.progress)
+    return parts.trainer.train(examples, seed=seed, folder=folder, progress=parts.progress, start=start)

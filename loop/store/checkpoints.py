@@ -1,11 +1,11 @@
 """Checkpoints and their predictions in the store."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
-from sqlmodel import col, select
+from sqlmodel import case, col, func, select
 
 from loop.records import Checkpoint, Part, Prediction
-from loop.store.database import Store
+from loop.store.database import Store, now, values
 
 
 def keep(store: Store, checkpoint: Checkpoint) -> Checkpoint:
@@ -24,6 +24,32 @@ def get(store: Store, checkpoint_id: int) -> Checkpoint:
     """A checkpoint by id."""
     with store.reading() as session:
         return session.exec(select(Checkpoint).where(Checkpoint.id == checkpoint_id)).one()
+
+
+def best(store: Store, run: str) -> int | None:
+    """The id of the checkpoint that answered most of `dev` right, the newest of several; None without a `dev`."""
+    right = func.avg(case((col(Prediction.correct), 1.0), else_=0.0))
+    query = (
+        select(Prediction.checkpoint_id)
+        .join(Checkpoint, col(Checkpoint.id) == Prediction.checkpoint_id)
+        .where(Checkpoint.run == run, Prediction.part == Part.DEV)
+        .group_by(col(Prediction.checkpoint_id))
+        .order_by(right.desc(), col(Prediction.checkpoint_id).desc())
+    )
+    with store.reading() as session:
+        return session.exec(query).first()
+
+
+def mark_exported(store: Store, checkpoint_id: int) -> None:
+    """Note that a student went home."""
+    with store.writing() as session:
+        session.execute(values(Checkpoint, col(Checkpoint.id) == checkpoint_id).values(exported_at=now()))
+
+
+def mark_removed(store: Store, ids: Collection[int]) -> None:
+    """Note that the weights of some checkpoints are no longer there."""
+    with store.writing() as session:
+        session.execute(values(Checkpoint, col(Checkpoint.id).in_(ids)).values(removed_at=now()))
 
 
 def keep_predictions(store: Store, predictions: Sequence[Prediction]) -> None:

@@ -59,9 +59,24 @@ def silver_by_round(store: Store, run: str) -> Counter[int]:
         return Counter(dict(session.exec(query).all()))
 
 
+def last_id(store: Store, run: str) -> int:
+    """The id of a run's latest decision; 0 before the first one."""
+    with store.reading() as session:
+        return session.exec(select(func.max(Decision.id)).where(Decision.run == run)).one() or 0
+
+
+def taken_back(store: Store, run: str, since: int) -> list[str]:
+    """The items that taught when the decision of that id was the latest one, and teach no longer."""
+    query = select(Decision).where(Decision.run == run, col(Decision.id) <= since).order_by(col(Decision.id))
+    with store.reading() as session:
+        then = {row.item_key: row for row in session.exec(query)}
+    today = newest(store, run)
+    return sorted(key for key, row in then.items() if _teaches(row) and not _teaches(today[key]))
+
+
 def decided(store: Store, run: str) -> list[tuple[Item, Rationale, Decision]]:
     """Gold and silver in force with item and rationale, by item key."""
-    ids = [row.id for row in newest(store, run).values() if row.kind in (DecisionKind.GOLD, DecisionKind.SILVER)]
+    ids = [row.id for row in newest(store, run).values() if _teaches(row)]
     query = (
         select(Item, Rationale, Decision)
         .join(Decision, col(Decision.item_key) == Item.key)
@@ -72,6 +87,10 @@ def decided(store: Store, run: str) -> list[tuple[Item, Rationale, Decision]]:
     wanted = set(ids)
     with store.reading() as session:
         return [(item, rationale, row) for item, rationale, row in session.exec(query) if row.id in wanted]
+
+
+def _teaches(row: Decision) -> bool:
+    return row.kind in (DecisionKind.GOLD, DecisionKind.SILVER)
 
 
 def _decided_in(session: Session, decision: Decision) -> bool:

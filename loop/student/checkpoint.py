@@ -66,6 +66,17 @@ def load_classifier(
     return _placed(model), tokenizer
 
 
+def load_adapters(model: PreTrainedModel, folder: Path, config: StudentConfig) -> torch.nn.Module:
+    """The base model with the adapters of a checkpoint, which go on learning.
+
+    Raises:
+        StudentError: the checkpoint cannot be loaded, or holds no adapters.
+    """
+    with _told(folder, config, "a causal language model", packaged.SMOLLM2):
+        adapted: torch.nn.Module = PeftModel.from_pretrained(model, str(folder), is_trainable=True)
+    return adapted
+
+
 def save(model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, card: Mapping[str, object], folder: Path) -> None:
     """Write the checkpoint beside its name and rename it; nothing half-written is left.
 
@@ -111,6 +122,11 @@ def _told(folder: Path | None, config: StudentConfig, kind: str, packaged_name: 
     """Turns what goes wrong in loading into an error that names the cure."""
     if folder is not None and not folder.is_dir():
         raise StudentError(f"{folder}: no such checkpoint; train again, or restore the folder of the run")
+    if folder is not None and not any(folder.glob("*.safetensors")):
+        raise StudentError(
+            f"{folder}: the weights are not there (checkpoints.keep removes old ones); take the student of another "
+            "round, or copy the folder back from a backup"
+        )
     try:
         yield
     except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:

@@ -31,14 +31,14 @@ class DecoderTrainer(Training[Decoder]):
         student = self._on_torch(folder)
         return student if self.config.engine == "torch" else self._on_openvino(student, folder)
 
-    def base(self) -> Decoder:
-        """The untrained student, on torch whatever writes its explanations."""
-        return self._on_torch(None)
+    def base(self, start: Path | None) -> Decoder:
+        """The student on torch, whatever writes its explanations; adapters of a checkpoint are not in it yet."""
+        return self._on_torch(None if self.config.lora_rank else start)
 
-    def lesson(self, base: Decoder, examples: Sequence[Example]) -> Lesson:
+    def lesson(self, base: Decoder, examples: Sequence[Example], start: Path | None) -> Lesson:
         """The answer task and the rationale task, mixed."""
         tasks = distill_step_by_step.tasks(base, examples)
-        model = self._trainable(base.model)
+        model = self._trainable(base.model, start)
 
         def losses(batch: Sequence[int]) -> Iterator[torch.Tensor]:
             weights = torch.tensor([examples[number].weight for number in batch])
@@ -76,11 +76,13 @@ class DecoderTrainer(Training[Decoder]):
             return torch.bfloat16 if self.config.dtype == "bfloat16" else torch.float32
         return torch.bfloat16 if self.config.lora_rank and computes_bfloat16() else torch.float32
 
-    def _trainable(self, model: PreTrainedModel) -> torch.nn.Module:
+    def _trainable(self, model: PreTrainedModel, start: Path | None) -> torch.nn.Module:
         rank = self.config.lora_rank
         if rank == 0:
             whole: torch.nn.Module = model
             return whole
+        if start is not None:
+            return checkpoint.load_adapters(model, start, self.config)
         lora = LoraConfig(r=rank, lora_alpha=LORA_ALPHA * rank, target_modules="all-linear", task_type="CAUSAL_LM")
         adapted: torch.nn.Module = get_peft_model(model, lora)
         return adapted
@@ -100,11 +102,11 @@ class EncoderTrainer(Training[Encoder]):
             model, tokenizer = checkpoint.load_classifier(folder, self.config, self.cache, len(self.task.labels))
         return Encoder(model, tokenizer, self.config, self.task)
 
-    def base(self) -> Encoder:
-        """The untrained student."""
-        return self.student(None)
+    def base(self, start: Path | None) -> Encoder:
+        """The untrained student, or that of a checkpoint."""
+        return self.student(start)
 
-    def lesson(self, base: Encoder, examples: Sequence[Example]) -> Lesson:
+    def lesson(self, base: Encoder, examples: Sequence[Example], start: Path | None) -> Lesson:  # noqa: ARG002 - `base` is it
         """The answer from the whole item, and the answer from the words that the rationale mentions, mixed."""
         weights = torch.tensor([each.weight for each in examples])
         answers = torch.tensor([base.labels.index(each.answer) for each in examples])

@@ -36,35 +36,37 @@ class Training(ABC, Generic[Kind]):
         self.cache = cache
 
     @abstractmethod
-    def base(self) -> Kind:
-        """The untrained student.
+    def base(self, start: Path | None) -> Kind:
+        """The student that training begins with: untrained, or that of a checkpoint.
 
         Raises:
-            StudentError: the model cannot be loaded.
+            StudentError: the model or the checkpoint cannot be loaded.
         """
 
     @abstractmethod
-    def lesson(self, base: Kind, examples: Sequence[Example]) -> Lesson:
-        """What the student learns of the examples."""
+    def lesson(self, base: Kind, examples: Sequence[Example], start: Path | None) -> Lesson:
+        """What the student learns of the examples; adapters that train go on from those of a checkpoint."""
 
-    def train(self, examples: Sequence[Example], *, seed: int, folder: Path, progress: Progress) -> Trained:
-        """Train from the base model on all examples and leave a complete checkpoint in `folder`.
+    def train(
+        self, examples: Sequence[Example], *, seed: int, folder: Path, progress: Progress, start: Path | None = None
+    ) -> Trained:
+        """Train on all examples, from the base model or a checkpoint, and leave a complete checkpoint in `folder`.
 
         A training that was killed goes on where it was, if it had the same examples, settings and versions.
 
         Raises:
-            StudentError: there are no examples, the base cannot be loaded, the loss is no number, or the checkpoint
-                cannot be written.
+            StudentError: there are no examples, base or checkpoint cannot be loaded, the loss is no number, or the
+                new checkpoint cannot be written.
         """
         if not examples:
             raise StudentError("there is nothing to train on; accept some rationales first")
         started = time.monotonic()
-        base = self.base()
-        planned = card(examples, self.config, base.model, seed=seed)
+        base = self.base(start)
+        planned = {**card(examples, self.config, base.model, seed=seed), "started_from": start and start.name}
         state = TrainingState(folder, fingerprint(planned), progress.say)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            lesson = self.lesson(base, examples)
+            lesson = self.lesson(base, examples, start)
             fitted = fit(lesson, self.config, seed=seed, progress=progress, state=state)
         seconds = round(time.monotonic() - started, 1)
         figures = {**planned, **lesson.figures, **fitted, "seconds": seconds}

@@ -1,0 +1,59 @@
+"""Where a training begins: at the base model with everything, or at the student in force with what is new to it."""
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from loop.config import Config
+from loop.ports import Example
+from loop.records import Checkpoint, Round
+from loop.stages.parts import Parts, in_force, seed_of
+from loop.store import decisions, rounds
+from loop.store.database import Store
+
+SAME = ("kind", "model", "lora_rank")
+"""Settings of the student without which its weights cannot be gone on from."""
+
+
+@dataclass(frozen=True)
+class WarmStart:
+    """The student to go on from, and the examples to learn; none where nothing is new."""
+
+    student: Checkpoint
+    examples: Sequence[Example]
+
+
+def warm_start(
+    current: Round, store: Store, parts: Parts, config: Config, examples: Mapping[str, Example]
+) -> WarmStart | None:
+    """How the round's training goes on from the student in force; None, with the reason said, where it is fresh.
+
+    `examples` are all there are, by item key.
+    """
+    student = in_force(store, current.run)
+    if config.student.start == "fresh" or student is None:
+        return None
+    reason = _why_fresh(student, store, config)
+    if reason is not None:
+        parts.progress.say(f"  the training starts fresh: {reason}")
+        return None
+    learned = int(student.card["last_decision"])
+    new = {key for key, row in decisions.newest(store, current.run).items() if (row.id or 0) > learned}
+    old = sorted(examples.keys() - new)
+    drawn = random.Random(seed_of(config, current.number)).sample(old, round(config.student.replay_share * len(old)))
+    wanted = new.union(drawn) if new & examples.keys() else set[str]()
+    return WarmStart(student, [each for key, each in examples.items() if key in wanted])
+
+
+def _why_fresh(student: Checkpoint, store: Store, config: Config) -> str | None:
+    """Why a training cannot go on from a student, if so."""
+    if "last_decision" not in student.card or student.round_id is None:
+        return f"what {student.folder} learned was not noted by the version that trained it"
+    then = rounds.config_of(store, rounds.by_id(store, student.round_id))["student"]
+    today = config.student.model_dump(mode="json")
+    changed = [f"student.{name} is no longer {then.get(name)}" for name in SAME if then.get(name) != today[name]]
+    if changed:
+        return "; ".join(changed)
+    taken = decisions.taken_back(store, student.run, int(student.card["last_decision"]))
+    named = ", ".join(taken[:5]) + (", ..." if len(taken) > 5 else "")
+    return f"{student.folder} learned what was taken back since ({named})" if taken else None

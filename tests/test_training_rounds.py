@@ -1,0 +1,202 @@
+"""A round's training begins fresh or warm, and old students lose their weights but not their cards."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+
+from connectors.handover import export_student
+from connectors.history import history, history_text
+from connectors.students import loaded, trained
+from connectors.wiring import Project
+from loop.errors import PreceptorError, StudentError
+from loop.records import Certificate, Checkpoint, DecisionKind, Item, Part, Promise, RiskFit, Round, Stage
+from loop.round import advance
+from loop.stages.parts import Parts, in_force
+from loop.stages.pruning import remove_old_weights
+from loop.stages.train import train_student
+from loop.store import certificates, checkpoints, items, rationales, reading, rounds
+from tests import builders
+from tests.builders import NOON, a_holdout, a_reply, a_round, decided, id_of, queried
+from tests.test_status import shown
+from tests.test_student import sums, weights
+from tests.test_training import Told
+from tests.tiny import tiny_model
+from tests.trained import CONFIG, QUIET
+
+RUN = "tiny"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_model(tmp_path_factory.mktemp("tiny") / "model")
+
+
+def a_project(folder: Path, model: Path, student: str, rest: str = "") -> Project:
+    """A project with ten sums and a holdout, of which nothing was asked."""
+    folder.mkdir(exist_ok=True)
+    if not (folder / "model").exists():
+        (folder / "model").symlink_to(model)
+    text = CONFIG.format(task='answer = "number"', student=f"batch_size = 4\n{student}")
+    (folder / "config.toml").write_text(f"{text}[evaluation]\nsaving_pairs = 0\n{rest}", encoding="utf-8")
+    project = Project(folder / "config.toml", QUIET)
+    items.add(project.store, [Item(**each.item.model_dump()) for each in sums(10)])
+    items.add(project.store, a_holdout(8))
+    return project
+
+
+def a_round_of(project: Project, keys: Sequence[str], rejected: Sequence[str] = ()) -> Round:
+    """The next round, about to train: the first items were accepted in it, the others rejected."""
+    store, by_key = project.store, {each.item.key: each for each in sums(10)}
+    opened = queried(store, a_round(store, project.config, run=RUN), [*keys, *rejected])
+    for key in [*keys, *rejected]:
+        taught = by_key[key]
+        rationale = a_reply(store, opened, key, steps=taught.steps, answer=taught.answer.value)
+        kind = DecisionKind.REJECTED if key in rejected else DecisionKind.SILVER
+        decided(store, opened, key, kind, rationale)
+    return rounds.enter(store, opened, Stage.TRAIN)
+
+
+def the_parts(project: Project, told: Told) -> Parts:
+    folder = project.folder / "checkpoints"
+    return Parts(trainer=project.trainer(), teacher=None, reviewers=None, progress=told, folder=folder)  # type: ignore[arg-type] - training asks neither
+
+
+def closed(project: Project, current: Round, told: Told) -> Round:
+    return advance(current, project.store, the_parts(project, told), project.config)
+
+
+def candidate(project: Project, current: Round) -> Checkpoint:
+    assert current.candidate_id is not None
+    return checkpoints.get(project.store, current.candidate_id)
+
+
+KEYS = [f"i{number}" for number in range(10)]
+STILL = 'start = "warm"\nlearning_rate = 1e-9\nepochs = 1\n'
+
+
+@pytest.mark.parametrize("rank", [0, 8])
+def test_a_warm_start_goes_on_from_the_student_with_what_is_new_and_a_share_of_the_old(
+    model: Path, rank: int, tmp_path: Path
+) -> None:
+    told, settings = Told(), f"lora_rank = {rank}\n"
+    first = a_project(tmp_path, model, f"{settings}learning_rate = 0.01\nepochs = 3")
+    closed(first, a_round_of(first, KEYS[:6]), told)
+    second = a_project(tmp_path, model, f"{settings}{STILL}replay_share = 0.5")
+    done = closed(second, a_round_of(second, KEYS[6:]), told)
+    made = candidate(second, done)
+    assert (made.examples, made.card["started_from"]) == (4 + 3, "round-1")
+    folder = second.folder / "checkpoints"
+    one, two = weights(folder / "round-1"), weights(folder / "round-2")
+    assert all(torch.allclose(one[name], two[name], atol=1e-6) for name in one)
+    assert any((each != 0).any() for name, each in one.items() if "lora_B" in name) == bool(rank)
+
+
+def test_a_start_is_fresh_where_something_that_was_learned_is_taken_back(model: Path, tmp_path: Path) -> None:
+    told = Told()
+    project = a_project(tmp_path, model, f"lora_rank = 0\n{STILL}")
+    closed(project, a_round_of(project, KEYS[:6]), told)
+    done = closed(project, a_round_of(project, KEYS[6:8], rejected=["i2"]), told)
+    assert told.lines[-1] == "  the training starts fresh: round-1 learned what was taken back since (i2)"
+    assert (candidate(project, done).examples, candidate(project, done).card["started_from"]) == (7, None)
+
+
+def test_a_start_is_fresh_where_the_weights_do_not_fit(model: Path, tmp_path: Path) -> None:
+    told = Told()
+    project = a_project(tmp_path, model, f"lora_rank = 0\n{STILL}")
+    closed(project, a_round_of(project, KEYS[:6]), told)
+    other = a_project(tmp_path, model, f"lora_rank = 8\n{STILL}")
+    done = closed(other, a_round_of(other, KEYS[6:]), told)
+    assert told.lines[-1] == "  the training starts fresh: student.lora_rank is no longer 0"
+    assert candidate(other, done).examples == 10
+
+
+def test_nothing_new_leaves_a_warm_student_as_it_is(model: Path, tmp_path: Path) -> None:
+    told = Told()
+    project = a_project(tmp_path, model, f"lora_rank = 0\n{STILL}")
+    first = closed(project, a_round_of(project, KEYS[:6]), told)
+    second = closed(project, a_round_of(project, [], rejected=["i8"]), told)
+    assert (second.candidate_id, second.student_id) == (None, first.student_id)
+    assert told.lines[-1] == "nothing new was accepted: the student stays as it is"
+
+
+def test_a_warm_start_from_a_checkpoint_that_was_cut_off_names_it(model: Path, tmp_path: Path) -> None:
+    project = a_project(tmp_path, model, f"lora_rank = 8\n{STILL}")
+    closed(project, a_round_of(project, KEYS[:6]), Told())
+    [file] = (project.folder / "checkpoints" / "round-1").glob("*.safetensors")
+    file.write_bytes(file.read_bytes()[:100])
+    current = a_round_of(project, KEYS[6:])
+    with pytest.raises(StudentError, match="round-1: cannot be loaded"):
+        train_student(current, project.store, the_parts(project, Told()), project.config)
+    assert current.stage is Stage.TRAIN
+
+
+@pytest.fixture
+def five_rounds(model: Path, tmp_path: Path) -> Project:
+    """Five closed rounds; the second one's student is the best on `dev`, the last one's is in force."""
+    project = a_project(tmp_path, model, "lora_rank = 0")
+    for number, right in enumerate([1, 4, 2, 2, 3], start=1):
+        builders.trained(project.store, a_round(project.store, project.config, run=RUN), examples=3, right=right)
+        folder = project.folder / "checkpoints" / f"round-{number}"
+        folder.mkdir(parents=True)
+        for name in ("card.json", "README.md", "config.json", "model.safetensors"):
+            (folder / name).write_text("{}")
+    return project
+
+
+def pruned(project: Project, keep: int) -> list[str]:
+    """Which students have weights afterwards."""
+    current = rounds.current(project.store, RUN)
+    assert current is not None
+    remove_old_weights(current, project.store, the_parts(project, Told()), keep)
+    return sorted(each.parent.name for each in (project.folder / "checkpoints").glob("*/*.safetensors"))
+
+
+def test_weights_stay_where_they_are_new_or_in_force_or_best(five_rounds: Project) -> None:
+    assert len(pruned(five_rounds, 0)) == 5
+    assert pruned(five_rounds, 3) == ["round-2", "round-3", "round-4", "round-5"]
+    assert pruned(five_rounds, 1) == ["round-2", "round-5"]
+    assert pruned(five_rounds, 1) == ["round-2", "round-5"]
+    assert sorted(file.name for file in (five_rounds.folder / "checkpoints" / "round-1").iterdir()) == [
+        "README.md",
+        "card.json",
+    ]
+    known = reading.checkpoints_of(five_rounds.store, RUN)
+    assert [row.removed_at is None for row in known.values()] == [False, True, False, False, True]
+    assert all(len(checkpoints.predictions(five_rounds.store, number, Part.DEV)) == 4 for number in known)
+
+
+def test_weights_stay_where_they_went_home_or_a_threshold_rests_on_them(five_rounds: Project) -> None:
+    store = five_rounds.store
+    every = rounds.all_rounds(store, RUN)
+    checkpoints.mark_exported(store, every[0].student_id or 0)
+    rationales.keep_risk_fit(store, RiskFit(round_id=id_of(every[4]), base=-2.0, reviewed=0, fitted_at=NOON))
+    row = Certificate(
+        run=RUN, round_id=id_of(every[4]), promise=Promise.THRESHOLD, look=1, alpha=0.1, delta=0.1, audited=9, wrong=0,
+        bound=0.1, threshold=0.2, issued_at=NOON,
+    )  # fmt: skip
+    certificates.keep(store, row, [])
+    assert pruned(five_rounds, 1) == ["round-1", "round-2", "round-4", "round-5"]
+
+
+def test_a_student_without_weights_says_so_with_the_cure(five_rounds: Project) -> None:
+    pruned(five_rounds, 1)
+    with pytest.raises(PreceptorError, match=r"checkpoints\.keep.* --round \(there is one after round 2, 5\)"):
+        trained(five_rounds, 3)
+    with pytest.raises(StudentError, match=r"round-3: the weights are not there \(checkpoints\.keep"):
+        five_rounds.trainer().student(five_rounds.folder / "checkpoints" / "round-3")
+    decided(five_rounds.store, rounds.all_rounds(five_rounds.store, RUN)[0], "i1", DecisionKind.SILVER, None)
+    found = history(five_rounds.store, RUN, "i1")
+    assert [each["weights_removed"] is None for each in found["trained_in"]] == [False, True, False, False, True]
+    assert "round 3: checkpoint round-3 (weights removed" in shown(history_text(found))
+
+
+def test_a_student_that_went_home_is_noted(model: Path, tmp_path: Path) -> None:
+    project = a_project(tmp_path, model, "lora_rank = 0\nepochs = 1", "[checkpoints]\nkeep = 1\n")
+    closed(project, a_round_of(project, KEYS[:6]), Told())
+    export_student(project, trained(project), tmp_path / "home", "transformers")
+    student = in_force(project.store, RUN)
+    assert student is not None
+    assert student.exported_at is not None
+    assert loaded(project, trained(project))

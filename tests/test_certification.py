@@ -22,6 +22,7 @@ from loop.records import (
     Verdict,
     VerdictKind,
 )
+from loop.stages.train import accepted_examples
 from loop.store import certificates, decisions, items, planted, rationales, reviews, rounds, withdrawals
 from loop.store.database import Store
 from tests.builders import NOON, RUN, a_reply, a_round, a_store, an_item, decided, id_of, sent_to_review
@@ -194,7 +195,9 @@ def test_held_audits_teach_nothing_until_they_are_released(store: Store) -> None
     later = NOON + timedelta(days=1)
     assert rationales.judged(store, RUN, later) == []
     assert {item.key for item in items.eligible(store, RUN, 2)} == set()
+    assert accepted_examples(store, RUN) == {}
     certification.issue(store, opened, CONFIG)
+    assert len(accepted_examples(store, RUN)) == 3
     assert rationales.judged(store, RUN, later) == []
     ever = certificates.of_run(store, RUN, Promise.EXPORT)[0].issued_at + timedelta(seconds=1)
     assert len(rationales.judged(store, RUN, ever)) == 3

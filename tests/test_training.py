@@ -17,9 +17,11 @@ from rich.console import Console
 from connectors.progress import RichProgress
 from loop.answer import Answer, AnswerKind
 from loop.config import StudentConfig
+from loop.errors import StudentError
 from loop.ports import Example, Silent
 from loop.records import Item, Split
 from loop.student import state
+from loop.student.prompts import rationale_prompt
 from loop.student.state import TrainingState
 from loop.student.trainer import DecoderTrainer, EncoderTrainer
 from loop.student.validation import FEWEST, validating
@@ -272,4 +274,99 @@ def test_a_state_that_cannot_be_written_is_said_and_leaves_nothing(tmp_path: Pat
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     [line] = told.lines
     assert "if the training is killed it starts anew" in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def an_item(question: str, **fields: object) -> Item:
+    return Item(key=f"odd {len(question)}", question=question, split=Split.POOL, text_hash="", **fields)
+
+
+def test_one_example_is_enough(trainer: MakesTrainers, examples: list[Example], tmp_path: Path) -> None:
+    made = trainer(validation_share=0.5, epochs=2).train(examples[:1], seed=1, folder=tmp_path / "one", progress=QUIET)
+    assert (made.card["examples"], made.card["validation_keys"]) == (1, [])
+    assert trainer().student(tmp_path / "one").predict([examples[0].item])
+
+
+def test_a_long_question_is_cut_and_a_rationale_without_room_is_left_out(model: Path, tmp_path: Path) -> None:  # noqa: F811
+    told, [plain] = Told(), sums(1)
+    long = replace(plain, item=an_item("1 + " * 50 + "2 ?"))
+    wordy = replace(plain, item=an_item("What is 2 + 20 ?"), steps=("1 + 1 = 2 .",) * 30)
+    slow = replace(plain, item=an_item("What is 12 + 20 ?"), steps=("1 + 1 = 2 .",) * 4)
+    trainer = a_decoder_trainer(model, max_prompt_tokens=32)
+    card = trainer.train([plain, long, wordy, slow], seed=1, folder=tmp_path / "one", progress=told).card
+    assert card["problems"] == {"cut": 1, "crowded": 1, "long": 1}
+    assert card["examples"] == 3
+    assert (
+        f"  1 of 4 examples are longer than the student reads (student.max_prompt_tokens), and are cut: {long.item.key}"
+        in told.lines
+    )
+    with pytest.raises(StudentError, match="nothing can be learned: 1 of 1 examples are left out: what is to be"):
+        trainer.train([wordy], seed=1, folder=tmp_path / "two", progress=told)
+
+
+def test_a_cut_leaves_the_frame_of_a_chat_template_whole(model: Path) -> None:  # noqa: F811
+    student = a_decoder_trainer(model, max_prompt_tokens=32, chat_template=False).student(None)
+    student.tokenizer.chat_template = "= = {{ messages[0]['content'] | trim }} . ."
+    student.student = student.student.model_copy(update={"chat_template": True})
+    frame = student.tokens("= ="), student.tokens(". .")
+    ids = student.encoded(rationale_prompt(an_item("1 + " * 50 + "2 ?")))
+    assert (ids[:2], ids[-2:], len(ids)) == (*frame, 32)
+    assert student.tokenizer.decode(ids[2:-2]).endswith("2 ? \n Explain step by step .")
+
+
+def test_a_long_context_is_cut_before_the_question(encoder: Path, tmp_path: Path) -> None:  # noqa: F811
+    trainer, [plain, *_] = an_encoder_trainer(encoder), test_encoder.examples()
+    asked = an_item("the sun burns", context="snow falls on the hill today and " * 20)
+    text = trainer.student(None).read(asked)
+    assert text.endswith(" and \nthe sun burns")
+    assert len(trainer.student(None).tokenizer(text)["input_ids"]) == 64
+    told = Told()
+    card = trainer.train([plain, replace(plain, item=asked)], seed=1, folder=tmp_path / "one", progress=told).card
+    assert card["problems"] == {"cut": 1}
+
+
+def test_who_has_no_steps_teaches_the_answer_and_not_to_explain_nothing(model: Path, tmp_path: Path) -> None:  # noqa: F811
+    told = Told()
+    some = [replace(each, steps=()) if number % 2 else each for number, each in enumerate(sums(8))]
+    trainer = a_decoder_trainer(model, epochs=80, batch_size=4, learning_rate=1e-2)
+    card = trainer.train(some, seed=1, folder=tmp_path / "one", progress=told).card
+    assert card["problems"] == {"silent": 4}
+    assert told.lines == ["  4 of 8 examples have no steps, and teach the answer alone: i1, i3, i5, i7"]
+    student = trainer.student(tmp_path / "one")
+    assert all(each.explanation.steps for each in student.predict([each.item for each in some]))
+    assert [each.answer for [each] in student.answers_after([each.item for each in some], [[()]] * 8)] == [
+        each.answer for each in some
+    ]
+
+
+def test_where_only_rationales_are_learned_who_has_none_is_left_out(
+    trainer: MakesTrainers, examples: list[Example], tmp_path: Path
+) -> None:
+    some = [replace(examples[0], steps=()), *examples[1:8]]
+    card = trainer(rationale_weight=1.0).train(some, seed=1, folder=tmp_path / "one", progress=QUIET).card
+    assert (card["examples"], card["problems"]) == (7, {"empty": 1})
+
+
+def test_labels_that_the_task_does_not_know_and_labels_that_nobody_has_are_said(
+    encoder: Path,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    told, warm = Told(), [each for each in test_encoder.examples() if each.answer.value == "warm"]
+    hot = replace(warm[0], answer=Answer(kind=AnswerKind.LABEL, value="hot"))
+    trainer = an_encoder_trainer(encoder)
+    card = trainer.train([hot, *warm[1:]], seed=1, folder=tmp_path / "one", progress=told).card
+    assert (card["examples"], card["problems"], card["unseen_labels"]) == (5, {"unknown": 1}, ["cold"])
+    assert told.lines == [
+        "  1 of 6 examples have an answer that the task does not allow, and are left out: warm0",
+        "  no example has the label cold: the student will never give it",
+    ]
+    with pytest.raises(StudentError, match="nothing can be learned: 1 of 1 examples have an answer"):
+        trainer.train([hot], seed=1, folder=tmp_path / "two", progress=told)
+
+
+def test_a_loss_that_is_no_number_names_the_items_of_its_batch(
+    trainer: MakesTrainers, examples: list[Example], tmp_path: Path
+) -> None:
+    with pytest.raises(StudentError, match=r"the loss is (nan|inf) on the batch of items 'k\d', 'k\d'; lower"):
+        trainer(learning_rate=1e30, batch_size=2).train(examples[:4], seed=1, folder=tmp_path / "one", progress=QUIET)
     assert list(tmp_path.iterdir()) == []

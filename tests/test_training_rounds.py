@@ -132,6 +132,19 @@ def test_a_warm_start_from_a_checkpoint_that_was_cut_off_names_it(model: Path, t
     assert current.stage is Stage.TRAIN
 
 
+def test_a_loss_that_is_no_number_stops_the_round_and_the_old_student_stays(model: Path, tmp_path: Path) -> None:
+    project = a_project(tmp_path, model, "lora_rank = 0\nepochs = 1")
+    first = closed(project, a_round_of(project, KEYS[:6]), Told())
+    other = a_project(tmp_path, model, "lora_rank = 0\nepochs = 9\nlearning_rate = 1e30")
+    current = a_round_of(other, KEYS[6:])
+    with pytest.raises(StudentError, match=r"on the batch of items 'i\d'"):
+        closed(other, current, Told())
+    student = in_force(other.store, RUN)
+    assert student is not None
+    assert student.id == first.student_id
+    assert rounds.by_id(other.store, id_of(current)).stage is Stage.TRAIN
+
+
 @pytest.fixture
 def five_rounds(model: Path, tmp_path: Path) -> Project:
     """Five closed rounds; the second one's student is the best on `dev`, the last one's is in force."""

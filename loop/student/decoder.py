@@ -11,14 +11,18 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from loop.answer import Answer, AnswerKind, number_steps, parse_answer, shown, split_rationale
 from loop.config import StudentConfig, TaskConfig
-from loop.ports import Explanation, Forced, StudentPrediction, Written
+from loop.errors import StudentError
+from loop.ports import Example, Explanation, Forced, StudentPrediction, Written
 from loop.records import Item
 from loop.student import prompts
+from loop.student.problems import Problem, about_steps, is_allowed
 from loop.student.reading import Reading, Sampling, alike, continuations, padded
 from loop.student.tree import greedy_continuations, grow, target_log_probabilities
 
 REFILLS = 4
 """The batch is filled in so many parts: each comes when another has ended."""
+MARK = "\u241f"
+"""Stands for the prompt while the frame around it is looked at."""
 FORCED_TOKENS = 16
 """Longest answer that is generated after a forced trigger."""
 
@@ -37,6 +41,15 @@ class Decoder:
         self.end = int(tokenizer.eos_token_id)
         self.pad = self.end if tokenizer.pad_token_id is None else int(tokenizer.pad_token_id)
         self.start = [token for token in tokenizer("")["input_ids"] if token != self.end]
+        self.positions: int | None = getattr(model.config, "max_position_embeddings", None)
+        self.room = student.max_prompt_tokens
+        if self.positions is not None:
+            self.room = min(self.room, self.positions - student.max_new_tokens)
+        if self.room < 1:
+            raise StudentError(
+                f"student.max_new_tokens = {student.max_new_tokens} leaves no room for a question in the "
+                f"{self.positions} tokens that {student.model} reads; lower it"
+            )
 
     def explain(
         self, items: Sequence[Item], *, copies: Sequence[int], temperature: float, top_p: float, seed: int
@@ -117,11 +130,23 @@ class Decoder:
 
     def reads(self, item: Item) -> tuple[int, int]:
         """How many tokens the item takes as a prompt, and how many fit."""
-        room = self.student.max_prompt_tokens
-        positions = getattr(self.model.config, "max_position_embeddings", None)
-        if positions is not None:
-            room = min(room, positions - self.student.max_new_tokens)
-        return len(self._whole(prompts.rationale_prompt(item))), room
+        return len(self._whole(prompts.rationale_prompt(item))), self.room
+
+    def problems(self, example: Example) -> list[Problem]:
+        """What is wrong with an example that it is to learn."""
+        weight = self.student.rationale_weight
+        found = [] if is_allowed(example, self.task) else [Problem.UNKNOWN]
+        found += about_steps(example, weight)
+        tokens, room = self.reads(example.item)
+        if tokens > room:
+            found.append(Problem.CUT)
+        steps = example.steps if weight else ()
+        written = len(self.tokens(prompts.rationale_target(example.item, steps, example.answer))) + 1
+        if self.positions is not None and min(tokens, room) + written > self.positions:
+            found.append(Problem.CROWDED)
+        elif written > self.student.max_new_tokens:
+            found.append(Problem.LONG)
+        return found
 
     def step_likelihoods(self, items: Sequence[Item], steps: Sequence[Sequence[str]]) -> list[list[float]]:
         """For each item the mean log-probability of a token of each step, given the item and the steps before.
@@ -177,19 +202,23 @@ class Decoder:
         return ids
 
     def encoded(self, prompt: str) -> list[int]:
-        """A prompt as token ids, through the chat template where the config says so, cut from the left."""
-        whole, most = self._whole(prompt), self.student.max_prompt_tokens
-        if len(whole) <= most or self.student.chat_template:
-            return whole[-most:]
-        return self.start + whole[len(self.start) - most :]
+        """A prompt as token ids, through the chat template where the config says so; it is cut from its left."""
+        whole = self._whole(prompt)
+        if len(whole) <= self.room:
+            return whole
+        before, after = (self.tokens(part) for part in self._framed(MARK).split(MARK))
+        before = before if self.student.chat_template else self.start
+        return before + self.tokens(prompt)[-max(1, self.room - len(before) - len(after)) :] + after
 
     def _whole(self, prompt: str) -> list[int]:
-        if self.student.chat_template:
-            messages = [{"role": "user", "content": prompt}]
-            return self.tokens(
-                str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
-            )
-        return self.start + self.tokens(prompt)
+        return self.tokens(self._framed(prompt)) if self.student.chat_template else self.start + self.tokens(prompt)
+
+    def _framed(self, prompt: str) -> str:
+        """The prompt in the model's chat template, where that is used."""
+        if not self.student.chat_template:
+            return prompt
+        messages = [{"role": "user", "content": prompt}]
+        return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
 
     def _draws(self, item: Item, copy: int, seed: int) -> list[float]:
         """A number for each token that may be written; the first copy is greedy."""

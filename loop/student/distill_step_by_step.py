@@ -14,8 +14,8 @@ from loop.student.reading import padded
 
 Rows = list[tuple[list[int], list[int]]]
 """Context and target of each example, as token ids."""
-Tasks = list[tuple[float, Rows]]
-"""Each task's share of the loss and its rows; tasks with no share are left out."""
+Tasks = list[tuple[float, Rows, torch.Tensor]]
+"""Each task's share of the loss, its rows and their weights; tasks with no share are left out."""
 
 
 def tasks(base: Decoder, examples: Sequence[Example]) -> Tasks:
@@ -26,17 +26,17 @@ def tasks(base: Decoder, examples: Sequence[Example]) -> Tasks:
         for each in examples
     ]
     weight = base.student.rationale_weight
-    both = [(1 - weight, answers), (weight, rationales)]
-    return [(share, [_row(base, *texts) for texts in pairs]) for share, pairs in both if share > 0]
+    weights = torch.tensor([each.weight for each in examples])
+    told = torch.tensor([float(bool(each.steps)) for each in examples])  # no steps are no rationale
+    both = [(1 - weight, answers, weights), (weight, rationales, weights * told)]
+    return [(share, [_row(base, *texts) for texts in pairs], own) for share, pairs, own in both if share > 0]
 
 
-def losses(
-    model: torch.nn.Module, base: Decoder, mixed: Tasks, batch: Sequence[int], weights: torch.Tensor
-) -> Iterator[torch.Tensor]:
-    """Each task's share of one batch's loss, made when it is asked for; `weights` are those of the batch's examples."""
-    for share, rows in mixed:
+def losses(model: torch.nn.Module, base: Decoder, mixed: Tasks, batch: Sequence[int]) -> Iterator[torch.Tensor]:
+    """Each task's share of one batch's loss, made when it is asked for."""
+    for share, rows, weights in mixed:
         token_loss, is_target = token_losses(model, [rows[number] for number in batch], base.pad)
-        counted = is_target * weights.to(is_target.device)[:, None]
+        counted = is_target * weights[list(batch)].to(is_target.device)[:, None]
         yield share * (token_loss * counted).sum() / counted.sum().clamp(min=1e-9)
 
 

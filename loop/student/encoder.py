@@ -17,9 +17,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from loop.answer import Answer, AnswerKind
 from loop.config import StudentConfig, TaskConfig
-from loop.ports import Explanation, Forced, StudentPrediction, Written
+from loop.ports import Example, Explanation, Forced, StudentPrediction, Written
 from loop.records import Item
 from loop.student.fitting import computes_bfloat16
+from loop.student.problems import Problem, about_steps, is_allowed
 from loop.student.reading import alike
 
 PLACES = 4
@@ -65,18 +66,20 @@ class Encoder:
 
     def answers_after(self, items: Sequence[Item], parts: Sequence[Sequence[Sequence[str]]]) -> list[list[Forced]]:
         """For each item the answers where only some words are seen, and all others are masked."""
-        texts = [self._masked(item.text, set(words)) for item, some in zip(items, parts, strict=True) for words in some]
+        texts = [
+            self._masked(self.read(item), set(words)) for item, some in zip(items, parts, strict=True) for words in some
+        ]
         forced = iter(self._forced(texts))
         return [[next(forced) for _ in some] for some in parts]
 
     def probabilities(self, items: Sequence[Item]) -> list[tuple[float, ...]]:
         """Of the labels, in their order."""
-        return [each.probabilities for each in self._forced([item.text for item in items])]
+        return [each.probabilities for each in self._forced([self.read(item) for item in items])]
 
     def predict(self, items: Sequence[Item]) -> list[StudentPrediction]:
         """The answers, with the evidence that they rest on unless the student answers directly."""
         if self.student.answers_by == "answer":
-            forced = self._forced([item.text for item in items])
+            forced = self._forced([self.read(item) for item in items])
             return [StudentPrediction(each.answer, Explanation((), each.answer)) for each in forced]
         return [StudentPrediction(each.answer, each) for each in self._explained(items)]
 
@@ -90,7 +93,7 @@ class Encoder:
         seed: int,  # noqa: ARG002
     ) -> list[Written]:
         """The label, which is one token of its own, as often as it is wanted."""
-        [forced] = self._forced([item.text])
+        [forced] = self._forced([self.read(item)])
         assert forced.answer is not None
         return [Written((forced.answer.value,), ended=True)] * len(copies)
 
@@ -105,7 +108,7 @@ class Encoder:
     def embed(self, items: Sequence[Item]) -> NDArray[np.float32]:
         """The mean of the last layer over an item's tokens, scaled to length 1; (items, dimensions)."""
         vectors = np.zeros((len(items), self.model.config.hidden_size), dtype=np.float32)
-        texts = [item.text for item in items]
+        texts = [self.read(item) for item in items]
         with torch.inference_mode():
             for part in self._batches(texts):
                 tokens = self.tokens([texts[number] for number in part])
@@ -117,6 +120,25 @@ class Encoder:
     def doubt(self, items: Sequence[Item]) -> NDArray[np.float32]:
         """One minus the probability of the likeliest label; (items,)."""
         return np.array([1 - max(each) for each in self.probabilities(items)], dtype=np.float32)
+
+    def problems(self, example: Example) -> list[Problem]:
+        """What is wrong with an example that it is to learn."""
+        found = [] if is_allowed(example, self.task) else [Problem.UNKNOWN]
+        found += about_steps(example, self.student.rationale_weight)
+        tokens, room = self.reads(example.item)
+        return found + [Problem.CUT] * (tokens > room)
+
+    def read(self, item: Item) -> str:
+        """The text of an item; where it is too long, the context is cut from its left, so that the question is read."""
+        whole, most = item.text, self.longest()
+        if not item.context or self.reads(item)[0] <= most:
+            return whole
+        rest = item.model_copy(update={"context": ""}).text
+        room = most - len(self.tokenizer(rest)["input_ids"])
+        if room < 1:
+            return rest
+        offsets = self.tokenizer(item.context, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+        return f"{item.context[offsets[-room][0] :]}\n{rest}"
 
     def tokens(self, texts: Sequence[str]) -> dict[str, torch.Tensor]:
         """Texts as the model takes them, padded, cut at the end."""
@@ -147,7 +169,7 @@ class Encoder:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             self.model.train(True)
-            forced = self._forced([item.text for item in items])
+            forced = self._forced([self.read(item) for item in items])
             seen = self._explained(items) if self.student.sampled_evidence else [Explanation((), None)] * len(items)
             self.model.train(False)
         return [
@@ -158,7 +180,7 @@ class Encoder:
     def _explained(self, items: Sequence[Item]) -> list[Explanation]:
         """Answers with the most important words, the most important first."""
         explained: list[Explanation] = [Explanation((), None)] * len(items)
-        texts = [item.text for item in items]
+        texts = [self.read(item) for item in items]
         masked = self.model.get_input_embeddings().weight[self.tokenizer.mask_token_id].detach()
         for part in self._batches(texts):
             batch = [texts[number] for number in part]

@@ -41,11 +41,10 @@ class DecoderTrainer(Training[Decoder]):
         model = self._trainable(base.model, start)
 
         def losses(batch: Sequence[int]) -> Iterator[torch.Tensor]:
-            weights = torch.tensor([examples[number].weight for number in batch])
-            return distill_step_by_step.losses(model, base, tasks, batch, weights)
+            return distill_step_by_step.losses(model, base, tasks, batch)
 
         lengths = [len(context + target) for context, target in tasks[-1][1]]
-        targets = sum(len(target) for _, rows in tasks for _, target in rows)
+        targets = sum(len(target) for _, rows, _ in tasks for _, target in rows)
         return Lesson(examples, model, losses, lengths, {"target_tokens": targets})
 
     def _on_torch(self, folder: Path | None) -> Decoder:
@@ -110,20 +109,22 @@ class EncoderTrainer(Training[Encoder]):
         """The answer from the whole item, and the answer from the words that the rationale mentions, mixed."""
         weights = torch.tensor([each.weight for each in examples])
         answers = torch.tensor([base.labels.index(each.answer) for each in examples])
-        whole = [each.item.text for each in examples]
-        evidence = [base.only(each.item.text, each.steps) for each in examples]
+        told = torch.tensor([float(bool(each.steps)) for each in examples])  # no steps mention nothing
+        whole = [base.read(each.item) for each in examples]
+        evidence = [base.only(text, each.steps) for text, each in zip(whole, examples, strict=True)]
         share = self.config.rationale_weight
-        tasks = [(part, texts) for part, texts in ((1 - share, whole), (share, evidence)) if part > 0]
+        both = [(1 - share, whole, weights), (share, evidence, weights * told)]
+        tasks = [task for task in both if task[0] > 0]
 
         def losses(batch: Sequence[int]) -> Iterator[torch.Tensor]:
             chosen = list(batch)
-            for part, texts in tasks:
+            for part, texts, own in tasks:
                 with torch.autocast(base.model.device.type, torch.bfloat16, enabled=computes_bfloat16()):
                     logits = base.model(**base.tokens([texts[number] for number in chosen])).logits
                 each = torch.nn.functional.cross_entropy(
                     logits.float(), answers[chosen].to(logits.device), reduction="none"
                 )
-                counted = weights[chosen].to(logits.device)
+                counted = own[chosen].to(logits.device)
                 yield part * (each * counted).sum() / counted.sum().clamp(min=1e-9)
 
         return Lesson(examples, base.model, losses, [len(text) for text in whole])

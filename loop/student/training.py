@@ -12,8 +12,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from loop.config import StudentConfig, TaskConfig
 from loop.errors import StudentError
 from loop.ports import Example, Progress, Trained
-from loop.student import checkpoint
+from loop.student import checkpoint, problems
 from loop.student.fitting import Lesson, card, fingerprint, fit
+from loop.student.problems import Problem
 from loop.student.state import TrainingState
 
 
@@ -22,6 +23,10 @@ class Base(Protocol):
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
+
+    def problems(self, example: Example) -> Sequence[Problem]:
+        """What is wrong with an example that it is to learn."""
+        ...
 
 
 Kind = TypeVar("Kind", bound=Base)
@@ -62,6 +67,7 @@ class Training(ABC, Generic[Kind]):
             raise StudentError("there is nothing to train on; accept some rationales first")
         started = time.monotonic()
         base = self.base(start)
+        examples, noticed = self._examined(base, examples, progress)
         planned = {**card(examples, self.config, base.model, seed=seed), "started_from": start and start.name}
         state = TrainingState(folder, fingerprint(planned), progress.say)
         with torch.random.fork_rng():
@@ -69,7 +75,20 @@ class Training(ABC, Generic[Kind]):
             lesson = self.lesson(base, examples, start)
             fitted = fit(lesson, self.config, seed=seed, progress=progress, state=state)
         seconds = round(time.monotonic() - started, 1)
-        figures = {**planned, **lesson.figures, **fitted, "seconds": seconds}
+        figures = {**planned, **noticed, **lesson.figures, **fitted, "seconds": seconds}
         checkpoint.save(lesson.model, base.tokenizer, figures, folder)
         state.remove()
         return Trained(folder=folder, card=figures)
+
+    def _examined(
+        self, base: Kind, examples: Sequence[Example], progress: Progress
+    ) -> tuple[list[Example], dict[str, object]]:
+        """The examples that can be learned, and for the card what is wrong with some; it is said too."""
+        usable, found = problems.examined(examples, base.problems)
+        for line in problems.said(found, len(examples)):
+            progress.say(f"  {line}")
+        unseen = problems.unseen(usable, self.task)
+        if unseen:
+            progress.say(f"  no example has the label {', '.join(unseen)}: the student will never give it")
+        counts = {problem.name.lower(): len(keys) for problem, keys in found.items()}
+        return usable, {"problems": counts, "unseen_labels": unseen}

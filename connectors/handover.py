@@ -29,6 +29,14 @@ FORMATS = ("transformers", "openvino")
 EXAMPLE = Item(
     key="", question="Which is heavier?", context="A stone lies beside a feather.", split=Split.POOL, text_hash=""
 )
+CHOOSING = EXAMPLE.model_copy(update={"choices": ["the stone", "the feather"]})
+PIPELINES = {
+    "causal": "text-generation",
+    "seq2seq": "text2text-generation",
+    "encoder": "text-classification",
+    "tagger": "token-classification",
+}
+"""What model hubs call them."""
 
 
 def refuse_folder(folder: Path, form: str) -> None:
@@ -52,11 +60,10 @@ def export_student(project: Project, which: Trained, folder: Path, form: str) ->
         StudentError: the folder cannot be written, or the student cannot be loaded.
     """
     from loop.student import checkpoint, handover  # noqa: PLC0415 - torch takes seconds to load
-    from loop.student.decoder import Decoder  # noqa: PLC0415 - as above
-    from loop.student.encoder import Encoder  # noqa: PLC0415 - as above
+    from loop.student.seq2seq import Seq2Seq  # noqa: PLC0415 - as above
 
     student = loaded(project, which, engine="torch")
-    assert isinstance(student, Decoder | Encoder)
+    assert isinstance(student, handover.Plain)
     target = folder.absolute()
     cure = "free some space or name another folder, then export again"
     with checkpoint.whole(target, "the student", cure) as partial:
@@ -64,13 +71,14 @@ def export_student(project: Project, which: Trained, folder: Path, form: str) ->
         if form == "openvino" and dtype == "bfloat16":
             dtype = "float16"  # it has no other half format on disk
         handover.FORMATS[form](student, partial)
-        (partial / "README.md").write_text(card(project, which, form, dtype), encoding="utf-8")
+        asked = handover.asked(student, CHOOSING) if isinstance(student, Seq2Seq) else _asked(which)
+        (partial / "README.md").write_text(card(project, which, form, dtype, asked), encoding="utf-8")
     checkpoints.mark_exported(project.store, which.checkpoint.id or 0)
     return f"wrote the student of round {which.round.number} to {folder} ({form}); its README.md says how to ask it"
 
 
-def card(project: Project, which: Trained, form: str, dtype: str) -> str:
-    """The model card."""
+def card(project: Project, which: Trained, form: str, dtype: str, asked: str) -> str:
+    """The model card; `asked` is how an item is given to the student."""
     task, base = which.config.task, which.config.student.model
     licence = _licence(project, base)
     labels = [f"- `{label}`: {escaped(said)}" for label, said in task.labels.items()]
@@ -79,7 +87,7 @@ def card(project: Project, which: Trained, form: str, dtype: str) -> str:
         f"# Student of {escaped(which.round.run)}, round {which.round.number}",
         f"Task: {escaped(task.instructions)} Answers are of the kind `{task.answer.value}`.",
         *(["Labels:\n\n" + "\n".join(labels)] if labels else []),
-        "## How to ask it\n\n" + _usage(which, form),
+        "## How to ask it\n\n" + _usage(which, form, asked),
         "## Where it comes from\n\n" + "\n".join(f"- {line}" for line in _origin(project, which, licence, dtype)),
         "## How good it is\n\n" + "\n".join(f"- {line}" for line in _figures(project, which)),
         "## Limits\n\n" + "\n".join(f"- {line}" for line in _limits(which)),
@@ -89,10 +97,9 @@ def card(project: Project, which: Trained, form: str, dtype: str) -> str:
 
 def _front(which: Trained, licence: str | None) -> str:
     """What model hubs read."""
-    causal = which.config.student.kind == "causal"
     facts = {
         "library_name": "transformers",
-        "pipeline_tag": "text-generation" if causal else "text-classification",
+        "pipeline_tag": PIPELINES[_kind(which)],
         "base_model": which.config.student.model,
         **({} if licence is None else {"license": licence}),
         "tags": ["distillation"],
@@ -100,27 +107,38 @@ def _front(which: Trained, licence: str | None) -> str:
     return "---\n" + "".join(f"{name}: {json.dumps(value)}\n" for name, value in facts.items()) + "---"
 
 
-def _usage(which: Trained, form: str) -> str:
+def _kind(which: Trained) -> str:
+    """The kind of the student, where encoders that mark spans are taggers."""
+    spans = which.config.student.kind == "encoder" and which.config.task.answer is AnswerKind.SPANS
+    return "tagger" if spans else which.config.student.kind
+
+
+def _asked(which: Trained) -> str:
+    """The example as a causal student or an encoder is given it."""
+    return {"causal": presented(CHOOSING), "encoder": CHOOSING.text, "tagger": EXAMPLE.context}[_kind(which)]
+
+
+def _usage(which: Trained, form: str, asked: str) -> str:
     """How the folder is loaded and asked."""
-    item = EXAMPLE.model_copy(update={"choices": ["the stone", "the feather"]})
-    if which.config.student.kind == "encoder":
-        asked, code = item.text, ENCODER_CODE[form]
-        said = "It reads context, question and choices, each on a line of its own, and gives a label:"
-    else:
-        asked, code = presented(item), CAUSAL_CODE[form]
-        direct = which.config.student.answers_by == "answer"
-        adds = ANSWER_TASK if direct else RATIONALE_TASK
-        writes = "`Answer:` and the answer" if direct else "numbered steps, a line each, then `Answer:` and the answer"
-        said = (
-            f"Send one user message: the question, or the item as below where it has a context or choices. The chat "
-            f'template frames it as in training ("{adds}"), so any server that applies the template may serve this '
-            f"folder. It writes {writes}."
-        )
+    direct = which.config.student.answers_by == "answer"
+    adds = ANSWER_TASK if direct else RATIONALE_TASK
+    writes = "`Answer:` and the answer" if direct else "numbered steps, a line each, then `Answer:` and the answer"
+    said = {
+        "causal": "Send one user message: the question, or the item as below where it has a context or choices. The "
+        f'chat template frames it as in training ("{adds}"), so any server that applies the template may serve this '
+        f"folder. It writes {writes}.",
+        "seq2seq": f'Give it the item as below, framed as in training ("{adds}"). It writes {writes}. Where '
+        "`<extra_id_0>` stands in the item, it means the end of a line, in what it writes too.",
+        "encoder": "It reads context, question and choices, each on a line of its own, and gives a label:",
+        "tagger": "It marks spans of the text that it is given. Where an item has a context and a question, it was "
+        "trained to mark the context, with the question as the second text of a pair.",
+    }[_kind(which)]
+    code = CODE[_kind(which), form]
     return f"{said}\n\n```python\n{code.replace('ITEM', repr(asked))}\n```"
 
 
-CAUSAL_CODE = {
-    "transformers": """\
+CODE = {
+    ("causal", "transformers"): """\
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 tokenizer = AutoTokenizer.from_pretrained("FOLDER")
@@ -129,7 +147,7 @@ messages = [{"role": "user", "content": ITEM}]
 asked = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
 written = model.generate(**asked)[0, asked["input_ids"].shape[1] :]
 print(tokenizer.decode(written, skip_special_tokens=True))""",
-    "openvino": """\
+    ("causal", "openvino"): """\
 import openvino_genai
 from transformers import AutoTokenizer
 
@@ -138,14 +156,26 @@ messages = [{"role": "user", "content": ITEM}]
 asked = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
 model = openvino_genai.LLMPipeline("FOLDER", "CPU")
 print(model.generate(asked, apply_chat_template=False))""",
-}
-ENCODER_CODE = {
-    "transformers": """\
+    ("seq2seq", "transformers"): """\
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("FOLDER")
+model = AutoModelForSeq2SeqLM.from_pretrained("FOLDER")
+asked = tokenizer(ITEM, return_tensors="pt")
+written = model.generate(input_ids=asked["input_ids"], attention_mask=asked["attention_mask"])[0, 1:]
+print(tokenizer.decode(written))""",
+    ("tagger", "transformers"): """\
+from transformers import pipeline
+
+mark = pipeline("token-classification", model="FOLDER", aggregation_strategy="simple")
+for found in mark(ITEM):
+    print(found["start"], found["end"], found["entity_group"])""",
+    ("encoder", "transformers"): """\
 from transformers import pipeline
 
 classify = pipeline("text-classification", model="FOLDER")
 print(classify(ITEM, truncation=True))""",
-    "openvino": """\
+    ("encoder", "openvino"): """\
 import json
 import openvino
 from transformers import AutoTokenizer
@@ -238,6 +268,8 @@ def _limits(which: Trained) -> list[str]:
         "them.",
         "It was trained on the questions of one pool; on others the accuracy above says nothing.",
     ]
+    if _kind(which) == "tagger":
+        return [*limits, "It marks no spans that overlap, and none that is not of one of its labels."]
     if student.kind == "encoder":
         return [*limits, "It gives one of its labels to everything, also where none fits."]
     return [*limits, "Its steps can be wrong where its answer is right, and the other way round."]

@@ -21,7 +21,7 @@ from connectors.files import Raw, reader_of
 from connectors.rows import allowed_answer, checked
 from connectors.students import Trained, item_of, loaded, refuse_too_long
 from connectors.wiring import Project
-from loop.answer import Answer, AnswerKind
+from loop.answer import Answer, AnswerKind, marks
 from loop.config import TaskConfig
 from loop.errors import BadRow, PreceptorError
 from loop.interval import wilson
@@ -40,6 +40,8 @@ class Predicted:
     bad: int = 0
     right: int = 0
     known: int = 0
+    marks: tuple[int, int, int] = (0, 0, 0)
+    """Of rows with the answer of a span task: right marks, marks that were given, marks of the file."""
 
     def summary(self) -> str:
         """A sentence for each thing that happened."""
@@ -50,7 +52,12 @@ class Predicted:
             return said
         low, high = wilson(self.right, self.known)
         share = f"{self.right / self.known:.3f} ({low:.3f} to {high:.3f}, n={self.known})"
-        return f"{said}\naccuracy where the file gives the answer: {share}"
+        said = f"{said}\naccuracy where the file gives the answer: {share}"
+        right, given, known = self.marks
+        if not given + known:
+            return said
+        f1 = 2 * right / (given + known)
+        return f"{said}\nF1 of the marks: {f1:.3f} ({right} right of {given} given, {known} in the file)"
 
 
 def predict(project: Project, which: Trained, file: Path, out: Path | None) -> Predicted:
@@ -150,6 +157,9 @@ def _answered(student: Student, task: TaskConfig, piece: Sequence[Raw]) -> list[
             lines[place]["probability"] = None if answer is None else round(shares[_place(answer, task)], 4)
         if gold is not None:
             lines[place]["right"] = answer == gold
+        if gold is not None and gold.kind is AnswerKind.SPANS:
+            given_marks, known = set(marks(answer)) if answer else set(), set(marks(gold))
+            lines[place]["marks"] = [len(given_marks & known), len(given_marks), len(known)]
     return lines
 
 
@@ -175,6 +185,8 @@ def _counted(out: Path) -> Predicted:
             found.unread += "answer" in row and row["answer"] is None
             found.known += "right" in row
             found.right += row.get("right", False)
+            right, given, known = row.get("marks", (0, 0, 0))
+            found.marks = found.marks[0] + right, found.marks[1] + given, found.marks[2] + known
     return found
 
 

@@ -98,7 +98,7 @@ class StudentServer:
     def __init__(self, student: Student, name: str, config: Config, token: str | None) -> None:
         self.name, self.token = name, token
         self._student, self._config = student, config
-        self._samples = config.student.kind == "causal" and config.student.answers_by == "rationale"
+        self._samples = config.student.kind != "encoder" and config.student.answers_by == "rationale"
         self._lock = threading.Lock()
 
     def complete(self, raw: bytes) -> dict[str, Any]:

@@ -106,7 +106,7 @@ class Project:
         """What makes students, by today's config or another; a local model directory starts at the config file."""
         from transformers.utils.logging import disable_progress_bar  # noqa: PLC0415 - torch takes seconds to load
 
-        from loop.student.trainer import DecoderTrainer, EncoderTrainer  # noqa: PLC0415 - as above
+        from loop.student import trainer  # noqa: PLC0415 - as above
 
         disable_progress_bar()
         # peft reads a name that transformers renamed; the user can do nothing about it.
@@ -116,8 +116,7 @@ class Project:
         local = self.home / student.model
         if local.is_dir():
             student = student.model_copy(update={"model": str(local)})
-        kind = EncoderTrainer if student.kind == "encoder" else DecoderTrainer
-        return kind(student, config.task, cache_folder())
+        return trainer.trainer(student, config.task, cache_folder())
 
     @contextmanager
     def teacher(self) -> Iterator[Teacher]:

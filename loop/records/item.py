@@ -47,6 +47,11 @@ class Item(SQLModel, table=True):
         return None if self.answer is None else Answer.from_canonical(self.answer)
 
     @property
+    def passage(self) -> str:
+        """The text that spans are counted in: the context, or the question where there is none."""
+        return self.context or self.question
+
+    @property
     def text(self) -> str:
         """Everything the item says."""
         return "\n".join(part for part in (self.context, self.question, *self.choices) if part)

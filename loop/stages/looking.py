@@ -65,7 +65,7 @@ class Looking:
 
     def _case(self, item: Item, rationale: Rationale) -> Doubtful:
         student = self._student
-        writer = student if self._config.student.kind == "causal" else None
+        writer = student if self._config.student.kind != "encoder" else None
         parts = [rationale.steps[:end] for end in range(len(rationale.steps) + 1)]
         return Doubtful(
             item=item,

@@ -176,7 +176,7 @@ def _is_raced(config: Config) -> bool:
     return (
         config.query.acquisition == "explanation_divergence"
         and config.query.racing_confidence < 1
-        and config.student.kind == "causal"
+        and config.student.kind != "encoder"
     )
 
 

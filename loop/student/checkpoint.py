@@ -11,7 +11,9 @@ from peft import PeftModel
 from safetensors import SafetensorError
 from transformers import (
     AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
     AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -22,6 +24,13 @@ from loop.config import StudentConfig
 from loop.errors import StudentError
 from loop.student import packaged
 
+KINDS = {
+    "causal": f"a causal language model, a hub name that can be downloaded, or {packaged.SMOLLM2}",
+    "seq2seq": "a model with an encoder and a decoder, or a hub name that can be downloaded",
+    "encoder": f"an encoder, a hub name that can be downloaded, or {packaged.MINILM}",
+}
+"""What may be loaded, by the kind of the student."""
+
 
 def load_causal(
     folder: Path | None, config: StudentConfig, cache: Path, dtype: torch.dtype
@@ -31,11 +40,33 @@ def load_causal(
     Raises:
         StudentError: the model or the checkpoint cannot be loaded.
     """
+    return _load_writer(AutoModelForCausalLM, folder, config, cache, dtype)
+
+
+def load_seq2seq(
+    folder: Path | None, config: StudentConfig, cache: Path, dtype: torch.dtype
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """As `load_causal`, for a model with an encoder and a decoder.
+
+    Raises:
+        StudentError: the model or the checkpoint cannot be loaded.
+    """
+    return _load_writer(AutoModelForSeq2SeqLM, folder, config, cache, dtype)
+
+
+def _load_writer(
+    kind: type[AutoModelForCausalLM] | type[AutoModelForSeq2SeqLM],
+    folder: Path | None,
+    config: StudentConfig,
+    cache: Path,
+    dtype: torch.dtype,
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A model that writes."""
     adapter = folder if folder is not None and (folder / "adapter_config.json").exists() else None
-    with _told(folder, config, "a causal language model", packaged.SMOLLM2):
+    with _told(folder, config):
         source = packaged.model_directory(config.model, cache) if folder is None or adapter else str(folder)
         tokenizer = AutoTokenizer.from_pretrained(source, **_options(source, config))
-        model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **_options(source, config))
+        model = kind.from_pretrained(source, dtype=dtype, **_options(source, config))
         if adapter:
             model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
     if tokenizer.eos_token_id is None:
@@ -53,13 +84,33 @@ def load_classifier(
     Raises:
         StudentError: the model or the checkpoint cannot be loaded.
     """
-    with _told(folder, config, "an encoder", packaged.MINILM):
+    return _load_encoder(AutoModelForSequenceClassification, folder, config, cache, classes)
+
+
+def load_tagger(
+    folder: Path | None, config: StudentConfig, cache: Path, classes: int
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """As `load_classifier`, for an encoder that classifies every token.
+
+    Raises:
+        StudentError: the model or the checkpoint cannot be loaded.
+    """
+    return _load_encoder(AutoModelForTokenClassification, folder, config, cache, classes)
+
+
+def _load_encoder(
+    kind: type[AutoModelForSequenceClassification] | type[AutoModelForTokenClassification],
+    folder: Path | None,
+    config: StudentConfig,
+    cache: Path,
+    classes: int,
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """An encoder with its last layer."""
+    with _told(folder, config):
         source = packaged.model_directory(config.model, cache) if folder is None else str(folder)
         tokenizer = AutoTokenizer.from_pretrained(source, **_options(source, config))
         with _quiet():  # that the last layer of an untrained encoder is new is known
-            model = AutoModelForSequenceClassification.from_pretrained(
-                source, dtype=torch.float32, num_labels=classes, **_options(source, config)
-            )
+            model = kind.from_pretrained(source, dtype=torch.float32, num_labels=classes, **_options(source, config))
     if tokenizer.mask_token is None:
         raise StudentError(f"{config.model}: its tokenizer has no mask token, so evidence cannot be masked")
     tokenizer.padding_side = "right"
@@ -72,7 +123,7 @@ def load_adapters(model: PreTrainedModel, folder: Path, config: StudentConfig) -
     Raises:
         StudentError: the checkpoint cannot be loaded, or holds no adapters.
     """
-    with _told(folder, config, "a causal language model", packaged.SMOLLM2):
+    with _told(folder, config):
         adapted: torch.nn.Module = PeftModel.from_pretrained(model, str(folder), is_trainable=True)
     return adapted
 
@@ -118,7 +169,7 @@ def first_line(error: Exception) -> str:
 
 
 @contextmanager
-def _told(folder: Path | None, config: StudentConfig, kind: str, packaged_name: str) -> Iterator[None]:
+def _told(folder: Path | None, config: StudentConfig) -> Iterator[None]:
     """Turns what goes wrong in loading into an error that names the cure."""
     if folder is not None and not folder.is_dir():
         raise StudentError(f"{folder}: no such checkpoint; train again, or restore the folder of the run")
@@ -132,8 +183,7 @@ def _told(folder: Path | None, config: StudentConfig, kind: str, packaged_name: 
     except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
         raise StudentError(
             f"{folder or config.model}: cannot be loaded ({first_line(error)}); student.model takes a local directory "
-            f"of {kind}, a hub name that can be downloaded, or {packaged_name}, and a checkpoint needs the model that "
-            "it was trained from"
+            f"of {KINDS[config.kind]}, and a checkpoint needs the model that it was trained from"
         ) from error
 
 

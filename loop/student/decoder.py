@@ -1,7 +1,6 @@
 """A causal language model as a student: explains, answers, and answers after a part of an explanation."""
 
 import itertools
-import random
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,71 +8,29 @@ import torch
 from numpy.typing import NDArray
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from loop.answer import Answer, AnswerKind, number_steps, parse_answer, shown, split_rationale
+from loop.answer import AnswerKind, number_steps
 from loop.config import StudentConfig, TaskConfig
-from loop.errors import StudentError
-from loop.ports import Example, Explanation, Forced, StudentPrediction, Written
+from loop.ports import Forced
 from loop.records import Item
 from loop.student import prompts
-from loop.student.problems import Problem, about_steps, is_allowed
 from loop.student.reading import Reading, Sampling, alike, continuations, padded
 from loop.student.tree import greedy_continuations, grow, target_log_probabilities
+from loop.student.writer import MARK, Writer, best_of
 
 REFILLS = 4
 """The batch is filled in so many parts: each comes when another has ended."""
-MARK = "\u241f"
-"""Stands for the prompt while the frame around it is looked at."""
 FORCED_TOKENS = 16
 """Longest answer that is generated after a forced trigger."""
 
 
-class Decoder:
+class Decoder(Writer[list[int]]):
     """A student that writes its rationale and then its answer (`loop.ports.Student`)."""
 
     def __init__(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, student: StudentConfig, task: TaskConfig
     ) -> None:
-        self.model = model
-        self.model.train(False)
-        self.tokenizer = tokenizer
-        self.student = student
-        self.task = task
-        self.end = int(tokenizer.eos_token_id)
-        self.pad = self.end if tokenizer.pad_token_id is None else int(tokenizer.pad_token_id)
+        super().__init__(model, tokenizer, student, task)
         self.start = [token for token in tokenizer("")["input_ids"] if token != self.end]
-        self.positions: int | None = getattr(model.config, "max_position_embeddings", None)
-        self.room = student.max_prompt_tokens
-        if self.positions is not None:
-            self.room = min(self.room, self.positions - student.max_new_tokens)
-        if self.room < 1:
-            raise StudentError(
-                f"student.max_new_tokens = {student.max_new_tokens} leaves no room for a question in the "
-                f"{self.positions} tokens that {student.model} reads; lower it"
-            )
-
-    def explain(
-        self, items: Sequence[Item], *, copies: Sequence[int], temperature: float, top_p: float, seed: int
-    ) -> list[list[Explanation]]:
-        """For each item its explanations of these numbers: 0 is the greedy one, every other one is a sample.
-
-        What is drawn depends on the seed, the item's key and the number only, not on what else is explained.
-        """
-        contexts = [self.encoded(prompts.rationale_prompt(item)) for item in items]
-        draws = torch.tensor([[self._draws(item, copy, seed) for copy in copies] for item in items])
-        texts = self._texts(contexts, self.student.max_new_tokens, sampling=Sampling(temperature, top_p, draws))
-        return [[self._explanation(item, text) for text in some] for item, some in zip(items, texts, strict=True)]
-
-    def go_on(self, items: Sequence[Item], steps: Sequence[Sequence[str]]) -> list[Explanation]:
-        """For each item the greedy explanation that begins with the given steps."""
-        begun = [f"{number_steps(some)}\n" for some in steps]
-        contexts = [
-            self.encoded(prompts.rationale_prompt(item)) + self.tokens(text)
-            for item, text in zip(items, begun, strict=True)
-        ]
-        texts = self._texts(contexts, self.student.max_new_tokens)
-        return [
-            self._explanation(item, before + text) for item, before, [text] in zip(items, begun, texts, strict=True)
-        ]
 
     def answers_after(self, items: Sequence[Item], parts: Sequence[Sequence[Sequence[str]]]) -> list[list[Forced]]:
         """For each item the answers forced after each of the given parts of an explanation.
@@ -95,58 +52,11 @@ class Decoder:
                 pad=self.pad,
             )
             for number, some in zip(part, written, strict=True):
-                texts[number] = self.tokenizer.batch_decode(some, skip_special_tokens=True)
+                texts[number] = self.decoded(some)
         return [
             [Forced(self._answer(item, text.split("\n")[0])) for text in some]
             for item, some in zip(items, texts, strict=True)
         ]
-
-    def probabilities(self, items: Sequence[Item]) -> list[tuple[float, ...]]:
-        """Of the allowed answers given the item alone, in their order; empty where any answer is allowed."""
-        if self.task.answer not in (AnswerKind.CHOICE, AnswerKind.LABEL):
-            return [()] * len(items)
-        return [each.probabilities for [each] in self.answers_after(items, [[()]] * len(items))]
-
-    def predict(self, items: Sequence[Item]) -> list[StudentPrediction]:
-        """Greedy answers, with the explanation where the student answers by one."""
-        if self.student.answers_by == "answer":
-            forced = self.answers_after(items, [[()]] * len(items))
-            return [StudentPrediction(each.answer, Explanation((), each.answer)) for [each] in forced]
-        contexts = [self.encoded(prompts.rationale_prompt(item)) for item in items]
-        texts = self._texts(contexts, self.student.max_new_tokens)
-        explanations = [self._explanation(item, text) for item, [text] in zip(items, texts, strict=True)]
-        return [StudentPrediction(each.answer, each) for each in explanations]
-
-    def write(self, item: Item, *, copies: Sequence[int], temperature: float, top_p: float, seed: int) -> list[Written]:
-        """The texts of these numbers with which the student answers, numbered as in `explain`."""
-        if self.student.answers_by == "answer":
-            [[forced]] = self.answers_after([item], [[()]])
-            text = "" if forced.answer is None else shown(forced.answer, item.choices)
-            return [self._written_out([*self.tokens(text), self.end])] * len(copies)
-        draws = torch.tensor([[self._draws(item, copy, seed) for copy in copies]])
-        contexts, longest = [self.encoded(prompts.rationale_prompt(item))], self.student.max_new_tokens
-        [rows] = self._continued(contexts, longest, sampling=Sampling(temperature, top_p, draws))
-        return [self._written_out(ids) for ids in rows]
-
-    def reads(self, item: Item) -> tuple[int, int]:
-        """How many tokens the item takes as a prompt, and how many fit."""
-        return len(self._whole(prompts.rationale_prompt(item))), self.room
-
-    def problems(self, example: Example) -> list[Problem]:
-        """What is wrong with an example that it is to learn."""
-        weight = self.student.rationale_weight
-        found = [] if is_allowed(example, self.task) else [Problem.UNKNOWN]
-        found += about_steps(example, weight)
-        tokens, room = self.reads(example.item)
-        if tokens > room:
-            found.append(Problem.CUT)
-        steps = example.steps if weight else ()
-        written = len(self.tokens(prompts.rationale_target(example.item, steps, example.answer))) + 1
-        if self.positions is not None and min(tokens, room) + written > self.positions:
-            found.append(Problem.CROWDED)
-        elif written > self.student.max_new_tokens:
-            found.append(Problem.LONG)
-        return found
 
     def step_likelihoods(self, items: Sequence[Item], steps: Sequence[Sequence[str]]) -> list[list[float]]:
         """For each item the mean log-probability of a token of each step, given the item and the steps before.
@@ -196,11 +106,6 @@ class Decoder:
             found[part] = 1 - logits.softmax(dim=1).amax(dim=1).cpu().numpy()
         return found
 
-    def tokens(self, text: str) -> list[int]:
-        """A text as token ids, nothing added."""
-        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return ids
-
     def encoded(self, prompt: str) -> list[int]:
         """A prompt as token ids, through the chat template where the config says so; it is cut from its left."""
         whole = self._whole(prompt)
@@ -210,32 +115,18 @@ class Decoder:
         before = before if self.student.chat_template else self.start
         return before + self.tokens(prompt)[-max(1, self.room - len(before) - len(after)) :] + after
 
+    def context(self, prompt: str, begun: str = "") -> list[int]:
+        """A prompt, and the beginning of what is written after it, as one sequence."""
+        return self.encoded(prompt) + self.tokens(begun)
+
+    def _room(self, positions: int) -> int:
+        return min(self.student.max_prompt_tokens, positions - self.student.max_new_tokens)
+
+    def _crowded(self, prompt: int, written: int) -> bool:
+        return self.positions is not None and prompt + written > self.positions
+
     def _whole(self, prompt: str) -> list[int]:
         return self.tokens(self._framed(prompt)) if self.student.chat_template else self.start + self.tokens(prompt)
-
-    def _framed(self, prompt: str) -> str:
-        """The prompt in the model's chat template, where that is used."""
-        if not self.student.chat_template:
-            return prompt
-        messages = [{"role": "user", "content": prompt}]
-        return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
-
-    def _draws(self, item: Item, copy: int, seed: int) -> list[float]:
-        """A number for each token that may be written; the first copy is greedy."""
-        if copy == 0:
-            return [0.0] * self.student.max_new_tokens
-        chance = random.Random(f"{seed}/{item.key}/{copy}")
-        return [chance.random() for _ in range(self.student.max_new_tokens)]
-
-    def _forced(self, item: Item, steps: Sequence[str]) -> list[int]:
-        """Prompt and explanation up to the answer trigger; without steps it is the answer task."""
-        prompt = prompts.rationale_prompt(item) if steps else prompts.answer_prompt(item)
-        return self.encoded(prompt) + self.tokens(prompts.forced(steps))
-
-    def _stated(self, item: Item, steps: Sequence[str], answer: Answer) -> list[int]:
-        """The tokens that training has after the trigger where this is the answer."""
-        whole = self.tokens(prompts.rationale_target(item, steps, answer))
-        return whole[len(self.tokens(prompts.forced(steps))) :]
 
     def _scored(
         self,
@@ -258,41 +149,8 @@ class Decoder:
             lengths = [[len(target) for target in targets[number]] for number in part]
             means = target_log_probabilities(self.model, [trees[number] for number in part], lengths, self.pad)
             for number, scores in zip(part, means, strict=True):
-                shares = torch.tensor(scores).view(-1, len(allowed[number])).softmax(dim=1)
-                forced[number] = [Forced(allowed[number][int(each.argmax())], tuple(each.tolist())) for each in shares]
+                forced[number] = best_of(allowed[number], scores)
         return forced
-
-    def _line_ends(self) -> list[int]:
-        return [token for token in self.tokens("\n")[-1:] if token != self.tokenizer.unk_token_id]
-
-    def _allowed(self, item: Item) -> list[Answer]:
-        if self.task.answer is AnswerKind.LABEL:
-            return [Answer(kind=AnswerKind.LABEL, value=label) for label in self.task.labels]
-        letters = [chr(ord("A") + number) for number in range(len(item.choices))]
-        return [Answer(kind=AnswerKind.CHOICE, value=letter) for letter in letters]
-
-    def _explanation(self, item: Item, text: str) -> Explanation:
-        steps, stated = split_rationale(text)
-        answer = None if stated is None else self._answer(item, stated)
-        return Explanation(steps=tuple(steps[: self.task.max_steps]), answer=answer, text=text)
-
-    def _answer(self, item: Item, text: str) -> Answer | None:
-        return parse_answer(text, self.task.answer, choices=item.choices, labels=tuple(self.task.labels))
-
-    def _written_out(self, ids: Sequence[int]) -> Written:
-        """What was written, token by token; the end is no token of it."""
-        ended = ids[-1:] == [self.end]
-        own = ids[:-1] if ended else ids
-        ends = range(1, len(own) + 1)
-        pieces = self.tokenizer.batch_decode([own[:end] for end in ends], skip_special_tokens=True)
-        return Written(tuple(pieces), ended)
-
-    def _texts(
-        self, contexts: Sequence[list[int]], longest: int, *, sampling: Sampling | None = None
-    ) -> list[list[str]]:
-        """As `_continued`, in text."""
-        rows = self._continued(contexts, longest, sampling=sampling)
-        return [self.tokenizer.batch_decode(some, skip_special_tokens=True) for some in rows]
 
     def _continued(
         self, contexts: Sequence[list[int]], longest: int, *, sampling: Sampling | None = None

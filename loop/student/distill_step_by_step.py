@@ -3,14 +3,15 @@
 Each task's loss is averaged over its own target tokens before the two are mixed, because rationales are much longer.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 
 from loop.ports import Example
 from loop.student import prompts
-from loop.student.decoder import Decoder
 from loop.student.reading import padded
+from loop.student.writer import Writer
 
 Rows = list[tuple[list[int], list[int]]]
 """Context and target of each example, as token ids."""
@@ -18,7 +19,11 @@ Tasks = list[tuple[float, Rows, torch.Tensor]]
 """Each task's share of the loss, its rows and their weights; tasks with no share are left out."""
 
 
-def tasks(base: Decoder, examples: Sequence[Example]) -> Tasks:
+TokenLosses = tuple[torch.Tensor, torch.Tensor]
+"""Negative log-likelihood of each target token, and which places are targets, (rows, longest target) each."""
+
+
+def tasks(base: Writer[Any], examples: Sequence[Example]) -> Tasks:
     """The answer task and the rationale task, in this order."""
     answers = [(prompts.answer_prompt(each.item), prompts.answer_target(each.item, each.answer)) for each in examples]
     rationales = [
@@ -32,16 +37,18 @@ def tasks(base: Decoder, examples: Sequence[Example]) -> Tasks:
     return [(share, [_row(base, *texts) for texts in pairs], own) for share, pairs, own in both if share > 0]
 
 
-def losses(model: torch.nn.Module, base: Decoder, mixed: Tasks, batch: Sequence[int]) -> Iterator[torch.Tensor]:
-    """Each task's share of one batch's loss, made when it is asked for."""
+def losses(
+    model: torch.nn.Module, mixed: Tasks, batch: Sequence[int], of_tokens: Callable[..., TokenLosses]
+) -> Iterator[torch.Tensor]:
+    """Each task's share of one batch's loss, made when it is asked for; `of_tokens` gives the losses of some rows."""
     for share, rows, weights in mixed:
-        token_loss, is_target = token_losses(model, [rows[number] for number in batch], base.pad)
+        token_loss, is_target = of_tokens(model, [rows[number] for number in batch])
         counted = is_target * weights[list(batch)].to(is_target.device)[:, None]
         yield share * (token_loss * counted).sum() / counted.sum().clamp(min=1e-9)
 
 
-def token_losses(model: torch.nn.Module, rows: Rows, pad: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Negative log-likelihood of each target token, and which places are targets, (rows, longest target) each.
+def token_losses(model: torch.nn.Module, rows: Rows, pad: int) -> TokenLosses:
+    """The losses of the target tokens of a causal model.
 
     Rows stand at the right end, so that logits are computed for target places only.
     """
@@ -57,7 +64,7 @@ def token_losses(model: torch.nn.Module, rows: Rows, pad: int) -> tuple[torch.Te
     return nll.view(targets.shape), is_target
 
 
-def _row(base: Decoder, prompt: str, target: str) -> tuple[list[int], list[int]]:
+def _row(base: Writer[Any], prompt: str, target: str) -> tuple[list[int], list[int]]:
     return base.encoded(prompt), [*base.tokens(target), base.end]
 
 

@@ -12,11 +12,14 @@ import torch
 from transformers import GenerationConfig
 
 from loop.errors import StudentError
+from loop.records import Item
 from loop.student import prompts
 from loop.student.decoder import Decoder
 from loop.student.encoder import Encoder
+from loop.student.seq2seq import LINE, Seq2Seq
+from loop.student.tagger import Tagger
 
-Plain = Decoder | Encoder
+Plain = Decoder | Seq2Seq | Encoder | Tagger
 
 FRAME = """\
 {{%- if messages | length != 1 or messages[0]["role"] != "user" -%}}
@@ -38,11 +41,16 @@ def write_transformers(student: Plain, folder: Path) -> None:
 
 
 def write_openvino(student: Plain, folder: Path) -> None:
-    """What OpenVINO (encoders) and OpenVINO GenAI (causal students) load.
+    """What OpenVINO (encoders that give a label) and OpenVINO GenAI (causal students) load.
 
     Raises:
         StudentError: OpenVINO is not installed, or cannot hold the model.
     """
+    if isinstance(student, Seq2Seq | Tagger):
+        raise StudentError(
+            "OpenVINO files are written of causal students and of encoders that give a label; export --format "
+            "transformers"
+        )
     try:
         from loop.student import openvino  # noqa: PLC0415 - an extra
     except ImportError as error:
@@ -75,11 +83,26 @@ def _write_words(student: Plain, folder: Path) -> None:
             pad_token_id=student.pad,
         )
         student.model.generation_config.save_pretrained(folder)
+    elif isinstance(student, Seq2Seq):
+        student.model.generation_config = GenerationConfig(
+            do_sample=False,
+            max_new_tokens=student.student.max_new_tokens,
+            decoder_start_token_id=student.start,
+            eos_token_id=student.end,
+            pad_token_id=student.pad,
+        )
     else:
         tokenizer.model_max_length = student.longest()
-        labels = [answer.value for answer in student.labels]
+        tags = ["O", *(f"{place}-{label}" for label in student.labels for place in "BI")]
+        labels = tags if isinstance(student, Tagger) else [answer.value for answer in student.labels]
         config.id2label, config.label2id = dict(enumerate(labels)), {each: at for at, each in enumerate(labels)}
     tokenizer.save_pretrained(folder)
+
+
+def asked(student: Seq2Seq, item: Item) -> str:
+    """What the tokenizer of an encoder-decoder student is given for an item."""
+    task = prompts.answer_prompt if student.student.answers_by == "answer" else prompts.rationale_prompt
+    return task(item) if student.line is None else task(item).replace("\n", LINE)
 
 
 def framed(student: Decoder) -> str:

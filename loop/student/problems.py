@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 
-from loop.answer import AnswerKind
+from loop.answer import AnswerKind, marks
 from loop.config import TaskConfig
 from loop.errors import StudentError
 from loop.ports import Example
@@ -19,6 +19,7 @@ class Problem(StrEnum):
     UNKNOWN = "have an answer that the task does not allow, and are left out"
     CROWDED = "are left out: what is to be written does not fit into the model beside the question"
     EMPTY = "have no steps, and are left out: only rationales are learned (student.rationale_weight = 1)"
+    OVERLAPPING = "have marks that overlap, of which the first and longest is learned"
     SILENT = "have no steps, and teach the answer alone"
     CUT = "are longer than the student reads (student.max_prompt_tokens), and are cut"
     LONG = "have a longer rationale than the student may write (student.max_new_tokens), so it never gets to the answer"
@@ -65,6 +66,8 @@ def is_allowed(example: Example, task: TaskConfig) -> bool:
     answer = example.answer
     if task.answer is AnswerKind.LABEL:
         return answer.value in task.labels
+    if task.answer is AnswerKind.SPANS and task.labels:
+        return all(end <= len(example.item.passage) and label in task.labels for _, end, label in marks(answer))
     return task.answer is not AnswerKind.CHOICE or ord(answer.value) - ord("A") in range(len(example.item.choices))
 
 
@@ -77,5 +80,10 @@ def about_steps(example: Example, rationale_weight: float) -> list[Problem]:
 
 def unseen(examples: Sequence[Example], task: TaskConfig) -> list[str]:
     """Labels that no example has."""
-    seen = {each.answer.value for each in examples}
-    return [label for label in task.labels if label not in seen] if task.answer is AnswerKind.LABEL else []
+    if task.answer is AnswerKind.SPANS:
+        seen = {label for each in examples for _, _, label in marks(each.answer)}
+    elif task.answer is AnswerKind.LABEL:
+        seen = {each.answer.value for each in examples}
+    else:
+        return []
+    return [label for label in task.labels if label not in seen]

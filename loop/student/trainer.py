@@ -1,26 +1,98 @@
 """Makes students: from the untrained model, from a checkpoint, or by training on decided rationales."""
 
-from collections.abc import Iterator, Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from peft import LoraConfig, get_peft_model
 from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
+from loop.answer import AnswerKind
+from loop.config import StudentConfig, TaskConfig
 from loop.errors import StudentError
-from loop.ports import Example
+from loop.ports import Example, Trainer
 from loop.student import checkpoint, distill_step_by_step
 from loop.student.decoder import Decoder
 from loop.student.encoder import Encoder
 from loop.student.fitting import Lesson, computes_bfloat16
+from loop.student.seq2seq import Seq2Seq, pair_losses
+from loop.student.tagger import NO_TAG, Tagger
 from loop.student.training import Training
+from loop.student.writer import Writer
 
 LORA_ALPHA = 2
 """Alpha as a multiple of the rank."""
 
 
-class DecoderTrainer(Training[Decoder]):
-    """Makes causal students (`loop.ports.Trainer`): LoRA on a bf16 base where the processor has it, or all weights."""
+Kind = TypeVar("Kind", bound=Writer[Any])
+
+
+class WriterTraining(Training[Kind]):
+    """Training of students that write: LoRA on a bf16 base where the processor has it, or all weights."""
+
+    lora_task: ClassVar[str]
+    """What `peft` calls such models."""
+
+    @abstractmethod
+    def on_torch(self, folder: Path | None) -> Kind:
+        """The student of a checkpoint, or the untrained one, on torch.
+
+        Raises:
+            StudentError: the model or the checkpoint cannot be loaded.
+        """
+
+    @abstractmethod
+    def token_losses(self, base: Kind) -> Callable[..., distill_step_by_step.TokenLosses]:
+        """What gives the losses of the target tokens of some rows, by a model."""
+
+    def base(self, start: Path | None) -> Kind:
+        """The student on torch, whatever writes its explanations; adapters of a checkpoint are not in it yet."""
+        return self.on_torch(None if self.config.lora_rank else start)
+
+    def lesson(self, base: Kind, examples: Sequence[Example], start: Path | None) -> Lesson:
+        """The answer task and the rationale task, mixed."""
+        tasks = distill_step_by_step.tasks(base, examples)
+        model, of_tokens = self._trainable(base.model, start), self.token_losses(base)
+
+        def losses(batch: Sequence[int]) -> Iterator[torch.Tensor]:
+            return distill_step_by_step.losses(model, tasks, batch, of_tokens)
+
+        lengths = [len(context + target) for context, target in tasks[-1][1]]
+        targets = sum(len(target) for _, rows, _ in tasks for _, target in rows)
+        return Lesson(examples, model, losses, lengths, {"target_tokens": targets})
+
+    def dtype(self) -> torch.dtype:
+        """bf16 for LoRA where the processor computes in it; all-weights training needs float32."""
+        if self.config.dtype != "auto":
+            return torch.bfloat16 if self.config.dtype == "bfloat16" else torch.float32
+        return torch.bfloat16 if self.config.lora_rank and computes_bfloat16() else torch.float32
+
+    def _trainable(self, model: PreTrainedModel, start: Path | None) -> torch.nn.Module:
+        rank = self.config.lora_rank
+        if rank == 0:
+            whole: torch.nn.Module = model
+            return whole
+        if start is not None:
+            return checkpoint.load_adapters(model, start, self.config)
+        lora = LoraConfig(
+            r=rank,
+            lora_alpha=LORA_ALPHA * rank,
+            target_modules="all-linear",
+            task_type=self.lora_task,
+            fan_in_fan_out=any(isinstance(each, Conv1D) for each in model.modules()),
+        )
+        adapted: torch.nn.Module = get_peft_model(model, lora)
+        return adapted
+
+
+class DecoderTrainer(WriterTraining[Decoder]):
+    """Makes causal students (`loop.ports.Trainer`)."""
+
+    lora_task = "CAUSAL_LM"
 
     def student(self, folder: Path | None) -> Decoder:
         """The student of a checkpoint, or the untrained one.
@@ -28,28 +100,21 @@ class DecoderTrainer(Training[Decoder]):
         Raises:
             StudentError: the model or the checkpoint cannot be loaded.
         """
-        student = self._on_torch(folder)
+        student = self.on_torch(folder)
         return student if self.config.engine == "torch" else self._on_openvino(student, folder)
 
-    def base(self, start: Path | None) -> Decoder:
-        """The student on torch, whatever writes its explanations; adapters of a checkpoint are not in it yet."""
-        return self._on_torch(None if self.config.lora_rank else start)
+    def on_torch(self, folder: Path | None) -> Decoder:
+        """The student on torch, whatever writes its explanations.
 
-    def lesson(self, base: Decoder, examples: Sequence[Example], start: Path | None) -> Lesson:
-        """The answer task and the rationale task, mixed."""
-        tasks = distill_step_by_step.tasks(base, examples)
-        model = self._trainable(base.model, start)
-
-        def losses(batch: Sequence[int]) -> Iterator[torch.Tensor]:
-            return distill_step_by_step.losses(model, base, tasks, batch)
-
-        lengths = [len(context + target) for context, target in tasks[-1][1]]
-        targets = sum(len(target) for _, rows, _ in tasks for _, target in rows)
-        return Lesson(examples, model, losses, lengths, {"target_tokens": targets})
-
-    def _on_torch(self, folder: Path | None) -> Decoder:
-        model, tokenizer = checkpoint.load_causal(folder, self.config, self.cache, self._dtype())
+        Raises:
+            StudentError: the model or the checkpoint cannot be loaded.
+        """
+        model, tokenizer = checkpoint.load_causal(folder, self.config, self.cache, self.dtype())
         return Decoder(model, tokenizer, self.config, self.task)
+
+    def token_losses(self, base: Decoder) -> Callable[..., distill_step_by_step.TokenLosses]:
+        """Those of the last tokens of a sequence."""
+        return partial(distill_step_by_step.token_losses, pad=base.pad)
 
     def _on_openvino(self, student: Decoder, folder: Path | None) -> Decoder:
         """The same student, whose explanations OpenVINO writes.
@@ -66,25 +131,31 @@ class DecoderTrainer(Training[Decoder]):
                 f'student.engine = "openvino": {error}; install preceptor[openvino], or set student.engine = "torch"'
             ) from error
         revision = getattr(student.model.config, "_commit_hash", None)
-        exported = openvino.exported(self.config, self.cache, self._dtype(), revision)
+        exported = openvino.exported(self.config, self.cache, self.dtype(), revision)
         return openvino.OpenVinoDecoder(student, exported, folder)
 
-    def _dtype(self) -> torch.dtype:
-        """bf16 for LoRA where the processor computes in it; all-weights training needs float32."""
-        if self.config.dtype != "auto":
-            return torch.bfloat16 if self.config.dtype == "bfloat16" else torch.float32
-        return torch.bfloat16 if self.config.lora_rank and computes_bfloat16() else torch.float32
 
-    def _trainable(self, model: PreTrainedModel, start: Path | None) -> torch.nn.Module:
-        rank = self.config.lora_rank
-        if rank == 0:
-            whole: torch.nn.Module = model
-            return whole
-        if start is not None:
-            return checkpoint.load_adapters(model, start, self.config)
-        lora = LoraConfig(r=rank, lora_alpha=LORA_ALPHA * rank, target_modules="all-linear", task_type="CAUSAL_LM")
-        adapted: torch.nn.Module = get_peft_model(model, lora)
-        return adapted
+class Seq2SeqTrainer(WriterTraining[Seq2Seq]):
+    """Makes encoder-decoder students (`loop.ports.Trainer`)."""
+
+    lora_task = "SEQ_2_SEQ_LM"
+
+    def student(self, folder: Path | None) -> Seq2Seq:
+        """The student of a checkpoint, or the untrained one.
+
+        Raises:
+            StudentError: the model or the checkpoint cannot be loaded.
+        """
+        return self.on_torch(folder)
+
+    def on_torch(self, folder: Path | None) -> Seq2Seq:
+        """As `student`."""
+        model, tokenizer = checkpoint.load_seq2seq(folder, self.config, self.cache, self.dtype())
+        return Seq2Seq(model, tokenizer, self.config, self.task)
+
+    def token_losses(self, base: Seq2Seq) -> Callable[..., distill_step_by_step.TokenLosses]:
+        """Those of what the decoder writes."""
+        return pair_losses(base.start, base.pad)
 
 
 class EncoderTrainer(Training[Encoder]):
@@ -128,3 +199,52 @@ class EncoderTrainer(Training[Encoder]):
                 yield part * (each * counted).sum() / counted.sum().clamp(min=1e-9)
 
         return Lesson(examples, base.model, losses, [len(text) for text in whole])
+
+
+class TaggerTrainer(Training[Tagger]):
+    """Makes encoder students that mark spans (`loop.ports.Trainer`); all weights are trained, in float32."""
+
+    def student(self, folder: Path | None) -> Tagger:
+        """The student of a checkpoint, or the untrained one, whose last layer is random.
+
+        Raises:
+            StudentError: the model or the checkpoint cannot be loaded.
+        """
+        tags = 1 + 2 * len(self.task.labels)
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            model, tokenizer = checkpoint.load_tagger(folder, self.config, self.cache, tags)
+        return Tagger(model, tokenizer, self.config, self.task)
+
+    def base(self, start: Path | None) -> Tagger:
+        """The untrained student, or that of a checkpoint."""
+        return self.student(start)
+
+    def lesson(self, base: Tagger, examples: Sequence[Example], start: Path | None) -> Lesson:  # noqa: ARG002 - `base` is it
+        """The tag of every token; rationales say nothing that the marks do not."""
+
+        def losses(batch: Sequence[int]) -> Iterator[torch.Tensor]:
+            some = [examples[number] for number in batch]
+            read = base.read([each.item for each in some])
+            tags = torch.tensor(
+                [base.tags(each.answer, offsets) for each, offsets in zip(some, read.offsets, strict=True)]
+            ).to(base.model.device)
+            with torch.autocast(base.model.device.type, torch.bfloat16, enabled=computes_bfloat16()):
+                logits = base.model(**read.tensors).logits
+            each = torch.nn.functional.cross_entropy(
+                logits.float().flatten(0, 1), tags.flatten(), reduction="none", ignore_index=NO_TAG
+            )
+            weights = torch.tensor([example.weight for example in some], device=tags.device)
+            counted = (tags != NO_TAG) * weights[:, None]
+            yield (each.view(tags.shape) * counted).sum() / counted.sum().clamp(min=1e-9)
+
+        return Lesson(examples, base.model, losses, [len(each.item.text) for each in examples])
+
+
+def trainer(student: StudentConfig, task: TaskConfig, cache: Path) -> Trainer:
+    """What makes students of the configured kind."""
+    if student.kind == "encoder":
+        encoders = TaggerTrainer if task.answer is AnswerKind.SPANS else EncoderTrainer
+        return encoders(student, task, cache)
+    writers = Seq2SeqTrainer if student.kind == "seq2seq" else DecoderTrainer
+    return writers(student, task, cache)

@@ -155,7 +155,7 @@ def test_the_same_seed_gives_the_same_weights(model: Path, tmp_path: Path) -> No
 def test_an_encoder_needs_to_know_the_labels_of_spans() -> None:
     with pytest.raises(ValueError, match=r"needs entries in \[task\.labels\]"):
         Config(task=TaskConfig(answer=AnswerKind.SPANS), student=StudentConfig(kind="encoder"))
-    with pytest.raises(ValueError, match='needs task.answer = "label" or "spans"'):
+    with pytest.raises(ValueError, match=r'needs task.answer = "label" or "spans"'):
         Config(task=TaskConfig(answer=AnswerKind.NUMBER), student=StudentConfig(kind="encoder"))
 
 

@@ -98,6 +98,9 @@ class StudentConfig(Table):
     """Rank of the LoRA adapters on all linear layers; 0 trains all weights, as an encoder always does."""
     rationale_weight: float = Field(default=0.5, ge=0, le=1)
     """Share of the rationale task in the loss; the answer task gets the rest (Distilling Step-by-Step)."""
+    preference_weight: float = Field(default=0.0, ge=0)
+    """Weight, beside the loss of the two tasks, of the preference of what people wrote over what they corrected or
+    rejected (DPO, for students that write). 0: off, corrections are learned like any other rationale."""
     answers_by: Literal["rationale", "answer"] = "rationale"
     """Whether the student answers after its own rationale or directly."""
     max_new_tokens: int = Field(default=160, ge=8)
@@ -120,6 +123,10 @@ class StudentConfig(Table):
     def _engine_fits_the_student(self) -> "StudentConfig":
         if self.engine == "openvino" and self.kind != "causal":
             raise ValueError(f'engine = "openvino" is for kind = "causal", not {self.kind!r}: set engine = "torch"')
+        if self.preference_weight and self.kind == "encoder":
+            raise ValueError(
+                "preference_weight is for students that write: an encoder writes no rationale; set it to 0"
+            )
         if self.engine == "openvino" and self.lora_rank == 0:
             raise ValueError(
                 'engine = "openvino" needs lora_rank above 0: the model is exported once, and each round lays its '

@@ -190,6 +190,8 @@ class Example:
     steps: tuple[str, ...]
     answer: Answer
     weight: float = 1.0
+    refused: tuple[tuple[str, ...], Answer] | None = None
+    """Steps and answer that people corrected or rejected in its favour."""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,6 +20,8 @@ def train_student(current: Round, store: Store, parts: Parts, config: Config) ->
     """Train on all decided examples so far, or on from the student in force, and move on to EVALUATE."""
     last = decisions.last_id(store, current.run)  # first: a decision that comes meanwhile counts as not learned
     examples = {each.item.key: each for each in seed_examples(store)} | accepted_examples(store, current.run)
+    if config.student.preference_weight:
+        examples = _with_refused(examples, store, current.run)
     if not examples:
         parts.progress.say("nothing was accepted yet: the student stays as it is")
         return rounds.enter(store, current, Stage.EVALUATE)
@@ -59,6 +62,16 @@ def accepted_examples(store: Store, run: str) -> dict[str, Example]:
         for item, rationale, _ in decisions.decided(store, run)
         if rationale.parsed is not None
     }
+
+
+def _with_refused(examples: Mapping[str, Example], store: Store, run: str) -> dict[str, Example]:
+    """The examples with what people corrected or rejected in their favour."""
+    refused = {
+        key: (tuple(row.steps), row.parsed)
+        for key, row in decisions.refused(store, run).items()
+        if row.parsed is not None
+    }
+    return {key: replace(each, refused=refused.get(key)) for key, each in examples.items()}
 
 
 def train_into(name: str, examples: Sequence[Example], parts: Parts, seed: int, start: Path | None = None) -> Trained:

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 
+from sqlalchemy.orm import aliased
 from sqlmodel import Session, col, func, select
 
 from loop.records import Decision, DecisionKind, Item, Rationale
@@ -87,6 +88,27 @@ def decided(store: Store, run: str) -> list[tuple[Item, Rationale, Decision]]:
     wanted = set(ids)
     with store.reading() as session:
         return [(item, rationale, row) for item, rationale, row in session.exec(query) if row.id in wanted]
+
+
+def refused(store: Store, run: str) -> dict[str, Rationale]:
+    """What people corrected or rejected of each item, the latest, by item key; only rationales that can be read."""
+    original = aliased(Rationale)
+    rejected = (
+        select(Decision.item_key, Rationale)
+        .join(Rationale, col(Rationale.id) == Decision.rationale_id)
+        .where(Decision.run == run, Decision.kind == DecisionKind.REJECTED)
+        .order_by(col(Decision.id))
+    )
+    corrected = (
+        select(Decision.item_key, original)
+        .join(Rationale, col(Rationale.id) == Decision.rationale_id)
+        .join(original, col(original.id) == Rationale.supersedes)
+        .where(Decision.run == run, Decision.kind == DecisionKind.GOLD)
+        .order_by(col(Decision.id))
+    )
+    with store.reading() as session:
+        rows = [*session.exec(rejected), *session.exec(corrected)]
+        return {key: row for key, row in rows if row.answer is not None and row.steps}
 
 
 def _teaches(row: Decision) -> bool:

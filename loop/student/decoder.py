@@ -122,7 +122,8 @@ class Decoder(Writer[list[int]]):
     def _room(self, positions: int) -> int:
         return min(self.student.max_prompt_tokens, positions - self.student.max_new_tokens)
 
-    def _crowded(self, prompt: int, written: int) -> bool:
+    def crowded(self, prompt: int, written: int) -> bool:
+        """Whether the model has too few positions for a prompt and a text of so many tokens."""
         return self.positions is not None and prompt + written > self.positions
 
     def _whole(self, prompt: str) -> list[int]:

@@ -13,8 +13,9 @@ from loop.student import prompts
 from loop.student.reading import padded
 from loop.student.writer import Writer
 
-Rows = list[tuple[list[int], list[int]]]
-"""Context and target of each example, as token ids."""
+Row = tuple[list[int], list[int]]
+"""Context and target of an example, as token ids."""
+Rows = list[Row]
 Tasks = list[tuple[float, Rows, torch.Tensor]]
 """Each task's share of the loss, its rows and their weights; tasks with no share are left out."""
 
@@ -34,7 +35,7 @@ def tasks(base: Writer[Any], examples: Sequence[Example]) -> Tasks:
     weights = torch.tensor([each.weight for each in examples])
     told = torch.tensor([float(bool(each.steps)) for each in examples])  # no steps are no rationale
     both = [(1 - weight, answers, weights), (weight, rationales, weights * told)]
-    return [(share, [_row(base, *texts) for texts in pairs], own) for share, pairs, own in both if share > 0]
+    return [(share, [row(base, *texts) for texts in pairs], own) for share, pairs, own in both if share > 0]
 
 
 def losses(
@@ -64,7 +65,8 @@ def token_losses(model: torch.nn.Module, rows: Rows, pad: int) -> TokenLosses:
     return nll.view(targets.shape), is_target
 
 
-def _row(base: Writer[Any], prompt: str, target: str) -> tuple[list[int], list[int]]:
+def row(base: Writer[Any], prompt: str, target: str) -> Row:
+    """Context and target of a prompt and what is to be written after it."""
     return base.encoded(prompt), [*base.tokens(target), base.end]
 
 

@@ -252,9 +252,15 @@ def _warm_up_and_decay(steps: int) -> Callable[[int], float]:
     return lambda step: min((step + 1) / warm_up, (steps - step) / max(1, steps - warm_up))
 
 
+def _refused(example: Example) -> list[object]:
+    """What was refused, where something was."""
+    return [] if example.refused is None else [example.refused[0], example.refused[1].canonical]
+
+
 def _digest(examples: Sequence[Example]) -> str:
     """A hash of everything that is trained on."""
     lines = [
-        json.dumps([each.item.key, each.item.text, each.steps, each.answer.canonical, each.weight]) for each in examples
+        json.dumps([each.item.key, each.item.text, each.steps, each.answer.canonical, each.weight, *_refused(each)])
+        for each in examples
     ]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()

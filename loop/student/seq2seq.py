@@ -184,7 +184,8 @@ class Seq2Seq(Writer[Pair]):
     def _room(self, positions: int) -> int:
         return min(self.student.max_prompt_tokens, positions)
 
-    def _crowded(self, prompt: int, written: int) -> bool:  # noqa: ARG002 - it has positions of its own
+    def crowded(self, prompt: int, written: int) -> bool:  # noqa: ARG002 - it has positions of its own
+        """Whether the model has too few positions for a prompt and a text of so many tokens."""
         return self.positions is not None and written > self.positions
 
     def _whole(self, prompt: str) -> list[int]:

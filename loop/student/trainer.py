@@ -15,7 +15,7 @@ from loop.answer import AnswerKind
 from loop.config import StudentConfig, TaskConfig
 from loop.errors import StudentError
 from loop.ports import Example, Trainer
-from loop.student import checkpoint, distill_step_by_step
+from loop.student import checkpoint, distill_step_by_step, dpo
 from loop.student.decoder import Decoder
 from loop.student.encoder import Encoder
 from loop.student.fitting import Lesson, computes_bfloat16
@@ -58,12 +58,19 @@ class WriterTraining(Training[Kind]):
         tasks = distill_step_by_step.tasks(base, examples)
         model, of_tokens = self._trainable(base.model, start), self.token_losses(base)
 
+        weight = self.config.preference_weight
+        pairs = dpo.pairs(base, examples) if weight else {}
+        before = dpo.reference(model, pairs, of_tokens)
+
         def losses(batch: Sequence[int]) -> Iterator[torch.Tensor]:
-            return distill_step_by_step.losses(model, tasks, batch, of_tokens)
+            yield from distill_step_by_step.losses(model, tasks, batch, of_tokens)
+            if paired := [number for number in batch if number in pairs]:
+                some, leads = [pairs[number] for number in paired], [before[number] for number in paired]
+                yield weight * dpo.loss(model, some, leads, of_tokens)
 
         lengths = [len(context + target) for context, target in tasks[-1][1]]
         targets = sum(len(target) for _, rows, _ in tasks for _, target in rows)
-        return Lesson(examples, model, losses, lengths, {"target_tokens": targets})
+        return Lesson(examples, model, losses, lengths, {"target_tokens": targets, "preference_pairs": len(pairs)})
 
     def dtype(self) -> torch.dtype:
         """bf16 for LoRA where the processor computes in it; all-weights training needs float32."""

@@ -66,7 +66,7 @@ class Writer(ABC, Generic[Context]):
         """A prompt as token ids, not cut."""
 
     @abstractmethod
-    def _crowded(self, prompt: int, written: int) -> bool:
+    def crowded(self, prompt: int, written: int) -> bool:
         """Whether the model has too few positions for a prompt and a text of so many tokens."""
 
     @abstractmethod
@@ -137,7 +137,7 @@ class Writer(ABC, Generic[Context]):
             found.append(Problem.CUT)
         steps = example.steps if weight else ()
         written = len(self.tokens(prompts.rationale_target(example.item, steps, example.answer))) + 1
-        if self._crowded(min(tokens, room), written):
+        if self.crowded(min(tokens, room), written):
             found.append(Problem.CROWDED)
         elif written > self.student.max_new_tokens:
             found.append(Problem.LONG)

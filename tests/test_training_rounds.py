@@ -86,7 +86,7 @@ def test_a_warm_start_goes_on_from_the_student_with_what_is_new_and_a_share_of_t
     second = a_project(tmp_path, model, f"{settings}{STILL}replay_share = 0.5")
     done = closed(second, a_round_of(second, KEYS[6:]), told)
     made = candidate(second, done)
-    assert (made.examples, made.card["started_from"]) == (4 + 3, "round-1")
+    assert (made.examples, made.card["examples"], made.card["started_from"]) == (10, 4 + 3, "round-1")
     folder = second.folder / "checkpoints"
     one, two = weights(folder / "round-1"), weights(folder / "round-2")
     assert all(torch.allclose(one[name], two[name], atol=1e-6) for name in one)

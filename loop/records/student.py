@@ -10,7 +10,10 @@ from loop.records.item import Part
 
 
 class Checkpoint(SQLModel, table=True):
-    """A trained student on disk. `folder` is relative to the run's folder; `card` names data, config and figures."""
+    """A trained student on disk. `folder` is relative to the run's folder; `card` names data, config and figures.
+
+    `examples` are all that it has learned, by itself or as the student that it went on from.
+    """
 
     id: int | None = Field(default=None, primary_key=True)
     run: str = Field(index=True)

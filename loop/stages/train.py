@@ -38,7 +38,7 @@ def train_student(current: Round, store: Store, parts: Parts, config: Config) ->
             run=current.run,
             round_id=id_of(current),
             folder=trained.folder.name,
-            examples=len(wanted),
+            examples=len(examples),
             card=json.loads(json.dumps({**trained.card, "last_decision": last}, default=str)),
             created_at=datetime.now(UTC),
         ),

@@ -134,13 +134,13 @@ def test_the_weights_of_the_best_epoch_are_kept_and_the_card_says_why_it_ended(
         for n, each in enumerate(examples)
     ]
     settings = {"validation_share": 0.5, "patience": 2, "learning_rate": 1e-2}
-    card = trainer(**settings, epochs=30).train(twisted, seed=1, folder=tmp_path / "one", progress=QUIET).card
+    card = trainer(**settings, epochs=20).train(twisted, seed=1, folder=tmp_path / "one", progress=QUIET).card
     losses = card["validation_loss_per_epoch"]
     assert card["epoch"] == 1 + losses.index(min(losses))
-    assert len(losses) == len(card["loss_per_epoch"]) == card["epoch"] + 2 < 30
+    assert len(losses) == len(card["loss_per_epoch"]) == card["epoch"] + 2 < 20
     assert card["stopped"] == "no better for 2 epochs"
     assert card["validation_keys"] == [examples[number].item.key for number in held]
-    last = {"validation_share": 0.5, "patience": 30, "learning_rate": 1e-2, "epochs": 30}
+    last = {"validation_share": 0.5, "patience": 20, "learning_rate": 1e-2, "epochs": 20}
     patient = trainer(**last).train(twisted, seed=1, folder=tmp_path / "patient", progress=QUIET).card
     assert patient["stopped"] == "all epochs are done"
     one, same = weights(tmp_path / "one"), weights(tmp_path / "patient")
@@ -152,13 +152,11 @@ def kind_of(example: Example) -> str:
 
 
 def test_what_validates_is_not_learned(trainer: MakesTrainers, examples: list[Example], tmp_path: Path) -> None:
-    """Weights are the same whatever the validating examples say, as long as the last epoch is the best."""
+    """Weights of the same epoch are the same whatever the validating examples say."""
     held = validating(examples, 0.5)
     other = [replace(each, steps=(), weight=0.5) if number in held else each for number, each in enumerate(examples)]
-    settings = {"validation_share": 0.5, "learning_rate": 1e-5, "patience": 3}
     for name, some in (("one", examples), ("other", other)):
-        card = trainer(**settings).train(some, seed=1, folder=tmp_path / name, progress=QUIET).card
-        assert card["epoch"] == 3
+        trainer(validation_share=0.5, epochs=1).train(some, seed=1, folder=tmp_path / name, progress=QUIET)
     one, two = weights(tmp_path / "one"), weights(tmp_path / "other")
     assert all(torch.equal(one[name], two[name]) for name in one)
 
@@ -258,6 +256,7 @@ def test_a_damaged_state_and_that_of_another_training_are_said_and_left(
         assert "starts anew" in line
         assert all(torch.equal(each, expected[name]) for name, each in weights(tmp_path / "one").items())
     told = Told()
+    shutil.rmtree(tmp_path / "one")
     trainer.train(examples[1:], seed=1, folder=tmp_path / "one", progress=told)
     assert told.lines == ["  the training that was cut off had other examples, settings or versions: it starts anew"]
 

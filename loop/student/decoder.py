@@ -112,8 +112,7 @@ class Decoder(Writer[list[int]]):
         if len(whole) <= self.room:
             return whole
         before, after = (self.tokens(part) for part in self._framed(MARK).split(MARK))
-        before = before if self.student.chat_template else self.start
-        return before + self.tokens(prompt)[-max(1, self.room - len(before) - len(after)) :] + after
+        return self._last(prompt, before if self.student.chat_template else self.start, after)
 
     def context(self, prompt: str, begun: str = "") -> list[int]:
         """A prompt, and the beginning of what is written after it, as one sequence."""

@@ -147,8 +147,7 @@ class Seq2Seq(Writer[Pair]):
         if len(whole) <= self.room:
             return whole
         head, tail = (self.tokens(part) for part in self._framed(MARK).split(MARK))
-        before, after = [*self.around[0], *head], [*tail, *self.around[1]]
-        return before + self.tokens(prompt)[-max(1, self.room - len(before) - len(after)) :] + after
+        return self._last(prompt, [*self.around[0], *head], [*tail, *self.around[1]])
 
     def context(self, prompt: str, begun: str = "") -> Pair:
         """A prompt for the encoder, and the beginning of what the decoder writes."""

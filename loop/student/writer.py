@@ -160,6 +160,11 @@ class Writer(ABC, Generic[Context]):
         messages = [{"role": "user", "content": prompt}]
         return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
 
+    def _last(self, prompt: str, before: Sequence[int], after: Sequence[int]) -> list[int]:
+        """As much of the end of a prompt as is read between what stands before and after it."""
+        own = prompt if prompt in self._framed(prompt) else prompt.strip()  # some templates trim
+        return [*before, *self.tokens(own)[-max(1, self.room - len(before) - len(after)) :], *after]
+
     def _draws(self, item: Item, copy: int, seed: int) -> list[float]:
         """A number for each token that may be written; the first copy is greedy."""
         if copy == 0:

@@ -117,8 +117,10 @@ def test_only_the_words_of_some_steps_are_seen(tagger: Tagger) -> None:
     assert nothing.answer != everything.answer
 
 
-def test_dropout_gives_other_marks_and_the_seed_the_same_again(tagger: Tagger) -> None:
-    asked = items(examples())
+def test_dropout_gives_other_marks_and_the_seed_the_same_again(model: Path, tmp_path: Path) -> None:  # noqa: F811
+    trainer, asked = a_trainer(model, epochs=8), items(examples())
+    trainer.train(examples(), seed=1, folder=tmp_path / "unsure", progress=Silent())
+    tagger = trainer.student(tmp_path / "unsure")
     one, same = (tagger.explain(asked, copies=range(9), temperature=1.0, top_p=1.0, seed=1) for _ in range(2))
     assert one == same
     assert [row[0] for row in one] == [each.explanation for each in tagger.predict(asked)]

@@ -67,4 +67,5 @@ def _leads(
     """By how much each preferred rationale is likelier than the refused one, (pairs,)."""
     nll, is_target = of_tokens(model, [each for one in zip(*some, strict=True) for each in one])
     preferred, refused = -(nll * is_target).sum(dim=1).view(2, -1)
-    return preferred - refused
+    leads: torch.Tensor = preferred - refused
+    return leads

@@ -68,7 +68,7 @@ def is_allowed(example: Example, task: TaskConfig) -> bool:
         return answer.value in task.labels
     if task.answer is AnswerKind.SPANS and task.labels:
         return all(end <= len(example.item.passage) and label in task.labels for _, end, label in marks(answer))
-    return task.answer is not AnswerKind.CHOICE or ord(answer.value) - ord("A") in range(len(example.item.choices))
+    return answer.kind is not AnswerKind.CHOICE or ord(answer.value) - ord("A") in range(len(example.item.choices))
 
 
 def about_steps(example: Example, rationale_weight: float) -> list[Problem]:

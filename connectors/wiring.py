@@ -252,14 +252,13 @@ class Project:
         ids = [each.id or 0 for each in rows]
         flags, risks = rationales.flags(self.store, ids), rationales.risks(self.store, ids)
         scored = {
-            (round_id, score.item_key): score.parts
+            round_id: rounds.score_parts(self.store, round_id, [each.item_key for each in rows])
             for round_id in {each.round_id for each in rows}
-            for score in rounds.scores(self.store, round_id)
         }
         present = self.present_answers.known() if self.config.review.student_answers else {}
         found: dict[int, Details] = {}
         for number, each in zip(ids, rows, strict=True):
-            picked: Mapping[str, Any] = scored.get((each.round_id, each.item_key), {})
+            picked: Mapping[str, Any] = scored[each.round_id].get(each.item_key, {})
             student = present.get(each.item_key, picked)
             found[number] = Details(
                 flags=tuple(flags.get(number, [])),

@@ -432,6 +432,8 @@ def test_a_run_that_waits_outlives_an_outage_of_the_server(
         rest = run.stdout.read()
     assert run.returncode == 0, rest
     assert "finished: 1 rounds closed" in rest
+    for board in project.open_boards():
+        board.close()
     given = reading.verdicts_of(project.store, "tiny")
     assert len(given) == judged > 0
     project.store.close()

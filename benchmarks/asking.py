@@ -254,7 +254,7 @@ class Unruly:
         usage = (None, None) if self._dice.random() < 0.01 else (100, made)
         return Completion('{"steps": ["so"], "answer": "4"}', request.model, ends, *usage)
 
-    def price(self, request: Request, *, input_tokens: int, output_tokens: int) -> int:  # noqa: ARG002 - the port's
+    def price(self, request: Request, *, input_tokens: int, output_tokens: int, cached_tokens: int = 0) -> int:  # noqa: ARG002 - the port's
         """A tenth of a micro-dollar an input token, one an output token."""
         return -(-input_tokens // 10) + output_tokens
 

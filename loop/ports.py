@@ -56,6 +56,8 @@ class Completion:
     """None where the endpoint reported no usage."""
     tokens: tuple[tuple[str, float], ...] = ()
     """The text in tokens, each with its log-probability; empty where the endpoint does not say."""
+    cached_tokens: int = 0
+    """Of the input tokens those that the endpoint says it had in its prompt cache."""
     closed_for: float = 0.0
     """Seconds until the endpoint takes more requests, by its own account; 0: it does."""
 
@@ -93,8 +95,8 @@ class Teacher(Protocol):
         """
         ...
 
-    def price(self, request: Request, *, input_tokens: int, output_tokens: int) -> int:
-        """Micro-dollars for that many tokens, rounded up.
+    def price(self, request: Request, *, input_tokens: int, output_tokens: int, cached_tokens: int = 0) -> int:
+        """Micro-dollars for that many tokens, rounded up; `cached_tokens` of the input may be cheaper.
 
         Raises:
             UnknownPrice: neither the config nor the price list knows the model.

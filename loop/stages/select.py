@@ -25,7 +25,7 @@ from loop.teacher.prompt import most_input_tokens, request_for
 
 def select_batch(current: Round, store: Store, parts: Parts, config: Config) -> Round:
     """Choose the batch, and move on to ASK."""
-    pool = items.eligible(store, current.run, config.query.max_asks)
+    pool = items.eligible(store, current.run, config)
     if not pool:
         return rounds.enter(store, current, Stage.ASK, selection="nothing is left to ask; reviews are made again")
     seed = seed_of(config, current.number)

@@ -132,8 +132,10 @@ def keep_correction(store: Store, original: Rationale, *, steps: list[str], answ
 
 def prefix_steps(store: Store, rationale: Rationale) -> list[str]:
     """The corrected steps from which the teacher went on to this rationale; none where it did not."""
+    if rationale.supersedes is None:
+        return []
     with store.reading() as session:
-        before = session.get(Rationale, rationale.supersedes) if rationale.supersedes else None
+        before = session.get(Rationale, rationale.supersedes)
     return list(before.steps) if before is not None and before.is_prefix else []
 
 

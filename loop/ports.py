@@ -1,6 +1,6 @@
 """What the loop asks of the world, as Protocols. What stands behind each is put together in `connectors.wiring`."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence, Set
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -498,8 +498,8 @@ class ReviewBook(Protocol):
         """The tasks of those uids that are ours, with rationale and item, by their own uid, whichever copy is meant."""
         ...
 
-    def queue(self, round_id: int) -> list[tuple[ReviewTask, Rationale]]:
-        """All tasks of a round with their rationales, judged or not."""
+    def queue(self, round_id: int, *, but: Set[str] = frozenset()) -> list[tuple[ReviewTask, Rationale]]:
+        """The tasks of a round with their rationales, judged or not, but for those of some uids; by uid."""
         ...
 
     def given(self, round_id: int) -> Mapping[int, Sequence[Verdict]]:

@@ -123,7 +123,7 @@ class Desk:
 
     def _queued(self, tasks: Sequence[Open], given: Mapping[int, Sequence[Verdict]]) -> dict[str, bool]:
         """Set place and assignee of each open task; of those that changed, whether they stood on the board before."""
-        place, claim = self._places(tasks[0][0].round_id), {}
+        place, claim = self._places(tasks), {}
         ordered = sorted((task for task, _, _ in tasks), key=lambda task: (place[task.uid], task.uid))
         if self._queue.reviewers:
             names = {number: name for name, number in self._board(0).people().items()}
@@ -139,9 +139,11 @@ class Desk:
                 task.assignee, task.assigned_at, task.place = now
         return moved
 
-    def _places(self, round_id: int) -> dict[str, float]:
-        """The place of every task of a round in the queue of its slot."""
-        rows = self._book.queue(round_id)
+    def _places(self, tasks: Sequence[Open]) -> dict[str, float]:
+        """The place of every task of the round in the queue of its slot, the open ones as they are here."""
+        known = {task.uid: (task, rationale) for task, rationale, _ in tasks}
+        rows = [*known.values(), *self._book.queue(tasks[0][0].round_id, but=known.keys())]
+        rows.sort(key=lambda row: row[0].uid)
         worth, slots = self._queue.worth([rationale for _, rationale in rows]), defaultdict(list)
         for task, _ in rows:
             slots[task.slot].append(task)

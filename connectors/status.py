@@ -217,7 +217,7 @@ def _items(store: Store, run: str, config: Config) -> dict[str, int]:
     counts = items.count(store)
     decided = Counter(each.kind for each in decisions.newest(store, run).values())
     return {
-        "pool": len(items.eligible(store, run, config.query.max_asks)),
+        "pool": len(items.eligible(store, run, config)),
         "holdout": counts.get(Split.HOLDOUT, 0),
         "seed": counts.get(Split.SEED, 0),
         "queried": len({query.item_key for query in reading.queries_of(store, run)}),

@@ -194,7 +194,7 @@ def test_held_audits_teach_nothing_until_they_are_released(store: Store) -> None
     opened = audited(store, 3)
     later = NOON + timedelta(days=1)
     assert rationales.judged(store, RUN, later) == []
-    assert {item.key for item in items.eligible(store, RUN, 2)} == set()
+    assert {item.key for item in items.eligible(store, RUN, Config())} == set()
     assert accepted_examples(store, RUN) == {}
     certification.issue(store, opened, CONFIG)
     assert len(accepted_examples(store, RUN)) == 3

@@ -60,6 +60,7 @@ SOURCES = [
     "loop/student/openvino.py",
     "loop/student/reading.py",
     "loop/student/tree.py",
+    "loop/student/writer.py",
     "loop/query/racing.py",
     "loop/query/divergence.py",
     "benchmarks/divergence.py",

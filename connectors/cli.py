@@ -99,6 +99,8 @@ def ingest(
 ) -> None:
     """Take items in; bad rows are named by line and skipped, nothing is taken twice."""
     from connectors import sources  # noqa: PLC0415
+    from connectors.measurements import duplicates_text  # noqa: PLC0415
+    from loop.stages.contamination import look  # noqa: PLC0415
 
     project = _project(config, run)
     report: sources.Ingested | sources.IngestedRationales
@@ -116,6 +118,9 @@ def ingest(
     for line in report.bad:
         stderr.print(line, markup=False)
     console.print(report.summary(), markup=False)
+    query = project.config.query
+    if (found := look(project.store, query)).pairs:
+        console.print(duplicates_text(found, query), markup=False)
     raise typer.Exit(1 if report.bad else 0)
 
 

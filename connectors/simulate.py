@@ -163,7 +163,7 @@ def _config_of(config: Config, folder: Path, cell: Cell) -> Config:
             "run": config.run.model_copy(update=run),
             "query": config.query.model_copy(update={"acquisition": cell.acquisition}),
             "review": config.review.model_copy(update={"board": "fake"}),
-            "evaluation": config.evaluation.model_copy(update={"saving_pairs": 0}),
+            "evaluation": config.evaluation.model_copy(update={"saving_pairs": 0, "closer_items": 0}),
         }
     )
 

@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from fractions import Fraction
+from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
@@ -111,6 +112,25 @@ def shown(answer: Answer, choices: Sequence[str] = ()) -> str:
         return answer.value or "none"
     position = ord(answer.value) - ord("A") if answer.kind is AnswerKind.CHOICE else -1
     return f"({answer.value}) {choices[position]}" if 0 <= position < len(choices) else answer.value
+
+
+class Span(NamedTuple):
+    """A mark on a text: from which character on, up to which, and as what."""
+
+    start: int
+    end: int
+    label: str
+
+
+def spans_of(answer: Answer) -> frozenset[Span]:
+    """The marks of an answer of spans."""
+    found = [SPAN.match(part) for part in answer.value.split(";") if part]
+    return frozenset(Span(int(match[1]), int(match[2]), match[3]) for match in found if match)
+
+
+def place_of(answer: Answer, labels: Sequence[str] | Mapping[str, str]) -> int:
+    """Where a label or a choice stands among the allowed ones."""
+    return list(labels).index(answer.value) if answer.kind is AnswerKind.LABEL else ord(answer.value) - ord("A")
 
 
 def split_steps(text: str) -> list[str]:

@@ -160,6 +160,12 @@ class QueryConfig(Table):
     """Share of the picks that is spread over the domains by how far the student lags behind the teacher in each."""
     duplicate_similarity: float = Field(default=0.9, gt=0, le=1)
     """An item is passed over where its words, in runs of three, overlap so much with a pick's (Jaccard); 1: never."""
+    holdout_similarity: float = Field(default=0.9, gt=0, le=1)
+    """A pool item counts as a duplicate of a holdout item where all that it says, and what it asks, overlap so much
+    with that one's words, in runs of three (Jaccard); 1: only where they are the same."""
+    allow_holdout_duplicates: bool = False
+    """Whether duplicates of holdout items may be asked and trained on all the same; they make the holdout's figures too
+    good."""
     diversity: int = Field(default=3, ge=1)
     """So many times the batch, the best by value, are grouped by their embeddings, and the best of each group is picked
     (Cluster-Margin, arXiv 2107.14263); 1: the best are picked, however alike. `coreset`, `badge` and `typiclust` choose
@@ -478,7 +484,7 @@ class AcceptanceConfig(Table):
 
 
 class EvaluationConfig(Table):
-    """When a new student replaces the old, and what is measured of selection."""
+    """When a new student replaces the old, and what is measured of it and of selection."""
 
     gate_level: float = Field(default=0.9, gt=0.5, lt=1)
     """Level of the paired interval of the difference on `dev`; the new student is refused if it lies below zero."""
@@ -487,6 +493,10 @@ class EvaluationConfig(Table):
     see what selection saves; 0: none."""
     fallback_after: int = Field(default=2, ge=1)
     """Items are picked at random once the saving's whole interval was below zero in so many rounds in a row."""
+    closer_items: int = Field(default=50, ge=0)
+    """So many items of each part of the holdout, drawn at random, are looked at more closely, which takes generation:
+    on `dev` the student's rationales are spoiled to see whether its answers follow them, and where any answer is
+    allowed explanations are sampled to see how sure it is; 0: none."""
 
 
 class ExportConfig(Table):

@@ -14,6 +14,7 @@ from connectors.promises import promises_text
 from connectors.reviewers import accusation_text, agreement_text, anchoring_text, recall_text, share_text, told
 from connectors.revisions import revision_text
 from connectors.status import saving_text, status
+from connectors.stops import stopping_text
 from loop.calibration import Calibration, calibration
 from loop.config import Config
 from loop.errors import PreceptorError
@@ -73,6 +74,7 @@ def page(store: Store, run: str, config: Config) -> str:
         domains=_domains(store, run),
         saving_text=saving_text,
         measured=[(each["round"], evaluation_text(each["student"])) for each in state["rounds"]],
+        stopping=stopping_text(state["stopping"]),
         duplicates=state["contamination"],
         revision_text=revision_text,
         promised=promises_text(state["promises"]) if state["promises"] else [],

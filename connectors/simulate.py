@@ -83,7 +83,7 @@ def run_cell(path: Path, folder: Path, cell: Cell, rows: Sequence[Row], rounds: 
     project = Project(path, RichProgress(Console(quiet=True)))
     project.config = _config_of(project.config, folder, cell)
     items.add(project.store, [Item.model_validate(row) for row in rows])
-    campaign.run(project, rounds_wanted=rounds, wait=False)
+    campaign.run(project, rounds_wanted=rounds, wait=False, to_the_end=True)
     figures = round_figures(project.store, cell.name)
     spent = accumulate(each["usd"] for each in figures)
     result = {

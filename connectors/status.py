@@ -13,6 +13,7 @@ from connectors.measurements import holdout_duplicates, last_evaluation, student
 from connectors.promises import promises, promises_text
 from connectors.reviewers import accusation_text, recall_text, review_figures, share_text
 from connectors.revisions import revision_figures, revision_text
+from connectors.stops import grounds, stopping_figures, stopping_text
 from loop.config import Config
 from loop.ledger import MICRO, to_micro
 from loop.recall import by_reviewer, recall
@@ -49,6 +50,7 @@ def status(store: Store, run: str, config: Config, waiting_for: WaitingFor | Non
         "revision": revision_figures(store, run),
         "review": review_figures(store, run),
         "contamination": holdout_duplicates(store, config.query),
+        "stopping": stopping_figures(grounds(store, run, config)),
     }
 
 
@@ -107,6 +109,7 @@ def status_text(found: Mapping[str, Any]) -> Group:
         parts.append(Text(revision_text(found["revision"])))
     parts += [Text(accusation_text(each), style="red") for each in found["review"]["reviewers"] if each["accused"]]
     parts += [Text(recall_text(each)) for each in found["review"]["recalls"]]
+    parts += [Text(line, style="dim") for line in stopping_text(found["stopping"])]
     if found["simulated_verdicts"]:
         said = f"{found['simulated_verdicts']} verdicts are by a simulated reviewer; their minutes are simulated too."
         parts.append(Text(said, style="yellow"))

@@ -355,6 +355,9 @@ class BudgetConfig(Table):
     """Hard limits on the items of single domains, in US dollars by domain, e.g. `{ algebra = 0.5 }`."""
     minutes: float = Field(default=60.0, ge=0)
     """Limit on reviewers' minutes; it bounds what is sent to them."""
+    usd_per_point: float | None = Field(default=None, gt=0)
+    """What a point (a hundredth) of dev accuracy is worth in US dollars. The campaign ends once the points that a
+    further round can still be expected to bring are surely worth less than it costs; without it, it never ends so."""
     usd_per_review_hour: float | None = Field(default=None, gt=0)
     """What an hour of review costs in US dollars, where both are weighed against each other: which items are asked, and
     what a correction saves. Without it, equal shares of both budgets weigh the same."""
@@ -499,6 +502,15 @@ class EvaluationConfig(Table):
     allowed explanations are sampled to see how sure it is; 0: none."""
 
 
+class StoppingConfig(Table):
+    """When a campaign ends before its last round; `--rounds` goes on all the same. See budget.usd_per_point too."""
+
+    divergence_below: float | None = Field(default=None, gt=0, le=1)
+    """It ends once the mean divergence of the most divergent candidates, as many as a batch, is surely below this."""
+    divergence_fall: float | None = Field(default=None, gt=0, le=1)
+    """It ends once the mean divergence of the candidates surely fell by less than this since the round before."""
+
+
 class ExportConfig(Table):
     """What an export says of licences and terms; it says plainly where nothing is known."""
 
@@ -524,6 +536,7 @@ class Config(Table):
     simulated_reviewer: SimulatedReviewerConfig = SimulatedReviewerConfig()
     acceptance: AcceptanceConfig = AcceptanceConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    stopping: StoppingConfig = StoppingConfig()
     export: ExportConfig = ExportConfig()
 
     @model_validator(mode="after")

@@ -201,6 +201,8 @@ def _race(
         rows = rounds.scores(store, id_of(current))
         still = racing.undecided([row.parts for row in rows], taken, cost, query)
         running = [row for row, wanted in zip(rows, still, strict=True) if wanted]
+        if not running:
+            break
         sampled += len(running)
         with parts.progress.bar(f"student explains {len(running)} open candidates again", len(running)) as bar:
             for start in range(0, len(running), query.chunk_size):

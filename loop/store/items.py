@@ -82,7 +82,8 @@ def eligible(store: Store, run: str, config: Config) -> list[Item]:
         newest = {key: DecisionKind(kind) for key, kind in rows}
         pool = session.exec(select(Item).where(Item.split == Split.POOL).order_by(col(Item.key))).all()
         if not config.query.allow_holdout_duplicates:
-            look = contamination.look_in(session, config.query.holdout_similarity)
+            texts = ((item.key, item.text_hash) for item in pool)
+            look = contamination.look_in(session, config.query.holdout_similarity, texts)
             held |= look.pairs.keys() if look else set()
         settled = (DecisionKind.GOLD, DecisionKind.SILVER)
         open_items = [item for item in pool if item.key not in held and newest.get(item.key) not in settled]

@@ -1,16 +1,18 @@
 """Runs a campaign: opens rounds, carries them on, waits for people, and says why it stopped."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
 from connectors.endpoints import fitted
+from connectors.stops import HARD, grounds
 from connectors.wiring import Project
 from loop import round as rounds_of
 from loop.config import Config
 from loop.errors import BoardDown, PoolEmpty
-from loop.records import Currency, Round, Stage
+from loop.records import Round, Stage
+from loop.stopping import Ground, State
 from loop.store import claims, items, reviews, rounds, withdrawals
 from loop.store.database import Store
 from loop.store.money import Purse
@@ -36,8 +38,12 @@ class Ended:
     text: str
 
 
-def run(project: Project, *, rounds_wanted: int, wait: bool, pilot: int | None = None) -> Ended:
+def run(
+    project: Project, *, rounds_wanted: int, wait: bool, pilot: int | None = None, to_the_end: bool = False
+) -> Ended:
     """Run or resume the campaign until it is finished, waits for people, or its budget is spent.
+
+    It also ends where a further round is not worth it, unless all rounds are wanted `to_the_end`.
 
     Raises:
         AlreadyWorking: another process holds the run.
@@ -51,7 +57,7 @@ def run(project: Project, *, rounds_wanted: int, wait: bool, pilot: int | None =
             while True:
                 current = rounds.current(store, config.run.name)
                 if current is None or current.stage is Stage.CLOSED:
-                    ended = _before_next(current, project, parts.teacher.price, rounds_wanted)
+                    ended = _before_next(current, project, parts.teacher.price, rounds_wanted, to_the_end)
                     if ended is not None:
                         return ended
                     current = _open(project, pilot)
@@ -108,7 +114,7 @@ def _pilot(config: Config, size: int) -> Config:
 
 
 def _before_next(
-    current: Round | None, project: Project, price: Callable[..., int], rounds_wanted: int
+    current: Round | None, project: Project, price: Callable[..., int], rounds_wanted: int, to_the_end: bool
 ) -> Ended | None:
     """Why no further round is opened, if so."""
     store, config = project.store, project.config
@@ -117,21 +123,32 @@ def _before_next(
     pool = items.eligible(store, config.run.name, config)
     if not pool and withdrawals.awaiting(store, config.run.name):
         return None
-    if not pool:
-        if current is None:
-            raise PoolEmpty("the pool is empty; `preceptor ingest FILE` fills it")
-        domains = "; some domains' own budgets are spent (budget.domains)" if config.budget.domains else ""
-        return Ended(Outcome.FINISHED, f"finished: no pool item is left to ask{domains}")
-    balance = Purse(store, config.run.name).balances()[Currency.USD]
-    left = balance.limit - balance.spent - balance.reserved
-    needed = worst_case(request_for(pool[0], config.task, config.teacher, (), 0), price)
-    if needed > left or balance.limit == 0:
-        return Ended(
-            Outcome.BUDGET,
-            f"budget spent: ${left / 1e6:.6f} of ${balance.limit / 1e6:.2f} left, one request may cost "
-            f"${needed / 1e6:.6f}; raise budget.usd to go on",
+    if not pool and current is None:
+        raise PoolEmpty(
+            "no pool item may be asked; `preceptor ingest FILE` takes some in, `preceptor doctor` says more"
         )
-    return None
+    request = worst_case(request_for(pool[0], config.task, config.teacher, (), 0), price) if pool else 0
+    stop = _stop(grounds(store, config.run.name, config, request=request), current, to_the_end, project)
+    if stop is None:
+        return None
+    outcome = Outcome.BUDGET if stop.name == "money" else Outcome.FINISHED
+    said = "budget spent" if stop.name == "money" else "finished"
+    return Ended(outcome, f"{said}: {stop.text}")
+
+
+def _stop(found: Sequence[Ground], current: Round | None, to_the_end: bool, project: Project) -> Ground | None:
+    """The first ground that ends the run; those that it goes on in spite of are told. Nothing is settled before the
+    first round but whether anything can be asked.
+    """
+    stops = sorted((each for each in found if each.state is State.STOP), key=lambda each: each.name != "pool")
+    hard = [each for each in stops if each.name in HARD]
+    if hard or current is None:
+        return hard[0] if hard else None
+    if to_the_end:
+        for each in stops:
+            project.progress.say(f"  {each.name}: {each.text}; goes on, as --rounds says")
+        return None
+    return stops[0] if stops else None
 
 
 def _simulated(project: Project) -> bool:

@@ -99,6 +99,8 @@ def ingest(
 ) -> None:
     """Take items in; bad rows are named by line and skipped, nothing is taken twice."""
     from connectors import sources  # noqa: PLC0415
+    from connectors.measurements import duplicates_text  # noqa: PLC0415
+    from loop.stages.contamination import look  # noqa: PLC0415
 
     project = _project(config, run)
     report: sources.Ingested | sources.IngestedRationales
@@ -116,6 +118,9 @@ def ingest(
     for line in report.bad:
         stderr.print(line, markup=False)
     console.print(report.summary(), markup=False)
+    query = project.config.query
+    if (found := look(project.store, query)).pairs:
+        console.print(duplicates_text(found, query), markup=False)
     raise typer.Exit(1 if report.bad else 0)
 
 
@@ -151,15 +156,23 @@ def run_command(
 ) -> None:
     """Run or resume the campaign.
 
+    It ends after run.rounds, or before where a further round is not worth it: minutes are gone, or what [stopping] and
+    budget.usd_per_point say. --rounds goes on in spite of that.
+
     Exit codes: 0 finished, 3 waits for reviewers, 4 budget spent, 1 error, 2 wrong usage.
     """
-    from connectors import campaign, inspection  # noqa: PLC0415
+    from connectors import campaign, inspection, stops  # noqa: PLC0415
 
     project = _project(config, run)
     wanted = rounds or (1 if pilot else project.config.run.rounds)
-    ended = campaign.run(project, rounds_wanted=wanted, wait=wait, pilot=pilot)
+    explicit = rounds is not None or pilot is not None
+    ended = campaign.run(project, rounds_wanted=wanted, wait=wait, pilot=pilot, to_the_end=explicit)
     if pilot and ended.outcome is campaign.Outcome.FINISHED:
         console.print(inspection.forecast(project), markup=False)
+    if ended.outcome is not campaign.Outcome.WAITS:
+        found = stops.grounds(project.store, project.config.run.name, project.config)
+        for line in stops.stopping_text(stops.stopping_figures(found)):
+            console.print(line, markup=False)
     console.print(ended.text, markup=False)
     raise typer.Exit(ended.outcome.value)
 

@@ -4,11 +4,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from connectors.measurements import duplicates_text
 from connectors.wiring import Project
 from loop.config import Config, EndpointConfig, StrongerConfig, TeacherConfig, load
 from loop.errors import PreceptorError
 from loop.ports import Teacher
 from loop.records import Item, Probe, Split
+from loop.stages.contamination import look
 from loop.store import items, probes
 from loop.store.money import Purse
 from loop.teacher.judge_prompt import LONG_STEP, a_step_request
@@ -35,6 +37,7 @@ def diagnose(path: Path, open_project: Callable[[], Project], *, probe: bool = F
     project = open_project()
     looks: dict[str, Callable[[], str]] = {
         "database": lambda: _database(project),
+        "duplicates": lambda: duplicates_text(look(project.store, project.config.query), project.config.query),
         "student": lambda: _student(project),
         "teacher": lambda: _teacher(project),
         **({"judge": lambda: _judge(project)} if project.config.judge.model else {}),

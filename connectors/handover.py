@@ -14,7 +14,7 @@ from loop.errors import PreceptorError
 from loop.records import Decision, DecisionKind, Item, Part, Split
 from loop.report import accuracy
 from loop.stages.train import seed_examples
-from loop.store import checkpoints, reading
+from loop.store import checkpoints, evaluations, reading
 from loop.student.packaged import LICENCES, model_directory
 from loop.student.prompts import ANSWER_TASK, RATIONALE_TASK, presented
 
@@ -258,7 +258,23 @@ def _figures(project: Project, which: Trained) -> list[str]:
                 f"accuracy on `{part.value}` ({use}): {found.accuracy:.3f}, 95 % interval {found.low:.3f} to "
                 f"{found.high:.3f}, n = {found.n}"
             )
-    return [*(lines or ["not measured: the run has no holdout"]), "calibration of its probabilities: not measured"]
+    return [*(lines or ["not measured: the run has no holdout"]), _calibration(project, which)]
+
+
+def _calibration(project: Project, which: Trained) -> str:
+    """How far what it holds probable lies from what came, and how to bring it closer."""
+    found = evaluations.of(project.store, which.checkpoint.id or 0)
+    calibrated = {} if found is None else found.figures["calibration"]
+    test = calibrated.get(Part.TEST.value, {})
+    if not test or test["before"] is None:
+        return "calibration of its probabilities: not measured"
+    said = f"calibration of its probabilities on `test`: expected error {test['before']['error']:.3f}"
+    if test["after"] is None:
+        return f"{said}, n = {test['before']['n']}; too few items of `dev` to fit a temperature"
+    return (
+        f"{said}, at temperature {calibrated['temperature']:.2f} (fitted on `dev`, n = {calibrated['fitted_on']}) "
+        f"{test['after']['error']:.3f}, n = {test['after']['n']}"
+    )
 
 
 def _limits(which: Trained) -> list[str]:

@@ -19,9 +19,10 @@ from filelock import FileLock, Timeout
 
 from connectors.files import Raw, reader_of
 from connectors.rows import allowed_answer, checked
-from connectors.students import Trained, item_of, loaded, refuse_too_long
+from connectors.students import Trained, item_of, loaded, refuse_too_long, temperature_of
 from connectors.wiring import Project
-from loop.answer import Answer, AnswerKind, marks
+from loop.answer import Answer, AnswerKind, place_of, spans_of
+from loop.calibration import tempered
 from loop.config import TaskConfig
 from loop.errors import BadRow, PreceptorError
 from loop.interval import wilson
@@ -111,12 +112,12 @@ def _answer_all(project: Project, which: Trained, rows: Iterator[Raw], total: in
         done = _keep_whole_pieces(sink)
         if done:
             project.progress.say(f"  goes on after row {done} of {total}")
-        student = loaded(project, which)
+        student, temperature = loaded(project, which), temperature_of(project, which)
         remaining = islice(rows, done, None)
         with project.progress.bar("student answers", total) as bar:
             bar.advance(done)
             while piece := list(islice(remaining, PIECE)):
-                answers = _answered(student, which.config.task, piece)
+                answers = _answered(student, which.config.task, piece, temperature=temperature)
                 sink.write("".join(json.dumps(each, ensure_ascii=False) + "\n" for each in answers).encode())
                 sink.flush()
                 os.fsync(sink.fileno())
@@ -135,7 +136,7 @@ def _keep_whole_pieces(sink: BinaryIO) -> int:
     return rows
 
 
-def _answered(student: Student, task: TaskConfig, piece: Sequence[Raw]) -> list[dict[str, Any]]:
+def _answered(student: Student, task: TaskConfig, piece: Sequence[Raw], *, temperature: float) -> list[dict[str, Any]]:
     """A line for each row: its answer, or what is wrong with it."""
     lines: list[dict[str, Any]] = []
     told: list[tuple[int, Item, Answer | None]] = []
@@ -154,11 +155,12 @@ def _answered(student: Student, task: TaskConfig, piece: Sequence[Raw]) -> list[
         answer = given.answer
         lines[place] |= {"answer": None if answer is None else answer.value, "steps": list(given.explanation.steps)}
         if shares:
-            lines[place]["probability"] = None if answer is None else round(shares[_place(answer, task)], 4)
+            sure = tempered(shares, temperature)
+            lines[place]["probability"] = None if answer is None else round(sure[place_of(answer, task.labels)], 4)
         if gold is not None:
             lines[place]["right"] = answer == gold
         if gold is not None and gold.kind is AnswerKind.SPANS:
-            given_marks, known = set(marks(answer)) if answer else set(), set(marks(gold))
+            given_marks, known = spans_of(answer) if answer else frozenset(), spans_of(gold)
             lines[place]["marks"] = [len(given_marks & known), len(given_marks), len(known)]
     return lines
 
@@ -168,11 +170,6 @@ def _read(raw: Raw, task: TaskConfig) -> tuple[Item, Answer | None]:
     item = item_of(raw, task)
     row = checked(raw)
     return item, allowed_answer(row, raw, task) if row.answer else None
-
-
-def _place(answer: Answer, task: TaskConfig) -> int:
-    """Where the answer stands among the allowed ones."""
-    return list(task.labels).index(answer.value) if answer.kind is AnswerKind.LABEL else ord(answer.value) - ord("A")
 
 
 def _counted(out: Path) -> Predicted:
@@ -199,6 +196,11 @@ def _fingerprint(file: Path, which: Trained, project: Project) -> str:
                 digest.update(hashlib.file_digest(opened, "sha256").digest())
     today = project.config.student
     student = [which.name, which.checkpoint.id, str(which.checkpoint.created_at), which.checkpoint.card]
-    how = [today.engine, today.generation_batch, which.config.task.model_dump(mode="json")]
+    how = [
+        today.engine,
+        today.generation_batch,
+        which.config.task.model_dump(mode="json"),
+        temperature_of(project, which),
+    ]
     digest.update(json.dumps([str(file), student, how], sort_keys=True, default=str).encode())
     return digest.hexdigest()[:16]

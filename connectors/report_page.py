@@ -9,19 +9,21 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from connectors import charts
+from connectors.measurements import evaluation_text
 from connectors.promises import promises_text
 from connectors.reviewers import accusation_text, agreement_text, anchoring_text, recall_text, share_text, told
 from connectors.revisions import revision_text
 from connectors.status import saving_text, status
+from connectors.stops import stopping_text
+from loop.calibration import Calibration, calibration
 from loop.config import Config
 from loop.errors import PreceptorError
 from loop.interval import wilson
 from loop.records import DecisionKind, Part, Prediction, Verdict, VerdictKind
 from loop.report import (
-    Calibration,
+    RISK_BINS,
     accuracy,
     asked,
-    calibration,
     pseudonyms,
     reviewer_figures,
     risk_bins,
@@ -71,6 +73,9 @@ def page(store: Store, run: str, config: Config) -> str:
         reviewers=_reviewers(store, run, verdicts),
         domains=_domains(store, run),
         saving_text=saving_text,
+        measured=[(each["round"], evaluation_text(each["student"])) for each in state["rounds"]],
+        stopping=stopping_text(state["stopping"]),
+        duplicates=state["contamination"],
         revision_text=revision_text,
         promised=promises_text(state["promises"]) if state["promises"] else [],
         share_text=share_text,
@@ -149,7 +154,7 @@ def _calibration(store: Store, run: str, verdicts: Sequence[Verdict]) -> Calibra
     """How far the risk lay from what reviewers found; each risk was given before anybody looked."""
     risks, wrong = reading.risks_of(store, run), wrong_by_rationale(verdicts)
     seen = sorted(risks.keys() & wrong.keys())
-    return calibration([risks[each] for each in seen], [wrong[each] for each in seen])
+    return calibration([risks[each] for each in seen], [wrong[each] for each in seen], bins=RISK_BINS)
 
 
 def _reviewers(store: Store, run: str, verdicts: Sequence[Verdict]) -> list[Row]:

@@ -83,7 +83,7 @@ def run_cell(path: Path, folder: Path, cell: Cell, rows: Sequence[Row], rounds: 
     project = Project(path, RichProgress(Console(quiet=True)))
     project.config = _config_of(project.config, folder, cell)
     items.add(project.store, [Item.model_validate(row) for row in rows])
-    campaign.run(project, rounds_wanted=rounds, wait=False)
+    campaign.run(project, rounds_wanted=rounds, wait=False, to_the_end=True)
     figures = round_figures(project.store, cell.name)
     spent = accumulate(each["usd"] for each in figures)
     result = {
@@ -163,7 +163,7 @@ def _config_of(config: Config, folder: Path, cell: Cell) -> Config:
             "run": config.run.model_copy(update=run),
             "query": config.query.model_copy(update={"acquisition": cell.acquisition}),
             "review": config.review.model_copy(update={"board": "fake"}),
-            "evaluation": config.evaluation.model_copy(update={"saving_pairs": 0}),
+            "evaluation": config.evaluation.model_copy(update={"saving_pairs": 0, "closer_items": 0}),
         }
     )
 

@@ -9,16 +9,18 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from connectors.measurements import holdout_duplicates, last_evaluation, student_figures
 from connectors.promises import promises, promises_text
 from connectors.reviewers import accusation_text, recall_text, review_figures, share_text
 from connectors.revisions import revision_figures, revision_text
+from connectors.stops import grounds, stopping_figures, stopping_text
 from loop.config import Config
 from loop.ledger import MICRO, to_micro
 from loop.recall import by_reviewer, recall
-from loop.records import Currency, Decision, DecisionKind, Part, Query, Rationale, Round, Shadow, Split, Stage, Verdict
-from loop.report import accuracy, asked, pseudonyms
+from loop.records import Currency, Decision, DecisionKind, Query, Rationale, Round, Shadow, Split, Stage, Verdict
+from loop.report import asked, pseudonyms
 from loop.saving import saving
-from loop.store import certificates, checkpoints, decisions, items, reading, reviews, rounds, shadows
+from loop.store import certificates, decisions, evaluations, items, reading, reviews, rounds, shadows
 from loop.store.database import Store
 from loop.store.money import Purse
 
@@ -47,13 +49,17 @@ def status(store: Store, run: str, config: Config, waiting_for: WaitingFor | Non
         "planted": _planted(store, run),
         "revision": revision_figures(store, run),
         "review": review_figures(store, run),
+        "contamination": holdout_duplicates(store, config.query),
+        "stopping": stopping_figures(grounds(store, run, config)),
     }
 
 
 def round_figures(store: Store, run: str) -> list[dict[str, Any]]:
     """What happened in each round of a run."""
     spent = reading.spent_by_round(store, run)
-    compared = shadows.of_run(store, run)
+    compared, evaluated = shadows.of_run(store, run), evaluations.of_run(store, run)
+    past = rounds.all_rounds(store, run)
+    rounds_of = {each.candidate_id: each.number for each in past if each.candidate_id is not None}
     by_round = _Rounds(
         queries=reading.queries_of(store, run),
         rationales=asked(reading.rationales_of(store, run)),
@@ -66,11 +72,11 @@ def round_figures(store: Store, run: str) -> list[dict[str, Any]]:
         | {
             "usd": spent.get(each.id or 0, {}).get(Currency.USD, 0) / MICRO,
             "minutes": spent.get(each.id or 0, {}).get(Currency.MINUTES, 0) / MICRO,
-            "student": _on_test(store, each.student_id),
-            "candidate": _on_test(store, each.candidate_id),
+            "student": student_figures(store, each.student_id, evaluated, rounds_of),
+            "candidate": student_figures(store, each.candidate_id, evaluated, rounds_of),
             "saving": _saving(compared.get(each.number, ())),
         }
-        for each in rounds.all_rounds(store, run)
+        for each in past
     ]
 
 
@@ -92,6 +98,9 @@ def status_text(found: Mapping[str, Any]) -> Group:
         measured = [each for each in found["rounds"] if each["saving"]]
         if measured:
             parts.append(Text(f"after round {measured[-1]['round']}, {saving_text(measured[-1]['saving'])}"))
+        parts += [Text(line) for line in last_evaluation(found["rounds"])]
+    if found["contamination"] and found["contamination"]["items"]:
+        parts.append(Text(_contaminated(found["contamination"]), style="yellow"))
     if found["promises"]:
         parts += [Text(line) for line in promises_text(found["promises"])]
     if found["planted"]:
@@ -100,6 +109,7 @@ def status_text(found: Mapping[str, Any]) -> Group:
         parts.append(Text(revision_text(found["revision"])))
     parts += [Text(accusation_text(each), style="red") for each in found["review"]["reviewers"] if each["accused"]]
     parts += [Text(recall_text(each)) for each in found["review"]["recalls"]]
+    parts += [Text(line, style="dim") for line in stopping_text(found["stopping"])]
     if found["simulated_verdicts"]:
         said = f"{found['simulated_verdicts']} verdicts are by a simulated reviewer; their minutes are simulated too."
         parts.append(Text(said, style="yellow"))
@@ -191,14 +201,6 @@ def saving_text(found: Mapping[str, Any]) -> str:
     )
 
 
-def _on_test(store: Store, checkpoint_id: int | None) -> dict[str, Any] | None:
-    """Accuracy of a checkpoint on `test`."""
-    if checkpoint_id is None:
-        return None
-    found = accuracy(checkpoints.predictions(store, checkpoint_id, Part.TEST))
-    return None if found is None else asdict(found)
-
-
 def _budget(store: Store, run: str, config: Config) -> dict[str, dict[str, float]]:
     """Limits and what is spent; before the first round the limits are the config's."""
     limits = {Currency.USD: config.budget.usd, Currency.MINUTES: config.budget.minutes}
@@ -238,6 +240,11 @@ def _left(store: Store, run: str, config: Config) -> int:
     """Micro-dollars that are neither spent nor reserved, under the limit that the next round gets."""
     balance = Purse(store, run).balances()[Currency.USD]
     return to_micro(config.budget.usd) - balance.spent - balance.reserved
+
+
+def _contaminated(found: Mapping[str, Any]) -> str:
+    asked = "asked all the same" if found["asked"] else "not asked"
+    return f"{found['items']} of {found['pool']} pool items read like holdout items and are {asked}"
 
 
 def _tables(figures: Sequence[Mapping[str, Any]]) -> list[Table]:

@@ -7,12 +7,14 @@ from pathlib import Path
 from connectors import rows
 from connectors.files import Raw
 from connectors.wiring import Project
-from loop.answer import number_steps, shown
+from loop.answer import number_steps, place_of, shown
+from loop.calibration import tempered
 from loop.config import Config, TaskConfig
 from loop.errors import ItemTooLong, PreceptorError, StudentError
 from loop.ports import Student
 from loop.records import Checkpoint, Item, Round, Split
-from loop.store import checkpoints, reading, rounds
+from loop.stages.measuring import agreement
+from loop.store import checkpoints, evaluations, reading, rounds
 from loop.store.database import Store
 
 
@@ -83,6 +85,19 @@ def loaded(project: Project, which: Trained, **changes: object) -> Student:
         ) from error
 
 
+def temperature_of(project: Project, which: Trained) -> float:
+    """What the student's probabilities are tempered with; 1 where none was fitted."""
+    found = evaluations.of(project.store, which.checkpoint.id or 0)
+    return 1.0 if found is None or found.temperature is None else found.temperature
+
+
+def confidence_text(project: Project, which: Trained, shares: Sequence[float], place: int) -> str:
+    """How sure the student is of the answer at a place, from what it holds probable, and whether that is calibrated."""
+    found = evaluations.of(project.store, which.checkpoint.id or 0)
+    said = f"confidence {tempered(shares, temperature_of(project, which))[place]:.2f}"
+    return said if found is not None and found.temperature is not None else f"{said}, not calibrated"
+
+
 def _listed(numbers: Mapping[int, object] | set[int]) -> str:
     return f"round {', '.join(map(str, sorted(numbers)))}"
 
@@ -138,6 +153,10 @@ def answer_question(project: Project, item: Item, which: Trained) -> str:
         top_p=query.top_p,
         seed=project.config.run.seed,
     )
-    agreeing = sum(each.answer == predicted.answer for each in sampled)
+    answers = [each.answer for each in sampled]
+    [direct] = student.probabilities([item])
+    shares, place = (direct, place_of(predicted.answer, which.config.task.labels)) if direct else ((), 0)
+    sure = confidence_text(project, which, shares or agreement(predicted.answer, answers), place)
+    agreeing = f"{sum(each == predicted.answer for each in answers)} of {len(answers)} sampled explanations agree"
     lines = [*([steps] if steps else []), f"Answer: {shown(predicted.answer, item.choices)}"]
-    return "\n".join([*lines, f"({agreeing} of {len(sampled)} sampled explanations agree)"])
+    return "\n".join([*lines, f"({agreeing}; {sure})"])

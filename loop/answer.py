@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from fractions import Fraction
+from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
@@ -113,10 +114,23 @@ def shown(answer: Answer, choices: Sequence[str] = ()) -> str:
     return f"({answer.value}) {choices[position]}" if 0 <= position < len(choices) else answer.value
 
 
-def marks(answer: Answer) -> list[tuple[int, int, str]]:
-    """Start, end and label of each mark of an answer of spans."""
+class Span(NamedTuple):
+    """A mark on a text: from which character on, up to which, and as what."""
+
+    start: int
+    end: int
+    label: str
+
+
+def spans_of(answer: Answer) -> frozenset[Span]:
+    """The marks of an answer of spans."""
     found = [SPAN.match(part) for part in answer.value.split(";") if part]
-    return [(int(match[1]), int(match[2]), match[3]) for match in found if match]
+    return frozenset(Span(int(match[1]), int(match[2]), match[3]) for match in found if match)
+
+
+def place_of(answer: Answer, labels: Sequence[str] | Mapping[str, str]) -> int:
+    """Where a label or a choice stands among the allowed ones."""
+    return list(labels).index(answer.value) if answer.kind is AnswerKind.LABEL else ord(answer.value) - ord("A")
 
 
 def marked(some: Iterable[tuple[int, int, str]]) -> Answer:

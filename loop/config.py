@@ -188,6 +188,12 @@ class QueryConfig(Table):
     """Share of the picks that is spread over the domains by how far the student lags behind the teacher in each."""
     duplicate_similarity: float = Field(default=0.9, gt=0, le=1)
     """An item is passed over where its words, in runs of three, overlap so much with a pick's (Jaccard); 1: never."""
+    holdout_similarity: float = Field(default=0.9, gt=0, le=1)
+    """A pool item counts as a duplicate of a holdout item where all that it says, and what it asks, overlap so much
+    with that one's words, in runs of three (Jaccard); 1: only where they are the same."""
+    allow_holdout_duplicates: bool = False
+    """Whether duplicates of holdout items may be asked and trained on all the same; they make the holdout's figures too
+    good."""
     diversity: int = Field(default=3, ge=1)
     """So many times the batch, the best by value, are grouped by their embeddings, and the best of each group is picked
     (Cluster-Margin, arXiv 2107.14263); 1: the best are picked, however alike. `coreset`, `badge` and `typiclust` choose
@@ -377,6 +383,9 @@ class BudgetConfig(Table):
     """Hard limits on the items of single domains, in US dollars by domain, e.g. `{ algebra = 0.5 }`."""
     minutes: float = Field(default=60.0, ge=0)
     """Limit on reviewers' minutes; it bounds what is sent to them."""
+    usd_per_point: float | None = Field(default=None, gt=0)
+    """What a point (a hundredth) of dev accuracy is worth in US dollars. The campaign ends once the points that a
+    further round can still be expected to bring are surely worth less than it costs; without it, it never ends so."""
     usd_per_review_hour: float | None = Field(default=None, gt=0)
     """What an hour of review costs in US dollars, where both are weighed against each other: which items are asked, and
     what a correction saves. Without it, equal shares of both budgets weigh the same."""
@@ -506,7 +515,7 @@ class AcceptanceConfig(Table):
 
 
 class EvaluationConfig(Table):
-    """When a new student replaces the old, and what is measured of selection."""
+    """When a new student replaces the old, and what is measured of it and of selection."""
 
     gate_level: float = Field(default=0.9, gt=0.5, lt=1)
     """Level of the paired interval of the difference on `dev`; the new student is refused if it lies below zero."""
@@ -515,6 +524,19 @@ class EvaluationConfig(Table):
     see what selection saves; 0: none."""
     fallback_after: int = Field(default=2, ge=1)
     """Items are picked at random once the saving's whole interval was below zero in so many rounds in a row."""
+    closer_items: int = Field(default=50, ge=0)
+    """So many items of each part of the holdout, drawn at random, are looked at more closely, which takes generation:
+    on `dev` the student's rationales are spoiled to see whether its answers follow them, and where any answer is
+    allowed explanations are sampled to see how sure it is; 0: none."""
+
+
+class StoppingConfig(Table):
+    """When a campaign ends before its last round; `--rounds` goes on all the same. See budget.usd_per_point too."""
+
+    divergence_below: float | None = Field(default=None, gt=0, le=1)
+    """It ends once the mean divergence of the most divergent candidates, as many as a batch, is surely below this."""
+    divergence_fall: float | None = Field(default=None, gt=0, le=1)
+    """It ends once the mean divergence of the candidates surely fell by less than this since the round before."""
 
 
 class ExportConfig(Table):
@@ -543,6 +565,7 @@ class Config(Table):
     simulated_reviewer: SimulatedReviewerConfig = SimulatedReviewerConfig()
     acceptance: AcceptanceConfig = AcceptanceConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    stopping: StoppingConfig = StoppingConfig()
     export: ExportConfig = ExportConfig()
 
     @model_validator(mode="after")

@@ -4,16 +4,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
 from loop.interval import wilson
 from loop.records import Prediction, Rationale, Verdict, VerdictKind, found_wrong
 
 RISK_BINS = 5
 """Equal parts of the unit interval in which risk is set against what reviewers found."""
-DRAWS = 1000
-"""Samples drawn to find the calibration error of a perfect risk."""
 
 
 @dataclass(frozen=True)
@@ -88,33 +83,6 @@ def wrong_by_rationale(verdicts: Sequence[Verdict]) -> dict[int, bool]:
             given.setdefault(verdict.rationale_id, []).append(verdict)
     found = {rationale: found_wrong(each) for rationale, each in given.items()}
     return {rationale: wrong for rationale, wrong in found.items() if wrong is not None}
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """How far the risk lies from what was found: the expected calibration error over equal parts of the unit interval.
-
-    `by_chance` is what a perfect risk would stay under in 95 % of such samples: small ones have an error of their own.
-    """
-
-    error: float
-    by_chance: float
-    n: int
-
-
-def calibration(risks: Sequence[float], wrong: Sequence[bool]) -> Calibration | None:
-    """The expected calibration error of risks (Naeini and others, AAAI 2015); None without any."""
-    if not risks:
-        return None
-    expected = np.array(risks)
-    part = np.minimum((expected * RISK_BINS).astype(int), RISK_BINS - 1)
-
-    def error(found: NDArray[np.float64]) -> float:
-        return float(np.abs(np.bincount(part, found - expected, RISK_BINS)).sum() / len(expected))
-
-    drawn = np.random.default_rng(0).random((DRAWS, len(expected))) < expected
-    chance = np.quantile([error(each.astype(np.float64)) for each in drawn], 0.95)
-    return Calibration(error(np.array(wrong, dtype=np.float64)), float(chance), len(expected))
 
 
 def risk_bins(risks: Mapping[int, float], verdicts: Sequence[Verdict]) -> list[RiskBin]:

@@ -1,11 +1,23 @@
 """Students are graded on gold answers, with intervals that match published values."""
 
+import random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loop.answer import Answer, AnswerKind
-from loop.evaluation import figures, grade, passes_gate
+from loop.answer import Answer, AnswerKind, Span, spans_of
+from loop.evaluation import (
+    by_domain,
+    figures,
+    grade,
+    macro_f1,
+    mcnemar,
+    mean_share,
+    paired,
+    passes_gate,
+    span_f1,
+)
 from loop.interval import Interval, clopper_pearson_upper, paired_difference, wilson
 from loop.ports import Explanation, StudentPrediction
 from tests.builders import a_number, an_item
@@ -99,3 +111,112 @@ def test_a_student_that_may_be_as_good_replaces_the_old(counts: tuple[int, int, 
 
 def test_an_interval_says_itself() -> None:
     assert str(Interval(-0.1, 0.25)) == "-0.100 to 0.250"
+
+
+LABELLED = st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from(["a", "b", "c", "d", None])), min_size=1)
+
+
+@given(LABELLED)
+def test_macro_f1_is_that_of_scikit_learn(answers: list[tuple[str, str | None]]) -> None:
+    from sklearn.metrics import f1_score  # noqa: PLC0415 - a second
+
+    gold, told = [true for true, _ in answers], [given for _, given in answers]
+    labels = sorted({*gold, *(each for each in told if each is not None)})
+    reference = f1_score(gold, [each or "unreadable" for each in told], labels=labels, average="macro", zero_division=0)
+    found = macro_f1(gold, told)
+    assert found is not None
+    assert found.value == pytest.approx(reference)
+    assert 0 <= found.low <= found.value <= found.high <= 1
+    assert found.n == len(answers)
+
+
+def test_a_rare_label_weighs_as_much_as_a_frequent_one() -> None:
+    found = macro_f1(["a"] * 98 + ["b"] * 2, ["a"] * 100)
+    assert found is not None
+    assert found.value == pytest.approx((2 * 98 / (98 + 100)) / 2)
+    assert macro_f1([], []) is None
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), max_size=60))
+def test_mcnemars_test_is_that_of_statsmodels(outcomes: list[tuple[bool, bool]]) -> None:
+    from statsmodels.stats.contingency_tables import mcnemar as reference  # noqa: PLC0415 - a second
+
+    before, after = [old for old, _ in outcomes], [new for _, new in outcomes]
+    table = [[0, 0], [0, 0]]
+    for old, new in outcomes:
+        table[old][new] += 1
+    expected = reference(table, exact=True).pvalue if table[0][1] + table[1][0] else 1.0
+    assert mcnemar(before, after) == pytest.approx(expected)
+    assert mcnemar(after, before) == pytest.approx(mcnemar(before, after))
+
+
+def test_the_published_mcnemar_value() -> None:
+    """Bentur 2009 in Fagerland, Lydersen and Laake, BMC Medical Research Methodology 13 (2013), 91: exact test."""
+    assert mcnemar(*pairs(1, 1, 7, 12)) == pytest.approx(0.0703, abs=5e-5)
+
+
+def test_two_students_are_compared_on_what_both_answered() -> None:
+    old = {f"h{n}": n < 5 for n in range(10)} | {"gone": True}
+    new = {f"h{n}": n < 7 for n in range(10)} | {"added": True}
+    found = paired(old, new, 0.9)
+    assert found is not None
+    assert (found["before"], found["after"], found["difference"]) == (0.5, 0.7, pytest.approx(0.2))
+    assert (found["gained"], found["lost"], found["n"]) == (2, 0, 10)
+    assert found["low"] < 0.2 < found["high"]
+    assert found["p"] == 0.5
+    assert paired({"a": True}, {"b": True}, 0.9) is None
+
+
+def marks(*told: str) -> frozenset[Span]:
+    return spans_of(Answer(kind=AnswerKind.SPANS, value=";".join(told)))
+
+
+def test_marks_are_counted_exactly_and_where_they_overlap() -> None:
+    gold = [marks("0-5:person", "9-14:city"), marks("3-7:city")]
+    told = [marks("0-5:person", "10-14:city"), marks("3-7:person", "20-25:city")]
+    exact, overlapping = (span_f1(gold, told, overlap=each) for each in (False, True))
+    assert exact is not None
+    assert overlapping is not None
+    assert exact.value == pytest.approx(2 * (1 / 4) * (1 / 3) / (1 / 4 + 1 / 3))
+    assert overlapping.value == pytest.approx(2 * (2 / 4) * (2 / 3) / (2 / 4 + 2 / 3))
+    assert exact.n == 2
+    assert exact.low <= exact.value <= exact.high
+
+
+def test_marks_that_touch_do_not_overlap() -> None:
+    found = span_f1([marks("0-5:city")], [marks("5-9:city")], overlap=True)
+    assert found is not None
+    assert found.value == 0
+    assert span_f1([marks()], [marks()], overlap=True) is None
+    assert span_f1([], [], overlap=False) is None
+
+
+@given(st.lists(st.lists(st.tuples(st.integers(0, 20), st.integers(1, 5), st.sampled_from("ab")), max_size=4)))
+def test_overlapping_marks_are_never_fewer_than_equal_ones(rows: list[list[tuple[int, int, str]]]) -> None:
+    sets = [frozenset(Span(start, start + length, label) for start, length, label in row) for row in rows]
+    exact, overlapping = (span_f1(sets, sets[::-1], overlap=each) for each in (False, True))
+    assert (exact is None) == (overlapping is None)
+    if exact is not None and overlapping is not None:
+        assert exact.value <= overlapping.value + 1e-9
+    whole = span_f1(sets, sets, overlap=False)
+    assert whole is None or whole.value == 1
+
+
+def test_each_domain_has_its_own_interval() -> None:
+    found = by_domain(["sets", "sums", "sums"], [True, True, False])
+    assert list(found) == ["sets", "sums"]
+    assert found["sums"]["accuracy"] == 0.5
+    assert found["sums"]["n"] == 2
+    assert found["sums"]["low"] < 0.5 < found["sums"]["high"]
+
+
+def test_what_hangs_together_in_an_item_widens_the_interval() -> None:
+    chance = random.Random(0)
+    whole = [[chance.random() < 0.7] * 6 for _ in range(40)]
+    single = [[each] for row in whole for each in row]
+    one, other = mean_share(whole), mean_share(single)
+    assert one is not None
+    assert other is not None
+    assert one.value == pytest.approx(other.value)
+    assert one.high - one.low > 1.8 * (other.high - other.low)
+    assert mean_share([[], []]) is None

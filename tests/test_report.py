@@ -10,7 +10,7 @@ from connectors.report_page import page, write_report
 from loop.config import Config, SimulatedReviewerConfig, TeacherConfig
 from loop.errors import PreceptorError
 from loop.records import Part, Prediction, VerdictKind
-from loop.report import accuracy, calibration, pseudonyms, reviewer_figures, risk_bins
+from loop.report import accuracy, pseudonyms, reviewer_figures, risk_bins
 from loop.store import reading
 from loop.store.database import Store
 from tests.builders import RUN, a_campaign, a_round, a_store
@@ -153,15 +153,3 @@ def test_people_and_simulated_reviewers_are_never_counted_together(store: Store)
         ("reviewer-1", True, 3),
     ]
     assert found[0].verdicts == {VerdictKind.EDIT: 1}
-
-
-def test_the_calibration_error_of_known_samples() -> None:
-    assert calibration([], []) is None
-    off = calibration([0.1] * 10 + [0.9] * 10, [False] * 10 + [False] * 10)
-    assert off is not None
-    assert off.error == pytest.approx((10 * 0.1 + 10 * 0.9) / 20)
-    assert off.error > off.by_chance
-    right = calibration([0.1] * 100 + [0.9] * 100, [True] * 10 + [False] * 90 + [True] * 90 + [False] * 10)
-    assert right is not None
-    assert right.error == pytest.approx(0.0, abs=1e-9)
-    assert 0 < right.by_chance < 0.1

@@ -101,25 +101,26 @@ Change = tuple[int, int, str]
 """From where to where a step is replaced, and by what."""
 
 
+def other_number(step: str, span: tuple[int, int], chance: random.Random) -> Change:
+    """A number of a step, off by a little."""
+    text = step[slice(*span)]
+    off = chance.choice([-2, -1, 1, 2, 10])
+    whole, dot, decimals = text.partition(".")
+    value = int(whole) + off
+    return (*span, f"{value if value >= 0 else int(whole) + 3}{dot}{decimals}")
+
+
 def _wrong_result(step: str, chance: random.Random) -> Change | None:
     """The number behind an equals sign, off by a little."""
     found = [match.span(1) for match in RESULT.finditer(step)]
-    return _other_number(step, chance.choice(found), chance) if found else None
+    return other_number(step, chance.choice(found), chance) if found else None
 
 
 def _wrong_quantity(step: str, chance: random.Random) -> Change | None:
     """A number that is no result, taken for another."""
     results = {match.span(1) for match in RESULT.finditer(step)}
     found = [match.span() for match in NUMBER.finditer(step) if match.span() not in results]
-    return _other_number(step, chance.choice(found), chance) if found else None
-
-
-def _other_number(step: str, span: tuple[int, int], chance: random.Random) -> Change:
-    text = step[slice(*span)]
-    off = chance.choice([-2, -1, 1, 2, 10])
-    whole, dot, decimals = text.partition(".")
-    value = int(whole) + off
-    return (*span, f"{value if value >= 0 else int(whole) + 3}{dot}{decimals}")
+    return other_number(step, chance.choice(found), chance) if found else None
 
 
 def _wrong_unit(step: str, chance: random.Random) -> Change | None:  # noqa: ARG001 - the table's signature

@@ -2,15 +2,14 @@
 
 import hashlib
 import random
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from datasketch import MinHash, MinHashLSH
 from numpy.typing import NDArray
 
+from loop import resemblance
 from loop.answer import Answer
 from loop.config import Config, QueryConfig, ReviewConfig
 from loop.ports import Student
@@ -20,9 +19,6 @@ from loop.query.divergence import divergences, rank_average
 from loop.query.domains import quotas
 from loop.records import Item, Query, Score
 
-SHINGLE = 3
-"""Words in a row whose sets are compared to find near-duplicates."""
-PERMUTATIONS = 128
 SPARE = 4
 """So many times the batch is ranked, so that near-duplicates can be passed over."""
 
@@ -253,18 +249,12 @@ def _without_duplicates(items: Sequence[Item], similarity: float) -> Iterator[It
     if similarity >= 1:
         yield from items
         return
-    index = MinHashLSH(threshold=similarity, num_perm=PERMUTATIONS)
+    index = resemblance.index(similarity)
     for item in items:
-        sketch = MinHash(num_perm=PERMUTATIONS, seed=1)
-        sketch.update_batch([shingle.encode() for shingle in _shingles(item.text)])
+        sketch = resemblance.sketch(item.text)
         if not index.query(sketch):
             index.insert(item.key, sketch)
             yield item
-
-
-def _shingles(text: str) -> list[str]:
-    words = re.findall(r"\w+", text.lower())
-    return [" ".join(words[start : start + SHINGLE]) for start in range(max(1, len(words) - SHINGLE + 1))]
 
 
 def _queries(

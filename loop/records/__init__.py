@@ -1,7 +1,7 @@
 """The nouns of Preceptor, one row class each."""
 
 from loop.records.certificate import Certificate, Promise
-from loop.records.item import Item, Part, Split
+from loop.records.item import Contamination, Item, Part, Split
 from loop.records.money import BATCHED, NO_CAP, Balance, Charge, ChargeState, Currency, Pace, scopes
 from loop.records.rationale import CONTROL, Author, Decision, DecisionKind, Export, Flag, Rationale, Risk, RiskFit
 from loop.records.review import (
@@ -26,7 +26,7 @@ from loop.records.review import (
     role,
 )
 from loop.records.round import Claim, ConfigRow, Query, Round, Score, Stage
-from loop.records.student import Arm, Checkpoint, Prediction, Shadow
+from loop.records.student import Arm, Checkpoint, Corruption, Evaluation, Harm, Prediction, Shadow
 from loop.records.teacher import (
     AGAIN,
     STRONGER,
@@ -66,12 +66,16 @@ __all__ = [
     "Claim",
     "ConfidenceFit",
     "ConfigRow",
+    "Contamination",
+    "Corruption",
     "Currency",
     "Decision",
     "DecisionKind",
     "DemonstrationSet",
+    "Evaluation",
     "Export",
     "Flag",
+    "Harm",
     "Item",
     "Judgement",
     "Listing",

@@ -1,6 +1,8 @@
 """Items: what is explained and answered."""
 
+from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 from sqlmodel import JSON, Field, SQLModel
 
@@ -55,3 +57,17 @@ class Item(SQLModel, table=True):
     def text(self) -> str:
         """Everything the item says."""
         return "\n".join(part for part in (self.context, self.question, *self.choices) if part)
+
+
+class Contamination(SQLModel, table=True):
+    """A look for pool items that read like holdout items, over the items that a digest names.
+
+    `pairs` holds for each such pool item the holdout item that it is most like, and how much (Jaccard index).
+    """
+
+    digest: str = Field(primary_key=True)
+    similarity: float
+    pool: int
+    holdout: int
+    pairs: dict[str, Any] = Field(default_factory=dict, sa_type=JSON)
+    looked_at: datetime

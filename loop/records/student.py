@@ -29,13 +29,57 @@ class Checkpoint(SQLModel, table=True):
 
 
 class Prediction(SQLModel, table=True):
-    """A checkpoint's answer to a holdout item."""
+    """A checkpoint's answer to a holdout item.
+
+    `probabilities` are of the allowed answers, in their order; where any answer is allowed, of the one that was given,
+    by the share of sampled explanations that agree, and in equal shares of others. Empty where nobody looked.
+    """
 
     checkpoint_id: int = Field(foreign_key="checkpoint.id", primary_key=True)
     item_key: str = Field(foreign_key="item.key", primary_key=True)
     part: Part
     answer: str | None = None
     correct: bool
+    steps: list[str] = Field(default_factory=list, sa_type=JSON)
+    probabilities: list[float] = Field(default_factory=list, sa_type=JSON)
+
+
+class Harm(StrEnum):
+    """What was done to a rationale to see whether its answer changes."""
+
+    NUMBER = "number"
+    WORD = "word"
+    SHUFFLED = "shuffled"
+    OTHER = "other"
+
+
+class Corruption(SQLModel, table=True):
+    """A checkpoint's own rationale on a `dev` item, spoiled: the answer that follows the whole one, `before`, and the
+    one that follows these steps.
+    """
+
+    checkpoint_id: int = Field(foreign_key="checkpoint.id", primary_key=True)
+    item_key: str = Field(foreign_key="item.key", primary_key=True)
+    harm: Harm = Field(primary_key=True)
+    steps: list[str] = Field(sa_type=JSON)
+    before: str
+    answer: str | None = None
+
+    @property
+    def changed(self) -> bool:
+        """Whether another answer followed, or none that can be read."""
+        return self.answer != self.before
+
+
+class Evaluation(SQLModel, table=True):
+    """What was measured of a checkpoint when its round closed, over its predictions and corruptions.
+
+    `temperature` is what its probabilities are divided by, as logarithms, before anybody is told how sure it is.
+    """
+
+    checkpoint_id: int = Field(foreign_key="checkpoint.id", primary_key=True)
+    temperature: float | None = None
+    figures: dict[str, Any] = Field(default_factory=dict, sa_type=JSON)
 
 
 class Arm(StrEnum):

@@ -3,12 +3,14 @@
 import shutil
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import cache
 
 from loop import evaluation, saving
 from loop.config import Config
 from loop.ports import Silent
-from loop.records import Arm, Checkpoint, Part, Prediction, Round, Shadow, Split, Stage
-from loop.stages.parts import PIECE, Parts, id_of, in_force, seed_of
+from loop.records import Arm, Checkpoint, Part, Round, Shadow, Split, Stage
+from loop.stages import figures, measuring
+from loop.stages.parts import Parts, id_of, in_force, seed_of
 from loop.stages.train import accepted_examples, seed_examples, train_into
 from loop.store import checkpoints, items, reading, rounds, shadows
 from loop.store.database import Store
@@ -26,7 +28,10 @@ def evaluate_student(current: Round, store: Store, parts: Parts, config: Config)
             student_id=None if incumbent is None else incumbent.id,
         )
     candidate = checkpoints.get(store, current.candidate_id)
-    _predict(candidate, store, parts)
+    student = cache(lambda: parts.trainer.student(parts.folder / candidate.folder))
+    measuring.predict(candidate, student, store, parts, config, seed=seed_of(config, current.number))
+    measuring.spoil(candidate, student, store, parts, config)
+    found = figures.measured(candidate, incumbent, store, config)
     student_id = candidate.id
     if incumbent is not None:
         old, new = (_on_dev(store, each) for each in (incumbent, candidate))
@@ -36,7 +41,7 @@ def evaluate_student(current: Round, store: Store, parts: Parts, config: Config)
         if not passed:
             parts.progress.say(f"the new student is worse on dev (difference within {interval}): the old one stays")
             student_id = incumbent.id
-    return rounds.enter(store, current, Stage.CLOSED, closed_at=datetime.now(UTC), student_id=student_id)
+    return rounds.enter(store, current, Stage.CLOSED, [found], closed_at=datetime.now(UTC), student_id=student_id)
 
 
 def compare_arms(current: Round, store: Store, parts: Parts, config: Config) -> None:
@@ -85,35 +90,6 @@ def _asked_by_arm(store: Store, run: str) -> dict[Arm, list[saving.Asked]]:
         paid = spent.get((query.round_id, query.item_key), 0)
         asked[arm].append(saving.Asked(paid, accepted.get(query.item_key)))
     return asked
-
-
-def _predict(candidate: Checkpoint, store: Store, parts: Parts) -> None:
-    """Answer the holdout piece by piece; pieces that are stored already are left alone."""
-    assert candidate.id is not None
-    done = {row.item_key for row in checkpoints.predictions(store, candidate.id)}
-    todo = [item for item in items.of_split(store, Split.HOLDOUT) if item.key not in done]
-    if not todo:
-        return
-    student = parts.trainer.student(parts.folder / candidate.folder)
-    with parts.progress.bar("student answers the holdout", len(todo)) as bar:
-        for start in range(0, len(todo), PIECE):
-            piece = todo[start : start + PIECE]
-            answers = student.predict(piece)
-            graded = evaluation.grade(piece, answers)
-            checkpoints.keep_predictions(
-                store,
-                [
-                    Prediction(
-                        checkpoint_id=candidate.id,
-                        item_key=item.key,
-                        part=item.part or Part.DEV,
-                        answer=None if given.answer is None else given.answer.canonical,
-                        correct=correct,
-                    )
-                    for item, given, correct in zip(piece, answers, graded, strict=True)
-                ],
-            )
-            bar.advance(len(piece))
 
 
 def _on_dev(store: Store, checkpoint: Checkpoint) -> dict[str, bool]:

@@ -14,7 +14,8 @@ from loop.query.acquisition import ACQUISITIONS, Candidates
 from loop.query.cost import relative_costs, review_chances
 from loop.query.domains import gap, shares
 from loop.query.sieve import sieve
-from loop.records import DecisionKind, Item, Part, Round, Stage
+from loop.records import Contamination, DecisionKind, Item, Part, Round, Stage
+from loop.stages.contamination import look
 from loop.stages.parts import PIECE, Parts, id_of, in_force, seed_of
 from loop.stages.review import review_threshold
 from loop.stages.train import seed_examples, train_into
@@ -25,6 +26,7 @@ from loop.teacher.prompt import most_input_tokens, request_for
 
 def select_batch(current: Round, store: Store, parts: Parts, config: Config) -> Round:
     """Choose the batch, and move on to ASK."""
+    _say_duplicates(look(store, config.query), config, parts)
     pool = items.eligible(store, current.run, config)
     if not pool:
         return rounds.enter(store, current, Stage.ASK, selection="nothing is left to ask; reviews are made again")
@@ -52,6 +54,13 @@ def select_batch(current: Round, store: Store, parts: Parts, config: Config) -> 
         said += f" of {len(candidates)} candidates"
     parts.progress.say(f"round {current.number}: {said}; {len(chosen)} items picked")
     return rounds.enter(store, current, Stage.ASK, chosen, selection=said)
+
+
+def _say_duplicates(found: Contamination, config: Config, parts: Parts) -> None:
+    """Tell how many pool items read like holdout items, and what becomes of them."""
+    if found.pairs:
+        asked = "asked all the same" if config.query.allow_holdout_duplicates else "not asked"
+        parts.progress.say(f"  {len(found.pairs)} pool items read like holdout items and are {asked}")
 
 
 def _candidates(pool: Sequence[Item], student: Student | None, parts: Parts, config: Config, seed: int) -> list[Item]:

@@ -8,6 +8,7 @@ from sqlmodel import Session, col, func, select
 from loop.answer import Answer
 from loop.config import Config
 from loop.records import Decision, DecisionKind, Item, Part, Query, Round, Split
+from loop.store import contamination
 from loop.store.certificates import held_back
 from loop.store.database import Store
 from loop.store.domains import spent_domains
@@ -66,7 +67,8 @@ def count(store: Store) -> dict[Split, int]:
 
 def eligible(store: Store, run: str, config: Config) -> list[Item]:
     """Pool items that the run may still query, by key: asked fewer than `query.max_asks` times, not settled, not held
-    back, not waiting to be reviewed again after a recall, and of no domain whose own budget is spent.
+    back, not waiting to be reviewed again after a recall, of no domain whose own budget is spent, and no known
+    duplicates of holdout items unless these are allowed.
     """
     with store.reading() as session:
         spent = spent_domains(session, run, config.budget)
@@ -78,7 +80,11 @@ def eligible(store: Store, run: str, config: Config) -> list[Item]:
             select(Decision.item_key, Decision.kind).where(Decision.run == run).order_by(col(Decision.id))
         )
         newest = {key: DecisionKind(kind) for key, kind in rows}
-        pool = session.exec(select(Item).where(Item.split == Split.POOL).order_by(col(Item.key)))
+        pool = session.exec(select(Item).where(Item.split == Split.POOL).order_by(col(Item.key))).all()
+        if not config.query.allow_holdout_duplicates:
+            texts = ((item.key, item.text_hash) for item in pool)
+            look = contamination.look_in(session, config.query.holdout_similarity, texts)
+            held |= look.pairs.keys() if look else set()
         settled = (DecisionKind.GOLD, DecisionKind.SILVER)
         open_items = [item for item in pool if item.key not in held and newest.get(item.key) not in settled]
         return [item for item in open_items if asked[item.key] < config.query.max_asks and item.domain not in spent]

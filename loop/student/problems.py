@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 
-from loop.answer import AnswerKind, marks
+from loop.answer import AnswerKind, spans_of
 from loop.config import TaskConfig
 from loop.errors import StudentError
 from loop.ports import Example
@@ -67,7 +67,7 @@ def is_allowed(example: Example, task: TaskConfig) -> bool:
     if task.answer is AnswerKind.LABEL:
         return answer.value in task.labels
     if task.answer is AnswerKind.SPANS and task.labels:
-        return all(end <= len(example.item.passage) and label in task.labels for _, end, label in marks(answer))
+        return all(end <= len(example.item.passage) and label in task.labels for _, end, label in spans_of(answer))
     return answer.kind is not AnswerKind.CHOICE or ord(answer.value) - ord("A") in range(len(example.item.choices))
 
 
@@ -81,7 +81,7 @@ def about_steps(example: Example, rationale_weight: float) -> list[Problem]:
 def unseen(examples: Sequence[Example], task: TaskConfig) -> list[str]:
     """Labels that no example has."""
     if task.answer is AnswerKind.SPANS:
-        seen = {label for each in examples for _, _, label in marks(each.answer)}
+        seen = {label for each in examples for _, _, label in spans_of(each.answer)}
     elif task.answer is AnswerKind.LABEL:
         seen = {each.answer.value for each in examples}
     else:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from loop.answer import Answer, marked, marks, shown
+from loop.answer import Answer, marked, shown, spans_of
 from loop.config import StudentConfig, TaskConfig
 from loop.ports import Example, Explanation, Forced, StudentPrediction, Written
 from loop.records import Item
@@ -114,7 +114,7 @@ class Tagger:
         found = [] if is_allowed(example, self.task) else [Problem.UNKNOWN]
         tokens, room = self.reads(example.item)
         found += [Problem.CUT] * (tokens > room)
-        return found + [Problem.OVERLAPPING] * (len(apart(example.answer)) < len(marks(example.answer)))
+        return found + [Problem.OVERLAPPING] * (len(apart(example.answer)) < len(spans_of(example.answer)))
 
     def step_likelihoods(self, items: Sequence[Item], steps: Sequence[Sequence[str]]) -> list[list[float]]:  # noqa: ARG002 - it writes no steps
         """Nothing: it writes no steps."""
@@ -222,7 +222,7 @@ class Tagger:
 def apart(answer: Answer) -> list[tuple[int, int, str]]:
     """The marks without those that overlap an earlier or, from the same place, a longer one."""
     kept: list[tuple[int, int, str]] = []
-    for start, end, label in sorted(marks(answer), key=lambda mark: (mark[0], -mark[1])):
+    for start, end, label in sorted(spans_of(answer), key=lambda mark: (mark[0], -mark[1], mark[2])):
         if not kept or start >= kept[-1][1]:
             kept.append((start, end, label))
     return kept
@@ -255,5 +255,5 @@ def _trimmed(passage: str, start: int, end: int, label: str) -> tuple[int, int, 
 
 
 def _explanation(item: Item, answer: Answer, longest: int) -> Explanation:
-    steps = tuple(f"{item.passage[start:end]}: {label}" for start, end, label in marks(answer))[:longest]
+    steps = tuple(f"{item.passage[start:end]}: {label}" for start, end, label in sorted(spans_of(answer)))[:longest]
     return Explanation(steps, answer, "\n".join(steps))

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loop.answer import TRIGGER
+from loop.calibration import calibration_error
 from loop.ports import Completion
 from loop.teacher.reply import Draft
 
@@ -21,7 +22,7 @@ FEWEST, FEWEST_EACH = 30, 5
 """Verdicts from which on confidence is calibrated, and how many of them must say right, and wrong."""
 LEAST = 0.005
 """Confidence is taken to be at least so far from 0 and from 1."""
-BINS, FOLDS = 10, 5
+FOLDS = 5
 ANSWER_FIELD = re.compile(r'"answer"\s*:\s*"?')
 Floats = NDArray[np.float64]
 
@@ -114,13 +115,6 @@ def fit(verdicts: Sequence[Verdicted], *, seed: int) -> Fit | None:
         unseen[~left] = _chance(_scaled(sure[left], right[left], weights[left]), sure[~left])
     slope, intercept = _scaled(sure, right, weights)
     return Fit(float(slope), float(intercept), len(verdicts), calibration_error(unseen, right, weights))
-
-
-def calibration_error(chances: Floats, right: NDArray[np.bool_], weights: Floats) -> float:
-    """Expected calibration error over ten bins of equal width."""
-    bins = np.minimum((chances * BINS).astype(int), BINS - 1)
-    gaps = [weights[bins == each] @ (chances[bins == each] - right[bins == each]) for each in range(BINS)]
-    return float(np.abs(gaps).sum() / weights.sum())
 
 
 def _scaled(sure: Floats, right: NDArray[np.bool_], weights: Floats) -> Floats:

@@ -1,0 +1,109 @@
+"""Whether a run is worth a further round, read off the store."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from loop import stopping
+from loop.config import Config
+from loop.ledger import MICRO, to_micro
+from loop.records import Currency, Part, Round, Stage
+from loop.stopping import Ground, Point, State
+from loop.store import checkpoints, items, reading, rounds, withdrawals
+from loop.store.database import Store
+from loop.store.money import Purse
+
+HARD = frozenset({"money", "pool"})
+"""Grounds that no `--rounds` goes on in spite of: nothing could be asked."""
+
+
+def grounds(store: Store, run: str, config: Config, *, request: int | None = None) -> list[Ground]:
+    """Everything that may end the run, as it stands after its last closed round.
+
+    `request` is what a further request may cost at most, in micro-dollars; without it, what the dearest one did.
+    """
+    closed = [each for each in rounds.all_rounds(store, run) if each.stage is Stage.CLOSED]
+    left = len(items.eligible(store, run, config))
+    spent = reading.spent_by_query(store, run)
+    per_item = float(np.mean(list(spent.values()))) / MICRO if spent else 0.0
+    usd, most = per_item * min(config.query.batch_size, left), config.budget.usd_per_round
+    usd = usd if most is None else min(usd, most)
+    before, last = _divergences(store, closed)
+    return [
+        _money(store, run, config, request),
+        _minutes(store, run, config),
+        stopping.pool(left + len(withdrawals.awaiting(store, run)), domains=bool(config.budget.domains)),
+        stopping.plateau(
+            _points(store, closed, spent),
+            usd + _review_usd(store, run, closed, config),
+            usd,
+            config.budget.usd_per_point,
+        ),
+        stopping.settled(last, config.query.batch_size, config.stopping.divergence_below),
+        stopping.falls(before, last, config.stopping.divergence_fall),
+    ]
+
+
+def stopping_figures(found: Sequence[Ground]) -> dict[str, Any]:
+    """The grounds as JSON-ready values; `reason` names the first that ends the run."""
+    reason = next((each.name for each in found if each.state is State.STOP), None)
+    return {"stops": reason is not None, "reason": reason, "grounds": [asdict(each) for each in found]}
+
+
+def stopping_text(found: Mapping[str, Any]) -> list[str]:
+    """What each ground says, a line each."""
+    return [f"{each['name']}: {each['state']}: {each['text']}" for each in found["grounds"]]
+
+
+def _money(store: Store, run: str, config: Config, request: int | None) -> Ground:
+    balance = Purse(store, run).balances()[Currency.USD]
+    left = to_micro(config.budget.usd) - balance.spent - balance.reserved
+    needed = reading.dearest_request(store, run) if request is None else request
+    return stopping.money(left / MICRO, needed / MICRO)
+
+
+def _minutes(store: Store, run: str, config: Config) -> Ground:
+    balance = Purse(store, run).balances()[Currency.MINUTES]
+    left = config.budget.minutes - (balance.spent + balance.reserved) / MICRO
+    return stopping.minutes(config.budget.minutes, left, config.review.minutes_per_review)
+
+
+def _points(store: Store, closed: Sequence[Round], spent: Mapping[tuple[int, str], int]) -> list[Point]:
+    """Dollars by the end of each round and how its student did on `dev`."""
+    by_round: defaultdict[int, int] = defaultdict(int)
+    for (round_id, _), micro_usd in spent.items():
+        by_round[round_id] += micro_usd
+    points, total = [], 0
+    for each in closed:
+        total += by_round[each.id or 0]
+        rows = [] if each.student_id is None else checkpoints.predictions(store, each.student_id, Part.DEV)
+        if rows:
+            points.append(Point(total / MICRO, sum(row.correct for row in rows), len(rows)))
+    return points
+
+
+def _review_usd(store: Store, run: str, closed: Sequence[Round], config: Config) -> float:
+    """What reviewers' minutes of a further round are worth, where the config says what an hour costs."""
+    hour = config.budget.usd_per_review_hour
+    if hour is None or not closed:
+        return 0.0
+    spent = reading.spent_by_round(store, run)
+    minutes = [spent.get(each.id or 0, {}).get(Currency.MINUTES, 0) / MICRO for each in closed]
+    return float(np.mean(minutes)) / 60 * hour
+
+
+def _divergences(store: Store, closed: Sequence[Round]) -> tuple[list[float], list[float]]:
+    """Divergences of the candidates in the last two rounds in which a student looked at some."""
+    found: list[list[float]] = []
+    for each in reversed(closed):
+        rows = rounds.scores(store, each.id or 0)
+        own = [row.score for row in rows if row.chunk >= 0 and "intra" in row.parts]
+        if own:
+            found.append(own)
+        if len(found) == 2:
+            break
+    found += [[], []]
+    return found[1], found[0]

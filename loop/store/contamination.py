@@ -1,0 +1,48 @@
+"""Looks for pool items that read like holdout items, in the store."""
+
+import hashlib
+from collections.abc import Iterable
+
+from sqlmodel import Session, col, select
+
+from loop.records import Contamination, Item, Split
+from loop.store.database import Store
+
+Texts = Iterable[tuple[str, str]]
+"""Keys and hashes of texts, by key."""
+
+
+def look(store: Store, similarity: float) -> Contamination | None:
+    """The look at the pool and the holdout as they are now, where there was one."""
+    with store.reading() as session:
+        return look_in(session, similarity, _texts(session, Split.POOL))
+
+
+def look_in(session: Session, similarity: float, pool: Texts) -> Contamination | None:
+    """As `look`, within a transaction that has read the pool."""
+    return session.get(Contamination, _digest(similarity, pool, _texts(session, Split.HOLDOUT)))
+
+
+def keep(store: Store, row: Contamination) -> None:
+    """Store a look."""
+    with store.writing() as session:
+        session.merge(row)
+
+
+def digest(store: Store, similarity: float) -> str:
+    """Names the items of the pool and the holdout, their texts, and how like they must be."""
+    with store.reading() as session:
+        return _digest(similarity, _texts(session, Split.POOL), _texts(session, Split.HOLDOUT))
+
+
+def _digest(similarity: float, *splits: Texts) -> str:
+    found = hashlib.sha256(repr(similarity).encode())
+    for texts in splits:
+        for key, text_hash in texts:
+            found.update(f"{key}\0{text_hash}\n".encode())
+        found.update(b"\0\0")
+    return found.hexdigest()
+
+
+def _texts(session: Session, split: Split) -> Texts:
+    return session.exec(select(Item.key, Item.text_hash).where(Item.split == split).order_by(col(Item.key)))

@@ -1,0 +1,132 @@
+"""Pool items that read like holdout items are found before anything is asked, named, and not asked."""
+
+import random
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from connectors.cli import app
+from connectors.measurements import duplicates_text, holdout_duplicates
+from connectors.status import status, status_text
+from loop.config import Config, QueryConfig
+from loop.records import Part, Split
+from loop.resemblance import alike, shingles
+from loop.stages.contamination import look
+from loop.store import items
+from loop.store.database import Store
+from tests.builders import RUN, a_number, a_store, an_item
+from tests.test_status import shown
+from tests.tiny import tiny_project
+
+ASKED = "A farmer sells {n} eggs on Monday and twice as many on Tuesday and gives a third of all his eggs to the school"
+WORDS = [f"word{number}" for number in range(40)]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    found = a_store(tmp_path)
+    held = an_item("h1", Split.HOLDOUT, question=f"{ASKED.format(n=8)}.", part=Part.DEV, answer=a_number(9))
+    far = an_item("q2", question="How long does a train take from Kyoto to Osaka?")
+    items.add(found, [held, an_item("q1", question=f"{ASKED.format(n=8)} today."), far])
+    return found
+
+
+def eligible(store: Store, query: QueryConfig) -> list[str]:
+    return [item.key for item in items.eligible(store, RUN, Config(query=query))]
+
+
+def test_a_pool_item_that_reads_like_a_holdout_item_is_found_and_not_asked(store: Store) -> None:
+    assert eligible(store, QueryConfig()) == ["q1", "q2"]  # nobody looked yet
+    found = look(store, QueryConfig())
+    assert found.pairs == {"q1": ["h1", pytest.approx(22 / 23)]}
+    assert eligible(store, QueryConfig()) == ["q2"]
+
+
+def test_it_is_asked_where_the_config_says_so(store: Store) -> None:
+    allowed = QueryConfig(allow_holdout_duplicates=True)
+    found = look(store, allowed)
+    assert eligible(store, allowed) == ["q1", "q2"]
+    assert "asked all the same: the holdout's figures are too good" in duplicates_text(found, allowed)
+
+
+def test_counts_and_keys_are_told(store: Store) -> None:
+    assert status(store, RUN, Config())["contamination"] is None
+    text = duplicates_text(look(store, QueryConfig()), QueryConfig())
+    assert text.startswith("1 of 2 pool items read like holdout items (q1 like h1) and are not asked; query.allow_")
+    found = holdout_duplicates(store, QueryConfig())
+    assert found is not None
+    assert found["pairs"] == [{"item": "q1", "holdout": "h1", "similarity": 0.9565}]
+    state = status(store, RUN, Config())
+    assert state["contamination"]["items"] == 1
+    assert state["items"]["pool"] == 1
+    assert "1 of 2 pool items read like holdout items and are not asked" in shown(status_text(state))
+
+
+def test_new_items_are_looked_at_again_and_known_ones_are_not(store: Store) -> None:
+    first = look(store, QueryConfig())
+    assert look(store, QueryConfig()).looked_at == first.looked_at
+    items.add(store, [an_item("q3", question=f"{ASKED.format(n=8)} again.")])
+    assert eligible(store, QueryConfig()) == ["q1", "q2", "q3"]  # nobody looked at these
+    assert set(look(store, QueryConfig()).pairs) == {"q1", "q3"}
+    assert eligible(store, QueryConfig()) == ["q2"]
+
+
+def test_how_like_is_a_setting(store: Store) -> None:
+    assert not look(store, QueryConfig(holdout_similarity=0.99)).pairs
+    assert not look(store, QueryConfig(holdout_similarity=1.0)).pairs
+    assert look(store, QueryConfig(holdout_similarity=0.5)).pairs
+
+
+def test_other_questions_about_the_same_context_are_no_duplicates() -> None:
+    context = " ".join(WORDS)
+    texts = {"q": (f"{context} who came first", "who came first")}
+    assert alike(texts, {"h": (f"{context} when was that", "when was that")}, 0.8) == {}
+    assert set(alike(texts, {"h": (f"{context} who came first", "who came first")}, 0.8)) == {"q"}
+
+
+def test_the_same_question_about_other_contexts_is_no_duplicate() -> None:
+    texts = {"q": ("the sun burns today and tomorrow is it warm", "is it warm")}
+    assert alike(texts, {"h": ("the snow falls on a hill is it warm", "is it warm")}, 0.8) == {}
+
+
+@settings(max_examples=25)
+@given(st.lists(st.sampled_from(WORDS), min_size=1, max_size=30))
+def test_a_text_is_found_again_whatever_its_case_and_marks(words: list[str]) -> None:
+    text, other = " ".join(words), ", ".join(words).upper() + "!"
+    assert alike({"q": (text, text)}, {"h": (other, other)}, 0.95) == {"q": ("h", 1.0)}
+
+
+def test_the_index_misses_hardly_anything_that_counting_finds() -> None:
+    chance = random.Random(0)
+    holdout = {f"h{n}": " ".join(chance.choices(WORDS, k=60)) for n in range(100)}
+    pool = {}
+    for number, text in enumerate(holdout.values()):
+        words = text.split()
+        for place in chance.sample(range(60), number % 4):
+            words[place] = "changed"
+        pool[f"q{number}"] = " ".join(words)
+    counted = set()
+    for (key, one), other in zip(pool.items(), holdout.values(), strict=True):
+        first, second = shingles(one), shingles(other)
+        if len(first & second) >= 0.85 * len(first | second):
+            counted.add(key)
+    found = alike({k: (t, t) for k, t in pool.items()}, {k: (t, t) for k, t in holdout.items()}, 0.85)
+    assert set(found) <= counted
+    assert len(found) >= 0.97 * len(counted) > 40
+
+
+def test_ingest_and_doctor_name_them(tmp_path: Path) -> None:
+    config = tiny_project(tmp_path)
+    for name, row in (("pool", f"{ASKED.format(n=8)} today"), ("holdout", f"{ASKED.format(n=8)}")):
+        answer = ', "answer": 9' if name == "holdout" else ""
+        (tmp_path / f"{name}.jsonl").write_text(f'{{"key": "{name}", "question": "{row}"{answer}}}\n')
+    said = []
+    for words in (["ingest", str(tmp_path / "pool.jsonl"), "--split", "pool"],
+                  ["ingest", str(tmp_path / "holdout.jsonl"), "--split", "holdout"], ["doctor"]):  # fmt: skip
+        said.append(CliRunner().invoke(app, [*words, "--config", str(config)], catch_exceptions=False).stdout)
+    assert "duplicates" not in said[0]
+    assert "1 of 1 pool items read like holdout items (pool like holdout) and are not asked" in said[1]
+    assert "duplicates: 1 of 1 pool items" in said[2]

@@ -26,9 +26,10 @@ from connectors.handover import export_student
 from connectors.students import loaded
 from connectors.students import trained as student_of
 from loop.answer import Answer, AnswerKind, number_steps
-from loop.config import StudentConfig, TaskConfig
+from loop.config import QueryConfig, StudentConfig, TaskConfig
 from loop.errors import StudentError
 from loop.ports import Example, Silent
+from loop.query.divergence import divergences_of
 from loop.records import Item
 from loop.student import prompts
 from loop.student.distill_step_by_step import token_losses
@@ -232,6 +233,9 @@ def test_samples_of_a_seq2seq_student_depend_on_seed_and_item_and_not_on_the_com
     other = explained(MIXED, 8)
     assert [texts[0] for texts in other.values()] == [texts[0] for texts in everyone.values()]
     assert [texts[1:] for texts in other.values()] != [texts[1:] for texts in everyone.values()]
+    rows = taught.explain(MIXED, copies=range(5), temperature=3.0, top_p=1.0, seed=7)
+    found = divergences_of(MIXED, rows, taught, QueryConfig(samples=4))
+    assert max(each["inter"] for each in found) > 0
 
 
 def test_labels_and_steps_are_scored_by_the_decoder_as_they_stand(pairs: Path) -> None:

@@ -13,9 +13,10 @@ from connectors.handover import export_student
 from connectors.predicting import predict
 from connectors.students import trained as student_of
 from loop.answer import AnswerKind, marked, spans_of
-from loop.config import Config, StudentConfig, TaskConfig
+from loop.config import Config, QueryConfig, StudentConfig, TaskConfig
 from loop.errors import StudentError
 from loop.ports import Example, Silent
+from loop.query.divergence import divergences_of
 from loop.records import Item, Split
 from loop.student.tagger import Tagger
 from loop.student.trainer import TaggerTrainer, trainer
@@ -129,6 +130,8 @@ def test_dropout_gives_other_marks_and_the_seed_the_same_again(model: Path, tmp_
     assert [row[0] for row in one] == [each.explanation for each in tagger.predict(asked)]
     assert any(len({each.answer for each in row}) > 1 for row in one)
     assert tagger.probabilities(asked) == [()] * len(asked)
+    found = divergences_of(asked, one, tagger, QueryConfig(samples=8))
+    assert max(each["inter"] for each in found) > 0
 
 
 def test_embeddings_and_doubt_do_not_depend_on_the_company(tagger: Tagger) -> None:

@@ -1,11 +1,14 @@
 """A student is measured on the holdout: its answers, its confidence, its steps, and whether its answers follow them."""
 
 import random
+import re
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 import pytest
 
+from connectors import handover
 from connectors.measurements import last_evaluation
 from connectors.predicting import predict as predict_file
 from connectors.status import status
@@ -220,6 +223,10 @@ def test_a_round_keeps_what_was_measured_and_status_says_it(classifying: tuple[P
     assert last["candidate"]["evaluation"]["test"]["n"] == last["candidate"]["n"]
     assert last["candidate"]["evaluation"]["paired"]["against"] == 1
     assert state["rounds"][0]["student"]["evaluation"] is None
+    said = handover._calibration(project, replace(trained(project), checkpoint=candidate))
+    assert re.search(
+        r"on `test`: expected error 0\.\d+, at temperature \d+\.\d\d \(fitted on `dev`, n = \d+\) 0\.\d+", said
+    )
     text = "\n".join(last_evaluation(state["rounds"]))
     for part in ("macro F1 on test", "calibration error on test", "against the student of round 1 on dev", "by domain"):
         assert part in text

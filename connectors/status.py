@@ -15,10 +15,10 @@ from connectors.revisions import revision_figures, revision_text
 from loop.config import Config
 from loop.ledger import MICRO, to_micro
 from loop.recall import by_reviewer, recall
-from loop.records import Currency, Decision, DecisionKind, Part, Query, Rationale, Round, Shadow, Split, Stage, Verdict
-from loop.report import accuracy, asked, pseudonyms
+from loop.records import Currency, DecisionKind, Part, Round, Shadow, Split, Stage
+from loop.report import Accuracy, pseudonyms
 from loop.saving import saving
-from loop.store import certificates, checkpoints, decisions, items, reading, reviews, rounds, shadows
+from loop.store import certificates, counting, items, reading, reviews, rounds, shadows
 from loop.store.database import Store
 from loop.store.money import Purse
 
@@ -30,47 +30,68 @@ def status(store: Store, run: str, config: Config, waiting_for: WaitingFor | Non
 
     Fields may be added to it, never renamed or removed.
     """
-    current = rounds.current(store, run)
-    figures = round_figures(store, run)
-    budget = _budget(store, run, config)
-    return {
-        "run": run,
-        "round": 0 if current is None else current.number,
-        "stage": "new" if current is None else current.stage.value,
-        "waiting_for": waiting_for or _waiting_for(store, run, current, config),
-        "budget": budget,
-        "models": {model: spent / MICRO for model, spent in reading.spent_by_model(store, run).items()},
-        "items": _items(store, run, config),
-        "rounds": figures,
-        "simulated_verdicts": sum(each["simulated"] for each in figures),
+    return standing(store, run, config, waiting_for) | {
         "promises": promises(store, run, config),
-        "planted": _planted(store, run),
+        "planted": planted_figures(store, run),
         "revision": revision_figures(store, run),
         "review": review_figures(store, run),
     }
 
 
+def standing(store: Store, run: str, config: Config, waiting_for: WaitingFor | None = None) -> dict[str, Any]:
+    """Of the status what is only counted."""
+    figures = round_figures(store, run)
+    return place(store, run, config, waiting_for) | {
+        "budget": _budget(store, run, config),
+        "models": {model: spent / MICRO for model, spent in reading.spent_by_model(store, run).items()},
+        "items": _items(store, run, config),
+        "rounds": figures,
+        "simulated_verdicts": sum(each["simulated"] for each in figures),
+    }
+
+
+def place(store: Store, run: str, config: Config, waiting_for: WaitingFor | None = None) -> dict[str, Any]:
+    """Of the status the round, its stage, and what the run waits for."""
+    current = rounds.current(store, run)
+    return {
+        "run": run,
+        "round": 0 if current is None else current.number,
+        "stage": "new" if current is None else current.stage.value,
+        "waiting_for": waiting_for or _waiting_for(store, run, current, config),
+    }
+
+
 def round_figures(store: Store, run: str) -> list[dict[str, Any]]:
     """What happened in each round of a run."""
-    spent = reading.spent_by_round(store, run)
-    compared = shadows.of_run(store, run)
-    by_round = _Rounds(
-        queries=reading.queries_of(store, run),
-        rationales=asked(reading.rationales_of(store, run)),
-        flagged={flag.rationale_id for _, flag in reading.flags_of(store, run)},
-        verdicts=reading.verdicts_of(store, run),
-        decisions=reading.decisions_of(store, run),
+    every, spent, compared = (
+        rounds.all_rounds(store, run),
+        reading.spent_by_round(store, run),
+        shadows.of_run(store, run),
     )
+    queried, flagged, decided = counting.queried(store, run), counting.flagged(store, run), counting.decided(store, run)
+    reviewed, simulated = _reviewed(store, run)
+    students = {number for each in every for number in (each.student_id, each.candidate_id) if number is not None}
+    right = counting.right(store, students, Part.TEST)
     return [
-        by_round.figures(each)
-        | {
-            "usd": spent.get(each.id or 0, {}).get(Currency.USD, 0) / MICRO,
-            "minutes": spent.get(each.id or 0, {}).get(Currency.MINUTES, 0) / MICRO,
-            "student": _on_test(store, each.student_id),
-            "candidate": _on_test(store, each.candidate_id),
+        {
+            "round": each.number,
+            "stage": each.stage.value,
+            "selection": each.selection,
+            "queried": queried.get(number, (0, 0))[0],
+            "flagged": flagged.get(number, 0),
+            "audited": queried.get(number, (0, 0))[1],
+            "reviewed": reviewed[number],
+            "accepted": decided[number, DecisionKind.GOLD] + decided[number, DecisionKind.SILVER],
+            **{kind.value: decided[number, kind] for kind in DecisionKind},
+            "simulated": simulated[number],
+            "usd": spent.get(number, {}).get(Currency.USD, 0) / MICRO,
+            "minutes": spent.get(number, {}).get(Currency.MINUTES, 0) / MICRO,
+            "student": _on_test(right, each.student_id),
+            "candidate": _on_test(right, each.candidate_id),
             "saving": _saving(compared.get(each.number, ())),
         }
-        for each in rounds.all_rounds(store, run)
+        for each in every
+        for number in [each.id or 0]
     ]
 
 
@@ -112,45 +133,14 @@ def _models(paid: Mapping[str, float]) -> list[Any]:
     return [("of this ", "dim"), f"{said}\n"] if len(paid) > 1 else []
 
 
-class _Rounds:
-    """The rows of a run, counted round by round."""
-
-    def __init__(
-        self,
-        queries: Sequence[Query],
-        rationales: Sequence[Rationale],
-        flagged: set[int],
-        verdicts: Sequence[tuple[int, Verdict]],
-        decisions: Sequence[Decision],
-    ) -> None:
-        self._queried = Counter(each.round_id for each in queries)
-        self._audited = Counter(each.round_id for each in queries if each.audit)
-        self._flagged = Counter(each.round_id for each in rationales if each.id in flagged)
-        read = [(round_id, verdict) for round_id, verdict in verdicts if verdict.kind is not None]
-        self._simulated = Counter(round_id for round_id, verdict in read if verdict.simulated)
-        self._reviewed = Counter(round_id for round_id, _ in {(each, verdict.rationale_id) for each, verdict in read})
-        newest = {(each.round_id, each.item_key): each.kind for each in decisions}
-        self._decided = Counter((round_id, kind) for (round_id, _), kind in newest.items())
-
-    def figures(self, of: Round) -> dict[str, Any]:
-        """The counts of one round."""
-        number = of.id or 0
-        decided = {kind.value: self._decided[number, kind] for kind in DecisionKind}
-        return {
-            "round": of.number,
-            "stage": of.stage.value,
-            "selection": of.selection,
-            "queried": self._queried[number],
-            "flagged": self._flagged[number],
-            "audited": self._audited[number],
-            "reviewed": self._reviewed[number],
-            "accepted": decided["gold"] + decided["silver"],
-            **decided,
-            "simulated": self._simulated[number],
-        }
+def _reviewed(store: Store, run: str) -> tuple[Counter[int], Counter[int]]:
+    """How many rationales have a verdict, and how many verdicts are simulated, by the round's id."""
+    read = [(number, verdict) for number, verdict in reading.verdicts_of(store, run) if verdict.kind is not None]
+    reviewed = Counter(number for number, _ in {(number, verdict.rationale_id) for number, verdict in read})
+    return reviewed, Counter(number for number, verdict in read if verdict.simulated)
 
 
-def _planted(store: Store, run: str) -> dict[str, Any] | None:
+def planted_figures(store: Store, run: str) -> dict[str, Any] | None:
     """What checks and reviewers found of what was planted; None where nothing was."""
     found = recall(store, run)
     if not found.errors + found.controls:
@@ -191,12 +181,10 @@ def saving_text(found: Mapping[str, Any]) -> str:
     )
 
 
-def _on_test(store: Store, checkpoint_id: int | None) -> dict[str, Any] | None:
+def _on_test(right: Mapping[int, tuple[int, int]], checkpoint_id: int | None) -> dict[str, Any] | None:
     """Accuracy of a checkpoint on `test`."""
-    if checkpoint_id is None:
-        return None
-    found = accuracy(checkpoints.predictions(store, checkpoint_id, Part.TEST))
-    return None if found is None else asdict(found)
+    counted = right.get(checkpoint_id or 0)
+    return None if counted is None else asdict(Accuracy.of(*counted))
 
 
 def _budget(store: Store, run: str, config: Config) -> dict[str, dict[str, float]]:
@@ -214,13 +202,12 @@ def _budget(store: Store, run: str, config: Config) -> dict[str, dict[str, float
 
 
 def _items(store: Store, run: str, config: Config) -> dict[str, int]:
-    counts = items.count(store)
-    decided = Counter(each.kind for each in decisions.newest(store, run).values())
+    counts, decided = items.count(store), counting.in_force(store, run)
     return {
-        "pool": len(items.eligible(store, run, config.query.max_asks)),
+        "pool": counting.eligible(store, run, config.query.max_asks),
         "holdout": counts.get(Split.HOLDOUT, 0),
         "seed": counts.get(Split.SEED, 0),
-        "queried": len({query.item_key for query in reading.queries_of(store, run)}),
+        "queried": counting.queried_items(store, run),
         **{kind.value: decided[kind] for kind in DecisionKind},
         "held": sum(audit.held for audit in certificates.audits(store, run)),
     }

@@ -486,6 +486,14 @@ class ExportConfig(Table):
     """Terms under which a teacher's replies may be used, by its model name, e.g. `{ "qwen3-32b" = "Apache-2.0" }`."""
 
 
+class ServeConfig(Table):
+    """Who may look at the dashboard of `preceptor serve`."""
+
+    token_env: str = "PRECEPTOR_DASHBOARD_TOKEN"
+    """Environment variable that holds the token. Where it is set, the dashboard asks for it; `--host` with another
+    address than loopback needs it."""
+
+
 class Config(Table):
     """The whole file."""
 
@@ -503,6 +511,7 @@ class Config(Table):
     acceptance: AcceptanceConfig = AcceptanceConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     export: ExportConfig = ExportConfig()
+    serve: ServeConfig = ServeConfig()
 
     @model_validator(mode="after")
     def _forms_fit_the_answers(self) -> "Config":

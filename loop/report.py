@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loop.interval import wilson
-from loop.records import Prediction, Rationale, Verdict, VerdictKind, found_wrong
+from loop.records import Verdict, VerdictKind, found_wrong
 
 RISK_BINS = 5
 """Equal parts of the unit interval in which risk is set against what reviewers found."""
@@ -24,6 +24,11 @@ class Accuracy:
     low: float
     high: float
     n: int
+
+    @classmethod
+    def of(cls, right: int, n: int) -> "Accuracy":
+        """That of `right` answers out of `n`."""
+        return cls(right / n, *wilson(right, n), n)
 
 
 @dataclass(frozen=True)
@@ -46,21 +51,6 @@ class ReviewerFigures:
     verdicts: Mapping[VerdictKind, int]
     minutes: float
     simulated: bool
-
-
-def accuracy(predictions: Sequence[Prediction]) -> Accuracy | None:
-    """Accuracy over predictions; None without any."""
-    n = len(predictions)
-    if n == 0:
-        return None
-    right = sum(prediction.correct for prediction in predictions)
-    low, high = wilson(right, n)
-    return Accuracy(right / n, low, high, n)
-
-
-def asked(rationales: Sequence[Rationale]) -> list[Rationale]:
-    """The teacher's first rationales: those that are checked, reviewed and trained on."""
-    return [each for each in rationales if each.is_reply]
 
 
 def pseudonyms(reviewers: Sequence[str]) -> dict[str, str]:

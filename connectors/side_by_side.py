@@ -87,7 +87,7 @@ def _student(found: Mapping[str, Any], number: int, rationales: Sequence[Mapping
     own = next((each for each in rationales if each["author"] == Author.STUDENT.value), None)
     if own is not None:
         return _column(STUDENT, own, found)
-    parts = next((each["parts"] for each in found["scores"] if each["round"] == number), {})
+    parts: Mapping[str, Any] = next((each["parts"] for each in found["scores"] if each["round"] == number), {})
     if not parts.get("steps"):
         return None
     return Column(STUDENT, "when it was looked at", parts["steps"], _value(parts.get("answer")))
@@ -175,9 +175,10 @@ def _with_doubts(
 
 def align(ours: Sequence[str], theirs: Sequence[str]) -> list[tuple[int | None, int | None]]:
     """Pairs of steps that belong together, in order; what has no counterpart is paired with None."""
-    plain = [[" ".join(step.split()).casefold() for step in steps] for steps in (ours, theirs)]
+    first_ones, second_ones = ([" ".join(step.split()).casefold() for step in steps] for steps in (ours, theirs))
+    matcher = difflib.SequenceMatcher(None, first_ones, second_ones, autojunk=False)
     pairs: list[tuple[int | None, int | None]] = []
-    for _, first, second, third, fourth in difflib.SequenceMatcher(None, *plain, autojunk=False).get_opcodes():
+    for _, first, second, third, fourth in matcher.get_opcodes():
         pairs += zip_longest(range(first, second), range(third, fourth))
     return pairs
 

@@ -212,7 +212,7 @@ class Views:
         waiting = [] if current is None else reviews.pending(self.store, current.id or 0)
         ids = [task.rationale_id for task, _, _ in waiting]
         risks, flagged = counting.risks_of(self.store, ids), counting.checks_of(self.store, ids)
-        rows = [
+        rows: list[Row] = [
             {
                 "key": item.key,
                 "question": item.question,
@@ -263,7 +263,8 @@ def forecast(figures: Sequence[Row], currency: str, config: Config, limit: float
     prices = [each[currency] / each["queried"] for each in closed if each["queried"]]
     asked = sum(each["queried"] for each in closed)
     left, batch = max(0, config.run.rounds - len(closed)), config.query.batch_size
-    found: Row = {"points": points, "left": left, "batch": batch, "ahead": [], "limit": limit, "reached": None}
+    found: Row = {"points": points, "left": left, "batch": batch, "limit": limit}
+    found |= {"ahead": [], "price": None, "reached": None}
     if not prices or not left:
         return found
     mean = spent / asked

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loop.interval import wilson
-from loop.records import Verdict, VerdictKind, found_wrong
+from loop.records import Prediction, Verdict, VerdictKind, found_wrong
 
 RISK_BINS = 5
 """Equal parts of the unit interval in which risk is set against what reviewers found."""
@@ -51,6 +51,12 @@ class ReviewerFigures:
     verdicts: Mapping[VerdictKind, int]
     minutes: float
     simulated: bool
+
+
+def accuracy(predictions: Sequence[Prediction]) -> Accuracy | None:
+    """Accuracy over predictions; None without any."""
+    n = len(predictions)
+    return Accuracy.of(sum(prediction.correct for prediction in predictions), n) if n else None
 
 
 def pseudonyms(reviewers: Sequence[str]) -> dict[str, str]:

@@ -11,8 +11,8 @@ import pytest
 from connectors.report_page import page, summary, write_report
 from loop.config import Config, SimulatedReviewerConfig, TeacherConfig
 from loop.errors import PreceptorError
-from loop.records import VerdictKind
-from loop.report import Accuracy, calibration, pseudonyms, reviewer_figures, risk_bins
+from loop.records import Part, Prediction, VerdictKind
+from loop.report import accuracy, calibration, pseudonyms, reviewer_figures, risk_bins
 from loop.store import items, reading
 from loop.store.database import Store
 from tests.builders import RUN, a_campaign, a_round, a_store, an_item
@@ -175,9 +175,12 @@ def test_a_summary_without_results_says_so(opened: bool, store: Store) -> None:
 
 
 def test_accuracy_carries_its_interval_and_n() -> None:
-    found = Accuracy.of(3, 10)
+    rows = [Prediction(checkpoint_id=1, item_key=str(n), part=Part.TEST, correct=n < 3) for n in range(10)]
+    found = accuracy(rows)
+    assert found is not None
     assert (found.accuracy, found.n) == (0.3, 10)
     assert (found.low, found.high) == (pytest.approx(0.1078, abs=1e-3), pytest.approx(0.6032, abs=1e-3))
+    assert accuracy([]) is None
 
 
 def test_risk_is_set_against_what_reviewers_found(store: Store) -> None:

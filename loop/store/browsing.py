@@ -49,10 +49,17 @@ def found(store: Store, run: str, wanted: Wanted, size: int) -> list[Found]:
         decided, risks, flags = _decided(session, run, keys), _risks(session, run, keys), _flags(session, run, keys)
     return [
         Found(
-            key, question, domain, Split(split), *decided.get(key, (None, False)), risks.get(key), flags.get(key, 0)
+            key=key,
+            question=question,
+            domain=domain,
+            split=Split(split),
+            decision=decided[key][0] if key in decided else None,
+            certified=key in decided and decided[key][1],
+            risk=risks.get(key),
+            flags=flags.get(key, 0),
         )
         for key, question, domain, split in rows
-    ]  # fmt: skip
+    ]
 
 
 def domains(store: Store, most: int) -> list[str]:

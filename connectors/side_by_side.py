@@ -57,6 +57,10 @@ class Comparison:
     columns: Sequence[Column]
     rows: Sequence[Sequence[Cell | None]] = field(default_factory=list)
 
+    def differs(self, column: Column) -> bool:
+        """Whether a column ends in another answer than the one that it is set against."""
+        return column.answer != self.columns[_against(self.columns)[self.columns.index(column)]].answer
+
 
 def comparisons(found: Mapping[str, Any]) -> list[Comparison]:
     """The rounds of an item's history in which something was said, the newest first. What is planted stays hidden."""
@@ -74,8 +78,7 @@ def _compared(found: Mapping[str, Any], number: int) -> Comparison:
         _column(CORRECTED, later[-1], found) if later else None,
     ]
     there = [each for each in columns if each is not None]
-    base = next((place for place, each in enumerate(there) if each.name == TEACHER), 0)
-    return Comparison(number, there, _rows(there, base, teacher, found) if there else [])
+    return Comparison(number, there, _rows(there, teacher, found) if there else [])
 
 
 def _is_reply(each: Mapping[str, Any]) -> bool:
@@ -109,13 +112,25 @@ def _value(answer: object) -> str:
     return str(json.loads(answer)["value"]) if isinstance(answer, str) and answer else "no allowed answer"
 
 
-def _rows(
-    columns: Sequence[Column], base: int, teacher: Mapping[str, Any] | None, found: Mapping[str, Any]
-) -> list[list[Cell | None]]:
-    """Steps that belong together in a row. The teacher's are set against corrected ones, the others against hers."""
-    against = dict.fromkeys(range(len(columns)), base)
+def _base(columns: Sequence[Column]) -> int:
+    """The teacher's column, by which the others are aligned."""
+    return next((place for place, each in enumerate(columns) if each.name == TEACHER), 0)
+
+
+def _against(columns: Sequence[Column]) -> list[int]:
+    """Which column each is set against: the teacher's against the corrected one, the others against the teacher's."""
+    base = _base(columns)
+    against = [base] * len(columns)
     if columns[-1].name == CORRECTED:
         against[base] = len(columns) - 1
+    return against
+
+
+def _rows(
+    columns: Sequence[Column], teacher: Mapping[str, Any] | None, found: Mapping[str, Any]
+) -> Sequence[Sequence[Cell | None]]:
+    """Steps that belong together in a row."""
+    base, against = _base(columns), _against(columns)
     aligned = {place: align(columns[base].steps, each.steps) for place, each in enumerate(columns) if place != base}
     rows = [
         [_cell(columns, place, steps, against[place]) for place in range(len(columns))]

@@ -24,8 +24,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from connectors.access import is_loopback
 from connectors.history import history, history_lines
 from connectors.pages import STATIC, common, html
+from connectors.reviewers import review_figures
 from connectors.side_by_side import comparisons
-from connectors.views import PAGES, Views
+from connectors.views import PAGES, Row, Views
 from loop.config import Config
 from loop.records import DecisionKind
 from loop.store import browsing, counting, items, rounds
@@ -63,6 +64,7 @@ class Dashboard:
 
     def __init__(self, store: Store, config: Config) -> None:
         self.store, self.config = store, config
+        self._reviews: dict[str, tuple[object, Row]] = {}
 
     def runs(self) -> list[str]:
         """The names of all runs, the project's own first."""
@@ -76,11 +78,22 @@ class Dashboard:
             NotHere: there is none of this name.
         """
         if run == self.config.run.name:
-            return Views(self.store, run, self.config)
+            return Views(self.store, run, self.config, self._reviewed)
         current = rounds.current(self.store, run)
         if current is None:
             raise NotHere(f"There is no run {run}.")
-        return Views(self.store, run, Config.model_validate(rounds.config_of(self.store, current), strict=False))
+        config = Config.model_validate(rounds.config_of(self.store, current), strict=False)
+        return Views(self.store, run, config, self._reviewed)
+
+    def _reviewed(self, store: Store, run: str) -> Row:
+        """What is known of a run's reviewers; kept until something about reviews changes, for it takes thousands of
+        resamples.
+        """
+        stamp = counting.review_stamp(store)
+        kept = self._reviews.get(run)
+        if kept is None or kept[0] != stamp:
+            kept = self._reviews[run] = stamp, review_figures(store, run)
+        return kept[1]
 
     def page(self, run: str, name: str) -> str:
         """A page of a run.

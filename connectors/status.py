@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import lru_cache
 from typing import Any, Literal
 
 from rich.console import Group
@@ -15,10 +16,10 @@ from connectors.revisions import revision_figures, revision_text
 from loop.config import Config
 from loop.ledger import MICRO, to_micro
 from loop.recall import by_reviewer, recall
-from loop.records import Currency, DecisionKind, Part, Round, Shadow, Split, Stage
+from loop.records import Arm, Currency, DecisionKind, Part, Round, Shadow, Split, Stage
 from loop.report import Accuracy, pseudonyms
-from loop.saving import saving
-from loop.store import certificates, counting, items, reading, reviews, rounds, shadows
+from loop.saving import Saving, saving
+from loop.store import counting, items, reading, reviews, rounds, shadows
 from loop.store.database import Store
 from loop.store.money import Purse
 
@@ -30,7 +31,9 @@ def status(store: Store, run: str, config: Config, waiting_for: WaitingFor | Non
 
     Fields may be added to it, never renamed or removed.
     """
-    return standing(store, run, config, waiting_for) | {
+    return {
+        **place(store, run, config, waiting_for),
+        **counts(store, run, config, counting.verdicts(store, run)),
         "promises": promises(store, run, config),
         "planted": planted_figures(store, run),
         "revision": revision_figures(store, run),
@@ -38,10 +41,10 @@ def status(store: Store, run: str, config: Config, waiting_for: WaitingFor | Non
     }
 
 
-def standing(store: Store, run: str, config: Config, waiting_for: WaitingFor | None = None) -> dict[str, Any]:
+def counts(store: Store, run: str, config: Config, verdicts: Sequence[counting.Given]) -> dict[str, Any]:
     """Of the status what is only counted."""
-    figures = round_figures(store, run)
-    return place(store, run, config, waiting_for) | {
+    figures = round_figures(store, run, verdicts)
+    return {
         "budget": _budget(store, run, config),
         "models": {model: spent / MICRO for model, spent in reading.spent_by_model(store, run).items()},
         "items": _items(store, run, config),
@@ -61,15 +64,16 @@ def place(store: Store, run: str, config: Config, waiting_for: WaitingFor | None
     }
 
 
-def round_figures(store: Store, run: str) -> list[dict[str, Any]]:
-    """What happened in each round of a run."""
+def round_figures(store: Store, run: str, verdicts: Sequence[counting.Given]) -> list[dict[str, Any]]:
+    """What happened in each round of a run, by its verdicts and what the store counts."""
     every, spent, compared = (
         rounds.all_rounds(store, run),
         reading.spent_by_round(store, run),
         shadows.of_run(store, run),
     )
     queried, flagged, decided = counting.queried(store, run), counting.flagged(store, run), counting.decided(store, run)
-    reviewed, simulated = _reviewed(store, run)
+    reviewed = Counter(number for number, _ in {(each.round_id, each.rationale_id) for each in verdicts})
+    simulated = Counter(each.round_id for each in verdicts if each.simulated)
     students = {number for each in every for number in (each.student_id, each.candidate_id) if number is not None}
     right = counting.right(store, students, Part.TEST)
     return [
@@ -133,13 +137,6 @@ def _models(paid: Mapping[str, float]) -> list[Any]:
     return [("of this ", "dim"), f"{said}\n"] if len(paid) > 1 else []
 
 
-def _reviewed(store: Store, run: str) -> tuple[Counter[int], Counter[int]]:
-    """How many rationales have a verdict, and how many verdicts are simulated, by the round's id."""
-    read = [(number, verdict) for number, verdict in reading.verdicts_of(store, run) if verdict.kind is not None]
-    reviewed = Counter(number for number, _ in {(number, verdict.rationale_id) for number, verdict in read})
-    return reviewed, Counter(number for number, verdict in read if verdict.simulated)
-
-
 def planted_figures(store: Store, run: str) -> dict[str, Any] | None:
     """What checks and reviewers found of what was planted; None where nothing was."""
     found = recall(store, run)
@@ -162,8 +159,20 @@ def planted_text(found: Mapping[str, Any]) -> str:
 
 def _saving(compared: Sequence[Shadow]) -> dict[str, Any] | None:
     """What a round's shadow students say of selection."""
-    found = saving(compared)
+    found = _measured(
+        tuple((row.pair, row.arm, row.micro_usd, row.examples, tuple(row.correct.items())) for row in compared)
+    )
     return None if found is None else asdict(found) | {"verdict": found.verdict.value}
+
+
+@lru_cache(maxsize=1024)
+def _measured(compared: tuple[tuple[int, Arm, int, int, tuple[tuple[str, bool], ...]], ...]) -> Saving | None:
+    """As `saving` says; kept, for its thousands of resamples come out the same each time."""
+    rows = [
+        Shadow(round_id=0, pair=pair, arm=arm, asked=0, examples=examples, micro_usd=usd, correct=dict(correct))
+        for pair, arm, usd, examples, correct in compared
+    ]
+    return saving(rows)
 
 
 def saving_text(found: Mapping[str, Any]) -> str:
@@ -209,7 +218,7 @@ def _items(store: Store, run: str, config: Config) -> dict[str, int]:
         "seed": counts.get(Split.SEED, 0),
         "queried": counting.queried_items(store, run),
         **{kind.value: decided[kind] for kind in DecisionKind},
-        "held": sum(audit.held for audit in certificates.audits(store, run)),
+        "held": counting.held(store, run),
     }
 
 

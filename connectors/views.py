@@ -10,10 +10,10 @@ from connectors import page_charts
 from connectors.promises import promises, promises_text
 from connectors.reviewers import review_figures
 from connectors.revisions import revision_figures
-from connectors.status import place, planted_figures, standing
+from connectors.status import counts, place, planted_figures
 from loop.config import Config
 from loop.interval import Share, share
-from loop.records import DecisionKind, Part, Stage, Verdict, VerdictKind
+from loop.records import DecisionKind, Part, Stage, VerdictKind
 from loop.report import (
     Accuracy,
     Calibration,
@@ -39,15 +39,17 @@ MOST_REVIEWS = 200
 
 
 class Views:
-    """The pages of one run; what several of them need is read once."""
+    """The pages of one run; what several of them need is read once. `review` finds what is known of its reviewers."""
 
-    def __init__(self, store: Store, run: str, config: Config) -> None:
-        self.store, self.run, self.config = store, run, config
+    def __init__(
+        self, store: Store, run: str, config: Config, review: Callable[[Store, str], Row] = review_figures
+    ) -> None:
+        self.store, self.run, self.config, self._review = store, run, config, review
 
     @cached_property
     def state(self) -> Row:
         """Where the run stands."""
-        return standing(self.store, self.run, self.config)
+        return self.place | counts(self.store, self.run, self.config, self.verdicts)
 
     @cached_property
     def place(self) -> Row:
@@ -55,9 +57,9 @@ class Views:
         return place(self.store, self.run, self.config)
 
     @cached_property
-    def verdicts(self) -> list[Verdict]:
+    def verdicts(self) -> list[counting.Given]:
         """The verdicts that count and can be read."""
-        return [each for _, each in reading.verdicts_of(self.store, self.run) if each.kind is not None]
+        return counting.verdicts(self.store, self.run)
 
     @cached_property
     def names(self) -> dict[str, str]:
@@ -204,7 +206,7 @@ class Views:
             }
             for each in found
         ]
-        return {"work": work, "review": review_figures(self.store, self.run)}
+        return {"work": work, "review": self._review(self.store, self.run)}
 
     def queue(self) -> Row:
         """The open reviews, the riskiest first. Why one was sent is not shown: reviewers are not to know it."""

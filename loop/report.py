@@ -3,12 +3,13 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from loop.interval import wilson
-from loop.records import Prediction, Verdict, VerdictKind, found_wrong
+from loop.records import Prediction, Said, VerdictKind, found_wrong
 
 RISK_BINS = 5
 """Equal parts of the unit interval in which risk is set against what reviewers found."""
@@ -43,6 +44,18 @@ class RiskBin:
     """Mean risk of the reviewed ones."""
 
 
+class Judged(Said, Protocol):
+    """What the figures need of a verdict."""
+
+    @property
+    def rationale_id(self) -> int | None:
+        """On which rationale it is."""
+
+    @property
+    def seconds(self) -> float:
+        """How long it took."""
+
+
 @dataclass(frozen=True)
 class ReviewerFigures:
     """What one reviewer did, under a pseudonym."""
@@ -64,7 +77,7 @@ def pseudonyms(reviewers: Sequence[str]) -> dict[str, str]:
     return {reviewer: f"reviewer-{number}" for number, reviewer in enumerate(reviewers, start=1)}
 
 
-def reviewer_figures(verdicts: Sequence[Verdict], names: Mapping[str, str]) -> list[ReviewerFigures]:
+def reviewer_figures(verdicts: Sequence[Judged], names: Mapping[str, str]) -> list[ReviewerFigures]:
     """What each reviewer did; people and simulated ones are never counted together."""
     found = []
     for reviewer, name in names.items():
@@ -76,9 +89,9 @@ def reviewer_figures(verdicts: Sequence[Verdict], names: Mapping[str, str]) -> l
     return found
 
 
-def wrong_by_rationale(verdicts: Sequence[Verdict]) -> dict[int, bool]:
+def wrong_by_rationale(verdicts: Sequence[Judged]) -> dict[int, bool]:
     """Whether reviewers found a rationale wrong, for each with an interpreted verdict."""
-    given: dict[int, list[Verdict]] = {}
+    given: dict[int, list[Judged]] = {}
     for verdict in verdicts:
         if verdict.rationale_id is not None:
             given.setdefault(verdict.rationale_id, []).append(verdict)
@@ -113,7 +126,7 @@ def calibration(risks: Sequence[float], wrong: Sequence[bool]) -> Calibration | 
     return Calibration(error(np.array(wrong, dtype=np.float64)), float(chance), len(expected))
 
 
-def risk_bins(risks: Mapping[int, float], verdicts: Sequence[Verdict]) -> list[RiskBin]:
+def risk_bins(risks: Mapping[int, float], verdicts: Sequence[Judged]) -> list[RiskBin]:
     """Risk against what reviewers found, in equal parts of the unit interval."""
     wrong = wrong_by_rationale(verdicts)
     bins: list[list[int]] = [[] for _ in range(RISK_BINS)]

@@ -25,9 +25,10 @@ from loop.answer import Answer, AnswerKind
 from loop.config import Config, RunConfig
 from loop.errors import BadConfig
 from loop.records import Arm, DecisionKind, Item, Round, Shadow, Stage, VerdictKind
-from loop.store import items, rationales, rounds, shadows
+from loop.store import items, rationales, reviews, rounds, shadows
 from loop.store.database import Store
 from tests.builders import (
+    NOON,
     RUN,
     a_campaign,
     a_reply,
@@ -147,6 +148,21 @@ def test_the_control_arm_has_a_band_that_the_selected_leave_only_beyond_chance(c
     answer = looking(campaign).get(f"/runs/{RUN}/learning").text
     assert 'class="series control"><path class="band"' in answer
     assert "selection beats random picks" in answer
+
+
+def test_what_is_kept_of_reviewers_goes_with_every_change(store: Store) -> None:
+    a_campaign(store)
+    review = in_review(store, ["q6", "q7"])
+    client, (first, second) = looking(store), [each.id or 0 for each in rationales.of_round(store, id_of(review))]
+    assert "2 reviews of the newest round are open, 0 done" in text_of(client, "/reviewers")
+    a_verdict(store, first, VerdictKind.ACCEPT, minute=20)
+    assert "1 reviews of the newest round are open, 1 done" in text_of(client, "/reviewers")
+    a_verdict(store, second, VerdictKind.REJECT, reviewer="bob@example.org", minute=21)
+    assert "reviewer-2 1 0 0 0 1 0.5" in text_of(client, "/reviewers")
+    book = reviews.RunReviewBook(store, RUN)
+    gone = {"main/3/q6": [], "main/3/q7": [f"a{second}"]}
+    assert book.mark_deleted("fake", "1", gone, before=NOON.replace(year=2027)) == 1
+    assert "1 reviews of the newest round are open, 1 done" in text_of(client, "/reviewers")
 
 
 def test_the_queue_shows_the_riskiest_first_and_not_why_it_was_sent(store: Store) -> None:
@@ -271,14 +287,19 @@ def test_a_page_reads_as_many_items_of_a_large_pool_as_of_a_small_one(store: Sto
     a_campaign(store)
     in_review(store, ["q6"])
     client, loaded = looking(store), []
-    event.listen(Item, "load", lambda item, _: loaded.append(item.key))
+
+    def note(item: Item, _: object) -> None:
+        loaded.append(item.key)
+
+    event.listen(Item, "load", note)
     counts = []
-    for more in (0, 1000):
+    for more in (0, 0, 1000):  # the first look also finds what is kept of reviewers
         items.add(store, [an_item(f"more{number}") for number in range(more)])
         loaded.clear()
         assert {client.get(f"/runs/{RUN}{place}").status_code for place in PLACES} == {200}
         counts.append(len(loaded))
-    assert counts[0] == counts[1] < 20
+    event.remove(Item, "load", note)
+    assert counts[1] == counts[2] < 20
 
 
 def test_an_item_stands_side_by_side_with_what_differs_marked(campaign: Store) -> None:

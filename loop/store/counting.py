@@ -2,9 +2,9 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
-from sqlalchemy import case, distinct
+from sqlalchemy import case, distinct, union
 from sqlmodel import col, func, select
 
 from loop.records import (
@@ -17,14 +17,20 @@ from loop.records import (
     Prediction,
     Query,
     Rationale,
+    Reopened,
+    ReviewTask,
     Risk,
     Round,
     Split,
+    Verdict,
+    VerdictKind,
+    WithdrawnVerdict,
+    once,
 )
-from loop.store.certificates import held_back
+from loop.store.certificates import held_in
 from loop.store.database import Store
 from loop.store.rationales import FIRST, REAL
-from loop.store.withdrawals import awaiting_in
+from loop.store.reviews import STANDS, VERSION, WITHDRAWN
 
 Name = TypeVar("Name", int, str)
 SETTLED = (DecisionKind.GOLD, DecisionKind.SILVER)
@@ -66,15 +72,13 @@ def eligible(store: Store, run: str, max_asks: int) -> int:
         .having(func.count() >= max_asks)
     )
     settled = select(Decision.item_key).where(col(Decision.id).in_(_newest(run)), col(Decision.kind).in_(SETTLED))
-    query = select(func.count()).where(
-        Item.split == Split.POOL, col(Item.key).not_in(spent), col(Item.key).not_in(settled)
-    )
+    back = select(Query.item_key).join(Round, col(Round.id) == Query.round_id).where(*held_in(run))
+    reopened = select(Decision.item_key).join(Reopened, col(Reopened.decision_id) == Decision.id)
+    reopened = reopened.where(col(Decision.id).in_(_newest(run)))
+    out = union(spent, settled, back, reopened).subquery()
+    pool = select(func.count()).where(Item.split == Split.POOL)
     with store.reading() as session:
-        open_items = session.exec(query).one()
-        waiting = {each.item_key for each in held_back(session, run)} | {*awaiting_in(session, run)}
-        return open_items - sum(
-            session.exec(query.where(col(Item.key).in_(some))).one() for some in pieces(sorted(waiting))
-        )
+        return session.exec(pool).one() - session.exec(pool.where(col(Item.key).in_(select(out.c.item_key)))).one()
 
 
 def flagged(store: Store, run: str) -> dict[int, int]:
@@ -147,6 +151,69 @@ def risks_of(store: Store, rationale_ids: Iterable[int]) -> dict[int, float]:
         for some in pieces(sorted(rationale_ids)):
             found |= dict(session.exec(query.where(col(Risk.rationale_id).in_(some))).all())
     return found
+
+
+class Given(NamedTuple):
+    """A verdict without what was corrected."""
+
+    round_id: int
+    rationale_id: int
+    kind: VerdictKind | None
+    slot: int
+    reviewer: str
+    simulated: bool
+    seconds: float
+    board: str
+    project: str
+    annotation: str
+    updated_at: str
+
+
+def verdicts(store: Store, run: str) -> list[Given]:
+    """Those of `loop.store.reading.verdicts_of` that can be read, oldest first, at a tenth of its price."""
+    newest = select(Verdict.board, Verdict.project, Verdict.annotation, func.max(Verdict.updated_at)).group_by(
+        col(Verdict.board), col(Verdict.project), col(Verdict.annotation)
+    )
+    names = Given._fields[1:]
+    query = (
+        select(Rationale.round_id, *(getattr(Verdict, name) for name in names))  # type: ignore[call-overload]
+        .join(Rationale, col(Rationale.id) == Verdict.rationale_id)
+        .join(Round, col(Round.id) == Rationale.round_id)
+        .where(Round.run == run, VERSION.in_(newest), VERSION.not_in(WITHDRAWN), STANDS, REAL)
+        .order_by(col(Verdict.updated_at), col(Verdict.annotation))
+    )
+    by_rationale: defaultdict[int, list[Given]] = defaultdict(list)
+    with store.reading() as session:
+        for row in session.exec(query):
+            by_rationale[row[1]].append(Given(*row))
+    found = [each for given in by_rationale.values() for each in once(given) if each.kind is not None]
+    return sorted(found, key=lambda each: (each.updated_at, each.annotation))
+
+
+def review_stamp(store: Store) -> tuple[object, ...]:
+    """Numbers of which one changes whenever anything does that is known of reviews: only deletions change a row."""
+    newest = select(func.count(), func.max(Verdict.pulled_at), func.count(col(Verdict.deleted_at)))
+    parts = [
+        newest.add_columns(func.max(Verdict.deleted_at)).select_from(Verdict),
+        *(select(func.count()).select_from(each) for each in (WithdrawnVerdict, ReviewTask, Risk)),
+        *(select(func.max(each.id)) for each in (Rationale, Flag, Decision)),
+    ]
+    with store.reading() as session:
+        return tuple(tuple(session.execute(part).one()) for part in parts)
+
+
+def held(store: Store, run: str) -> int:
+    """How many checked audits are held back for certificates."""
+    query = (
+        select(func.count())
+        .select_from(Query)
+        .join(Round, col(Round.id) == Query.round_id)
+        .join(Rationale, (col(Rationale.round_id) == Query.round_id) & (col(Rationale.item_key) == Query.item_key))
+        .join(Risk, col(Risk.rationale_id) == Rationale.id)
+        .where(*held_in(run), FIRST)
+    )
+    with store.reading() as session:
+        return session.exec(query).one()
 
 
 def decided(store: Store, run: str) -> Counter[tuple[int, DecisionKind]]:

@@ -9,7 +9,8 @@ import asyncio
 import hashlib
 import hmac
 import re
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable
+from functools import partial
 from typing import Annotated, Any, Literal
 from urllib.parse import parse_qs, urlencode
 
@@ -24,9 +25,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from connectors.access import is_loopback
 from connectors.history import history, history_lines
 from connectors.pages import STATIC, common, html
-from connectors.reviewers import review_figures
 from connectors.side_by_side import comparisons
-from connectors.views import PAGES, Row, Views
+from connectors.views import PAGES, Views
 from loop.config import Config
 from loop.records import DecisionKind
 from loop.store import browsing, counting, items, rounds
@@ -64,7 +64,7 @@ class Dashboard:
 
     def __init__(self, store: Store, config: Config) -> None:
         self.store, self.config = store, config
-        self._reviews: dict[str, tuple[object, Row]] = {}
+        self._kept: dict[tuple[str, str], tuple[object, Any]] = {}
 
     def runs(self) -> list[str]:
         """The names of all runs, the project's own first."""
@@ -78,21 +78,19 @@ class Dashboard:
             NotHere: there is none of this name.
         """
         if run == self.config.run.name:
-            return Views(self.store, run, self.config, self._reviewed)
+            return Views(self.store, run, self.config, partial(self._keep, run))
         current = rounds.current(self.store, run)
         if current is None:
             raise NotHere(f"There is no run {run}.")
         config = Config.model_validate(rounds.config_of(self.store, current), strict=False)
-        return Views(self.store, run, config, self._reviewed)
+        return Views(self.store, run, config, partial(self._keep, run))
 
-    def _reviewed(self, store: Store, run: str) -> Row:
-        """What is known of a run's reviewers; kept until something about reviews changes, for it takes thousands of
-        resamples.
-        """
-        stamp = counting.review_stamp(store)
-        kept = self._reviews.get(run)
+    def _keep(self, run: str, name: str, find: Callable[[], Any]) -> Any:
+        """What rests on verdicts and takes long: found anew only once something about reviews has changed."""
+        stamp = counting.review_stamp(self.store)
+        kept = self._kept.get((run, name))
         if kept is None or kept[0] != stamp:
-            kept = self._reviews[run] = stamp, review_figures(store, run)
+            kept = self._kept[run, name] = stamp, find()
         return kept[1]
 
     def page(self, run: str, name: str) -> str:

@@ -30,6 +30,7 @@ from loop.store.progress import AtMost, progress
 from loop.store.rationales import risk_fit
 
 Row = dict[str, Any]
+Keep = Callable[[str, Callable[[], Any]], Any]
 STAGES = [stage.value for stage in Stage if stage is not Stage.CLOSED]
 """What a round goes through before it is closed."""
 MOST_DOMAINS = 200
@@ -39,12 +40,14 @@ MOST_REVIEWS = 200
 
 
 class Views:
-    """The pages of one run; what several of them need is read once. `review` finds what is known of its reviewers."""
+    """The pages of one run; what several of them need is read once.
 
-    def __init__(
-        self, store: Store, run: str, config: Config, review: Callable[[Store, str], Row] = review_figures
-    ) -> None:
-        self.store, self.run, self.config, self._review = store, run, config, review
+    `keep` is handed what takes long and rests on verdicts, under a name, and may know it from an earlier time.
+    """
+
+    def __init__(self, store: Store, run: str, config: Config, keep: Keep | None = None) -> None:
+        self.store, self.run, self.config = store, run, config
+        self._keep: Keep = keep or (lambda _, find: find())
 
     @cached_property
     def state(self) -> Row:
@@ -158,7 +161,7 @@ class Views:
         risks = counting.risks_of(self.store, wrong)
         bins = risk_bins(risks, self.verdicts)
         every = rounds.all_rounds(self.store, self.run)
-        promised = promises(self.store, self.run, self.config)
+        promised = self._keep("promises", lambda: promises(self.store, self.run, self.config))
         return {
             "flags": _flags(counting.flags(self.store, self.run), counting.checks_of(self.store, wrong), wrong),
             "bins": [page_charts.counted(each) for each in bins if each.reviewed],
@@ -206,7 +209,7 @@ class Views:
             }
             for each in found
         ]
-        return {"work": work, "review": self._review(self.store, self.run)}
+        return {"work": work, "review": self._keep("review", lambda: review_figures(self.store, self.run))}
 
     def queue(self) -> Row:
         """The open reviews, the riskiest first. Why one was sent is not shown: reviewers are not to know it."""
@@ -221,13 +224,14 @@ class Views:
                 "domain": item.domain,
                 "risk": risks.get(task.rationale_id),
                 "checks": sorted(flagged.get(task.rationale_id, ())),
-                "whose": self.names.get(task.assignee, "somebody") if task.assignee else "whoever comes first",
+                "whose": self.names.get(task.assignee, "somebody") if task.assignee else "anybody",
                 "since": task.assigned_at or task.pushed_at,
             }
             for task, _, item in waiting
         ]
         rows.sort(key=lambda row: (-(row["risk"] or 0.0), row["key"]))
-        return {"rows": rows[:MOST_REVIEWS], "n": len(rows), "board": self.config.review.url}
+        board = self.config.review.url if self.config.review.board == "label_studio" else None
+        return {"rows": rows[:MOST_REVIEWS], "n": len(rows), "board": board}
 
 
 @dataclass(frozen=True)

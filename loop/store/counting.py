@@ -9,6 +9,7 @@ from sqlmodel import col, func, select
 
 from loop.records import (
     Author,
+    Certificate,
     Decision,
     DecisionKind,
     Flag,
@@ -176,7 +177,7 @@ def verdicts(store: Store, run: str) -> list[Given]:
     )
     names = Given._fields[1:]
     query = (
-        select(Rationale.round_id, *(getattr(Verdict, name) for name in names))  # type: ignore[call-overload]
+        select(Rationale.round_id, *(getattr(Verdict, name) for name in names))
         .join(Rationale, col(Rationale.id) == Verdict.rationale_id)
         .join(Round, col(Round.id) == Rationale.round_id)
         .where(Round.run == run, VERSION.in_(newest), VERSION.not_in(WITHDRAWN), STANDS, REAL)
@@ -196,7 +197,7 @@ def review_stamp(store: Store) -> tuple[object, ...]:
     parts = [
         newest.add_columns(func.max(Verdict.deleted_at)).select_from(Verdict),
         *(select(func.count()).select_from(each) for each in (WithdrawnVerdict, ReviewTask, Risk)),
-        *(select(func.max(each.id)) for each in (Rationale, Flag, Decision)),
+        *(select(func.max(each.id)) for each in (Rationale, Flag, Decision, Certificate)),
     ]
     with store.reading() as session:
         return tuple(tuple(session.execute(part).one()) for part in parts)

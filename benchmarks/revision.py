@@ -152,7 +152,7 @@ class Oracle:
         self.seen.setdefault(system, [])
         return _tokens(len(whole.encode()) - round(shared * (1 - self.cached)))
 
-    def price(self, request: Request, *, input_tokens: int, output_tokens: int) -> int:  # noqa: ARG002 - the port's
+    def price(self, request: Request, *, input_tokens: int, output_tokens: int, cached_tokens: int = 0) -> int:  # noqa: ARG002 - the port's
         """Micro-dollars, rounded up."""
         return math.ceil(INPUT * input_tokens + OUTPUT * output_tokens)
 

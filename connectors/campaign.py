@@ -114,13 +114,14 @@ def _before_next(
     store, config = project.store, project.config
     if current is not None and current.number >= rounds_wanted:
         return Ended(Outcome.FINISHED, f"finished: {current.number} rounds closed")
-    pool = items.eligible(store, config.run.name, config.query.max_asks)
+    pool = items.eligible(store, config.run.name, config)
     if not pool and withdrawals.awaiting(store, config.run.name):
         return None
     if not pool:
         if current is None:
             raise PoolEmpty("the pool is empty; `preceptor ingest FILE` fills it")
-        return Ended(Outcome.FINISHED, "finished: no pool item is left to ask")
+        domains = "; some domains' own budgets are spent (budget.domains)" if config.budget.domains else ""
+        return Ended(Outcome.FINISHED, f"finished: no pool item is left to ask{domains}")
     balance = Purse(store, config.run.name).balances()[Currency.USD]
     left = balance.limit - balance.spent - balance.reserved
     needed = worst_case(request_for(pool[0], config.task, config.teacher, (), 0), price)

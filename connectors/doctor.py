@@ -77,25 +77,36 @@ def _student(project: Project) -> str:
 
 
 def _probed(project: Project) -> list[Finding]:
-    """A line for each feature of teacher and judge, and one for what seeing them cost."""
+    """A line for each feature of teachers and judge, and one for what seeing them cost."""
+    config = project.config
+    Purse(project.store, config.run.name).open(project.usd_limit, project.minutes_limit)
+    asked = [config.teacher, *config.teacher.stronger, *([config.judge] if config.judge.model else [])]
+    return [line for settings in asked for line in _seen(settings, project)]
+
+
+def _seen(settings: EndpointConfig, project: Project) -> list[Finding]:
+    """What was seen of one endpoint, or why nothing was."""
     from connectors.openai_teacher import OpenAITeacher  # noqa: PLC0415 - loads the openai package
     from connectors.probe import probe  # noqa: PLC0415 - as above
 
-    config, found = project.config, list[Finding]()
-    Purse(project.store, config.run.name).open(project.usd_limit, project.minutes_limit)
-    for settings, opened in ((config.teacher, project.teacher), (config.judge, project.judge)):
-        try:
-            with opened() as endpoint:
-                if isinstance(endpoint, OpenAITeacher):
-                    found += _features(probe(endpoint, settings, project.store, config.run.name), settings, project)
-        except PreceptorError as error:
-            found.append(Finding(f"{settings.table} probe", False, str(error)))
-    return found
+    try:
+        with project.endpoint(settings) as endpoint:
+            assert isinstance(endpoint, OpenAITeacher)
+            return _features(probe(endpoint, settings, project.store, project.config.run.name), settings, project)
+    except PreceptorError as error:
+        return [Finding(f"{_name(settings)} probe", False, str(error))]
+
+
+def _name(settings: EndpointConfig) -> str:
+    """The table in the config; stronger teachers are told apart by their model."""
+    return f"{settings.table} {settings.model}" if isinstance(settings, StrongerConfig) else settings.table
 
 
 def _features(row: Probe, settings: EndpointConfig, project: Project) -> list[Finding]:
     """What a probe saw, and what is done where something is missing."""
-    samples = settings.samples if isinstance(settings, TeacherConfig) else 1
+    teacher = settings if isinstance(settings, TeacherConfig) else None
+    samples, batch = (1, False) if teacher is None else (teacher.samples, teacher.batch)
+    needed = {"sampling": samples > 1, "batches": batch}
     missing = {
         "json_schema": 'replies are asked for in plain text (as with format = "plain") and parsed',
         "logprobs": "how sure it is can only be asked (teacher.confidence)",
@@ -104,18 +115,16 @@ def _features(row: Probe, settings: EndpointConfig, project: Project) -> list[Fi
         if samples > 1
         else "one is asked for",
         "seed": f"with {settings.table}.replies a campaign can be repeated all the same",
-        "batches": "nothing is lost: requests are sent one by one",
+        "batches": f"set {settings.table}.batch = false" if batch else "nothing is lost: requests are sent one by one",
     }
     lines = []
     for name, cure in missing.items():
         has = getattr(row, name)
         mark = "unknown" if has is None else "yes" if has else "no"
         text = f"{mark}: {row.seen[name]}" + (f"; {cure}" if has is False else "")
-        lines.append(
-            Finding(f"{settings.table} {name}", not (name == "sampling" and has is False and samples > 1), text)
-        )
+        lines.append(Finding(f"{_name(settings)} {name}", not (has is False and needed.get(name)), text))
     requests, micro_usd = probes.paid(project.store, row.purpose)
-    lines.append(Finding(f"{settings.table} probe", True, f"{requests} requests, ${micro_usd / 1e6:.6f}"))
+    lines.append(Finding(f"{_name(settings)} probe", True, f"{requests} requests, ${micro_usd / 1e6:.6f}"))
     return lines
 
 

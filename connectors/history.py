@@ -213,7 +213,8 @@ def _revision_line(each: Mapping[str, Any], found: Mapping[str, Any]) -> str:
 def _cost(each: Mapping[str, Any]) -> str:
     cost = "" if each["charge"] is None else f", ${each['charge']['settled']:.6f}"
     known = f", remembered from {each['remembered']}" if each.get("remembered") else ""
-    return f"{each['input_tokens']} + {each['output_tokens']} tokens{cost}{known}"
+    cached = f" ({each['cached_tokens']} cached)" if each["cached_tokens"] else ""
+    return f"{each['input_tokens']}{cached} + {each['output_tokens']} tokens{cost}{known}"
 
 
 def _rationale_lines(each: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:

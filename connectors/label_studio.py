@@ -5,11 +5,14 @@ import json
 import re
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from functools import partial
+from itertools import islice
+from typing import Any, TypeVar
 
 import httpx
 from label_studio_sdk import LabelStudio
@@ -20,6 +23,8 @@ from loop.errors import BoardDown, BoardRefused
 from review.board import BoardTask, OpenTask, RawVerdict, Result, Standing
 from review.page import Page
 
+T = TypeVar("T")
+R = TypeVar("R")
 ONCE: Any = {"max_retries": 0, "timeout_in_seconds": 300}
 """A POST that is retried is a POST twice; what is missing afterwards is found by listing."""
 PIECE = 1000
@@ -91,19 +96,30 @@ class LabelStudioBoard:
             listed = self._client.projects.list(title=self._all_versions)
             return [str(each.id) for each in listed if version.fullmatch(each.title)]
 
-    def put(self, tasks: Sequence[BoardTask]) -> Mapping[str, str]:
+    def put(self, tasks: Iterable[BoardTask]) -> Mapping[str, str]:
         """Import what the project lacks; after an error look at what landed and go on from there.
 
-        What stands there is listed once, and not at all in a project that was just made.
+        What stands there is listed once, and not at all in a project that was just made. While the server takes one
+        piece, the next one is made.
         """
         with self._told():
             project = self._find() or self._make()
-            there = {} if project == self._fresh else self._complete(self._listed(project), tasks)
+            there = {} if project == self._fresh else self._listed(project)
             self._fresh = None
-            missing = [task for task in tasks if task.uid not in there]
-            for start in range(0, len(missing), PIECE):
-                there |= self._import(project, missing[start : start + PIECE])
-            return {task.uid: there[task.uid] for task in tasks}
+            placed: dict[str, str] = {}
+            for found in _one_ahead(partial(self._import, project), self._missing(tasks, there, placed)):
+                placed |= found
+            return placed
+
+    def _missing(
+        self, tasks: Iterable[BoardTask], there: Mapping[str, "_Landed"], placed: dict[str, str]
+    ) -> Iterator[list[BoardTask]]:
+        """Pieces of the tasks that do not stand there; the ids of those that do go to `placed`."""
+        left = iter(tasks)
+        while piece := list(islice(left, PIECE)):
+            placed |= self._complete(there, piece)
+            if missing := [task for task in piece if task.uid not in placed]:
+                yield missing
 
     def arrange(self, tasks: Sequence[BoardTask]) -> None:
         """Give tasks other data and another place; whoever has tasks gets a tab in the Data Manager."""
@@ -297,12 +313,12 @@ class LabelStudioBoard:
         return there
 
     def _complete(self, there: Mapping[str, "_Landed"], tasks: Sequence[BoardTask]) -> dict[str, str]:
-        """Give landed tasks the prefilled boxes that the server dropped; the task ids by uid."""
+        """Give landed ones of the tasks the prefilled boxes that the server dropped; their task ids by uid."""
+        landed = {task.uid: there[task.uid] for task in tasks if task.uid in there}
         for task in tasks:
-            landed = there.get(task.uid)
-            if landed is not None and not landed.filled:
-                self._client.predictions.create(task=landed.task, **_prediction(task), request_options=ONCE)
-        return {uid: str(landed.task) for uid, landed in there.items()}
+            if task.uid in landed and not landed[task.uid].filled:
+                self._client.predictions.create(task=landed[task.uid].task, **_prediction(task), request_options=ONCE)
+        return {uid: str(each.task) for uid, each in landed.items()}
 
     @contextmanager
     def _may_call(self, address: str) -> Iterator[None]:
@@ -360,6 +376,18 @@ class Pace:
             turn = max(self._next, time.monotonic())
             self._next = turn + self._pause
         time.sleep(max(0.0, turn - time.monotonic()))
+
+
+def _one_ahead(send: Callable[[T], R], pieces: Iterable[T]) -> Iterator[R]:
+    """What comes of sending each piece; while one is sent, the next one is made. The first failure ends it."""
+    with ThreadPoolExecutor(1) as sender:
+        sending = None
+        for piece in pieces:
+            if sending is not None:
+                yield sending.result()
+            sending = sender.submit(send, piece)
+        if sending is not None:
+            yield sending.result()
 
 
 @dataclass(frozen=True)

@@ -32,17 +32,13 @@ def _needs(store: Store, run: str, rows: Sequence[Rationale]) -> list[Need]:
     """What is known of each rationale; of an item without a score, half is taken to be unknown."""
     model = _risk_now(store, run)
     seen = rationales.evidence(store, [each.id or 0 for each in rows])
-    scores = {
-        (score.round_id, score.item_key): score.score
-        for number in sorted({each.round_id for each in rows})
-        for score in rounds.scores(store, number)
-    }
+    scores = {number: rounds.score_values(store, number) for number in {each.round_id for each in rows}}
     domain = reading.domains(store)
     corrected = _corrected(store, run, domain)
     return [
         Need(
             risk=model(seen.get(each.id or 0, {})),
-            doubt=min(1.0, max(0.0, scores.get((each.round_id, each.item_key), 0.5))),
+            doubt=min(1.0, max(0.0, scores[each.round_id].get(each.item_key, 0.5))),
             correctable=(corrected[domain[each.item_key], True] + 1)
             / (corrected[domain[each.item_key], True] + corrected[domain[each.item_key], False] + 2),
             length=_length(each),
@@ -69,15 +65,13 @@ def _corrected(store: Store, run: str, domain: Mapping[str, str]) -> Counter[tup
 
 def _past(store: Store, run: str) -> list[tuple[int, float]]:
     """Length and minutes of each review by a person; what a simulated reviewer claims teaches nothing."""
-    lengths = {each.id: _length(each) for each in reading.rationales_of(store, run)}
-    return [
-        (lengths[verdict.rationale_id], verdict.seconds / 60)
+    timed = [
+        verdict
         for _, verdict in reading.verdicts_of(store, run)
-        if verdict.kind is not None
-        and not verdict.simulated
-        and verdict.rationale_id in lengths
-        and verdict.seconds > 0
+        if verdict.kind is not None and not verdict.simulated and verdict.seconds > 0
     ]
+    lengths = {each.id: _length(each) for each in reading.rationales_of(store, run)} if timed else {}
+    return [(lengths[each.rationale_id], each.seconds / 60) for each in timed if each.rationale_id in lengths]
 
 
 def _length(rationale: Rationale) -> int:

@@ -126,7 +126,7 @@ class OpenAITeacher:
                 raise self.lost(error) from error
         return isinstance(at(body, "data"), list)
 
-    def price(self, request: Request, *, input_tokens: int, output_tokens: int) -> int:
+    def price(self, request: Request, *, input_tokens: int, output_tokens: int, cached_tokens: int = 0) -> int:
         """Micro-dollars for that many tokens, rounded up: by the config's prices, else by `genai-prices`.
 
         Raises:
@@ -134,11 +134,15 @@ class OpenAITeacher:
         """
         table, prices = self._config.table, (self._config.input_price, self._config.output_price)
         if prices[0] is not None and prices[1] is not None:
+            cached = prices[0] if self._config.cached_input_price is None else self._config.cached_input_price
+            counts = (input_tokens - cached_tokens, output_tokens, cached_tokens)
             # A dollar per million tokens is a micro-dollar per token.
-            return math.ceil(Decimal(str(prices[0])) * input_tokens + Decimal(str(prices[1])) * output_tokens)
+            return math.ceil(sum(Decimal(str(each)) * n for each, n in zip((*prices, cached), counts, strict=True)))
         if prices != (None, None):
             raise UnknownPrice(f"set both {table}.input_price and {table}.output_price, or neither")
-        usage = genai_prices.Usage(input_tokens=input_tokens, output_tokens=output_tokens)
+        usage = genai_prices.Usage(
+            input_tokens=input_tokens, output_tokens=output_tokens, cache_read_tokens=cached_tokens
+        )
         try:
             found = genai_prices.calc_price(usage, request.model, provider_api_url=self._address)
         except LookupError as error:
@@ -288,6 +292,7 @@ def completion_of(body: Mapping[str, Any], model: str = "") -> Completion:
         input_tokens=_count(at(body, "usage", "prompt_tokens")),
         output_tokens=_count(at(body, "usage", "completion_tokens")),
         tokens=_tokens(at(body, "choices", 0, "logprobs", "content")),
+        cached_tokens=_count(at(body, "usage", "prompt_tokens_details", "cached_tokens")) or 0,
     )
 
 

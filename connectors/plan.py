@@ -42,7 +42,7 @@ def plan(project: Project) -> dict[str, Any]:
         PoolEmpty: no item is left to ask.
     """
     store, config = project.store, project.config
-    pool = items.eligible(store, config.run.name, config.query.max_asks)
+    pool = items.eligible(store, config.run.name, config)
     if not pool:
         raise PoolEmpty("no pool item is left to ask; ingest more items or raise query.max_asks")
     batch = min(config.query.batch_size, len(pool))

@@ -68,8 +68,10 @@ class _Asked:
         self.given = await self.teacher.given(request, self.more)
         return self.given.completion
 
-    def price(self, request: Request, *, input_tokens: int, output_tokens: int) -> int:
-        return self.teacher.price(request, input_tokens=input_tokens, output_tokens=output_tokens)
+    def price(self, request: Request, *, input_tokens: int, output_tokens: int, cached_tokens: int = 0) -> int:
+        return self.teacher.price(
+            request, input_tokens=input_tokens, output_tokens=output_tokens, cached_tokens=cached_tokens
+        )
 
 
 class _Prober:

@@ -7,14 +7,15 @@ Each line of the file is a JSON object:
 
     {"key": "q1", "question": "...", "model": "judge", "step": "2 + 3 = 6", "verdict": "wrong", "evidence": "it is 5"}
 
-`context` tells apart items with the same question; `input_tokens` and `output_tokens` may be recorded too, otherwise
-a token is taken as four bytes of UTF-8. `text` is given back as it is; `steps` and `answer` are written as JSON where
-structured output is asked for, and as numbered lines where not. Several lines for one key and model are its samples;
-the request's `seed` says which one is meant, counted round. So a reply is a pure function of item, prompt, model and
-sample, cut off where it is longer than `max_completion_tokens`. A line with `after`, a step, goes on from steps that
-end with it: its `steps` follow. A line with a `step` answers the judge's prompt about that step of the item, with a
-`verdict` or with `text`, and where it is revised with what is `corrected`. A line that is `whole` answers a check of
-all steps at once: `first_wrong` is the number of a step, from which `steps` and `answer` take the place of the others.
+`context` tells apart items with the same question; `input_tokens`, `output_tokens` and `cached_tokens` (of the input)
+may be recorded too, otherwise a token is taken as four bytes of UTF-8 and none is cached. `text` is given back as it
+is; `steps` and `answer` are written as JSON where structured output is asked for, and as numbered lines where not.
+Several lines for one key and model are its samples; the request's `seed` says which one is meant, counted round. So a
+reply is a pure function of item, prompt, model and sample, cut off where it is longer than `max_completion_tokens`. A
+line with `after`, a step, goes on from steps that end with it: its `steps` follow. A line with a `step` answers the
+judge's prompt about that step of the item, with a `verdict` or with `text`, and where it is revised with what is
+`corrected`. A line that is `whole` answers a check of all steps at once: `first_wrong` is the number of a step, from
+which `steps` and `answer` take the place of the others.
 Where nothing is recorded for a question or step, the reply says so and cannot be read.
 
 It answers batches too. On request it misbehaves: a file with a JSON list of faults, see `Fault`.
@@ -76,6 +77,7 @@ class Recording(BaseModel):
     sample: int | None = None
     input_tokens: int | None = None
     output_tokens: int | None = None
+    cached_tokens: int = 0
 
     @model_validator(mode="after")
     def _says_something(self) -> "Recording":
@@ -392,7 +394,12 @@ def _answer(recording: Recording | None, asked: _ChatRequest) -> dict[str, Any]:
         "created": 0,
         "model": (recording and recording.served_by) or asked.model,
         "choices": [{"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": ends}],
-        "usage": {"prompt_tokens": used, "completion_tokens": made, "total_tokens": used + made},
+        "usage": {
+            "prompt_tokens": used,
+            "completion_tokens": made,
+            "total_tokens": used + made,
+            "prompt_tokens_details": {"cached_tokens": recording.cached_tokens if recording else 0},
+        },
     }
 
 

@@ -213,7 +213,7 @@ def _budget(store: Store, run: str, config: Config) -> dict[str, dict[str, float
 def _items(store: Store, run: str, config: Config) -> dict[str, int]:
     counts, decided = items.count(store), counting.in_force(store, run)
     return {
-        "pool": counting.eligible(store, run, config.query.max_asks),
+        "pool": counting.eligible(store, run, config),
         "holdout": counts.get(Split.HOLDOUT, 0),
         "seed": counts.get(Split.SEED, 0),
         "queried": counting.queried_items(store, run),

@@ -122,14 +122,14 @@ class Project:
     @contextmanager
     def teacher(self) -> Iterator[Teacher]:
         """The teacher: a paid endpoint, or the recorded one on loopback."""
-        with self._endpoint(self.config.teacher) as teacher:
+        with self.endpoint(self.config.teacher) as teacher:
             yield teacher
 
     @contextmanager
     def stronger(self) -> Iterator[tuple[Teacher, ...]]:
         """The stronger teachers, in the order of the config."""
         with ExitStack() as stack:
-            yield tuple(stack.enter_context(self._endpoint(each)) for each in self.config.teacher.stronger)
+            yield tuple(stack.enter_context(self.endpoint(each)) for each in self.config.teacher.stronger)
 
     @contextmanager
     def judge(self) -> Iterator[Teacher | None]:
@@ -137,7 +137,7 @@ class Project:
         if not self.config.judge.model:
             yield None
             return
-        with self._endpoint(self.config.judge) as judge:
+        with self.endpoint(self.config.judge) as judge:
             yield judge
 
     def _batches(self, teacher: Teacher) -> Batches | None:
@@ -148,7 +148,8 @@ class Project:
         return OpenAIBatches(teacher) if isinstance(teacher, OpenAITeacher) else None
 
     @contextmanager
-    def _endpoint(self, config: EndpointConfig) -> Iterator[Teacher]:
+    def endpoint(self, config: EndpointConfig) -> Iterator[Teacher]:
+        """An endpoint of the config: a paid one, or a recorded one on loopback."""
         from connectors.openai_teacher import OpenAITeacher  # noqa: PLC0415 - loads the openai package
         from connectors.recorded_teacher import serving  # noqa: PLC0415 - loads the web server
 
@@ -251,14 +252,13 @@ class Project:
         ids = [each.id or 0 for each in rows]
         flags, risks = rationales.flags(self.store, ids), rationales.risks(self.store, ids)
         scored = {
-            (round_id, score.item_key): score.parts
+            round_id: rounds.score_parts(self.store, round_id, [each.item_key for each in rows])
             for round_id in {each.round_id for each in rows}
-            for score in rounds.scores(self.store, round_id)
         }
         present = self.present_answers.known() if self.config.review.student_answers else {}
         found: dict[int, Details] = {}
         for number, each in zip(ids, rows, strict=True):
-            picked: Mapping[str, Any] = scored.get((each.round_id, each.item_key), {})
+            picked: Mapping[str, Any] = scored[each.round_id].get(each.item_key, {})
             student = present.get(each.item_key, picked)
             found[number] = Details(
                 flags=tuple(flags.get(number, [])),

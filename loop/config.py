@@ -210,6 +210,18 @@ class EndpointConfig(Table):
     """US dollars per million input tokens; without it, the price known to `genai-prices`."""
     output_price: float | None = Field(default=None, ge=0)
     """US dollars per million output tokens."""
+    cached_input_price: float | None = Field(default=None, ge=0)
+    """US dollars per million input tokens that the endpoint says it had in its prompt cache; without it, those of an
+    `input_price` cost as much as others, and those of `genai-prices` what it says. Holds never count on a cache."""
+
+    @model_validator(mode="after")
+    def _cached_tokens_are_no_dearer(self) -> "EndpointConfig":
+        if self.cached_input_price is not None and self.cached_input_price > (self.input_price or 0):
+            raise ValueError(
+                f"{self.table}.cached_input_price: holds are sized by {self.table}.input_price, so set that too, and "
+                f"cached_input_price no higher"
+            )
+        return self
 
 
 class AskedConfig(EndpointConfig):
@@ -232,7 +244,7 @@ class StrongerConfig(AskedConfig):
     """The share of its rationales that is taken to be right; counts as ten verdicts beside those of people."""
 
 
-OWN = frozenset({"model", "input_price", "output_price", "expected_right"})
+OWN = frozenset({"model", "input_price", "output_price", "cached_input_price", "expected_right"})
 """What a stronger teacher never takes over from `[teacher]`."""
 
 

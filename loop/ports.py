@@ -1,6 +1,6 @@
 """What the loop asks of the world, as Protocols. What stands behind each is put together in `connectors.wiring`."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence, Set
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -56,6 +56,8 @@ class Completion:
     """None where the endpoint reported no usage."""
     tokens: tuple[tuple[str, float], ...] = ()
     """The text in tokens, each with its log-probability; empty where the endpoint does not say."""
+    cached_tokens: int = 0
+    """Of the input tokens those that the endpoint says it had in its prompt cache."""
     closed_for: float = 0.0
     """Seconds until the endpoint takes more requests, by its own account; 0: it does."""
 
@@ -93,8 +95,8 @@ class Teacher(Protocol):
         """
         ...
 
-    def price(self, request: Request, *, input_tokens: int, output_tokens: int) -> int:
-        """Micro-dollars for that many tokens, rounded up.
+    def price(self, request: Request, *, input_tokens: int, output_tokens: int, cached_tokens: int = 0) -> int:
+        """Micro-dollars for that many tokens, rounded up; `cached_tokens` of the input may be cheaper.
 
         Raises:
             UnknownPrice: neither the config nor the price list knows the model.
@@ -496,8 +498,8 @@ class ReviewBook(Protocol):
         """The tasks of those uids that are ours, with rationale and item, by their own uid, whichever copy is meant."""
         ...
 
-    def queue(self, round_id: int) -> list[tuple[ReviewTask, Rationale]]:
-        """All tasks of a round with their rationales, judged or not."""
+    def queue(self, round_id: int, *, but: Set[str] = frozenset()) -> list[tuple[ReviewTask, Rationale]]:
+        """The tasks of a round with their rationales, judged or not, but for those of some uids; by uid."""
         ...
 
     def given(self, round_id: int) -> Mapping[int, Sequence[Verdict]]:

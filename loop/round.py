@@ -60,7 +60,7 @@ def open_next(store: Store, config: Config) -> tuple[Round, list[str]]:
         PoolEmpty: no item may be asked any more, and none is to be reviewed again.
     """
     name = config.run.name
-    if not items.eligible(store, name, config.query.max_asks) and not withdrawals.awaiting(store, name):
+    if not items.eligible(store, name, config) and not withdrawals.awaiting(store, name):
         raise PoolEmpty("no pool item is left to ask; ingest more items or raise query.max_asks")
     body = config.model_dump(mode="json")
     last = rounds.current(store, config.run.name)

@@ -1,6 +1,6 @@
 """Where reviewers work: what a board must do, whichever stands behind it."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -64,8 +64,11 @@ class Board(Protocol):
         """Which kind of board; a fake one says so."""
         ...
 
-    def put(self, tasks: Sequence[BoardTask]) -> Mapping[str, str]:
-        """Make sure that each task stands on the board once; the board's task ids by uid."""
+    def put(self, tasks: Iterable[BoardTask]) -> Mapping[str, str]:
+        """Make sure that each task stands on the board once; the board's task ids by uid.
+
+        Tasks may be made while others are put there, so that not all need to be held at once.
+        """
         ...
 
     def arrange(self, tasks: Sequence[BoardTask]) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import islice
+from typing import TypeVar
 
 from loop.config import ReviewerConfig, TaskConfig
 from loop.errors import BoardError
@@ -16,10 +17,11 @@ from review.board import Board, BoardTask, Standing
 from review.task import Details, board_task, interpret
 
 PIECE = 500
-"""Tasks whose verdicts are stored in one transaction."""
+"""Tasks that are made, or whose verdicts are stored, at once."""
 BY_CHANCE = frozenset({"audit", "planted"})
 """Reasons for which a review stands at a random place in the queue."""
 Open = tuple[ReviewTask, Rationale, Item]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -77,15 +79,14 @@ class Desk:
         left = [each for each in tasks if _is_missing(each[0], board.name, project, given)]
         gone = {task.uid for task, _, _ in left}
         stale = [each for each in tasks if moved.get(each[0].uid) and each[0].uid not in gone]
-        shown = self._shown([*left, *stale], given)
         try:
-            placed = board.put([shown[task.uid] for task, _, _ in left]) if left else {}
-            board.arrange([shown[task.uid] for task, _, _ in stale])
+            placed = board.put(self._made(left, given)) if left else {}
+            board.arrange([*self._made(stale, given)])
         except BoardError:
             self._book.doubt(board.name, project)
             raise
         self._book.mark_pushed(
-            {task.uid: placed[shown[task.uid].uid] for task, _, _ in left}, board=board.name, project=project
+            {task.uid: placed[_uid_there(task, given)] for task, _, _ in left}, board=board.name, project=project
         )
         for name in {task.assignee for task, _, _ in tasks if task.uid in moved and task.assignee}:
             board.address_of(name)
@@ -98,8 +99,8 @@ class Desk:
         """
         shown: dict[str, str] = {}
         for round_id in {task.round_id for task, _, _ in tasks}:
-            made = self._shown([each for each in tasks if each[0].round_id == round_id], self._book.given(round_id))
-            shown |= {each.uid: each.data["student"] for each in made.values()}
+            made = self._made([each for each in tasks if each[0].round_id == round_id], self._book.given(round_id))
+            shown |= {each.uid: each.data["student"] for each in made}
         changed = 0
         for slot in sorted({task.slot for task, _, _ in tasks}):
             stale = [
@@ -111,19 +112,18 @@ class Desk:
             changed += len(stale)
         return changed
 
-    def _shown(self, tasks: Sequence[Open], given: Mapping[int, Sequence[Verdict]]) -> dict[str, BoardTask]:
-        """Tasks as they stand on the board, by uid; a fresh copy where what was said in its slot does not count."""
-        details = self._details([rationale for _, rationale, _ in tasks])
-        found = {}
-        for task, rationale, item in tasks:
-            made = board_task(task, rationale, item, details.get(task.rationale_id, Details()), self._task)
-            uid = board_uid(task.uid, len(_said(task, given)))
-            found[task.uid] = replace(made, uid=uid, data={**made.data, "uid": uid})
-        return found
+    def _made(self, tasks: Sequence[Open], given: Mapping[int, Sequence[Verdict]]) -> Iterator[BoardTask]:
+        """Tasks as they stand on the board; a fresh copy where what was said in its slot does not count."""
+        for piece in _pieces(tasks):
+            details = self._details([rationale for _, rationale, _ in piece])
+            for task, rationale, item in piece:
+                made = board_task(task, rationale, item, details.get(task.rationale_id, Details()), self._task)
+                uid = _uid_there(task, given)
+                yield replace(made, uid=uid, data={**made.data, "uid": uid})
 
     def _queued(self, tasks: Sequence[Open], given: Mapping[int, Sequence[Verdict]]) -> dict[str, bool]:
         """Set place and assignee of each open task; of those that changed, whether they stood on the board before."""
-        place, claim = self._places(tasks[0][0].round_id), {}
+        place, claim = self._places(tasks), {}
         ordered = sorted((task for task, _, _ in tasks), key=lambda task: (place[task.uid], task.uid))
         if self._queue.reviewers:
             names = {number: name for name, number in self._board(0).people().items()}
@@ -139,9 +139,11 @@ class Desk:
                 task.assignee, task.assigned_at, task.place = now
         return moved
 
-    def _places(self, round_id: int) -> dict[str, float]:
-        """The place of every task of a round in the queue of its slot."""
-        rows = self._book.queue(round_id)
+    def _places(self, tasks: Sequence[Open]) -> dict[str, float]:
+        """The place of every task of the round in the queue of its slot, the open ones as they are here."""
+        known = {task.uid: (task, rationale) for task, rationale, _ in tasks}
+        rows = [*known.values(), *self._book.queue(tasks[0][0].round_id, but=known.keys())]
+        rows.sort(key=lambda row: row[0].uid)
         worth, slots = self._queue.worth([rationale for _, rationale in rows]), defaultdict(list)
         for task, _ in rows:
             slots[task.slot].append(task)
@@ -214,6 +216,11 @@ def _said(task: ReviewTask, given: Mapping[int, Sequence[Verdict]]) -> list[Verd
     return [verdict for verdict in given.get(task.rationale_id, ()) if verdict.slot == task.slot]
 
 
+def _uid_there(task: ReviewTask, given: Mapping[int, Sequence[Verdict]]) -> str:
+    """What the board knows the task by: another name for a fresh copy."""
+    return board_uid(task.uid, len(_said(task, given)))
+
+
 def _is_missing(task: ReviewTask, board: str, project: str, given: Mapping[int, Sequence[Verdict]]) -> bool:
     """Whether an open task is to be put on the board: it is not there, or its newest verdict there does not count."""
     pushed = _aware(task.pushed_at)
@@ -226,8 +233,8 @@ def _aware(moment: datetime | None) -> datetime | None:
     return moment if moment is None or moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-def _pieces(standing: Iterable[Standing]) -> Iterator[list[Standing]]:
-    """What is listed, in pieces."""
-    left = iter(standing)
+def _pieces(things: Iterable[T]) -> Iterator[list[T]]:
+    """Things in pieces."""
+    left = iter(things)
     while piece := list(islice(left, PIECE)):
         yield piece

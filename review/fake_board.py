@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -33,10 +33,10 @@ class FakeBoard:
         """The file."""
         return f"the fake board {self._file}"
 
-    def put(self, tasks: Sequence[BoardTask]) -> Mapping[str, str]:
+    def put(self, tasks: Iterable[BoardTask]) -> Mapping[str, str]:
         """Add the tasks whose uid is not there."""
-        state = self._read()
-        for task in tasks:
+        state, wanted = self._read(), list(tasks)
+        for task in wanted:
             if task.uid not in state["tasks"]:
                 state["numbered"] += 1
                 state["tasks"][task.uid] = {
@@ -46,7 +46,7 @@ class FakeBoard:
                     "score": task.score,
                 }
         self._write(state)
-        return {task.uid: state["tasks"][task.uid]["id"] for task in tasks}
+        return {task.uid: state["tasks"][task.uid]["id"] for task in wanted}
 
     def arrange(self, tasks: Sequence[BoardTask]) -> None:
         """Replace the data and the place."""

@@ -81,7 +81,7 @@ class _Unused:
     async def complete(self, request: object) -> None:
         raise AssertionError("the teacher is asked")
 
-    def price(self, request: object, *, input_tokens: int, output_tokens: int) -> int:
+    def price(self, request: object, *, input_tokens: int, output_tokens: int, cached_tokens: int = 0) -> int:
         raise AssertionError("the teacher is priced")
 
 

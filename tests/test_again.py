@@ -218,7 +218,7 @@ class Unsure:
         answer, sure = self.by_shown[shown]
         return a_completion(json.dumps({"steps": ["so it is"], "answer": answer, "confidence": sure}))
 
-    def price(self, request: Request, *, input_tokens: int, output_tokens: int) -> int:
+    def price(self, request: Request, *, input_tokens: int, output_tokens: int, cached_tokens: int = 0) -> int:
         return 10
 
 

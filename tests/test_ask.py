@@ -253,6 +253,26 @@ def test_reply_without_usage_is_charged_at_worst_case() -> None:
     assert 0 < charges["ask/1/q2/0/0"].settled < charges["ask/1/q2/0/0"].reserved
 
 
+def test_tokens_from_the_prompt_cache_are_settled_at_their_price_and_held_in_full() -> None:
+    item, book = an_item(1), Book()
+    line = Recording(
+        key=item.key,
+        question=item.question,
+        steps=("so",),
+        answer="4",
+        input_tokens=50,
+        output_tokens=4,
+        cached_tokens=40,
+    )
+    with running(RecordedTeacher([line])) as address:
+        config = a_config(address, input_price=1.0, output_price=2.0, cached_input_price=0.25)
+        asyncio.run(asking([item], config, book))
+    [charge], [reply] = book.charges, book.replies.values()
+    assert charge.settled == 10 + 10 + 8
+    assert (reply.input_tokens, reply.cached_tokens) == (50, 40)
+    assert charge.reserved == worst_of(item)
+
+
 @pytest.mark.parametrize("limit", [RICH, 60_000, 12_000])
 def test_no_overspend_and_nothing_paid_twice_under_concurrency_and_faults(limit: int) -> None:
     items = [an_item(number) for number in range(150)]
@@ -447,7 +467,7 @@ def test_request_that_never_ends_is_cancelled_after_the_timeout_and_charged() ->
             await asyncio.sleep(3600)
             raise AssertionError
 
-        def price(self, request: Request, *, input_tokens: int, output_tokens: int) -> int:
+        def price(self, request: Request, *, input_tokens: int, output_tokens: int, cached_tokens: int = 0) -> int:
             return input_tokens + output_tokens
 
     async def stuck(book: Book) -> None:

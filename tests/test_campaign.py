@@ -221,6 +221,15 @@ def test_a_wrong_teacher_is_repaired_in_mid_round(tmp_path: Path) -> None:
     assert rows(config, "select spent > 0, reserved from balance where currency='USD' and scope=''") == [(1, 0)]
 
 
+def test_a_real_students_explanations_are_revised_or_explained_anew(tmp_path: Path) -> None:
+    config = ingested(tiny_project(tmp_path))
+    config.write_text(config.read_text().replace('model = "tiny-teacher"', 'model = "tiny-teacher"\nrevise = "auto"'))
+    done = preceptor("run", config=config)
+    assert done.returncode == 0, done.stderr
+    assert "items are explained anew" in " ".join(done.stdout.split())
+    assert rows(config, "select count(*) from rationale where author = 'TEACHER' and round_id = 2") == [(6,)]
+
+
 def test_a_change_of_the_task_in_mid_round_is_refused(tmp_path: Path) -> None:
     config = ingested(tiny_project(tmp_path, rounds=1))
     config.write_text(config.read_text().split("[simulated_reviewer]")[0])

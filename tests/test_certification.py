@@ -193,7 +193,7 @@ def test_held_audits_teach_nothing_until_they_are_released(store: Store) -> None
     opened = audited(store, 3)
     later = NOON + timedelta(days=1)
     assert rationales.judged(store, RUN, later) == []
-    assert {item.key for item in items.eligible(store, RUN, 2)} == set()
+    assert {item.key for item in items.eligible(store, RUN, Config())} == set()
     certification.issue(store, opened, CONFIG)
     assert rationales.judged(store, RUN, later) == []
     ever = certificates.of_run(store, RUN, Promise.EXPORT)[0].issued_at + timedelta(seconds=1)

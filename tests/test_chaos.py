@@ -15,14 +15,16 @@ from pathlib import Path
 
 import httpx
 import pytest
+from rich.console import Console
 
 from connectors import studio_server
 from connectors.label_studio import LabelStudioBoard, client
+from connectors.progress import RichProgress
 from connectors.web import HEADER, PATH
-from connectors.wiring import cache_folder
+from connectors.wiring import Project, cache_folder
 from loop.errors import BoardDown
 from loop.records import Round, VerdictKind
-from loop.store import items, reviews, rounds
+from loop.store import items, reading, reviews, rounds
 from loop.store.database import Store
 from loop.store.money import Purse
 from loop.store.reviews import RunReviewBook
@@ -33,6 +35,7 @@ from review.task import result
 from tests.builders import RUN, a_reply, a_round, a_store, an_item, id_of, queried, sent_to_review
 from tests.faulty_proxy import Fault, FaultyProxy, standing_before
 from tests.test_board import TASK
+from tests.tiny import tiny_project
 
 MANY = 4
 ACCEPT = result(VerdictKind.ACCEPT)
@@ -400,6 +403,40 @@ def _raised(work: Callable[[], object]) -> str:
     except BoardDown as error:
         return str(error)
     return "it was done"
+
+
+def test_a_run_that_waits_outlives_an_outage_of_the_server(
+    studio: studio_server.Studio, proxy: FaultyProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LABEL_STUDIO_API_KEY", studio.token)
+    config = tiny_project(tmp_path, rounds=1, board="label_studio", sums=4)
+    text = config.read_text().replace("[review]\n", f'[review]\nurl = "{proxy.address}"\npoll_seconds = 1.0\n')
+    (tmp_path / "people.toml").write_text(text)
+    config.write_text(text.split("[simulated_reviewer]")[0])
+    proxy.faults.append(Fault("refused", "/import", times=2))
+    cli = [sys.executable, "-c", "from connectors.cli import main; main()"]
+    for split in ("pool", "holdout"):
+        ingest = [*cli, "ingest", str(tmp_path / f"{split}.jsonl"), "--split", split, "--config", str(config)]
+        subprocess.run(ingest, check=True, capture_output=True)
+    command = [*cli, "run", "--wait", "--config", str(config)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as run:
+        assert run.stdout is not None
+        assert any("waits for the review server" in line for line in run.stdout)
+        assert any("waits for reviewers at" in line for line in run.stdout)
+        proxy.faults.append(Fault("refused", "/api/tasks", method="GET", times=3))
+        assert any("waits for the review server" in line for line in run.stdout)
+        project = Project(tmp_path / "people.toml", RichProgress(Console(quiet=True)))
+        reviewer = project.simulated_reviewer()
+        assert reviewer is not None
+        judged = reviewer.work()
+        rest = run.stdout.read()
+    assert run.returncode == 0, rest
+    assert "finished: 1 rounds closed" in rest
+    for board in project.open_boards():
+        board.close()
+    given = reading.verdicts_of(project.store, "tiny")
+    assert len(given) == judged > 0
+    project.store.close()
 
 
 class Served:

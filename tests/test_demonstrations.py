@@ -203,7 +203,7 @@ class Scripted:
         text = json.dumps({"steps": ["half of it and half again"], "answer": answer})
         return Completion(text, "scripted", "stop", 10, 5)
 
-    def price(self, request: Request, *, input_tokens: int, output_tokens: int) -> int:
+    def price(self, request: Request, *, input_tokens: int, output_tokens: int, cached_tokens: int = 0) -> int:
         return 10
 
 

@@ -86,7 +86,7 @@ class Obedient:
         honest = OK.replace('"ok"', '"wrong"') if WRONG in read[-1] else OK
         return Completion(honest if told is None or not self.obeys else told, "obedient", "stop", 10, 10)
 
-    def price(self, request: Request, *, input_tokens: int, output_tokens: int) -> int:
+    def price(self, request: Request, *, input_tokens: int, output_tokens: int, cached_tokens: int = 0) -> int:
         return 1
 
 

@@ -277,6 +277,18 @@ def test_doctor_looks_at_the_judge_too_and_names_what_is_down(tmp_path: Path) ->
     assert found["judge json_schema"].text == "yes: a JSON schema is held"
 
 
+def test_doctor_looks_at_stronger_teachers_and_refuses_batches_where_there_are_none(tmp_path: Path) -> None:
+    with serving(Endpoint(supports=frozenset())) as address:
+        project = a_project_at(tmp_path, address, more="batch = true")
+        stronger = '[[teacher.stronger]]\nmodel = "large"\ninput_price = 1.0\noutput_price = 2.0\n'
+        project.path.write_text(project.path.read_text() + stronger)
+        found = lines(project)
+    assert not found["teacher batches"].fine
+    assert "set teacher.batch = false" in found["teacher batches"].text
+    assert found["teacher.stronger large batches"].fine
+    assert found["teacher.stronger large probe"].text.startswith("7 requests, $")
+
+
 # --- a campaign -----------------------------------------------------------------------------------------------------
 
 

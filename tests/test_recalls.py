@@ -142,9 +142,9 @@ def test_what_was_accepted_unreviewed_rests_on_no_verdict(store: Store) -> None:
 
 def test_a_recalled_item_waits_for_its_review_and_is_not_asked_meanwhile(store: Store) -> None:
     number = reviewed(store, ("bad", VerdictKind.REJECT, 0), kind=DecisionKind.REJECTED)
-    assert [item.key for item in items.eligible(store, RUN, 2)] == ["q1"]
+    assert [item.key for item in items.eligible(store, RUN, Config())] == ["q1"]
     withdrawals.withdraw(store, RUN, "bad", LONG_AGO, "")
-    assert items.eligible(store, RUN, 2) == []
+    assert items.eligible(store, RUN, Config()) == []
     assert [(row.id, task.slot) for row, task in withdrawals.to_review_again(store, RUN)] == [(number, 0)]
 
 
@@ -367,7 +367,7 @@ def test_a_recall_is_shown_first_done_when_sure_and_reviewed_again_in_the_next_r
 
     for last in range(3, 9):
         go_on(project, last)
-    assert items.eligible(project.store, "tiny", 2) == []
+    assert items.eligible(project.store, "tiny", Config()) == []
     withdrawals.withdraw(project.store, "tiny", "1", LONG_AGO, "again")
     waiting = withdrawals.awaiting(project.store, "tiny")
     assert waiting

@@ -93,11 +93,12 @@ def test_models_are_those_of_the_file_and_answer_each_for_itself() -> None:
 
 
 def test_usage_is_recorded_or_four_bytes_a_token() -> None:
-    counted = Recording(key="c", question="Counted?", text="yes", input_tokens=7, output_tokens=5)
+    counted = Recording(key="c", question="Counted?", text="yes", input_tokens=7, output_tokens=5, cached_tokens=3)
     with running(RecordedTeacher([counted, PLUMS])) as address:
         usage = post(address, body("Counted?")).json()["usage"]
         guessed = post(address, body("How many apples? And plums?")).json()["usage"]
-    assert usage == {"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12}
+    cached = {"cached_tokens": 3}
+    assert usage == {"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12, "prompt_tokens_details": cached}
     assert guessed["prompt_tokens"] == 7
     assert guessed["completion_tokens"] == 4
 

@@ -1,12 +1,16 @@
 """The teacher checks the student's own steps, puts the first wrong one right, and what held stays in its words."""
 
 import json
+import multiprocessing
+import os
+import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from sqlmodel import select
 
 from connectors.exports import export
 from connectors.history import history, history_text
@@ -18,13 +22,14 @@ from connectors.revisions import revision_figures, revision_text
 from connectors.status import status
 from loop.answer import Answer, AnswerKind
 from loop.config import Config, TaskConfig, TeacherConfig, load
-from loop.errors import BadConfig, TeacherDown
-from loop.ports import Completion, Explanation, Teacher
-from loop.records import Author, Checkpoint, DecisionKind, Item, Rationale, Round, Stage
+from loop.errors import BadConfig
+from loop.ports import Completion, Explanation, Request, Teacher
+from loop.records import Author, Charge, Checkpoint, Currency, DecisionKind, Item, Rationale, Round, Stage
 from loop.stages.ask import ask_teacher
 from loop.stages.parts import Parts
 from loop.store import asking, checkpoints, items, rationales, revisions, rounds
 from loop.store.database import Store
+from loop.store.money import Purse
 from loop.teacher.continuation import continuation_request
 from loop.teacher.reply import Unreadable
 from loop.teacher.revision import Way, expected_costs
@@ -245,29 +250,50 @@ def test_checking_step_by_step_costs_more_the_later_the_first_wrong_step_is_expe
 # --- killed and replayed ----------------------------------------------------------------------------------------------
 
 
-def test_a_revision_that_is_cut_off_pays_for_no_reply_twice(tmp_path: Path) -> None:
+class Fatal(OpenAITeacher):
+    """A teacher whose third request is the last thing the process does."""
+
+    asked = 0
+
+    async def complete(self, request: Request) -> Completion:
+        if self.asked == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        self.asked += 1
+        return await super().complete(request)
+
+
+def revise_until_killed(folder: Path, address: str, student: Scripted, round_id: int) -> None:
+    """In a process of its own."""
+    store, config = Store(f"sqlite:///{folder / 'store.db'}"), config_at(address, revise="teacher_finish")
+    parts = parts_at(config, folder, student, Fatal(config.teacher))
+    ask_teacher(rounds.by_id(store, round_id), store, parts, config)
+
+
+def test_a_revision_that_is_killed_pays_for_no_reply_twice(tmp_path: Path) -> None:
     store, teacher = a_trained_store(tmp_path), RecordedTeacher([*CHECKS, after(FIXED, [END], "4"), FRESH])
     student = Scripted(explained([GOOD, SLIP]))
     with running(teacher) as address:
         config = config_at(address, revise="teacher_finish")
         opened = a_batch(store, config)
-
-        class Killed(OpenAITeacher):
-            async def complete(self, request: object) -> Completion:
-                if len(teacher.served) == 2:
-                    raise TeacherDown("killed")
-                return await super().complete(request)
-
-        killed = parts_at(config, tmp_path, student, Killed(config.teacher))
-        with pytest.raises(TeacherDown):
-            ask_teacher(opened, store, killed, config)
+        killed = multiprocessing.get_context("spawn").Process(
+            target=revise_until_killed, args=(tmp_path, address, student, id_of(opened))
+        )
+        killed.start()
+        killed.join(60)
+        assert killed.exitcode == -signal.SIGKILL
         assert len(teacher.served) == 2
         assert revisions.of_run(store, RUN) == []
-        before = spent(store)[0]
+        before = Purse(store, RUN).balances()[Currency.USD]
+        assert before.reserved > 0, "the third request was held when the process died"
         ask_teacher(rounds.by_id(store, id_of(opened)), store, parts_at(config, tmp_path, student), config)
     assert len(teacher.served) == 3, "the two stored replies are not asked for again"
-    assert spent(store)[0] > before
     assert only(store).first_wrong == 1
+    with store.reading() as session:
+        charges = session.exec(select(Charge).where(Charge.run == RUN, Charge.currency == Currency.USD)).all()
+    assert [each.assumed for each in charges].count(True) == 1
+    after_all = Purse(store, RUN).balances()[Currency.USD]
+    assert (after_all.spent, after_all.reserved) == (sum(each.settled for each in charges), 0)
+    assert after_all.spent > before.spent
     store.close()
 
 

@@ -14,6 +14,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlmodel import select, text
 
 from loop.answer import Answer, AnswerKind
+from loop.config import Config, QueryConfig
 from loop.errors import StageMoved, StoreUnusable
 from loop.ports import AskBook, ReviewBook
 from loop.records import (
@@ -236,6 +237,7 @@ def test_a_full_disk_is_said_and_loses_nothing_that_was_there(tmp_path: Path) ->
     script = """
 import resource, signal, sys
 from loop.errors import StoreUnusable
+from loop.config import Config, QueryConfig
 from loop.records import Item, Split
 from loop.store import items
 from loop.store.database import Store
@@ -303,9 +305,9 @@ def test_items_that_are_settled_or_asked_out_are_not_eligible(store: Store) -> N
     kinds = [DecisionKind.GOLD, DecisionKind.SILVER, DecisionKind.REJECTED, DecisionKind.UNDECIDED]
     decisions.keep(store, [a_decision(first, key, kind, kept) for key, kind in zip(keys, kinds, strict=False)])
     a_round(store, "twice")
-    assert [item.key for item in items.eligible(store, RUN, 2)] == ["fresh", "rejected", "undecided"]
-    assert [item.key for item in items.eligible(store, RUN, 1)] == ["fresh"]
-    assert [item.key for item in items.eligible(store, "another run", 2)] == sorted([*keys, "fresh"])
+    assert [item.key for item in items.eligible(store, RUN, Config())] == ["fresh", "rejected", "undecided"]
+    assert [item.key for item in items.eligible(store, RUN, Config(query=QueryConfig(max_asks=1)))] == ["fresh"]
+    assert [item.key for item in items.eligible(store, "another run", Config())] == sorted([*keys, "fresh"])
 
 
 def test_the_newest_decision_says_whether_an_item_is_settled(store: Store) -> None:
@@ -313,7 +315,7 @@ def test_the_newest_decision_says_whether_an_item_is_settled(store: Store) -> No
     decisions.keep(store, [a_decision(first, "a", DecisionKind.SILVER)])
     second = a_round(store)
     decisions.keep(store, [a_decision(second, "a", DecisionKind.REJECTED)])
-    assert [item.key for item in items.eligible(store, RUN, 2)] == ["a"]
+    assert [item.key for item in items.eligible(store, RUN, Config())] == ["a"]
 
 
 # --- rounds ---------------------------------------------------------------------------------------------------------

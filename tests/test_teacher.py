@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from connectors.openai_teacher import OpenAITeacher, is_loopback
 from connectors.recorded_teacher import Fault, RecordedTeacher, Recording, running
@@ -21,7 +22,9 @@ from loop.records import Item, Split
 from loop.teacher.prompt import most_input_tokens, presented_parts, prompt_of, request_for, worst_case
 
 TASK = TaskConfig()
-REPLY = Recording(key="a", question="How many?", steps=("two",), answer="2", input_tokens=11, output_tokens=4)
+REPLY = Recording(
+    key="a", question="How many?", steps=("two",), answer="2", input_tokens=11, output_tokens=4, cached_tokens=8
+)
 
 
 def an_item(**fields: object) -> Item:
@@ -82,6 +85,7 @@ def test_completion_comes_back_with_its_usage() -> None:
             finish_reason="stop",
             input_tokens=11,
             output_tokens=4,
+            cached_tokens=8,
         )
 
 
@@ -256,8 +260,9 @@ def test_loopback_is_told_from_the_world(address: str, here: bool) -> None:
 # --- price ----------------------------------------------------------------------------------------------------------
 
 
-def price(config: TeacherConfig, given: int, made: int) -> int:
-    return OpenAITeacher(config).price(a_request(config), input_tokens=given, output_tokens=made)
+def price(config: TeacherConfig, given: int, made: int, cached: int = 0) -> int:
+    teacher = OpenAITeacher(config)
+    return teacher.price(a_request(config), input_tokens=given, output_tokens=made, cached_tokens=cached)
 
 
 def test_configured_price_is_rounded_up_to_whole_micro_dollars() -> None:
@@ -266,6 +271,25 @@ def test_configured_price_is_rounded_up_to_whole_micro_dollars() -> None:
     assert price(config, 20, 5) == 6
     assert price(config, 1_000_000, 1_000_000) == 750_000
     assert price(config, 0, 0) == 0
+
+
+def test_cached_tokens_cost_what_the_config_says_or_as_much_as_others() -> None:
+    config = a_config("http://localhost/v1", input_price=0.4, output_price=0.6)
+    assert price(config, 100, 0, cached=60) == 40
+    cheaper = a_config("http://localhost/v1", input_price=0.4, output_price=0.6, cached_input_price=0.1)
+    assert price(cheaper, 100, 0, cached=60) == 22
+    assert price(cheaper, 100, 10, cached=100) == 16
+
+
+def test_listed_price_knows_cached_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "x")
+    assert price(a_config(None, model="gpt-4o-mini"), 1_000_000, 0, cached=500_000) == 112_500
+
+
+@pytest.mark.parametrize("prices", [{"input_price": 0.1, "cached_input_price": 0.2}, {"cached_input_price": 0.2}])
+def test_cached_tokens_dearer_than_a_hold_are_refused(prices: dict[str, float]) -> None:
+    with pytest.raises(ValidationError, match=r"teacher\.cached_input_price: holds are sized by teacher\.input_price"):
+        TeacherConfig(model="m", output_price=0.6, **prices)
 
 
 def test_known_model_at_its_own_address_has_its_listed_price(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,6 +48,8 @@ class Reply(SQLModel, table=True):
     finish_reason: str
     input_tokens: int
     output_tokens: int
+    cached_tokens: int = 0
+    """Of the input tokens those that the endpoint had in its prompt cache, by its own account."""
     state: ReplyState = ReplyState.READABLE
     problem: str | None = None
     confidence: float | None = None
@@ -77,6 +79,8 @@ class RevisionReply(SQLModel, table=True):
     finish_reason: str
     input_tokens: int
     output_tokens: int
+    cached_tokens: int = 0
+    """As of a reply."""
     remembered: str | None = None
     """As of a reply."""
     saved: int = Field(default=0, sa_type=BigInteger)
@@ -165,6 +169,8 @@ class Trial(SQLModel, table=True):
     finish_reason: str
     input_tokens: int
     output_tokens: int
+    cached_tokens: int = 0
+    """As of a reply."""
     steps: list[str] = Field(default_factory=list, sa_type=JSON)
     answer: str | None = None
     """Canonical JSON; None where the reply states none that is allowed."""
@@ -265,6 +271,8 @@ class Judgement(SQLModel, table=True):
     finish_reason: str
     input_tokens: int
     output_tokens: int
+    cached_tokens: int = 0
+    """As of a reply."""
     verdict: StepVerdict | None = None
     """None where the reply could not be read."""
     evidence: str = ""

@@ -25,7 +25,7 @@ from loop.teacher.prompt import most_input_tokens, request_for
 
 def select_batch(current: Round, store: Store, parts: Parts, config: Config) -> Round:
     """Choose the batch, and move on to ASK."""
-    pool = items.eligible(store, current.run, config.query.max_asks)
+    pool = items.eligible(store, current.run, config)
     if not pool:
         return rounds.enter(store, current, Stage.ASK, selection="nothing is left to ask; reviews are made again")
     seed = seed_of(config, current.number)
@@ -192,6 +192,8 @@ def _race(
         rows = rounds.scores(store, id_of(current))
         still = racing.undecided([row.parts for row in rows], taken, cost, query)
         running = [row for row, wanted in zip(rows, still, strict=True) if wanted]
+        if not running:
+            break
         sampled += len(running)
         with parts.progress.bar(f"student explains {len(running)} open candidates again", len(running)) as bar:
             for start in range(0, len(running), query.chunk_size):

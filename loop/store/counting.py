@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, TypeVar
 from sqlalchemy import case, distinct, union
 from sqlmodel import col, func, select
 
+from loop.config import Config
 from loop.records import (
     Author,
     Certificate,
@@ -30,6 +31,7 @@ from loop.records import (
 )
 from loop.store.certificates import held_in
 from loop.store.database import Store
+from loop.store.domains import spent_domains
 from loop.store.rationales import FIRST, REAL
 from loop.store.reviews import STANDS, VERSION, WITHDRAWN
 
@@ -63,22 +65,24 @@ def queried_items(store: Store, run: str) -> int:
         return session.exec(query.where(Round.run == run)).one()
 
 
-def eligible(store: Store, run: str, max_asks: int) -> int:
+def eligible(store: Store, run: str, config: Config) -> int:
     """How many pool items the run may still query (see `loop.store.items.eligible`)."""
-    spent = (
+    asked = (
         select(Query.item_key)
         .join(Round, col(Round.id) == Query.round_id)
         .where(Round.run == run)
         .group_by(col(Query.item_key))
-        .having(func.count() >= max_asks)
+        .having(func.count() >= config.query.max_asks)
     )
     settled = select(Decision.item_key).where(col(Decision.id).in_(_newest(run)), col(Decision.kind).in_(SETTLED))
     back = select(Query.item_key).join(Round, col(Round.id) == Query.round_id).where(*held_in(run))
     reopened = select(Decision.item_key).join(Reopened, col(Reopened.decision_id) == Decision.id)
     reopened = reopened.where(col(Decision.id).in_(_newest(run)))
-    out = union(spent, settled, back, reopened).subquery()
+    out = union(asked, settled, back, reopened).subquery()
     pool = select(func.count()).where(Item.split == Split.POOL)
     with store.reading() as session:
+        spent = spent_domains(session, run, config.budget)
+        pool = pool.where(col(Item.domain).not_in(spent)) if spent else pool
         return session.exec(pool).one() - session.exec(pool.where(col(Item.key).in_(select(out.c.item_key)))).one()
 
 

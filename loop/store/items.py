@@ -6,9 +6,11 @@ from collections.abc import Iterable, Sequence
 from sqlmodel import Session, col, func, select
 
 from loop.answer import Answer
+from loop.config import Config
 from loop.records import Decision, DecisionKind, Item, Part, Query, Round, Split
 from loop.store.certificates import held_back
 from loop.store.database import Store
+from loop.store.domains import spent_domains
 from loop.store.withdrawals import awaiting_in
 
 MANY = 500
@@ -62,11 +64,12 @@ def count(store: Store) -> dict[Split, int]:
         return {Split(split): number for split, number in rows}
 
 
-def eligible(store: Store, run: str, max_asks: int) -> list[Item]:
-    """Pool items that the run may still query, by key: asked fewer than `max_asks` times, not settled, not held back,
-    and not waiting to be reviewed again after a recall.
+def eligible(store: Store, run: str, config: Config) -> list[Item]:
+    """Pool items that the run may still query, by key: asked fewer than `query.max_asks` times, not settled, not held
+    back, not waiting to be reviewed again after a recall, and of no domain whose own budget is spent.
     """
     with store.reading() as session:
+        spent = spent_domains(session, run, config.budget)
         held = {query.item_key for query in held_back(session, run)} | {*awaiting_in(session, run)}
         asked = Counter(
             session.exec(select(Query.item_key).join(Round, col(Round.id) == Query.round_id).where(Round.run == run))
@@ -78,7 +81,7 @@ def eligible(store: Store, run: str, max_asks: int) -> list[Item]:
         pool = session.exec(select(Item).where(Item.split == Split.POOL).order_by(col(Item.key)))
         settled = (DecisionKind.GOLD, DecisionKind.SILVER)
         open_items = [item for item in pool if item.key not in held and newest.get(item.key) not in settled]
-        return [item for item in open_items if asked[item.key] < max_asks]
+        return [item for item in open_items if asked[item.key] < config.query.max_asks and item.domain not in spent]
 
 
 def _existing(session: Session, keys: Iterable[str]) -> dict[str, Item]:

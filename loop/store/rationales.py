@@ -1,7 +1,7 @@
 """Rationales, flags and risks in the store."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -28,6 +28,9 @@ from loop.records import (
 )
 from loop.store.database import Store
 from loop.store.reviews import WITHDRAWN
+
+MANY = 500
+"""Ids in one IN list."""
 
 REAL = col(Rationale.planted) == ""
 """Of a rationale that may be decided about; what is planted is read through `loop.store.planted` alone."""
@@ -132,8 +135,10 @@ def keep_correction(store: Store, original: Rationale, *, steps: list[str], answ
 
 def prefix_steps(store: Store, rationale: Rationale) -> list[str]:
     """The corrected steps from which the teacher went on to this rationale; none where it did not."""
+    if rationale.supersedes is None:
+        return []
     with store.reading() as session:
-        before = session.get(Rationale, rationale.supersedes) if rationale.supersedes else None
+        before = session.get(Rationale, rationale.supersedes)
     return list(before.steps) if before is not None and before.is_prefix else []
 
 
@@ -149,15 +154,16 @@ def flags(store: Store, ids: Sequence[int]) -> dict[int, list[Flag]]:
 def risks(store: Store, ids: Sequence[int]) -> dict[int, float]:
     """Risk by rationale."""
     with store.reading() as session:
-        rows = session.exec(select(Risk).where(col(Risk.rationale_id).in_(ids)))
-        return {row.rationale_id: row.value for row in rows}
+        return dict(session.exec(select(Risk.rationale_id, Risk.value).where(col(Risk.rationale_id).in_(ids))).all())
 
 
-def evidence(store: Store, ids: Sequence[int]) -> dict[int, dict[str, float]]:
+def evidence(store: Store, ids: Sequence[int]) -> dict[int, Mapping[str, float]]:
     """What the risk of each rationale was made from."""
+    query, found = select(Risk.rationale_id, Risk.evidence), dict[int, Mapping[str, float]]()
     with store.reading() as session:
-        rows = session.exec(select(Risk).where(col(Risk.rationale_id).in_(ids)))
-        return {row.rationale_id: row.evidence for row in rows}
+        for start in range(0, len(ids), MANY):
+            found |= dict(session.exec(query.where(col(Risk.rationale_id).in_(ids[start : start + MANY]))).all())
+    return found
 
 
 def keep_risk_fit(store: Store, fitted: RiskFit) -> RiskFit:

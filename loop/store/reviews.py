@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
@@ -263,12 +263,13 @@ class RunReviewBook:
                     found[task.uid] = (task, rationale, item)
         return found
 
-    def queue(self, round_id: int) -> list[tuple[ReviewTask, Rationale]]:
-        """All tasks of a round with their rationales, judged or not."""
+    def queue(self, round_id: int, *, but: Set[str] = frozenset()) -> list[tuple[ReviewTask, Rationale]]:
+        """The tasks of a round with their rationales, judged or not, but for those of some uids."""
         query = select(ReviewTask, Rationale).join(Rationale, col(Rationale.id) == ReviewTask.rationale_id)
-        query = query.where(ReviewTask.round_id == round_id)
         with self._store.reading() as session:
-            return [(task, rationale) for task, rationale in session.exec(query.order_by(col(ReviewTask.uid)))]
+            uids = {*session.exec(select(ReviewTask.uid).where(ReviewTask.round_id == round_id))} - but
+            rows = [row for some in _pieces(uids) for row in session.exec(query.where(col(ReviewTask.uid).in_(some)))]
+            return sorted(((task, rationale) for task, rationale in rows), key=lambda row: row[0].uid)
 
     def given(self, round_id: int) -> dict[int, list[Verdict]]:
         """Every readable verdict on the rationales of a round, by rationale."""

@@ -98,6 +98,19 @@ def scores(store: Store, round_id: int) -> list[Score]:
         return list(session.exec(select(Score).where(Score.round_id == round_id).order_by(col(Score.item_key))))
 
 
+def score_values(store: Store, round_id: int) -> dict[str, float]:
+    """The scores of a round, by item key."""
+    with store.reading() as session:
+        return dict(session.exec(select(Score.item_key, Score.score).where(Score.round_id == round_id)).all())
+
+
+def score_parts(store: Store, round_id: int, keys: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+    """What the scores of some items were made from, by item key."""
+    query = select(Score.item_key, Score.parts).where(Score.round_id == round_id, col(Score.item_key).in_(keys))
+    with store.reading() as session:
+        return dict(session.exec(query).all())
+
+
 def queries(store: Store, round_id: int) -> list[Query]:
     """The batch of a round in its order."""
     with store.reading() as session:

@@ -37,7 +37,7 @@ BLOCK = re.compile(r"^(Context|Question|Choices):\n(~{3,})\n(.*?)\n\2$", re.MULT
 class Price(Protocol):
     """What so many tokens cost, in micro-dollars, rounded up."""
 
-    def __call__(self, request: Request, *, input_tokens: int, output_tokens: int) -> int:
+    def __call__(self, request: Request, *, input_tokens: int, output_tokens: int, cached_tokens: int = 0) -> int:
         """The price; see `loop.ports.Teacher.price`."""
         ...
 

@@ -62,6 +62,7 @@ class Received:
     micro_usd: int
     input_tokens: int
     output_tokens: int
+    cached_tokens: int
     request: Request
     """As it was sent, which may be shorter than it was to be; with the longest reply that it was meant to allow."""
     remembered: str | None = None
@@ -349,7 +350,9 @@ def received(completion: Completion, request: Request, charge: int, price: Price
     """The completion of a request with what it cost."""
     used = _tokens(completion.input_tokens, most_input_tokens(request))
     made = _tokens(completion.output_tokens, request.max_completion_tokens)
-    return Received(completion, charge, price(request, input_tokens=used, output_tokens=made), used, made, request)
+    cached = max(0, min(completion.cached_tokens, used))
+    cost = price(request, input_tokens=used, output_tokens=made, cached_tokens=cached)
+    return Received(completion, charge, cost, used, made, cached, request)
 
 
 def as_stored(received: Received) -> dict[str, Any]:
@@ -363,6 +366,7 @@ def as_stored(received: Received) -> dict[str, Any]:
         "finish_reason": storable(completion.finish_reason),
         "input_tokens": received.input_tokens,
         "output_tokens": received.output_tokens,
+        "cached_tokens": received.cached_tokens,
         "created_at": datetime.now(UTC),
     }
 

@@ -226,10 +226,12 @@ def remembered(token: str) -> str:
     return hmac.new(token.encode(), b"preceptor dashboard", hashlib.sha256).hexdigest()
 
 
-async def told(dashboard: Dashboard, run: str, *, every: float = LOOK_SECONDS) -> AsyncIterator[dict[str, str]]:
-    """How far the run's stage is: now, and again whenever that changes."""
+async def told(
+    dashboard: Dashboard, run: str, ending: Callable[[], bool], *, every: float = LOOK_SECONDS
+) -> AsyncIterator[dict[str, str]]:
+    """How far the run's stage is: now, and again whenever that changes, until the server ends."""
     last: dict[str, str] = {}
-    while True:
+    while not ending():
         now = await asyncio.to_thread(dashboard.live, run)
         if now != last:
             last = now
@@ -237,11 +239,11 @@ async def told(dashboard: Dashboard, run: str, *, every: float = LOOK_SECONDS) -
         await asyncio.sleep(every)
 
 
-def application(dashboard: Dashboard, token: str | None) -> ASGIApp:
-    """The web application; with a token only who shows it is answered."""
+def application(dashboard: Dashboard, token: str | None, ending: Callable[[], bool] = lambda: False) -> ASGIApp:
+    """The web application; with a token only who shows it is answered. `ending`: does the server want to end?"""
     app = FastAPI(title="Preceptor", openapi_url=None)
     app.mount("/static", StaticFiles(directory=STATIC))
-    _pages(app, dashboard)
+    _pages(app, dashboard, ending)
     if token is not None:
         _login(app, token)
 
@@ -288,7 +290,7 @@ async def _body(request: Request) -> bytes:
     return received
 
 
-def _pages(app: FastAPI, dashboard: Dashboard) -> None:
+def _pages(app: FastAPI, dashboard: Dashboard, ending: Callable[[], bool]) -> None:
     """What there is to see."""
 
     def known(run: str) -> None:
@@ -312,7 +314,7 @@ def _pages(app: FastAPI, dashboard: Dashboard) -> None:
 
     @app.get("/runs/{run}/live", response_class=EventSourceResponse, dependencies=[Depends(known)])
     async def live(run: str) -> AsyncIterable[ServerSentEvent]:
-        async for each in told(dashboard, run):
+        async for each in told(dashboard, run, ending):
             yield ServerSentEvent(event="progress", data=each)
 
     @app.get("/runs/{run}/{name}", response_class=HTMLResponse)

@@ -52,7 +52,7 @@ def serve(project: Project, *, host: str, port: int, address: str | None) -> Non
             call, or there is no Label Studio to register with.
     """
     token = token_for(host, project.config.serve.token_env)
-    shown = dashboard.application(dashboard.Dashboard(project.store, project.config), token)
+    shown = dashboard.application(dashboard.Dashboard(project.store, project.config), token, lambda: server.should_exit)
     project.progress.say(f"  the dashboard is at http://{host}:{port} (Ctrl-C ends it)")
     changed = asyncio.Event()
     if address is None and not os.environ.get(project.config.review.webhook_secret_env):
@@ -66,9 +66,10 @@ def serve(project: Project, *, host: str, port: int, address: str | None) -> Non
         project.progress.say(f"  waits for Label Studio at http://{host}:{port}{PATH}")
     settings = uvicorn.Config(
         app, host=host, port=port, log_level="warning", access_log=False, lifespan="off", ws="none",
-        timeout_graceful_shutdown=1,
+        timeout_graceful_shutdown=3,
     )  # fmt: skip
-    asyncio.run(_serve(uvicorn.Server(settings), work, changed, every=project.config.review.poll_seconds))
+    server = uvicorn.Server(settings)
+    asyncio.run(_serve(server, work, changed, every=project.config.review.poll_seconds))
 
 
 def _work(project: Project, address: str | None, secret: str, backend: PredictionBackend | None) -> Callable[[], None]:

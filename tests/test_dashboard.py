@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import uuid
 from collections.abc import Iterator
 from contextlib import suppress
 from html.parser import HTMLParser
@@ -14,6 +15,7 @@ from rich.console import Console
 from sqlalchemy import event
 from starlette.testclient import TestClient
 
+from benchmarks import postgres
 from connectors import web
 from connectors.dashboard import COOKIE, HEADERS, PAGE_SIZE, Dashboard, application, told
 from connectors.page_charts import burn
@@ -112,6 +114,20 @@ def test_every_page_of_a_campaign_is_shown_and_may_do_nothing(place: str, campai
     assert not re.search(r"\sstyle=|\son\w+=|<style|javascript:", answer.text)
     scripts = re.findall(r"<script[^>]*>", answer.text)
     assert scripts == (['<script type="module" src="/static/dashboard.js">'] if place == "" else [])
+
+
+def test_every_page_is_shown_from_postgresql_too(postgresql: str) -> None:
+    store = Store(postgres.new_database(postgresql, uuid.uuid4().hex))
+    store.migrate()
+    a_campaign(store)
+    in_review(store, ["q6"])
+    client = looking(store)
+    search = "/items?text=q&decision=gold&domain=sums+%26+%3Cb%3Eparts%3C%2Fb%3E&flagged=1&after=a"
+    for place in (*PLACES, search):
+        assert client.get(f"/runs/{RUN}{place}").status_code == 200, place
+    assert "q1" in text_of(client, search)
+    assert "0 of 1 reviews with a verdict" in words(Dashboard(store, Config()).live(RUN)["html"])
+    store.close()
 
 
 def test_every_page_of_an_empty_database_says_so(store: Store) -> None:
@@ -449,11 +465,21 @@ def test_nothing_is_sent_while_nothing_changes(store: Store) -> None:
     async def listen() -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(0.5):
-                async for each in told(Dashboard(store, Config()), RUN, every=0.01):
+                async for each in told(Dashboard(store, Config()), RUN, lambda: False, every=0.01):
                     heard.append(each["place"])
 
     asyncio.run(listen())
     assert heard == ["round 1, select"]
+
+
+def test_a_server_that_wants_to_end_need_not_wait_for_who_watches(store: Store) -> None:
+    a_round(store)
+    wants = iter([False, False, True])
+
+    async def listen() -> int:
+        return len([each async for each in told(Dashboard(store, Config()), RUN, lambda: next(wants), every=0.01)])
+
+    assert asyncio.run(listen()) == 1
 
 
 def test_progress_of_a_run_that_is_not_there_is_not_found(campaign: Store) -> None:

@@ -34,7 +34,7 @@ test: $(READY) check
 test-slow: $(READY)  ## the checks that take minutes
 	$(BIN)/python -m pytest -m slow --timeout 1800
 
-test-browser: $(READY)  ## the review page in a real Chromium; installs Debian's where it is missing and we are root
+test-browser: $(READY)  ## the review page and the dashboard in a real Chromium; installs Debian's where it is missing and we are root
 	test -x /usr/bin/chromedriver || { test "$$(id -u)" = 0 && apt-get update && apt-get install --yes chromium chromium-driver; } \
 		|| { echo "the browser tests need Debian's packages chromium and chromium-driver" >&2; exit 1; }
 	$(BIN)/python -m pytest -m browser --timeout 900

@@ -335,17 +335,25 @@ def certificate(
 @app.command()
 def report(
     out: Annotated[Path | None, typer.Option(help="File to write; default: report.html in the run's folder.")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="File for a summary in Markdown.")] = None,
     config: ConfigPath = CONFIG,
     run: RunName = None,
 ) -> None:
-    """Write one self-contained HTML page about the run."""
-    from connectors.report_page import write_report  # noqa: PLC0415
+    """Write the dashboard's pages as one HTML file that needs nothing else.
+
+    With --markdown a summary is written instead, for a pull request or a chat; with --out as well, both are.
+    """
+    from connectors.report_page import write_report, write_summary  # noqa: PLC0415
 
     project = _project(config, run)
-    path = out or project.folder / "report.html"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_report(project.store, project.config.run.name, project.config, path)
-    console.print(f"wrote {path}", markup=False)
+    if markdown is not None:
+        write_summary(project.store, project.config.run.name, project.config, markdown)
+        console.print(f"wrote {markdown}", markup=False)
+    if markdown is None or out is not None:
+        path = out or project.folder / "report.html"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_report(project.store, project.config.run.name, project.config, path)
+        console.print(f"wrote {path}", markup=False)
 
 
 @app.command(name="recall")
@@ -603,10 +611,11 @@ def serve(
     config: ConfigPath = CONFIG,
     run: RunName = None,
 ) -> None:
-    """Take verdicts as they are given: Label Studio calls, verdicts are pulled, `run --wait` goes on.
+    """Show the dashboard, and take verdicts as they are given: Label Studio calls, and `run --wait` goes on.
 
-    The variable that review.webhook_secret_env names must hold a secret. Calls get lost, so verdicts are also pulled
-    every review.poll_seconds. With review.student_answers, open reviews show what the student answers now, and Label
+    Another --host than loopback needs a token in the variable that serve.token_env names. Verdicts are taken where the
+    variable that review.webhook_secret_env names holds a secret. Calls get lost, so they are also pulled every
+    review.poll_seconds. With review.student_answers, open reviews show what the student answers now, and Label
     Studio may ask this server for predictions.
     """
     from connectors import web  # noqa: PLC0415

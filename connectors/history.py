@@ -82,7 +82,15 @@ def history_text(found: Mapping[str, Any]) -> Group:
     """The history for people; all of it is shown as plain text."""
     item = found["item"]
     parts = [Text(f"{found['key']} ({item['split']}, {item['domain']})", style="bold"), Text(item["question"])]
-    for title, lines in (
+    for title, lines in history_lines(found):
+        parts.append(Text(f"\n{title}", style="dim"))
+        parts += [Text(f"  {line}") for line in lines]
+    return Group(*parts)
+
+
+def history_lines(found: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
+    """What happened to an item, a line an event, under titles; those without a line are left out."""
+    every = (
         ("scores", [_score_line(each) for each in found["scores"]]),
         ("queries", [_query_line(each) for each in found["queries"]]),
         ("replies", [_reply_line(each, found) for each in found["replies"]]),
@@ -92,11 +100,8 @@ def history_text(found: Mapping[str, Any]) -> Group:
         ("verdicts", [_verdict_line(each) for each in found["verdicts"]]),
         ("decisions", [f"round {each['round']}: {each['kind']} ({each['reason']})" for each in found["decisions"]]),
         ("trained in", [_trained_line(each) for each in found["trained_in"]]),
-    ):
-        if lines:
-            parts.append(Text(f"\n{title}", style="dim"))
-            parts += [Text(f"  {line}") for line in lines]
-    return Group(*parts)
+    )
+    return [(title, lines) for title, lines in every if lines]
 
 
 def _plain(row: SQLModel, numbers: Mapping[int | None, int]) -> dict[str, Any]:

@@ -6,8 +6,8 @@ from typing import Any
 
 from loop.config import QueryConfig
 from loop.records import Contamination, Evaluation, Harm, Part
-from loop.report import accuracy
-from loop.store import checkpoints, contamination
+from loop.report import Accuracy
+from loop.store import contamination
 from loop.store.database import Store
 
 SHOWN = 5
@@ -22,14 +22,17 @@ Row = Mapping[str, Any]
 
 
 def student_figures(
-    store: Store, checkpoint_id: int | None, evaluated: Mapping[int, Evaluation], rounds_of: Mapping[int, int]
+    right: Mapping[int, tuple[int, int]],
+    checkpoint_id: int | None,
+    evaluated: Mapping[int, Evaluation],
+    rounds_of: Mapping[int, int],
 ) -> dict[str, Any] | None:
     """Accuracy of a checkpoint on `test`, and what else was measured of it; None where it never answered `test`."""
-    found = None if checkpoint_id is None else accuracy(checkpoints.predictions(store, checkpoint_id, Part.TEST))
-    if found is None or checkpoint_id is None:
+    counted = right.get(checkpoint_id or 0)
+    if counted is None:
         return None
-    row = evaluated.get(checkpoint_id)
-    return asdict(found) | {"evaluation": None if row is None else _with_round(row.figures, rounds_of)}
+    row = evaluated.get(checkpoint_id or 0)
+    return asdict(Accuracy.of(*counted)) | {"evaluation": None if row is None else _with_round(row.figures, rounds_of)}
 
 
 def _with_round(figures: Row, rounds_of: Mapping[int, int]) -> dict[str, Any]:

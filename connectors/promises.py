@@ -25,7 +25,7 @@ def promises(store: Store, run: str, config: Config) -> dict[str, Any] | None:
     looks = certificates.of_run(store, run, Promise.THRESHOLD)
     holds = bool(looks) and looks[-1].threshold is not None
     same = sum(_one_person(audit) for audit in audits)
-    export = certification.export_certificate(store, current, config)
+    export = certification.export_certificate(store, current, config, audits)
     return {
         "alpha": config.acceptance.alpha,
         "delta": config.acceptance.delta,

@@ -9,7 +9,7 @@ from loop.interval import Share, share
 from loop.recall import by_reviewer as planted_recall
 from loop.records import ADJUDICATION, CONTROL, Verdict, VerdictKind, role
 from loop.report import pseudonyms
-from loop.store import planted, reading, reviews, rounds, withdrawals
+from loop.store import counting, planted, reading, reviews, rounds, withdrawals
 from loop.store.database import Store
 from review.agreement import ANSWER, MARKS, VERDICT, Agreement, Measure, agreements, questions
 from review.anchoring import Doubted, anchoring
@@ -51,10 +51,10 @@ class _Known:
 
     def __init__(self, store: Store, run: str) -> None:
         self.names = pseudonyms(reading.reviewers_of(store, run))
-        self._rationales = {each.id or 0: each for each in reading.rationales_of(store, run)}
+        self._rationales = {each.id or 0: each for each in reading.judged(store, run)}
         self._verdicts = [each for _, each in reading.verdicts_of(store, run) if each.kind is not None]
-        self._risks = reading.risks_of(store, run)
-        self._flagged = {flag.rationale_id for _, flag in reading.flags_of(store, run)}
+        self._risks = counting.risks_of(store, self._rationales)
+        self._flagged = counting.checks_of(store, self._rationales).keys()
         self._tasks = {(task.rationale_id, task.slot): task for task in reading.tasks_of(store, run)}
         self._planted = planted.shown(store, run)
         self._found = {(each.reviewer, each.simulated): each for each in planted_recall(store, run)}

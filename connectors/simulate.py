@@ -26,7 +26,7 @@ from connectors.wiring import Project
 from loop.config import Config
 from loop.errors import BadConfig, PoolEmpty
 from loop.records import Item, Split
-from loop.store import items
+from loop.store import counting, items
 
 RESAMPLES = 10_000
 BASELINE = "random"
@@ -84,7 +84,7 @@ def run_cell(path: Path, folder: Path, cell: Cell, rows: Sequence[Row], rounds: 
     project.config = _config_of(project.config, folder, cell)
     items.add(project.store, [Item.model_validate(row) for row in rows])
     campaign.run(project, rounds_wanted=rounds, wait=False, to_the_end=True)
-    figures = round_figures(project.store, cell.name)
+    figures = round_figures(project.store, cell.name, counting.verdicts(project.store, cell.name))
     spent = accumulate(each["usd"] for each in figures)
     result = {
         "acquisition": cell.acquisition,

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import lru_cache
 from typing import Any, Literal
 
 from rich.console import Group
@@ -17,10 +18,10 @@ from connectors.stops import grounds, stopping_figures, stopping_text
 from loop.config import Config
 from loop.ledger import MICRO, to_micro
 from loop.recall import by_reviewer, recall
-from loop.records import Currency, Decision, DecisionKind, Query, Rationale, Round, Shadow, Split, Stage, Verdict
-from loop.report import asked, pseudonyms
-from loop.saving import saving
-from loop.store import certificates, decisions, evaluations, items, reading, reviews, rounds, shadows
+from loop.records import Arm, Currency, DecisionKind, Part, Round, Shadow, Split, Stage
+from loop.report import pseudonyms
+from loop.saving import Saving, saving
+from loop.store import counting, evaluations, items, reading, reviews, rounds, shadows
 from loop.store.database import Store
 from loop.store.money import Purse
 
@@ -32,21 +33,11 @@ def status(store: Store, run: str, config: Config, waiting_for: WaitingFor | Non
 
     Fields may be added to it, never renamed or removed.
     """
-    current = rounds.current(store, run)
-    figures = round_figures(store, run)
-    budget = _budget(store, run, config)
     return {
-        "run": run,
-        "round": 0 if current is None else current.number,
-        "stage": "new" if current is None else current.stage.value,
-        "waiting_for": waiting_for or _waiting_for(store, run, current, config),
-        "budget": budget,
-        "models": {model: spent / MICRO for model, spent in reading.spent_by_model(store, run).items()},
-        "items": _items(store, run, config),
-        "rounds": figures,
-        "simulated_verdicts": sum(each["simulated"] for each in figures),
+        **place(store, run, config, waiting_for),
+        **counts(store, run, config, counting.verdicts(store, run)),
         "promises": promises(store, run, config),
-        "planted": _planted(store, run),
+        "planted": planted_figures(store, run),
         "revision": revision_figures(store, run),
         "review": review_figures(store, run),
         "contamination": holdout_duplicates(store, config.query),
@@ -54,29 +45,62 @@ def status(store: Store, run: str, config: Config, waiting_for: WaitingFor | Non
     }
 
 
-def round_figures(store: Store, run: str) -> list[dict[str, Any]]:
-    """What happened in each round of a run."""
-    spent = reading.spent_by_round(store, run)
-    compared, evaluated = shadows.of_run(store, run), evaluations.of_run(store, run)
-    past = rounds.all_rounds(store, run)
-    rounds_of = {each.candidate_id: each.number for each in past if each.candidate_id is not None}
-    by_round = _Rounds(
-        queries=reading.queries_of(store, run),
-        rationales=asked(reading.rationales_of(store, run)),
-        flagged={flag.rationale_id for _, flag in reading.flags_of(store, run)},
-        verdicts=reading.verdicts_of(store, run),
-        decisions=reading.decisions_of(store, run),
+def counts(store: Store, run: str, config: Config, verdicts: Sequence[counting.Given]) -> dict[str, Any]:
+    """Of the status what is only counted."""
+    figures = round_figures(store, run, verdicts)
+    return {
+        "budget": _budget(store, run, config),
+        "models": {model: spent / MICRO for model, spent in reading.spent_by_model(store, run).items()},
+        "items": _items(store, run, config),
+        "rounds": figures,
+        "simulated_verdicts": sum(each["simulated"] for each in figures),
+    }
+
+
+def place(store: Store, run: str, config: Config, waiting_for: WaitingFor | None = None) -> dict[str, Any]:
+    """Of the status the round, its stage, and what the run waits for."""
+    current = rounds.current(store, run)
+    return {
+        "run": run,
+        "round": 0 if current is None else current.number,
+        "stage": "new" if current is None else current.stage.value,
+        "waiting_for": waiting_for or _waiting_for(store, run, current, config),
+    }
+
+
+def round_figures(store: Store, run: str, verdicts: Sequence[counting.Given]) -> list[dict[str, Any]]:
+    """What happened in each round of a run, by its verdicts and what the store counts."""
+    every, spent, compared = (
+        rounds.all_rounds(store, run),
+        reading.spent_by_round(store, run),
+        shadows.of_run(store, run),
     )
+    queried, flagged, decided = counting.queried(store, run), counting.flagged(store, run), counting.decided(store, run)
+    reviewed = Counter(number for number, _ in {(each.round_id, each.rationale_id) for each in verdicts})
+    simulated = Counter(each.round_id for each in verdicts if each.simulated)
+    students = {number for each in every for number in (each.student_id, each.candidate_id) if number is not None}
+    right, evaluated = counting.right(store, students, Part.TEST), evaluations.of_run(store, run)
+    rounds_of = {each.candidate_id: each.number for each in every if each.candidate_id is not None}
     return [
-        by_round.figures(each)
-        | {
-            "usd": spent.get(each.id or 0, {}).get(Currency.USD, 0) / MICRO,
-            "minutes": spent.get(each.id or 0, {}).get(Currency.MINUTES, 0) / MICRO,
-            "student": student_figures(store, each.student_id, evaluated, rounds_of),
-            "candidate": student_figures(store, each.candidate_id, evaluated, rounds_of),
+        {
+            "round": each.number,
+            "stage": each.stage.value,
+            "selection": each.selection,
+            "queried": queried.get(number, (0, 0))[0],
+            "flagged": flagged.get(number, 0),
+            "audited": queried.get(number, (0, 0))[1],
+            "reviewed": reviewed[number],
+            "accepted": decided[number, DecisionKind.GOLD] + decided[number, DecisionKind.SILVER],
+            **{kind.value: decided[number, kind] for kind in DecisionKind},
+            "simulated": simulated[number],
+            "usd": spent.get(number, {}).get(Currency.USD, 0) / MICRO,
+            "minutes": spent.get(number, {}).get(Currency.MINUTES, 0) / MICRO,
+            "student": student_figures(right, each.student_id, evaluated, rounds_of),
+            "candidate": student_figures(right, each.candidate_id, evaluated, rounds_of),
             "saving": _saving(compared.get(each.number, ())),
         }
-        for each in past
+        for each in every
+        for number in [each.id or 0]
     ]
 
 
@@ -122,45 +146,7 @@ def _models(paid: Mapping[str, float]) -> list[Any]:
     return [("of this ", "dim"), f"{said}\n"] if len(paid) > 1 else []
 
 
-class _Rounds:
-    """The rows of a run, counted round by round."""
-
-    def __init__(
-        self,
-        queries: Sequence[Query],
-        rationales: Sequence[Rationale],
-        flagged: set[int],
-        verdicts: Sequence[tuple[int, Verdict]],
-        decisions: Sequence[Decision],
-    ) -> None:
-        self._queried = Counter(each.round_id for each in queries)
-        self._audited = Counter(each.round_id for each in queries if each.audit)
-        self._flagged = Counter(each.round_id for each in rationales if each.id in flagged)
-        read = [(round_id, verdict) for round_id, verdict in verdicts if verdict.kind is not None]
-        self._simulated = Counter(round_id for round_id, verdict in read if verdict.simulated)
-        self._reviewed = Counter(round_id for round_id, _ in {(each, verdict.rationale_id) for each, verdict in read})
-        newest = {(each.round_id, each.item_key): each.kind for each in decisions}
-        self._decided = Counter((round_id, kind) for (round_id, _), kind in newest.items())
-
-    def figures(self, of: Round) -> dict[str, Any]:
-        """The counts of one round."""
-        number = of.id or 0
-        decided = {kind.value: self._decided[number, kind] for kind in DecisionKind}
-        return {
-            "round": of.number,
-            "stage": of.stage.value,
-            "selection": of.selection,
-            "queried": self._queried[number],
-            "flagged": self._flagged[number],
-            "audited": self._audited[number],
-            "reviewed": self._reviewed[number],
-            "accepted": decided["gold"] + decided["silver"],
-            **decided,
-            "simulated": self._simulated[number],
-        }
-
-
-def _planted(store: Store, run: str) -> dict[str, Any] | None:
+def planted_figures(store: Store, run: str) -> dict[str, Any] | None:
     """What checks and reviewers found of what was planted; None where nothing was."""
     found = recall(store, run)
     if not found.errors + found.controls:
@@ -182,8 +168,20 @@ def planted_text(found: Mapping[str, Any]) -> str:
 
 def _saving(compared: Sequence[Shadow]) -> dict[str, Any] | None:
     """What a round's shadow students say of selection."""
-    found = saving(compared)
+    found = _measured(
+        tuple((row.pair, row.arm, row.micro_usd, row.examples, tuple(row.correct.items())) for row in compared)
+    )
     return None if found is None else asdict(found) | {"verdict": found.verdict.value}
+
+
+@lru_cache(maxsize=1024)
+def _measured(compared: tuple[tuple[int, Arm, int, int, tuple[tuple[str, bool], ...]], ...]) -> Saving | None:
+    """As `saving` says; kept, for its thousands of resamples come out the same each time."""
+    rows = [
+        Shadow(round_id=0, pair=pair, arm=arm, asked=0, examples=examples, micro_usd=usd, correct=dict(correct))
+        for pair, arm, usd, examples, correct in compared
+    ]
+    return saving(rows)
 
 
 def saving_text(found: Mapping[str, Any]) -> str:
@@ -216,15 +214,14 @@ def _budget(store: Store, run: str, config: Config) -> dict[str, dict[str, float
 
 
 def _items(store: Store, run: str, config: Config) -> dict[str, int]:
-    counts = items.count(store)
-    decided = Counter(each.kind for each in decisions.newest(store, run).values())
+    counts, decided = items.count(store), counting.in_force(store, run)
     return {
-        "pool": len(items.eligible(store, run, config)),
+        "pool": counting.eligible(store, run, config),
         "holdout": counts.get(Split.HOLDOUT, 0),
         "seed": counts.get(Split.SEED, 0),
-        "queried": len({query.item_key for query in reading.queries_of(store, run)}),
+        "queried": counting.queried_items(store, run),
         **{kind.value: decided[kind] for kind in DecisionKind},
-        "held": sum(audit.held for audit in certificates.audits(store, run)),
+        "held": counting.held(store, run),
     }
 
 

@@ -7,8 +7,6 @@ its line.
 
 import asyncio
 import hmac
-import ipaddress
-import os
 import re
 import secrets
 import threading
@@ -22,10 +20,11 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from connectors.access import token_for
 from connectors.students import Trained, asked, loaded, refuse_too_long
 from connectors.wiring import Project
 from loop.config import Config
-from loop.errors import BadConfig, BadRow, ItemTooLong
+from loop.errors import BadRow, ItemTooLong
 from loop.ports import Student, Written
 from loop.records import Item
 from loop.student.prompts import CONTEXT, QUESTION
@@ -175,21 +174,6 @@ def serve(project: Project, which: Trained, *, host: str, port: int, token_env: 
     uvicorn.Server(settings).run()
 
 
-def token_for(host: str, token_env: str) -> str | None:
-    """The token that is asked for, if the variable is set.
-
-    Raises:
-        BadConfig: the address is not loopback, and there is none.
-    """
-    token = os.environ.get(token_env) or None
-    if token is None and not _is_loopback(host):
-        raise BadConfig(
-            f"--host {host}: anybody who reaches it could ask; put a long random word into {token_env} "
-            f"(`export {token_env}=$(openssl rand -hex 16)`), or stay on 127.0.0.1"
-        )
-    return token
-
-
 def application(server: StudentServer) -> FastAPI:
     """The web application."""
     app = FastAPI(title="Student", openapi_url=None)
@@ -275,10 +259,3 @@ def _completion(name: str, prompt_tokens: int, texts: Sequence[tuple[str, int, s
         ],
         "usage": {"prompt_tokens": prompt_tokens, "completion_tokens": made, "total_tokens": prompt_tokens + made},
     }
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

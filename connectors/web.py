@@ -1,4 +1,4 @@
-"""The web server of `preceptor serve`: Label Studio calls it when an annotation changes, and verdicts are pulled.
+"""The web server of `preceptor serve`: the dashboard, and what Label Studio calls when an annotation changes.
 
 A call is a hint and no more: nothing is taken from it but that something changed. It is answered at once, because
 Label Studio makes its annotators wait for the answer. Calls get lost, so verdicts are also pulled without one.
@@ -19,8 +19,11 @@ from pydantic import ValidationError
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.types import ASGIApp
 
+from connectors import dashboard
+from connectors.access import token_for
 from connectors.label_studio import LabelStudioBoard
 from connectors.prediction_backend import PredictionBackend, PredictRequest
 from connectors.pulling import pull
@@ -42,11 +45,35 @@ SETTLE_SECONDS = 1.0
 def serve(project: Project, *, host: str, port: int, address: str | None) -> None:
     """Answer until the process is interrupted. Where an address is given, Label Studio is told to call it.
 
+    Without the webhook's secret only the dashboard is there, and nothing is pulled.
+
     Raises:
-        BadConfig: the secret is not set, or there is no Label Studio to register with.
+        BadConfig: others could reach the server and there is no token, or the secret is not set and Label Studio is to
+            call, or there is no Label Studio to register with.
     """
-    secret = webhook_secret(project)
-    backend = PredictionBackend(project) if project.config.review.student_answers else None
+    token = token_for(host, project.config.serve.token_env)
+    shown = dashboard.application(dashboard.Dashboard(project.store, project.config), token, lambda: server.should_exit)
+    project.progress.say(f"  the dashboard is at http://{host}:{port} (Ctrl-C ends it)")
+    changed = asyncio.Event()
+    if address is None and not os.environ.get(project.config.review.webhook_secret_env):
+        name = project.config.review.webhook_secret_env
+        project.progress.say(f"  verdicts are not pulled here: {name} is not set, so Label Studio cannot call")
+        app, work = shown, None
+    else:
+        secret = webhook_secret(project)
+        backend = PredictionBackend(project) if project.config.review.student_answers else None
+        app, work = application(secret, changed, backend, shown), _work(project, address, secret, backend)
+        project.progress.say(f"  waits for Label Studio at http://{host}:{port}{PATH}")
+    settings = uvicorn.Config(
+        app, host=host, port=port, log_level="warning", access_log=False, lifespan="off", ws="none",
+        timeout_graceful_shutdown=3,
+    )  # fmt: skip
+    server = uvicorn.Server(settings)
+    asyncio.run(_serve(server, work, changed, every=project.config.review.poll_seconds))
+
+
+def _work(project: Project, address: str | None, secret: str, backend: PredictionBackend | None) -> Callable[[], None]:
+    """What is done after each call, and now and then without one."""
 
     def work() -> None:
         try:
@@ -62,17 +89,16 @@ def serve(project: Project, *, host: str, port: int, address: str | None) -> Non
             if shown:
                 project.progress.say(f"  {shown} open reviews show what the student answers now")
 
-    project.progress.say(f"  waits for Label Studio at http://{host}:{port}{PATH} (Ctrl-C ends it)")
-    changed = asyncio.Event()
-    app = application(secret, changed, backend)
-    server = uvicorn.Server(
-        uvicorn.Config(app, host=host, port=port, log_level="warning", access_log=False, lifespan="off", ws="none")
-    )
-    asyncio.run(_serve(server, work, changed, every=project.config.review.poll_seconds))
+    return work
 
 
-async def _serve(server: uvicorn.Server, work: Callable[[], None], changed: asyncio.Event, *, every: float) -> None:
-    """Answer and work side by side; where one fails, both end."""
+async def _serve(
+    server: uvicorn.Server, work: Callable[[], None] | None, changed: asyncio.Event, *, every: float
+) -> None:
+    """Answer and work side by side, where there is work; where one fails, both end."""
+    if work is None:
+        await server.serve()
+        return
     async with asyncio.TaskGroup() as group:
         worker = group.create_task(_keep_working(server, work, changed, every))
         await server.serve()
@@ -91,8 +117,10 @@ async def _keep_working(server: uvicorn.Server, work: Callable[[], None], change
             await asyncio.sleep(SETTLE_SECONDS)
 
 
-def application(secret: str, changed: asyncio.Event, backend: PredictionBackend | None = None) -> Starlette:
-    """The web application; predictions are given where there is a backend."""
+def application(
+    secret: str, changed: asyncio.Event, backend: PredictionBackend | None = None, shown: ASGIApp | None = None
+) -> Starlette:
+    """The web application: predictions are given where there is a backend, all the rest is the dashboard's."""
 
     async def told(request: Request) -> Response:
         given = request.headers.get(HEADER, "")
@@ -103,8 +131,9 @@ def application(secret: str, changed: asyncio.Event, backend: PredictionBackend 
         changed.set()
         return Response(status_code=200)
 
-    routes = [Route("/health", _health), Route(PATH, told, methods=["POST"])]
-    return Starlette(routes=routes if backend is None else [*routes, *_predicting(secret, backend)])
+    routes: list[BaseRoute] = [Route("/health", _health), Route(PATH, told, methods=["POST"])]
+    routes += [] if backend is None else _predicting(secret, backend)
+    return Starlette(routes=routes if shown is None else [*routes, Mount("/", shown)])
 
 
 async def _health(_request: Request) -> Response:

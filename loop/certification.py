@@ -20,7 +20,7 @@ from loop.checks.flag import check_set
 from loop.config import Config
 from loop.interval import clopper_pearson_lower, clopper_pearson_upper
 from loop.records import Certificate, Decision, Item, Promise, Rationale, RiskFit, Round, Split
-from loop.store import certificates, decisions, rationales, reviews, withdrawals
+from loop.store import certificates, counting, decisions, rationales, reviews, withdrawals
 from loop.store.certificates import Audit
 from loop.store.database import Store
 from loop.teacher.judge_prompt import a_step_request
@@ -132,14 +132,14 @@ def look_text(row: Certificate) -> str:
 
 def missing_audits(store: Store, run: str, config: Config) -> int:
     """How many more audits without an error the next look at a threshold needs; 0 where it can be made."""
-    held = sum(audit.held for audit in certificates.audits(store, run))
+    held = counting.held(store, run)
     delta = look_delta(config.acceptance.delta, len(_looks(store, run)) + 1)
     return max(0, audits_needed(config.acceptance.alpha, delta) - held)
 
 
-def export_certificate(store: Store, current: Round, config: Config) -> Certificate:
-    """What can be promised of the rows accepted unreviewed so far; not stored."""
-    audits = [audit for audit in certificates.audits(store, current.run) if audit.query.passes]
+def export_certificate(store: Store, current: Round, config: Config, every: Sequence[Audit]) -> Certificate:
+    """What can be promised of the rows accepted unreviewed so far, by all of a run's audits; not stored."""
+    audits = [audit for audit in every if audit.query.passes]
     silver = decisions.silver_by_round(store, current.run)
     drawn = Counter(audit.query.round_id for audit in audits)
     wrong = Counter(audit.query.round_id for audit in audits if audit.wrong)
@@ -155,8 +155,9 @@ def export_certificate(store: Store, current: Round, config: Config) -> Certific
 
 def issue(store: Store, current: Round, config: Config) -> tuple[Certificate, int]:
     """Store the export's certificate and release all audits that are held; the certificate and how many they were."""
-    row = export_certificate(store, current, config)
-    held = [audit for audit in certificates.audits(store, current.run) if audit.held and audit.verdicts]
+    audits = certificates.audits(store, current.run)
+    row = export_certificate(store, current, config, audits)
+    held = [audit for audit in audits if audit.held and audit.verdicts]
     certificates.keep(store, row, _released(store, config, held, row))
     return row, len(held)
 

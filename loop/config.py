@@ -548,6 +548,14 @@ class ExportConfig(Table):
     """Terms under which a teacher's replies may be used, by its model name, e.g. `{ "qwen3-32b" = "Apache-2.0" }`."""
 
 
+class ServeConfig(Table):
+    """Who may look at the dashboard of `preceptor serve`."""
+
+    token_env: str = "PRECEPTOR_DASHBOARD_TOKEN"
+    """Environment variable that holds the token. Where it is set, the dashboard asks for it; `--host` with another
+    address than loopback needs it."""
+
+
 class Config(Table):
     """The whole file."""
 
@@ -567,6 +575,7 @@ class Config(Table):
     evaluation: EvaluationConfig = EvaluationConfig()
     stopping: StoppingConfig = StoppingConfig()
     export: ExportConfig = ExportConfig()
+    serve: ServeConfig = ServeConfig()
 
     @model_validator(mode="after")
     def _forms_fit_the_answers(self) -> "Config":

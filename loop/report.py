@@ -3,9 +3,10 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from loop.interval import wilson
-from loop.records import Prediction, Rationale, Verdict, VerdictKind, found_wrong
+from loop.records import Prediction, Said, VerdictKind, found_wrong
 
 RISK_BINS = 5
 """Equal parts of the unit interval in which risk is set against what reviewers found."""
@@ -20,6 +21,11 @@ class Accuracy:
     high: float
     n: int
 
+    @classmethod
+    def of(cls, right: int, n: int) -> "Accuracy":
+        """That of `right` answers out of `n`."""
+        return cls(right / n, *wilson(right, n), n)
+
 
 @dataclass(frozen=True)
 class RiskBin:
@@ -31,6 +37,18 @@ class RiskBin:
     wrong: int
     expected: float
     """Mean risk of the reviewed ones."""
+
+
+class Judged(Said, Protocol):
+    """What the figures need of a verdict."""
+
+    @property
+    def rationale_id(self) -> int | None:
+        """On which rationale it is."""
+
+    @property
+    def seconds(self) -> float:
+        """How long it took."""
 
 
 @dataclass(frozen=True)
@@ -46,16 +64,7 @@ class ReviewerFigures:
 def accuracy(predictions: Sequence[Prediction]) -> Accuracy | None:
     """Accuracy over predictions; None without any."""
     n = len(predictions)
-    if n == 0:
-        return None
-    right = sum(prediction.correct for prediction in predictions)
-    low, high = wilson(right, n)
-    return Accuracy(right / n, low, high, n)
-
-
-def asked(rationales: Sequence[Rationale]) -> list[Rationale]:
-    """The teacher's first rationales: those that are checked, reviewed and trained on."""
-    return [each for each in rationales if each.is_reply]
+    return Accuracy.of(sum(prediction.correct for prediction in predictions), n) if n else None
 
 
 def pseudonyms(reviewers: Sequence[str]) -> dict[str, str]:
@@ -63,7 +72,7 @@ def pseudonyms(reviewers: Sequence[str]) -> dict[str, str]:
     return {reviewer: f"reviewer-{number}" for number, reviewer in enumerate(reviewers, start=1)}
 
 
-def reviewer_figures(verdicts: Sequence[Verdict], names: Mapping[str, str]) -> list[ReviewerFigures]:
+def reviewer_figures(verdicts: Sequence[Judged], names: Mapping[str, str]) -> list[ReviewerFigures]:
     """What each reviewer did; people and simulated ones are never counted together."""
     found = []
     for reviewer, name in names.items():
@@ -75,9 +84,9 @@ def reviewer_figures(verdicts: Sequence[Verdict], names: Mapping[str, str]) -> l
     return found
 
 
-def wrong_by_rationale(verdicts: Sequence[Verdict]) -> dict[int, bool]:
+def wrong_by_rationale(verdicts: Sequence[Judged]) -> dict[int, bool]:
     """Whether reviewers found a rationale wrong, for each with an interpreted verdict."""
-    given: dict[int, list[Verdict]] = {}
+    given: dict[int, list[Judged]] = {}
     for verdict in verdicts:
         if verdict.rationale_id is not None:
             given.setdefault(verdict.rationale_id, []).append(verdict)
@@ -85,7 +94,7 @@ def wrong_by_rationale(verdicts: Sequence[Verdict]) -> dict[int, bool]:
     return {rationale: wrong for rationale, wrong in found.items() if wrong is not None}
 
 
-def risk_bins(risks: Mapping[int, float], verdicts: Sequence[Verdict]) -> list[RiskBin]:
+def risk_bins(risks: Mapping[int, float], verdicts: Sequence[Judged]) -> list[RiskBin]:
     """Risk against what reviewers found, in equal parts of the unit interval."""
     wrong = wrong_by_rationale(verdicts)
     bins: list[list[int]] = [[] for _ in range(RISK_BINS)]

@@ -1,4 +1,4 @@
-"""A reviewer at the keyboard of a real Chromium, for tests of the page on the real Label Studio."""
+"""A real Chromium, and a reviewer at its keyboard on the real Label Studio."""
 
 import base64
 from collections.abc import Callable, Sequence
@@ -46,19 +46,63 @@ for (let node; (node = walk.nextNode());) {
 """
 
 
-class Reviewer:
-    """Works on the page: by keys wherever the page allows it."""
+class Browser:
+    """A Chromium that knows no address but loopback, with a window of a given size."""
 
-    def __init__(self, studio: Studio, *, width: int = 1366, height: int = 768) -> None:
+    def __init__(self, *, width: int = 1366, height: int = 768) -> None:
         options = webdriver.ChromeOptions()
         options.binary_location = str(CHROMIUM)
         for switch in SWITCHES:
             options.add_argument(switch)
-        self._studio = studio
         self.driver = webdriver.Chrome(options=options, service=Service(str(DRIVER)))
         self.driver.set_script_timeout(PATIENCE)
+        self.resize(width, height)
+
+    def resize(self, width: int, height: int) -> None:
+        """Make the window so large."""
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+
+    def press(self, *keys: str) -> None:
+        """Press keys one after another, each let go before the next."""
+        ActionChains(self.driver).send_keys(*keys).pause(0.3).perform()
+
+    def shows(self, selector: str) -> bool:
+        """Whether something of this kind takes room on the page."""
+        return bool(
+            self.driver.execute_script(
+                "return [...document.querySelectorAll(arguments[0])].some(each => each.offsetHeight)", selector
+            )
+        )
+
+    def text(self, selector: str) -> str:
+        """What is written there."""
+        return str(self.driver.find_element(By.CSS_SELECTOR, selector).text)
+
+    def script(self, script: str) -> Any:
+        """The value of a script on the page."""
+        return self.driver.execute_script(script)
+
+    def picture(self, file: Path) -> None:
+        """Keep what is seen."""
+        shot = self.driver.execute_cdp_cmd("Page.captureScreenshot", {"format": "png"})
+        file.write_bytes(base64.b64decode(shot["data"]))
+
+    def close(self) -> None:
+        """End the browser."""
+        self.driver.quit()
+
+    def until(self, done: Callable[[], Any]) -> None:
+        """Wait until something holds."""
+        WebDriverWait(self.driver, PATIENCE, poll_frequency=0.1).until(lambda _: done())
+
+
+class Reviewer(Browser):
+    """Works on the page: by keys wherever the page allows it."""
+
+    def __init__(self, studio: Studio, *, width: int = 1366, height: int = 768) -> None:
+        super().__init__(width=width, height=height)
+        self._studio = studio
         self.driver.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": SENT})
 
     def log_in(self) -> None:
@@ -76,10 +120,6 @@ class Reviewer:
         if self.shows(GUIDELINES):
             self.press(Keys.ESCAPE)
             self.until(lambda: not self.shows(GUIDELINES))
-
-    def press(self, *keys: str) -> None:
-        """Press keys one after another, each let go before the next."""
-        ActionChains(self.driver).send_keys(*keys).pause(0.3).perform()
 
     def hold(self, *held: str, key: str) -> None:
         """Press a key while others are held."""
@@ -120,34 +160,9 @@ class Reviewer:
                 return
         raise AssertionError(f"{name} cannot be reached by Tab")
 
-    def shows(self, selector: str) -> bool:
-        """Whether something of this kind takes room on the page."""
-        return bool(
-            self.driver.execute_script(
-                "return [...document.querySelectorAll(arguments[0])].some(each => each.offsetHeight)", selector
-            )
-        )
-
-    def text(self, selector: str) -> str:
-        """What is written there."""
-        return str(self.driver.find_element(By.CSS_SELECTOR, selector).text)
-
-    def script(self, script: str) -> Any:
-        """The value of a script on the page."""
-        return self.driver.execute_script(script)
-
-    def picture(self, file: Path) -> None:
-        """Keep what is seen."""
-        shot = self.driver.execute_cdp_cmd("Page.captureScreenshot", {"format": "png"})
-        file.write_bytes(base64.b64decode(shot["data"]))
-
     def until_shown(self, selectors: Sequence[str]) -> None:
         """Wait until all of these take room on the page."""
         self.until(lambda: all(self.shows(selector) for selector in selectors))
-
-    def close(self) -> None:
-        """End the browser."""
-        self.driver.quit()
 
     def until_gone(self, selector: str) -> None:
         """Wait until nothing of this kind takes room."""
@@ -156,7 +171,3 @@ class Reviewer:
     def click(self, selector: str) -> None:
         """Click where only the mouse serves."""
         self.driver.find_element(By.CSS_SELECTOR, selector).click()
-
-    def until(self, done: Callable[[], Any]) -> None:
-        """Wait until something holds."""
-        WebDriverWait(self.driver, PATIENCE, poll_frequency=0.1).until(lambda _: done())

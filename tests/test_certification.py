@@ -206,21 +206,21 @@ def test_held_audits_teach_nothing_until_they_are_released(store: Store) -> None
 def test_an_export_is_promised_by_the_audits_that_would_have_passed(store: Store) -> None:
     audited(store, 12, silver=38)
     opened = audited(store, 12, wrong=1, silver=38)
-    found = certification.export_certificate(store, opened, CONFIG)
+    found = certification.export_certificate(store, opened, CONFIG, certificates.audits(store, RUN))
     assert (found.population, found.audited, found.wrong) == (100, 24, 1)
     assert 0 < found.bound < 0.2
     assert held(store) == 24
     issued, released = certification.issue(store, opened, CONFIG)
     assert (released, issued.bound) == (24, found.bound)
-    again = certification.export_certificate(store, opened, CONFIG)
+    again = certification.export_certificate(store, opened, CONFIG, certificates.audits(store, RUN))
     assert (again.population, again.audited, again.wrong, again.bound) == (100, 24, 1, found.bound)
 
 
 def test_a_promise_of_an_export_grows_with_what_was_found_wrong(store: Store) -> None:
     opened = audited(store, 12, silver=38)
-    without = certification.export_certificate(store, opened, CONFIG).bound
+    without = certification.export_certificate(store, opened, CONFIG, certificates.audits(store, RUN)).bound
     opened = audited(store, 12, wrong=6, silver=38)
-    assert certification.export_certificate(store, opened, CONFIG).bound > 2 * without
+    assert certification.export_certificate(store, opened, CONFIG, certificates.audits(store, RUN)).bound > 2 * without
 
 
 def test_what_reviewers_miss_of_planted_errors_is_added_to_the_promise(store: Store) -> None:

@@ -60,7 +60,7 @@ def test_label_studio_may_call_preceptors_network_and_no_other_private_address()
 
 def test_nothing_listens_beyond_loopback() -> None:
     ports = [port for service in SERVICES.values() for port in service.get("ports", [])]
-    assert ports == ["127.0.0.1:8080:8080"]
+    assert ports == ["127.0.0.1:8080:8080", "127.0.0.1:8097:8097"]
     assert COMPOSE["networks"]["database"] == {"internal": True}
     assert SERVICES["postgres"]["networks"] == ["database"]
 
@@ -75,7 +75,7 @@ def test_every_secret_must_be_given_and_the_example_holds_none() -> None:
     named = VARIABLE.findall(text)
     assert {name for name, _ in named} == set(example)
     required = {name for name, default in named if default.startswith(":?")}
-    assert required >= {name for name in example if re.search("PASSWORD|SECRET|LABEL_STUDIO_API_KEY", name)}
+    assert required >= {name for name in example if re.search("PASSWORD|SECRET|TOKEN|LABEL_STUDIO_API_KEY", name)}
     assert all(example[name] == "" for name in required)
 
 

@@ -60,7 +60,7 @@ from loop.records import (
     StepVerdict,
 )
 from loop.records.rationale import Author
-from loop.store import asking, certificates, reading, rounds
+from loop.store import asking, certificates, rationales, reading, rounds
 from loop.store.database import Store
 from loop.store.money import Purse
 from loop.teacher.judge_prompt import Said, judged_steps, presented_step, read_verdict, step_request
@@ -593,9 +593,15 @@ def test_a_run_that_is_killed_between_two_steps_goes_on_with_the_same_decisions(
         assert balance.reserved == 0
         assert sum(row[1] for row in charges(store).values()) == 60 * len(charges(store))
     assert charges(runs[0]).keys() == charges(runs[1]).keys()
+    ids = [[each.id or 0 for each in reading.rationales_of(store, "tiny")] for store in runs]
     flags = [
-        sorted((flag.evidence, flag.step) for _, flag in reading.flags_of(store, "tiny") if flag.check_name == "judge")
-        for store in runs
+        sorted(
+            (flag.evidence, flag.step)
+            for found in rationales.flags(store, own).values()
+            for flag in found
+            if flag.check_name == "judge"
+        )
+        for store, own in zip(runs, ids, strict=True)
     ]
     assert flags[0] == flags[1] != []
     for store in runs:

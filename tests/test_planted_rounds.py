@@ -27,7 +27,7 @@ from loop.recall import by_reviewer, recall, sensitivity_specificity
 from loop.records import CONTROL, Author, Decision, DecisionKind, Rationale, Split, VerdictKind
 from loop.stages import check
 from loop.stages.train import accepted_examples
-from loop.store import decisions, items, planted, rationales, reading, reviews, rounds
+from loop.store import counting, decisions, items, planted, rationales, reading, reviews, rounds
 from loop.store.database import MIGRATIONS, Store, _rebuilding
 from tests.builders import (
     NOON,
@@ -198,7 +198,8 @@ def test_planted_rows_reach_no_list_count_export_or_page(store: Store, tmp_path:
             "of the rounds": [[row.id for row in rationales.of_round(store, number)] for number in (1, 2)],
             "unchecked": [row.id for row in rationales.unchecked(store, 2)],
             "rationales": [row.id for row in reading.rationales_of(store, RUN)],
-            "flags": [flag.id for _, flag in reading.flags_of(store, RUN)],
+            "flags": counting.flags(store, RUN),
+            "audited": counting.audited(store, RUN),
             "risks": reading.risks_of(store, RUN),
             "verdicts": [verdict.annotation for _, verdict in reading.verdicts_of(store, RUN)],
         }

@@ -1,19 +1,21 @@
 """The figures of a run and the page that shows them."""
 
+import base64
+import hashlib
 import re
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
-from connectors.report_page import page, write_report
+from connectors.report_page import page, summary, write_report
 from loop.config import Config, SimulatedReviewerConfig, TeacherConfig
 from loop.errors import PreceptorError
 from loop.records import Part, Prediction, VerdictKind
 from loop.report import accuracy, pseudonyms, reviewer_figures, risk_bins
-from loop.store import reading
+from loop.store import items, reading
 from loop.store.database import Store
-from tests.builders import RUN, a_campaign, a_round, a_store
+from tests.builders import RUN, a_campaign, a_round, a_store, an_item
 
 
 @pytest.fixture
@@ -39,7 +41,7 @@ def elements(text: str) -> list[tuple[str, dict[str, str | None]]]:
 
 
 def words(text: str) -> str:
-    return " ".join(re.sub(r"<[^>]*>", " ", text).split())
+    return " ".join(re.sub(r"<style>.*?</style>|<[^>]*>", " ", text, flags=re.DOTALL).split())
 
 
 def test_the_page_holds_every_figure_with_its_n(store: Store) -> None:
@@ -59,18 +61,27 @@ def test_the_page_stands_by_itself(store: Store) -> None:
     text = page(store, RUN, Config())
     seen = elements(text)
     assert {name for name, _ in seen}.isdisjoint({"script", "link", "img", "iframe", "object", "embed"})
-    assert sum(name == "svg" for name, _ in seen) == 5
+    assert sum("chart" in (attributes.get("class") or "").split() for _, attributes in seen) == 7
     assert not re.search(r"url\((?!#)|@import|@font-face", text)
     for name, attributes in seen:
         for attribute in ("src", "href", "xlink:href"):
             assert (attributes.get(attribute) or "#").startswith("#"), name
 
 
-def test_ids_of_the_charts_do_not_meet(store: Store) -> None:
+def test_only_its_own_style_may_apply_and_no_id_is_used_twice(store: Store) -> None:
     a_campaign(store)
-    clips = re.findall(r'<clipPath id="([^"]+)"', page(store, RUN, Config()))
-    assert len(clips) >= 5
-    assert len(clips) == len(set(clips))
+    text = page(store, RUN, Config())
+    (style,) = re.findall(r"<style>(.*?)</style>", text, flags=re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    assert f"default-src 'none'; style-src 'sha256-{digest}'\"" in text
+    ids = [attributes["id"] for _, attributes in elements(text) if "id" in attributes]
+    assert len(ids) == len(set(ids)) > 6
+
+
+def test_the_page_is_small_enough_to_be_sent_around(store: Store) -> None:
+    a_campaign(store)
+    items.add(store, [an_item(f"more{number}", domain=f"domain {number}") for number in range(3000)])
+    assert len(page(store, RUN, Config()).encode()) < 500_000
 
 
 def test_text_of_items_is_escaped(store: Store) -> None:
@@ -78,7 +89,8 @@ def test_text_of_items_is_escaped(store: Store) -> None:
     text = page(store, RUN, Config())
     assert "sums &amp; &lt;b&gt;parts&lt;/b&gt;" in text
     assert "<b>parts" not in text
-    assert "alert(1)" not in text
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
+    assert "<script" not in text
 
 
 def test_the_page_says_what_is_simulated_and_recorded(store: Store, tmp_path: Path) -> None:
@@ -124,6 +136,42 @@ def test_the_same_state_gives_the_same_page(store: Store, tmp_path: Path) -> Non
 def test_a_page_that_cannot_be_written_is_named(store: Store, tmp_path: Path) -> None:
     with pytest.raises(PreceptorError, match=r"report\.html: cannot be written"):
         write_report(store, RUN, Config(), tmp_path / "missing" / "report.html")
+
+
+def test_corrected_items_stand_side_by_side(store: Store) -> None:
+    a_campaign(store)
+    text = page(store, RUN, Config())
+    assert "The last 2 items that people corrected" in text
+    assert "1 + <del>1</del> = <del>2</del>" in text
+    assert "1 + <ins>2</ins> = <ins>3</ins>" in text
+
+
+def test_the_summary_holds_the_figures_in_markdown(store: Store) -> None:
+    a_campaign(store)
+    text = summary(store, RUN, Config())
+    assert text.startswith("## Run main: round 2, stage closed\n")
+    assert "| student | 60.0 % (31.3 to 83.2, n = 10); 30.0 % after round 1 |" in text
+    assert "| 2 | closed | 3 | 2 | 2 | 1 | 1 | 1 | 0 | 0.0030 | 1.0 | 60.0 % (31.3 to 83.2, n = 10) |" in text
+    assert "| arithmetic | 4 | 100.0 % (51.0 to 100.0, n = 4) |" in text
+    assert "| reviewer-1 (simulated) | 4 | 0 | 2 | 0 | 2 | 2.0 |" in text
+    assert "> 4 of 4 verdicts are by a simulated reviewer" in text
+
+
+def test_no_text_leaves_its_place_in_the_summary(store: Store) -> None:
+    items.add(store, [an_item("q1", domain="a|b\n# <script>*x*</script> [l](http://e)")])
+    text = summary(store, RUN, Config())
+    assert r"| a\|b \# \<script\>\*x\*\</script\> \[l\](http://e) |" in text
+    tables = [line for line in text.splitlines() if line.startswith("| a")]
+    assert [len(re.findall(r"(?<!\\)\|", line)) for line in tables] == [7]
+
+
+@pytest.mark.parametrize("opened", [False, True])
+def test_a_summary_without_results_says_so(opened: bool, store: Store) -> None:
+    if opened:
+        a_round(store)
+    text = summary(store, RUN, Config())
+    assert "| student | not tested yet |" in text
+    assert ("### Rounds" in text) is opened
 
 
 def test_accuracy_carries_its_interval_and_n() -> None:

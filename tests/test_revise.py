@@ -11,7 +11,7 @@ from connectors.status import round_figures
 from loop.config import Config
 from loop.records import Decision, DecisionKind, Query, Round, Verdict, VerdictKind
 from loop.stages.revise import revise
-from loop.store import decisions, items, reading, reviews, rounds
+from loop.store import counting, decisions, items, reading, reviews, rounds
 from loop.store.database import Store, now, values
 from loop.store.reviews import RunReviewBook
 from tests.builders import (
@@ -138,7 +138,7 @@ def test_status_and_export_follow(store: Store, tmp_path: Path) -> None:
     decided(store, opened, "q0", DecisionKind.UNDECIDED, ids[0])
     a_verdict(store, ids[0], VerdictKind.ACCEPT)
     revise(store, RUN, Config())
-    (figures,) = round_figures(store, RUN)
+    (figures,) = round_figures(store, RUN, counting.verdicts(store, RUN))
     assert figures["accepted"] == 1
     export(store, RUN, tmp_path / "out")
     assert len((tmp_path / "out" / "examples.jsonl").read_text(encoding="utf-8").splitlines()) == 1

@@ -130,9 +130,10 @@ def test_status_and_report_say_what_selection_saves(compared: tuple[Path, subpro
     assert "undecided whether selection beats random picks" in " ".join(
         preceptor("status", config=config).stdout.split()
     )
-    page = config.parent / "report.html"
-    assert preceptor("report", "--out", str(page), config=config).returncode == 0
-    assert "undecided whether selection beats random picks" in page.read_text()
+    page, summary = config.parent / "report.html", config.parent / "report.md"
+    assert preceptor("report", "--out", str(page), "--markdown", str(summary), config=config).returncode == 0
+    for file in (page, summary):
+        assert "undecided whether selection beats random picks" in file.read_text()
 
 
 def test_no_shadow_student_stays_on_disk(compared: tuple[Path, subprocess.CompletedProcess[str]]) -> None:

@@ -8,12 +8,25 @@ from rich.console import Console
 
 from connectors.history import history, history_text
 from connectors.status import status, status_text
-from loop.config import BudgetConfig, Config
+from loop.config import BudgetConfig, Config, QueryConfig
 from loop.errors import PreceptorError
-from loop.records import Stage
-from loop.store import items, rounds
+from loop.records import Query, Stage, VerdictKind
+from loop.store import certificates, counting, items, reading, rounds
 from loop.store.database import Store
-from tests.builders import RUN, a_campaign, a_reply, a_round, a_store, an_item, checked, id_of, queried, sent_to_review
+from tests.builders import (
+    NOON,
+    RUN,
+    a_campaign,
+    a_reply,
+    a_round,
+    a_store,
+    a_verdict,
+    an_item,
+    checked,
+    id_of,
+    queried,
+    sent_to_review,
+)
 
 
 @pytest.fixture
@@ -144,3 +157,28 @@ def test_two_runs_do_not_mix(store: Store) -> None:
     assert status(store, "other", Config())["items"]["queried"] == 1
     assert status(store, RUN, Config())["items"]["queried"] == 6
     assert history(store, "other", "q1")["rationales"] == []
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        Config(),
+        Config(query=QueryConfig(max_asks=1)),
+        Config(budget=BudgetConfig(domains={"sums & <b>parts</b>": 0.0})),
+        Config(budget=BudgetConfig(domains={"default": 0.0})),
+    ],
+)
+def test_the_database_counts_what_would_be_listed(config: Config, store: Store) -> None:
+    a_campaign(store)
+    items.add(store, [an_item("more")])
+    queried(store, a_round(store), ["q6", "q2", "q5"])
+    with store.writing() as session:
+        session.add(Query(round_id=3, item_key="q7", position=3, arm="random", audit=True, certify=True))
+    a_verdict(store, 2, VerdictKind.ACCEPT, minute=30)
+    a_verdict(store, 3, VerdictKind.REJECT, minute=31, reviewer="bob@example.org", annotation="b", deleted_at=NOON)
+    listed = [len(items.eligible(store, name, config)) for name in (RUN, "other")]
+    assert [counting.eligible(store, name, config) for name in (RUN, "other")] == listed
+    given = [each.annotation for _, each in reading.verdicts_of(store, RUN) if each.kind is not None]
+    assert [each.annotation for each in counting.verdicts(store, RUN)] == given
+    assert counting.held(store, RUN) == sum(audit.held for audit in certificates.audits(store, RUN))
+    assert counting.queried(store, RUN)[3] == (4, 1)

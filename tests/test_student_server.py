@@ -2,9 +2,6 @@
 
 import json
 import os
-import socket
-import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -12,16 +9,17 @@ from pathlib import Path
 
 import httpx
 import pytest
-import uvicorn
 from openai import AuthenticationError, BadRequestError, NotFoundError, OpenAI
 
-from connectors.student_server import LONGEST_BODY, StudentServer, application, cut, token_for
+from connectors.access import token_for
+from connectors.student_server import LONGEST_BODY, StudentServer, application, cut
 from connectors.students import loaded, trained
 from connectors.wiring import Project
 from loop.errors import BadConfig
 from loop.ports import Written
 from loop.student import prompts
 from loop.student.decoder import Decoder
+from tests.served import served
 from tests.test_encoder import examples as told
 from tests.test_encoder import model as encoder  # noqa: F401 - a fixture
 from tests.tiny import tiny_model
@@ -38,16 +36,8 @@ def serving(project: Project, token: str | None = None) -> Iterator[str]:
     """The address of the project's student."""
     which = trained(project)
     app = application(StudentServer(loaded(project, which), which.name, which.config, token))
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off", ws="none"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-        thread.start()
-        while not server.started:
-            time.sleep(0.01)
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
-        server.should_exit = True
-        thread.join(10)
+    with served(app) as url:
+        yield f"{url}/v1"
 
 
 @pytest.fixture(scope="module")

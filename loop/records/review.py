@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from enum import StrEnum
 from itertools import takewhile
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from sqlmodel import JSON, Field, ForeignKeyConstraint, SQLModel
 
@@ -96,9 +96,48 @@ class Listing(SQLModel, table=True):
     due_at: datetime
 
 
-def once(verdicts: Iterable[Verdict]) -> list[Verdict]:
+class Said(Protocol):
+    """What counting needs of a verdict."""
+
+    @property
+    def kind(self) -> VerdictKind | None:
+        """The judgement, where it can be read."""
+
+    @property
+    def slot(self) -> int:
+        """The review task's."""
+
+    @property
+    def reviewer(self) -> str:
+        """Who gave it."""
+
+    @property
+    def simulated(self) -> bool:
+        """Whether that is no person."""
+
+    @property
+    def board(self) -> str:
+        """Where it was given."""
+
+    @property
+    def project(self) -> str:
+        """Where on the board."""
+
+    @property
+    def annotation(self) -> str:
+        """Its id there."""
+
+    @property
+    def updated_at(self) -> str:
+        """Its version."""
+
+
+AnySaid = TypeVar("AnySaid", bound=Said)
+
+
+def once(verdicts: Iterable[AnySaid]) -> list[AnySaid]:
     """The newest verdict of each reviewer in each slot: a server that saves one answer twice makes it two."""
-    newest: dict[tuple[int, str], Verdict] = {}
+    newest: dict[tuple[int, str], AnySaid] = {}
     for each in sorted(verdicts, key=lambda verdict: (verdict.updated_at, verdict.annotation)):
         newest[each.slot, each.reviewer or f"annotation {each.board} {each.project} {each.annotation}"] = each
     return list(newest.values())
@@ -114,7 +153,7 @@ def own_uid(board_uid: str) -> str:
     return re.sub(r"^\d+~", "", board_uid)
 
 
-def counted(verdicts: Iterable[Verdict]) -> list[Verdict]:
+def counted(verdicts: Iterable[AnySaid]) -> list[AnySaid]:
     """The verdicts that can be read and count: what one person says in several slots is one review, in the first.
 
     A simulated reviewer works with one account and stands for several people, so all that it says counts.
@@ -168,13 +207,13 @@ def role(slot: int) -> int:
     return slot % ROLES
 
 
-def deciding(verdicts: Iterable[Verdict]) -> list[Verdict]:
+def deciding(verdicts: Iterable[AnySaid]) -> list[AnySaid]:
     """The verdicts that can be read and count: those that adjudicate, where there are any."""
     read = counted(verdicts)
     return [verdict for verdict in read if role(verdict.slot) == ADJUDICATION] or read
 
 
-def found_wrong(verdicts: Iterable[Verdict]) -> bool | None:
+def found_wrong(verdicts: Iterable[Said]) -> bool | None:
     """Whether reviewers found a rationale wrong: unless most verdicts accept it. None without a verdict."""
     accepts = [verdict.kind is VerdictKind.ACCEPT for verdict in deciding(verdicts)]
     return 2 * sum(accepts) <= len(accepts) if accepts else None

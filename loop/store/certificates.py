@@ -2,8 +2,8 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import tuple_
 from sqlmodel import Session, col, select
 
 from loop.records import Certificate, Decision, Item, Promise, Query, Rationale, Risk, Round, Verdict, audited_wrong
@@ -76,17 +76,15 @@ def audits(store: Store, run: str) -> list[Audit]:
 
 def held_back(session: Session, run: str) -> list[Query]:
     """Certifying queries of a run that nothing was decided about in their round."""
-    decided = select(Decision.round_id, Decision.item_key).where(Decision.run == run)
-    query = (
-        select(Query)
-        .join(Round, col(Round.id) == Query.round_id)
-        .where(
-            Round.run == run,
-            col(Query.certify),
-            tuple_(col(Query.round_id), col(Query.item_key)).not_in(decided),
-        )
-    )
+    query = select(Query).join(Round, col(Round.id) == Query.round_id).where(*held_in(run))
     return list(session.exec(query))
+
+
+def held_in(run: str) -> tuple[Any, ...]:
+    """The same as conditions on queries and their rounds."""
+    same_round = col(Decision.round_id) + 0 == Query.round_id  # the sum: SQLite is to look up the item, not the round
+    decided = select(Decision.id).where(Decision.item_key == Query.item_key, same_round)
+    return Round.run == run, col(Query.certify), ~decided.exists()
 
 
 def _key(query: Query) -> tuple[int, str]:

@@ -95,6 +95,14 @@ def give_back(store: Store, claim: Claim) -> None:
             session.add(row)
 
 
+def worker(store: Store, run: str) -> str | None:
+    """Which other process carries the run on, in words; None where none does."""
+    with store.reading() as session:
+        row = session.get(Claim, (run, "run", run))
+    working = row is not None and row.owner not in ("", owner_name()) and _holds(row)
+    return _described(row) if row is not None and working else None
+
+
 def _beat(store: Store, seconds: float, done: threading.Event) -> None:
     """Keep the lease alive while long work writes nothing; the next write of the work says what went wrong."""
     while not done.wait(seconds):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from sqlalchemy import inspect
+from sqlalchemy.orm import defer
 from sqlmodel import Session, SQLModel, col, func, select
 
 from loop.records import (
@@ -75,24 +76,20 @@ def rationales_of(store: Store, run: str) -> list[Rationale]:
         return list(session.exec(query.order_by(col(Rationale.id))))
 
 
+def judged(store: Store, run: str) -> list[Rationale]:
+    """Those of them that somebody ever judged."""
+    query = select(Rationale).join(Round, col(Round.id) == Rationale.round_id).where(Round.run == run, REAL)
+    query = query.where(col(Rationale.id).in_(select(Verdict.rationale_id)))
+    with store.reading() as session:
+        return list(session.exec(query.order_by(col(Rationale.id))))
+
+
 def replies_of(store: Store, run: str) -> dict[int, tuple[str, str]]:
     """Model and prompt hash of every reply of a run, by the reply's id."""
     query = select(Reply.id, Reply.model, Reply.prompt_hash).join(Round, col(Round.id) == Reply.round_id)
     with store.reading() as session:
         rows = session.exec(query.where(Round.run == run))
         return {number: (model, prompt) for number, model, prompt in rows if number is not None}
-
-
-def flags_of(store: Store, run: str) -> list[tuple[int, Flag]]:
-    """The flags of the teacher's first rationales of a run, each with the id of its round; of planted ones none."""
-    query = (
-        select(Rationale.round_id, Flag)
-        .join(Rationale, col(Rationale.id) == Flag.rationale_id)
-        .join(Round, col(Round.id) == Rationale.round_id)
-        .where(Round.run == run, FIRST)
-    )
-    with store.reading() as session:
-        return [(round_id, flag) for round_id, flag in session.exec(query.order_by(col(Flag.id)))]
 
 
 def risks_of(store: Store, run: str) -> dict[int, float]:
@@ -111,6 +108,7 @@ def verdicts_of(store: Store, run: str) -> list[tuple[int, Verdict]]:
     """The verdicts of a run that count, each with the id of its round, oldest first; of planted rationales none.
 
     Of every annotation the newest version, of every reviewer of a rationale one; those deleted on the board are out.
+    What came raw is not read.
     """
     newest = select(Verdict.board, Verdict.project, Verdict.annotation, func.max(Verdict.updated_at)).group_by(
         col(Verdict.board), col(Verdict.project), col(Verdict.annotation)
@@ -123,6 +121,7 @@ def verdicts_of(store: Store, run: str) -> list[tuple[int, Verdict]]:
             Round.run == run, VERSION.in_(newest), VERSION.not_in(WITHDRAWN), col(Verdict.deleted_at).is_(None), REAL
         )
         .order_by(col(Verdict.updated_at), col(Verdict.annotation))
+        .options(defer(Verdict.raw, raiseload=True))  # type: ignore[arg-type]
     )
     with store.reading() as session:
         rows = [(round_id, verdict) for round_id, verdict in session.exec(query)]

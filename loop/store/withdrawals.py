@@ -244,5 +244,7 @@ def _reopen(session: Session, decision: Decision, row: Withdrawal, reviewed: int
 
 
 def _awaiting(session: Session, run: str) -> dict[str, Decision]:
-    reopened = set(session.exec(select(Reopened.decision_id)))
-    return {key: row for key, row in _newest(session, run).items() if row.id in reopened}
+    newest = select(func.max(Decision.id)).where(Decision.run == run).group_by(col(Decision.item_key))
+    query = select(Decision).join(Reopened, col(Reopened.decision_id) == Decision.id)
+    rows = session.exec(query.where(col(Decision.id).in_(newest)).order_by(col(Decision.item_key)))
+    return {row.item_key: row for row in rows}

@@ -141,7 +141,7 @@ def test_a_page_that_cannot_be_written_is_named(store: Store, tmp_path: Path) ->
 def test_corrected_items_stand_side_by_side(store: Store) -> None:
     a_campaign(store)
     text = page(store, RUN, Config())
-    assert "The last 2 items that people corrected" in text
+    assert "The last 2 items that reviewers corrected" in text
     assert "1 + <del>1</del> = <del>2</del>" in text
     assert "1 + <ins>2</ins> = <ins>3</ins>" in text
 

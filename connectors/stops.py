@@ -12,7 +12,7 @@ from loop.config import Config
 from loop.ledger import MICRO, to_micro
 from loop.records import Currency, Part, Round, Stage
 from loop.stopping import Ground, Point, State
-from loop.store import checkpoints, items, reading, rounds, withdrawals
+from loop.store import checkpoints, counting, reading, rounds, withdrawals
 from loop.store.database import Store
 from loop.store.money import Purse
 
@@ -26,7 +26,7 @@ def grounds(store: Store, run: str, config: Config, *, request: int | None = Non
     `request` is what a further request may cost at most, in micro-dollars; without it, what the dearest one did.
     """
     closed = [each for each in rounds.all_rounds(store, run) if each.stage is Stage.CLOSED]
-    left = len(items.eligible(store, run, config))
+    left = counting.eligible(store, run, config)
     spent = reading.spent_by_query(store, run)
     per_item = float(np.mean(list(spent.values()))) / MICRO if spent else 0.0
     usd, most = per_item * min(config.query.batch_size, left), config.budget.usd_per_round

@@ -37,7 +37,9 @@ class NoStudent:
     def student(self, folder: Path | None) -> Student:
         raise AssertionError("no student is there")
 
-    def train(self, examples: Sequence[Example], *, seed: int, folder: Path, progress: Progress) -> Trained:
+    def train(
+        self, examples: Sequence[Example], *, seed: int, folder: Path, progress: Progress, start: Path | None = None
+    ) -> Trained:
         folder.mkdir(parents=True)
         return Trained(folder)
 

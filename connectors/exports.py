@@ -22,6 +22,7 @@ from loop.config import Config, ExportConfig
 from loop.errors import PreceptorError
 from loop.records import DecisionKind, Round, Verdict
 from loop.report import pseudonyms
+from loop.resemblance import Alike
 from loop.store import dataset, exported, reading, rounds
 from loop.store.database import Store
 from loop.store.dataset import Origin, Version
@@ -105,7 +106,7 @@ class _Export:
         assert found is not None
         self._promised = found
         similarity = self._config.query.duplicate_similarity
-        self._seen = gate.Seen(gate.Alike(dataset.holdout_texts(store), similarity))
+        self._seen = gate.Seen(Alike(dataset.holdout_texts(store), similarity))
         self._tally = Tally()
 
     def write(self, required: Sequence[Condition]) -> Exported:

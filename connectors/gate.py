@@ -1,6 +1,5 @@
 """What an export is worth, in figures with intervals, and the bars that it has to clear."""
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -13,6 +12,7 @@ from loop.certificate import audits_needed
 from loop.errors import PreceptorError
 from loop.interval import share, wilson
 from loop.records import Rationale, Verdict, VerdictKind, deciding
+from loop.resemblance import Alike
 from loop.store import dataset, reading
 from loop.store.database import Store
 from loop.store.rationales import BAD_MARKS
@@ -21,9 +21,6 @@ from review.agreement import VERDICT, alpha, questions
 NAMES = ("bound", "error", "agreement", "step_wrong", "duplicates", "leaks")
 """What a bar can be set on."""
 LARGER_IS_BETTER = frozenset({"agreement"})
-SHINGLE = 3
-"""Words in a row whose sets are compared to find texts of the holdout."""
-WORD = re.compile(r"\w+")
 SHOWN = 5
 """Rows that a message names."""
 MOST = 100_000
@@ -58,7 +55,7 @@ class Figure:
 class Seen:
     """What is noticed while the rows go by: texts that stand there twice, and texts of the holdout."""
 
-    def __init__(self, holdout: "Alike") -> None:
+    def __init__(self, holdout: Alike) -> None:
         self._holdout = holdout
         self._texts: set[int] = set()
         self.duplicates: list[str] = []
@@ -70,37 +67,8 @@ class Seen:
         if number in self._texts:
             self.duplicates.append(key)
         self._texts.add(number)
-        if self._holdout.has(text):
+        if self._holdout.near(text):
             self.leaks.append(key)
-
-
-class Alike:
-    """Texts, and whether another one shares most of its runs of three words with one of them (Jaccard).
-
-    Two sets that overlap so far share one of the first few members in whichever order, so that only those are looked up
-    (prefix filtering: Chaudhuri and others, ICDE 2006). Nothing is estimated.
-    """
-
-    def __init__(self, texts: Iterable[str], similarity: float) -> None:
-        self._similarity = similarity
-        self._sets: list[set[int]] = []
-        self._places: dict[int, list[int]] = {}
-        for place, text in enumerate(texts):
-            own = _shingles(text)
-            self._sets.append(own)
-            for each in self._first(own):
-                self._places.setdefault(each, []).append(place)
-
-    def has(self, text: str) -> bool:
-        """Whether one of the texts is like this one."""
-        own = _shingles(text)
-        candidates = {place for each in self._first(own) for place in self._places.get(each, ())}
-        return any(
-            len(own & self._sets[place]) >= self._similarity * len(own | self._sets[place]) for place in candidates
-        )
-
-    def _first(self, own: set[int]) -> list[int]:
-        return sorted(own)[: len(own) - ceil(self._similarity * len(own)) + 1]
 
 
 def bars(texts: Sequence[str]) -> list[Condition]:
@@ -245,12 +213,6 @@ def _growing(n: int) -> Iterable[int]:
         if tried > n + MOST:
             return
         yield tried
-
-
-def _shingles(text: str) -> set[int]:
-    words = WORD.findall(text.lower())
-    runs = zip(*(words[start:] for start in range(SHINGLE)), strict=False)
-    return {hash(run) for run in runs} or {hash(tuple(words))}
 
 
 def counted(kinds: Counter[str]) -> str:

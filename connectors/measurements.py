@@ -146,6 +146,14 @@ def holdout_duplicates(store: Store, config: QueryConfig) -> dict[str, Any] | No
     return None if row is None else _duplicates(row, config)
 
 
+def contamination_text(found: Row) -> str:
+    """How many pool items read like holdout items, and whether they are asked."""
+    said = f"{found['items']} of {found['pool']} pool items read like holdout items"
+    if not found["items"]:
+        return said
+    return f"{said} and are {'asked all the same' if found['asked'] else 'not asked'}"
+
+
 def duplicates_text(row: Contamination, config: QueryConfig) -> str:
     """How many pool items read like holdout items, which, and what becomes of them."""
     found = _duplicates(row, config)

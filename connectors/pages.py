@@ -7,6 +7,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from connectors.measurements import contamination_text
 from connectors.reviewers import accusation_text, agreement_text, anchoring_text, recall_text, told
 from connectors.revisions import revision_text
 from connectors.status import saving_text
@@ -16,7 +17,16 @@ TEMPLATES = Path(__file__).parent / "templates"
 STATIC = Path(__file__).parent / "static"
 SPECIAL = re.compile(r"[\\`*_\[\]<>|#&~]")
 """What Markdown would take for more than a character."""
-SENTENCES = (saving_text, revision_text, agreement_text, anchoring_text, accusation_text, recall_text, told)
+SENTENCES = (
+    contamination_text,
+    saving_text,
+    revision_text,
+    agreement_text,
+    anchoring_text,
+    accusation_text,
+    recall_text,
+    told,
+)
 
 
 def html(template: str, **values: Any) -> str:

@@ -10,7 +10,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from connectors.measurements import holdout_duplicates, last_evaluation, student_figures
+from connectors.measurements import contamination_text, holdout_duplicates, last_evaluation, student_figures
 from connectors.promises import promises, promises_text
 from connectors.reviewers import accusation_text, recall_text, review_figures, share_text
 from connectors.revisions import revision_figures, revision_text
@@ -124,7 +124,7 @@ def status_text(found: Mapping[str, Any]) -> Group:
             parts.append(Text(f"after round {measured[-1]['round']}, {saving_text(measured[-1]['saving'])}"))
         parts += [Text(line) for line in last_evaluation(found["rounds"])]
     if found["contamination"] and found["contamination"]["items"]:
-        parts.append(Text(_contaminated(found["contamination"]), style="yellow"))
+        parts.append(Text(contamination_text(found["contamination"]), style="yellow"))
     if found["promises"]:
         parts += [Text(line) for line in promises_text(found["promises"])]
     if found["planted"]:
@@ -237,11 +237,6 @@ def _left(store: Store, run: str, config: Config) -> int:
     """Micro-dollars that are neither spent nor reserved, under the limit that the next round gets."""
     balance = Purse(store, run).balances()[Currency.USD]
     return to_micro(config.budget.usd) - balance.spent - balance.reserved
-
-
-def _contaminated(found: Mapping[str, Any]) -> str:
-    asked = "asked all the same" if found["asked"] else "not asked"
-    return f"{found['items']} of {found['pool']} pool items read like holdout items and are {asked}"
 
 
 def _tables(figures: Sequence[Mapping[str, Any]]) -> list[Table]:

@@ -583,7 +583,8 @@ class Config(Table):
             raise ValueError('query.intra = "jensen_shannon" needs task.answer = "label" or "choice"')
         if self.student.kind == "encoder" and self.teacher.revise != "never":
             raise ValueError(
-                'teacher.revise needs student.kind = "causal": an encoder writes no steps; set teacher.revise = "never"'
+                'teacher.revise needs student.kind = "causal" or "seq2seq": an encoder writes no steps; set '
+                'teacher.revise = "never"'
             )
         if self.student.kind == "encoder" and self.task.answer not in (AnswerKind.LABEL, AnswerKind.SPANS):
             raise ValueError('student.kind = "encoder" needs task.answer = "label" or "spans"')

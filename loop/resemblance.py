@@ -1,15 +1,14 @@
-"""Texts that read nearly the same: the Jaccard index of their runs of three words, found by MinHash."""
+"""Texts that read nearly the same: the Jaccard index of their runs of three words, estimated by MinHash or exact."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from math import ceil
 
 from datasketch import MinHash, MinHashLSH
 
 SHINGLE = 3
 """Words in a row whose sets are compared."""
 PERMUTATIONS = 128
-SLACK = 0.15
-"""Pairs are looked up from so far below the wanted similarity, as the index estimates; what it finds is counted."""
 
 
 def shingles(text: str) -> frozenset[str]:
@@ -30,6 +29,39 @@ def index(similarity: float) -> MinHashLSH:
     return MinHashLSH(threshold=similarity, num_perm=PERMUTATIONS)
 
 
+class Alike:
+    """Texts, and which of them share most of their runs of three words with another one (Jaccard).
+
+    Two sets that overlap so far share one of the first few members in whichever order, so that only those are looked up
+    (prefix filtering: Chaudhuri and others, ICDE 2006). Nothing is estimated.
+    """
+
+    def __init__(self, texts: Iterable[str], similarity: float) -> None:
+        self._similarity = similarity
+        self._sets: list[frozenset[str]] = []
+        self._places: dict[str, list[int]] = {}
+        for place, text in enumerate(texts):
+            own = shingles(text)
+            self._sets.append(own)
+            for each in self._first(own):
+                self._places.setdefault(each, []).append(place)
+
+    def near(self, text: str) -> list[tuple[int, float]]:
+        """The places of the texts that are like this one, and how much each is."""
+        own = shingles(text)
+        candidates = {place for each in self._first(own) for place in self._places.get(each, ())}
+        found = [(place, jaccard(own, self._sets[place])) for place in sorted(candidates)]
+        return [(place, much) for place, much in found if much >= self._similarity]
+
+    def _first(self, own: frozenset[str]) -> list[str]:
+        return sorted(own)[: len(own) - ceil(self._similarity * len(own)) + 1]
+
+
+def jaccard(one: frozenset[str], other: frozenset[str]) -> float:
+    """What both have, as a share of what either has."""
+    return len(one & other) / len(one | other)
+
+
 def alike(
     texts: Mapping[str, tuple[str, str]], others: Mapping[str, tuple[str, str]], similarity: float
 ) -> dict[str, tuple[str, float]]:
@@ -38,25 +70,12 @@ def alike(
     A text is all that an item says and what it asks; both must be so much alike, as many items may share a context.
     """
     found: dict[str, tuple[str, float]] = {}
-    known, runs = index(max(SLACK, similarity - SLACK)), {key: _runs(both) for key, both in others.items()}
-    for key, (whole, _) in others.items():
-        known.insert(key, sketch(whole))
-    for key, both in texts.items():
-        own = _runs(both)
-        near = [(_least(own, runs[other]), other) for other in sorted(known.query(sketch(both[0])))]
+    keys, asked = sorted(others), {key: shingles(question) for key, (_, question) in others.items()}
+    known = Alike([others[key][0] for key in keys], similarity)
+    for key, (whole, question) in texts.items():
+        own = shingles(question)
+        near = [(min(much, jaccard(own, asked[keys[place]])), keys[place]) for place, much in known.near(whole)]
         best, other = max(near, default=(0.0, ""))
         if best >= similarity:
             found[key] = (other, best)
     return found
-
-
-Runs = tuple[frozenset[str], frozenset[str]]
-
-
-def _runs(both: tuple[str, str]) -> Runs:
-    return shingles(both[0]), shingles(both[1])
-
-
-def _least(one: Runs, other: Runs) -> float:
-    """The smaller of both Jaccard indices."""
-    return min(len(mine & theirs) / len(mine | theirs) for mine, theirs in zip(one, other, strict=True))

@@ -13,10 +13,10 @@ from typer.testing import CliRunner
 from connectors.cli import app
 from connectors.export_diff import difference
 from connectors.exports import Wanted, export
-from connectors.gate import Alike
 from loop.config import Config, TaskConfig
 from loop.errors import PreceptorError
 from loop.records import DecisionKind, Query, Split, VerdictKind
+from loop.resemblance import Alike
 from loop.store import dataset, items
 from loop.store.database import Store
 from tests.builders import (
@@ -201,7 +201,7 @@ def test_likeness_finds_what_comparing_all_pairs_finds(similarity: float) -> Non
     index = Alike(texts, similarity)
     expected = [any(like(other, text) for text in texts) for other in others]
     assert 0 < sum(expected) < len(expected)
-    assert [index.has(other) for other in others] == expected
+    assert [bool(index.near(other)) for other in others] == expected
 
 
 def test_rows_with_one_text_are_counted(tmp_path: Path, store: Store) -> None:

@@ -91,7 +91,7 @@ def _rationales(rows: Sequence[Prediction], holdout: Mapping[str, Item], config:
 
     None where it writes no steps.
     """
-    written = [row for row in rows if row.steps] if config.student.kind == "causal" else []
+    written = [row for row in rows if row.steps] if config.student.kind != "encoder" else []
     if not written:
         return None
     steps, whole = [], []

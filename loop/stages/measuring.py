@@ -71,7 +71,7 @@ def spoil(candidate: Checkpoint, student: Loaded, store: Store, parts: Parts, co
     Only of students that write steps and answer after them.
     """
     assert candidate.id is not None
-    if config.student.kind != "causal" or config.student.answers_by != "rationale":
+    if config.student.kind == "encoder" or config.student.answers_by != "rationale":
         return
     dev = {item.key: item for item in items.of_split(store, Split.HOLDOUT, Part.DEV)}
     closer = looked_at_closer(list(dev.values()), config)
@@ -116,8 +116,6 @@ def _probabilities(
             top_p=query.top_p,
             seed=seed,
         )
-        if any(looked)
-        else ()
     )
     return [
         agreement(given.answer, [each.answer for each in next(sampled)]) if wanted else []

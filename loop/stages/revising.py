@@ -51,10 +51,9 @@ def _explained(
     scored = {score.item_key: score.parts for score in rounds.scores(store, id_of(current))}
     known = {key: each for key, parts in scored.items() if (each := _of_score(parts)) is not None}
     missing = [item for item in items if item.key not in known]
-    if missing:
-        query, seed = config.query, seed_of(config, current.number)
-        told = student.explain(missing, copies=[0], temperature=query.temperature, top_p=query.top_p, seed=seed)
-        known |= {item.key: each for item, [each] in zip(missing, told, strict=True)}
+    query, seed = config.query, seed_of(config, current.number)
+    told = student.explain(missing, copies=[0], temperature=query.temperature, top_p=query.top_p, seed=seed)
+    known |= {item.key: each for item, [each] in zip(missing, told, strict=True)}
     return [(item, known[item.key]) for item in items]
 
 

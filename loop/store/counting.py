@@ -1,8 +1,8 @@
 """How many of what a run has, counted by the database, so that a large run is looked at as fast as a small one."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 from sqlalchemy import case, distinct, union
 from sqlmodel import Session, col, func, select
@@ -34,13 +34,11 @@ from loop.store import contamination
 from loop.store.certificates import held_in
 from loop.store.database import Store
 from loop.store.domains import spent_domains
+from loop.store.pieces import pieces
 from loop.store.rationales import FIRST, REAL
 from loop.store.reviews import STANDS, VERSION, WITHDRAWN
 
-Name = TypeVar("Name", int, str)
 SETTLED = (DecisionKind.GOLD, DecisionKind.SILVER)
-MANY = 500
-"""Keys in one IN list."""
 
 
 def runs(store: Store) -> list[str]:
@@ -90,8 +88,8 @@ def eligible(store: Store, run: str, config: Config) -> int:
         excluded = col(Item.key).in_(select(out.c.item_key))
         left = session.exec(pool).one() - session.exec(pool.where(excluded)).one()
         alike = [] if config.query.allow_holdout_duplicates else _duplicates(session, config.query.holdout_similarity)
-        for start in range(0, len(alike), MANY):
-            some = col(Item.key).in_(alike[start : start + MANY])
+        for piece in pieces(alike):
+            some = col(Item.key).in_(piece)
             left -= session.exec(pool.where(some)).one() - session.exec(pool.where(some, excluded)).one()
         return left
 
@@ -160,7 +158,7 @@ def checks_of(store: Store, rationale_ids: Iterable[int]) -> dict[int, set[str]]
     """Which checks flagged these rationales."""
     found: defaultdict[int, set[str]] = defaultdict(set)
     with store.reading() as session:
-        for some in pieces(sorted(rationale_ids)):
+        for some in pieces(rationale_ids):
             query = select(Flag.rationale_id, Flag.check_name).where(col(Flag.rationale_id).in_(some))
             for number, name in session.exec(query):
                 found[number].add(name)
@@ -172,7 +170,7 @@ def risks_of(store: Store, rationale_ids: Iterable[int]) -> dict[int, float]:
     found: dict[int, float] = {}
     query = select(Risk.rationale_id, Risk.value).join(Rationale, col(Rationale.id) == Risk.rationale_id).where(FIRST)
     with store.reading() as session:
-        for some in pieces(sorted(rationale_ids)):
+        for some in pieces(rationale_ids):
             found |= dict(session.exec(query.where(col(Risk.rationale_id).in_(some))).all())
     return found
 
@@ -303,11 +301,6 @@ def right_by_domain(store: Store, checkpoint_id: int, part: Part) -> dict[str, t
     )
     with store.reading() as session:
         return {domain: (int(hits), count) for domain, hits, count in session.exec(query)}
-
-
-def pieces(ids: Sequence[Name], size: int = 500) -> list[Sequence[Name]]:
-    """Ids or keys in pieces that fit into one IN list."""
-    return [ids[start : start + size] for start in range(0, len(ids), size)]
 
 
 def _newest(run: str) -> Any:

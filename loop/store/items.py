@@ -12,10 +12,8 @@ from loop.store import contamination
 from loop.store.certificates import held_back
 from loop.store.database import Store
 from loop.store.domains import spent_domains
+from loop.store.pieces import pieces
 from loop.store.withdrawals import awaiting_in
-
-MANY = 500
-"""Keys in one IN list."""
 
 
 def add(store: Store, items: Sequence[Item]) -> int:
@@ -42,11 +40,9 @@ def existing(store: Store, keys: Iterable[str]) -> dict[str, Item]:
 
 def by_hash(store: Store, hashes: Iterable[str]) -> dict[str, Item]:
     """Items by the hash of their normalised text."""
-    wanted = sorted(set(hashes))
     found: dict[str, Item] = {}
     with store.reading() as session:
-        for start in range(0, len(wanted), MANY):
-            part = wanted[start : start + MANY]
+        for part in pieces(hashes):
             found |= {item.text_hash: item for item in session.exec(select(Item).where(col(Item.text_hash).in_(part)))}
     return found
 
@@ -91,10 +87,8 @@ def eligible(store: Store, run: str, config: Config) -> list[Item]:
 
 
 def _existing(session: Session, keys: Iterable[str]) -> dict[str, Item]:
-    wanted = sorted(set(keys))
     found: dict[str, Item] = {}
-    for start in range(0, len(wanted), MANY):
-        part = wanted[start : start + MANY]
+    for part in pieces(keys):
         found |= {item.key: item for item in session.exec(select(Item).where(col(Item.key).in_(part)))}
     return found
 

@@ -27,10 +27,8 @@ from loop.records import (
     once,
 )
 from loop.store.database import Store
+from loop.store.pieces import pieces
 from loop.store.reviews import WITHDRAWN
-
-MANY = 500
-"""Ids in one IN list."""
 
 REAL = col(Rationale.planted) == ""
 """Of a rationale that may be decided about; what is planted is read through `loop.store.planted` alone."""
@@ -161,8 +159,8 @@ def evidence(store: Store, ids: Sequence[int]) -> dict[int, Mapping[str, float]]
     """What the risk of each rationale was made from."""
     query, found = select(Risk.rationale_id, Risk.evidence), dict[int, Mapping[str, float]]()
     with store.reading() as session:
-        for start in range(0, len(ids), MANY):
-            found |= dict(session.exec(query.where(col(Risk.rationale_id).in_(ids[start : start + MANY]))).all())
+        for some in pieces(ids):
+            found |= dict(session.exec(query.where(col(Risk.rationale_id).in_(some))).all())
     return found
 
 

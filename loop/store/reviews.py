@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any
 
 from sqlalchemy import bindparam, tuple_, update
 from sqlalchemy.orm import aliased
@@ -31,10 +31,8 @@ from loop.records import (
 )
 from loop.store.database import Store, now, values
 from loop.store.money import Purse
+from loop.store.pieces import pieces
 
-Name = TypeVar("Name", int, str)
-MANY = 500
-"""Names in one IN list."""
 LATE = timedelta(minutes=10)
 """A request that was given up may still be carried out so much later."""
 VERSION = tuple_(col(Verdict.board), col(Verdict.project), col(Verdict.annotation), col(Verdict.updated_at))
@@ -224,7 +222,7 @@ class RunReviewBook:
         """Note that tasks no longer stand on the board: those without a verdict are to be pushed again."""
         nowhere = {"board": "", "project": "", "task": "", "pushed_at": None}
         with self._store.writing() as session:
-            for some in _pieces(uids):
+            for some in pieces(uids):
                 session.execute(values(ReviewTask, col(ReviewTask.uid).in_(some)).values(**nowhere))
 
     def listing_due(self, board: str, project: str) -> bool:
@@ -258,7 +256,7 @@ class RunReviewBook:
             .join(Item, col(Item.key) == Rationale.item_key)
         )
         with self._store.reading() as session:
-            for some in _pieces({own_uid(uid) for uid in uids}):
+            for some in pieces({own_uid(uid) for uid in uids}):
                 for task, rationale, item in session.exec(query.where(col(ReviewTask.uid).in_(some))):
                     found[task.uid] = (task, rationale, item)
         return found
@@ -268,7 +266,7 @@ class RunReviewBook:
         query = select(ReviewTask, Rationale).join(Rationale, col(Rationale.id) == ReviewTask.rationale_id)
         with self._store.reading() as session:
             uids = {*session.exec(select(ReviewTask.uid).where(ReviewTask.round_id == round_id))} - but
-            rows = [row for some in _pieces(uids) for row in session.exec(query.where(col(ReviewTask.uid).in_(some)))]
+            rows = [row for some in pieces(uids) for row in session.exec(query.where(col(ReviewTask.uid).in_(some)))]
             return sorted(((task, rationale) for task, rationale in rows), key=lambda row: row[0].uid)
 
     def given(self, round_id: int) -> dict[int, list[Verdict]]:
@@ -332,7 +330,7 @@ class RunReviewBook:
             gone = {each for uid, each, deleted in known if deleted is None and each not in standing[uid]}
             back = {each for uid, each, deleted in known if deleted is not None and each in standing[uid]}
             for changed, at in ((gone, now()), (back, None)):
-                for some in _pieces(changed):
+                for some in pieces(changed):
                     which = (Verdict.board == board, Verdict.project == project, col(Verdict.annotation).in_(some))
                     session.execute(values(Verdict, *which).values(deleted_at=at))
         return len(gone | back)
@@ -345,7 +343,7 @@ class RunReviewBook:
                 first.setdefault((each.rationale_id, each.slot), each)
         query = select(ReviewTask, Charge).join(Charge, col(Charge.id) == ReviewTask.charge_id)
         spent: list[tuple[Charge, int]] = []
-        for some in _pieces({number for number, _ in first}):
+        for some in pieces({number for number, _ in first}):
             open_tasks = query.where(col(ReviewTask.rationale_id).in_(some), Charge.state == ChargeState.RESERVED)
             for task, charge in session.exec(open_tasks):
                 said = first.get((task.rationale_id, task.slot))
@@ -361,11 +359,5 @@ def _version(verdict: Verdict) -> tuple[str, str, str, str]:
 def _stored(session: Session, verdicts: Sequence[Verdict]) -> set[tuple[str, str, str, str]]:
     """The versions of these annotations that are stored."""
     query = select(Verdict.board, Verdict.project, Verdict.annotation, Verdict.updated_at)
-    pieces = _pieces({each.annotation for each in verdicts})
-    return {row for some in pieces for row in session.exec(query.where(col(Verdict.annotation).in_(some)))}
-
-
-def _pieces(names: Iterable[Name]) -> list[list[Name]]:
-    """Names or ids in pieces that fit into one IN list."""
-    wanted = sorted(names)
-    return [wanted[start : start + MANY] for start in range(0, len(wanted), MANY)]
+    names = pieces(each.annotation for each in verdicts)
+    return {row for some in names for row in session.exec(query.where(col(Verdict.annotation).in_(some)))}

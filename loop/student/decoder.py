@@ -13,7 +13,7 @@ from loop.config import StudentConfig, TaskConfig
 from loop.ports import Forced
 from loop.records import Item
 from loop.student import prompts
-from loop.student.reading import Reading, Sampling, alike, continuations, padded
+from loop.student.reading import Reading, Sampling, alike, continuations, mean_vectors, padded
 from loop.student.tree import greedy_continuations, grow, target_log_probabilities
 from loop.student.writer import MARK, Writer, best_of
 
@@ -92,8 +92,7 @@ class Decoder(Writer[list[int]]):
                 position_ids=(mask.cumsum(dim=1) - 1).clamp(min=0),
                 use_cache=False,
             ).last_hidden_state
-            means = (hidden.float() * mask[:, :, None]).sum(dim=1)
-            vectors[part] = torch.nn.functional.normalize(means, dim=1).cpu().numpy()
+            vectors[part] = mean_vectors(hidden, mask)
         return vectors
 
     @torch.inference_mode()

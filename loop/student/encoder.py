@@ -19,9 +19,9 @@ from loop.answer import Answer, AnswerKind
 from loop.config import StudentConfig, TaskConfig
 from loop.ports import Example, Explanation, Forced, StudentPrediction, Written
 from loop.records import Item
-from loop.student.fitting import computes_bfloat16
+from loop.student.one_pass import OnePass
 from loop.student.problems import Problem, about_steps, is_allowed
-from loop.student.reading import alike
+from loop.student.reading import alike, mean_vectors
 
 PLACES = 4
 """Places between mask and word at which the gradient is taken; the last is the item as it is."""
@@ -31,17 +31,13 @@ WORD = re.compile(r"\w+")
 """What can be evidence; everything between words is never masked."""
 
 
-class Encoder:
+class Encoder(OnePass):
     """A student for label tasks that answers in one pass (`loop.ports.Student`)."""
 
     def __init__(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, student: StudentConfig, task: TaskConfig
     ) -> None:
-        self.model = model
-        self.model.train(False)
-        self.tokenizer = tokenizer
-        self.student = student
-        self.task = task
+        super().__init__(model, tokenizer, student, task)
         self.labels = [Answer(kind=AnswerKind.LABEL, value=label) for label in task.labels]
 
     def explain(
@@ -59,10 +55,6 @@ class Encoder:
         """
         ways = [self._explained(items) if copy == 0 else self._with_dropout(items, seed + copy) for copy in copies]
         return [list(row) for row in zip(*ways, strict=True)]
-
-    def go_on(self, items: Sequence[Item], steps: Sequence[Sequence[str]]) -> list[Explanation]:  # noqa: ARG002 - the port's names
-        """The given steps: an encoder writes none."""
-        return [Explanation(tuple(some), None) for some in steps]
 
     def answers_after(self, items: Sequence[Item], parts: Sequence[Sequence[Sequence[str]]]) -> list[list[Forced]]:
         """For each item the answers where only some words are seen, and all others are masked."""
@@ -101,10 +93,6 @@ class Encoder:
         """How many tokens the item takes, and how many fit."""
         return len(self.tokenizer(item.text)["input_ids"]), self.longest()
 
-    def step_likelihoods(self, items: Sequence[Item], steps: Sequence[Sequence[str]]) -> list[list[float]]:  # noqa: ARG002 - it writes no steps
-        """Nothing: an encoder writes no steps."""
-        return [[] for _ in items]
-
     def embed(self, items: Sequence[Item]) -> NDArray[np.float32]:
         """The mean of the last layer over an item's tokens, scaled to length 1; (items, dimensions)."""
         vectors = np.zeros((len(items), self.model.config.hidden_size), dtype=np.float32)
@@ -112,9 +100,9 @@ class Encoder:
         with torch.inference_mode():
             for part in self._batches(texts):
                 tokens = self.tokens([texts[number] for number in part])
-                hidden = self.model.base_model(**tokens).last_hidden_state.float()
-                means = (hidden * tokens["attention_mask"][:, :, None]).sum(dim=1)
-                vectors[part] = torch.nn.functional.normalize(means, dim=1).cpu().numpy()
+                vectors[part] = mean_vectors(
+                    self.model.base_model(**tokens).last_hidden_state, tokens["attention_mask"]
+                )
         return vectors
 
     def doubt(self, items: Sequence[Item]) -> NDArray[np.float32]:
@@ -159,19 +147,16 @@ class Encoder:
         forced: list[Forced] = [Forced(None)] * len(texts)
         with torch.inference_mode():
             for part in self._batches(texts):
-                with self._quick():
+                with self.quick():
                     logits = self.model(**self.tokens([texts[number] for number in part])).logits
                 for number, shares in zip(part, logits.float().softmax(dim=1).tolist(), strict=True):
                     forced[number] = Forced(self.labels[int(np.argmax(shares))], tuple(shares))
         return forced
 
     def _with_dropout(self, items: Sequence[Item], seed: int) -> list[Explanation]:
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            self.model.train(True)
+        with self._dropout(seed):
             forced = self._forced([self.read(item) for item in items])
             seen = self._explained(items) if self.student.sampled_evidence else [Explanation((), None)] * len(items)
-            self.model.train(False)
         return [
             Explanation(evidence.steps, each.answer, evidence.text, each.probabilities)
             for each, evidence in zip(forced, seen, strict=True)
@@ -191,7 +176,7 @@ class Encoder:
             answers = torch.empty(0)
             for place in range(PLACES, 0, -1):  # from the words to the masks; the words' answer is the one explained
                 between = (masked + place / PLACES * way).requires_grad_()
-                with self._quick():
+                with self.quick():
                     logits = self.model(inputs_embeds=between, **tokens).logits.float()
                 answers = logits.argmax(dim=1) if place == PLACES else answers
                 lead = logits.gather(1, answers[:, None])[:, 0] - logits.mean(dim=1)
@@ -219,11 +204,3 @@ class Encoder:
 
     def _batches(self, texts: Sequence[str]) -> list[list[int]]:
         return list(alike([list(text.encode()) for text in texts], min(self.student.generation_batch, SIDE_BY_SIDE)))
-
-    def _quick(self) -> torch.autocast:
-        """Products in bfloat16 where the processor has it, as in training."""
-        return torch.autocast(self.model.device.type, torch.bfloat16, enabled=computes_bfloat16())
-
-    def longest(self) -> int:
-        """Tokens that are read."""
-        return min(self.student.max_prompt_tokens, int(self.tokenizer.model_max_length))

@@ -4,7 +4,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from transformers import PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
@@ -164,6 +166,12 @@ def alike(contexts: Sequence[list[int]], size: int) -> Iterator[list[int]]:
     order = sorted(range(len(contexts)), key=lambda number: (len(contexts[number]), contexts[number]))
     for start in range(0, len(order), size):
         yield order[start : start + size]
+
+
+def mean_vectors(hidden: torch.Tensor, mask: torch.Tensor) -> NDArray[np.float32]:
+    """The mean of each row over its tokens, scaled to length 1; (rows, dimensions) of (rows, tokens, dimensions)."""
+    means = (hidden.float() * mask[:, :, None]).sum(dim=1)
+    return np.asarray(torch.nn.functional.normalize(means, dim=1).cpu().numpy())
 
 
 def padded(rows: Sequence[list[int]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:

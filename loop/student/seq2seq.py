@@ -21,7 +21,7 @@ from loop.ports import Forced
 from loop.records import Item
 from loop.student import prompts
 from loop.student.decoder import FORCED_TOKENS
-from loop.student.reading import Reading, Sampling, alike, continuations
+from loop.student.reading import Reading, Sampling, alike, continuations, mean_vectors
 from loop.student.writer import MARK, Writer, best_of
 
 Pair = tuple[list[int], list[int]]
@@ -127,8 +127,7 @@ class Seq2Seq(Writer[Pair]):
         for part in alike(sources, self.student.generation_batch):
             ids, mask = (each.to(self.model.device) for each in padded_behind([sources[at] for at in part], self.pad))
             hidden = self.model.get_encoder()(input_ids=ids, attention_mask=mask).last_hidden_state
-            means = (hidden.float() * mask[:, :, None]).sum(dim=1)
-            vectors[part] = torch.nn.functional.normalize(means, dim=1).cpu().numpy()
+            vectors[part] = mean_vectors(hidden, mask)
         return vectors
 
     @torch.inference_mode()

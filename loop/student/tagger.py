@@ -19,9 +19,9 @@ from loop.config import StudentConfig, TaskConfig
 from loop.ports import Example, Explanation, Forced, StudentPrediction, Written
 from loop.records import Item
 from loop.student.encoder import SIDE_BY_SIDE, WORD
-from loop.student.fitting import computes_bfloat16
+from loop.student.one_pass import OnePass
 from loop.student.problems import Problem, is_allowed
-from loop.student.reading import alike
+from loop.student.reading import alike, mean_vectors
 
 NO_TAG = -100
 """Of tokens that are not of the passage."""
@@ -38,17 +38,13 @@ class Read:
     """None for tokens that are not of the passage."""
 
 
-class Tagger:
+class Tagger(OnePass):
     """A student for span tasks that answers in one pass (`loop.ports.Student`)."""
 
     def __init__(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, student: StudentConfig, task: TaskConfig
     ) -> None:
-        self.model = model
-        self.model.train(False)
-        self.tokenizer = tokenizer
-        self.student = student
-        self.task = task
+        super().__init__(model, tokenizer, student, task)
         self.labels = list(task.labels)
 
     def explain(
@@ -69,10 +65,6 @@ class Tagger:
             [_explanation(item, answer, self.task.max_steps) for answer in row]
             for item, row in zip(items, zip(*ways, strict=True), strict=True)
         ]
-
-    def go_on(self, items: Sequence[Item], steps: Sequence[Sequence[str]]) -> list[Explanation]:  # noqa: ARG002 - the port's names
-        """The given steps: it writes none."""
-        return [Explanation(tuple(some), None) for some in steps]
 
     def answers_after(self, items: Sequence[Item], parts: Sequence[Sequence[Sequence[str]]]) -> list[list[Forced]]:
         """For each item the answers where only the words of some steps are seen, and all others are masked."""
@@ -116,19 +108,15 @@ class Tagger:
         found += [Problem.CUT] * (tokens > room)
         return found + [Problem.OVERLAPPING] * (len(apart(example.answer)) < len(spans_of(example.answer)))
 
-    def step_likelihoods(self, items: Sequence[Item], steps: Sequence[Sequence[str]]) -> list[list[float]]:  # noqa: ARG002 - it writes no steps
-        """Nothing: it writes no steps."""
-        return [[] for _ in items]
-
     def embed(self, items: Sequence[Item]) -> NDArray[np.float32]:
         """The mean of the last layer over an item's tokens, scaled to length 1; (items, dimensions)."""
         vectors = np.zeros((len(items), self.model.config.hidden_size), dtype=np.float32)
         with torch.inference_mode():
             for part in self._batches(items):
                 tensors = self.read([items[number] for number in part]).tensors
-                hidden = self.model.base_model(**tensors).last_hidden_state.float()
-                means = (hidden * tensors["attention_mask"][:, :, None]).sum(dim=1)
-                vectors[part] = torch.nn.functional.normalize(means, dim=1).cpu().numpy()
+                vectors[part] = mean_vectors(
+                    self.model.base_model(**tensors).last_hidden_state, tensors["attention_mask"]
+                )
         return vectors
 
     def doubt(self, items: Sequence[Item]) -> NDArray[np.float32]:
@@ -172,10 +160,6 @@ class Tagger:
                 found[at] = 1 + 2 * self.labels.index(label) + (at != inside[0])
         return found
 
-    def longest(self) -> int:
-        """Tokens that are read."""
-        return min(self.student.max_prompt_tokens, int(self.tokenizer.model_max_length))
-
     def _answered(self, items: Sequence[Item], seen: Sequence[str] | None = None) -> list[Answer]:
         answers = [marked([])] * len(items)
         with torch.inference_mode():
@@ -188,7 +172,7 @@ class Tagger:
         return answers
 
     def _logits(self, read: Read) -> torch.Tensor:
-        with torch.autocast(self.model.device.type, torch.bfloat16, enabled=computes_bfloat16()):
+        with self.quick():
             logits: torch.Tensor = self.model(**read.tensors).logits
         return logits.float()
 
@@ -207,12 +191,8 @@ class Tagger:
         return marked(_trimmed(passage, *each) for each in found if passage[each[0] : each[1]].strip())
 
     def _with_dropout(self, items: Sequence[Item], seed: int) -> list[Answer]:
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            self.model.train(True)
-            answers = self._answered(items)
-            self.model.train(False)
-        return answers
+        with self._dropout(seed):
+            return self._answered(items)
 
     def _batches(self, items: Sequence[Item]) -> list[list[int]]:
         size = min(self.student.generation_batch, SIDE_BY_SIDE)

@@ -197,7 +197,7 @@ class EncoderTrainer(Training[Encoder]):
         def losses(batch: Sequence[int]) -> Iterator[torch.Tensor]:
             chosen = list(batch)
             for part, texts, own in tasks:
-                with torch.autocast(base.model.device.type, torch.bfloat16, enabled=computes_bfloat16()):
+                with base.quick():
                     logits = base.model(**base.tokens([texts[number] for number in chosen])).logits
                 each = torch.nn.functional.cross_entropy(
                     logits.float(), answers[chosen].to(logits.device), reduction="none"
@@ -236,7 +236,7 @@ class TaggerTrainer(Training[Tagger]):
             tags = torch.tensor(
                 [base.tags(each.answer, offsets) for each, offsets in zip(some, read.offsets, strict=True)]
             ).to(base.model.device)
-            with torch.autocast(base.model.device.type, torch.bfloat16, enabled=computes_bfloat16()):
+            with base.quick():
                 logits = base.model(**read.tensors).logits
             each = torch.nn.functional.cross_entropy(
                 logits.float().flatten(0, 1), tags.flatten(), reduction="none", ignore_index=NO_TAG

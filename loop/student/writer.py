@@ -83,7 +83,8 @@ class Writer(ABC, Generic[Context]):
         What is drawn depends on the seed, the item's key and the number only, not on what else is explained.
         """
         contexts = [self.context(prompts.rationale_prompt(item)) for item in items]
-        draws = torch.tensor([[self._draws(item, copy, seed) for copy in copies] for item in items])
+        drawn = torch.tensor([[self._draws(item, copy, seed) for copy in copies] for item in items])
+        draws = drawn.view(len(items), len(copies), self.student.max_new_tokens)
         texts = self._texts(contexts, self.student.max_new_tokens, sampling=Sampling(temperature, top_p, draws))
         return [[self._explanation(item, text) for text in some] for item, some in zip(items, texts, strict=True)]
 

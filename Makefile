@@ -29,7 +29,7 @@ demo: $(READY)  ## a whole campaign on data the project makes itself
 	$(BIN)/preceptor status
 
 test: $(READY) check
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "not slow and not browser and not real_endpoint"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m "not slow and not browser and not real_endpoint"
 
 test-slow: $(READY)  ## the checks that take minutes
 	$(BIN)/python -m pytest -m slow --timeout 1800

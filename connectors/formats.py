@@ -47,6 +47,8 @@ class Example:
     origin: Origin
     names: Mapping[str, str]
     """Pseudonyms of the reviewers."""
+    line: bytes
+    """The row as a line of JSON."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ def jsonl(examples: Iterable[Example], _about: About, folder: Path) -> int:
     count = 0
     with (folder / "examples.jsonl").open("wb") as file:
         for count, example in enumerate(examples, start=1):  # noqa: B007 - the last number is the answer
-            file.write(line(example.row))
+            file.write(example.line)
     return count
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import bindparam, tuple_, update
+from sqlalchemy import ColumnElement, bindparam, tuple_, update
 from sqlalchemy.orm import aliased
 from sqlmodel import Session, col, func, select
 
@@ -24,6 +24,7 @@ from loop.records import (
     ReviewTask,
     Round,
     Verdict,
+    Withdrawal,
     WithdrawnVerdict,
     counted,
     once,
@@ -135,21 +136,26 @@ def verdicts(store: Store, rationale_ids: Sequence[int]) -> dict[int, list[Verdi
         return verdicts_in(session, rationale_ids)
 
 
-def verdicts_in(session: Session, rationale_ids: Sequence[int]) -> dict[int, list[Verdict]]:
-    """As `verdicts`, within a transaction."""
+def verdicts_in(
+    session: Session, rationale_ids: Sequence[int], until: datetime | None = None
+) -> dict[int, list[Verdict]]:
+    """As `verdicts`, within a transaction; with `until` those that were there and counted at that moment."""
     newer = aliased(Verdict)
-    superseded = (
-        select(newer.updated_at)
-        .where(
-            newer.board == Verdict.board,
-            newer.project == Verdict.project,
-            newer.annotation == Verdict.annotation,
-            col(newer.updated_at) > col(Verdict.updated_at),
-        )
-        .exists()
+    superseded = select(newer.updated_at).where(
+        newer.board == Verdict.board,
+        newer.project == Verdict.project,
+        newer.annotation == Verdict.annotation,
+        col(newer.updated_at) > col(Verdict.updated_at),
     )
+    withdrawn = WITHDRAWN
+    conditions: list[ColumnElement[bool]] = [STANDS]
+    if until is not None:
+        superseded = superseded.where(col(newer.pulled_at) <= until)
+        withdrawn = withdrawn.join(Withdrawal, col(Withdrawal.id) == WithdrawnVerdict.withdrawal_id)
+        withdrawn = withdrawn.where(col(Withdrawal.withdrawn_at) <= until)
+        conditions = [STANDS | (col(Verdict.deleted_at) > until), col(Verdict.pulled_at) <= until]
     query = select(Verdict).where(
-        col(Verdict.rationale_id).in_(rationale_ids), ~superseded, VERSION.not_in(WITHDRAWN), STANDS
+        col(Verdict.rationale_id).in_(rationale_ids), ~superseded.exists(), VERSION.not_in(withdrawn), *conditions
     )
     found: defaultdict[int, list[Verdict]] = defaultdict(list)
     for verdict in session.exec(query.order_by(col(Verdict.annotation))):

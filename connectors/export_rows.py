@@ -63,10 +63,10 @@ class Passed:
         """The hash of the rows so far, as lines of JSON."""
         return self._beside.hexdigest()
 
-    def take(self, example: Example) -> None:
-        """Take the next row."""
-        if self.content(example.origin):
-            self._beside.update(example.line)
+    def take(self, origin: Origin, written: Example) -> None:
+        """Take the next row, as the store has it and as it is written."""
+        if self.content(origin):
+            self._beside.update(written.line)
 
     def content(self, origin: Origin) -> bool:
         """Take what the next row says, where that can be learned from; whether it can."""

@@ -158,7 +158,7 @@ class _Export:
                 self._passed.content(origin)
                 continue
             made, mended = rows.example(row, origin)
-            self._passed.take(made)
+            self._passed.take(origin, made)
             if not wanted:
                 continue
             self._tally.mended += mended

@@ -283,10 +283,11 @@ def _task(example: Example, asked: TaskConfig) -> Row:
 
 def _cell(value: Any) -> Any:
     """A cell that no spreadsheet takes for a formula; a plain number stays one."""
-    if value is None or isinstance(value, bool | int | float):
-        return value
-    text = value if isinstance(value, str) else orjson.dumps(value).decode()
-    return f"'{text}" if text.startswith(FORMULA) and not NUMBER.fullmatch(text) else text
+    if isinstance(value, list):
+        return orjson.dumps(value).decode()
+    if isinstance(value, str) and value.startswith(FORMULA) and not NUMBER.fullmatch(value):
+        return f"'{value}"
+    return value
 
 
 # --- files ------------------------------------------------------------------------------------------------------------

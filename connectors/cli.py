@@ -208,6 +208,37 @@ def simulate_command(
     console.print(f"cells and curves.svg: {folder}", markup=False, soft_wrap=True)
 
 
+@app.command(name="replay")
+def replay_command(
+    acquisition: Annotated[
+        str | None, typer.Option(help="The acquisition function that would have picked; default: the config's.")
+    ] = None,
+    budget: Annotated[
+        int | None, typer.Option(help="How many items would have been asked; default: as many as were.")
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="Risk below which a reply would have passed; default: acceptance.silver_risk.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    config: ConfigPath = CONFIG,
+    run: RunName = None,
+) -> None:
+    """What the campaign would have asked and passed with other settings, as far as its record can say.
+
+    Nothing is asked or trained. Rounds pick anew among the candidates that they scored; of picks that were never asked
+    no reply is known, so their number is told and figures are of the others alone, with their interval.
+    """
+    from connectors import replay  # noqa: PLC0415
+
+    project = _project(config, run)
+    name = acquisition or project.config.query.acquisition
+    found = replay.replay(project, acquisition=name, budget=budget, threshold=threshold)
+    if as_json:
+        typer.echo(json.dumps(found, indent=1))
+    else:
+        console.print("\n".join(replay.replay_text(found)), markup=False)
+
+
 @app.command()
 def status(
     as_json: Annotated[bool, typer.Option("--json", help="The contract for programs.")] = False,

@@ -11,18 +11,19 @@ from rich.console import Console
 from sqlmodel import col, select
 from typer.testing import CliRunner
 
-from connectors import campaign, sources, versions
+from connectors import campaign, sources, states, versions
 from connectors.cli import app
 from connectors.exports import Wanted, export
 from connectors.formats import FORMATS
 from connectors.history import history, history_text
 from connectors.progress import RichProgress
+from connectors.promises import promises
 from connectors.status import status, status_text
 from connectors.wiring import Project
 from loop.config import AcceptanceConfig, Config
 from loop.errors import PreceptorError
 from loop.records import DataVersion, DecisionKind, Rationale, Split, Verdict, VerdictKind, VersionName
-from loop.store import items, rationales, reviews, withdrawals
+from loop.store import items, reading, reviews, withdrawals
 from loop.store import versions as stored
 from loop.store.database import Store
 from loop.store.tainted import Grounds
@@ -33,6 +34,7 @@ from tests.builders import (
     a_reply,
     a_round,
     a_store,
+    a_verdict,
     an_item,
     checked,
     decided,
@@ -66,7 +68,7 @@ def decided_anew(store: Store, key: str, kind: DecisionKind) -> None:
 
 def said_later(store: Store, key: str, kind: VerdictKind) -> None:
     """Somebody else judges what stands."""
-    number = next(each.id for each in rationales.of_round(store, 1) if each.item_key == key)
+    number = next(each.id for each in reading.rationales_of(store, RUN) if each.item_key == key)
     later = datetime.now(UTC) + timedelta(seconds=1)
     verdict = Verdict(
         board="fake", project="2", annotation=f"late-{key}", updated_at="2026-06-01T12:00:00.000001Z", slot=1,
@@ -186,29 +188,36 @@ def test_a_hash_that_begins_like_another_is_not_guessed(store: Store) -> None:
 # --- written again ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("form", FORMATS)
-def test_a_named_version_is_written_with_the_same_bytes_whatever_happens_after(
-    tmp_path: Path, store: Store, form: str
-) -> None:
-    export(store, RUN, tmp_path / "before", Wanted(form, name="v1"))
+def test_a_named_version_is_written_with_the_same_bytes_whatever_happens_after(tmp_path: Path, store: Store) -> None:
+    corrected = next(each for each in reading.rationales_of(store, RUN) if each.item_key == "q1")
+    a_verdict(store, corrected.id or 0, VerdictKind.EDIT, minute=40, marks={"0": "wrong"})
+    for form in FORMATS:
+        export(store, RUN, tmp_path / "before" / form, Wanted(form, name="v1"))
     decided_anew(store, "q0", DecisionKind.REJECTED)
     decided_anew(store, "q1", DecisionKind.SILVER)
     said_later(store, "q4", VerdictKind.REJECT)
     withdrawals.withdraw(store, RUN, Grounds("ann@example.org"), "never looked")
     a_round(store, Config(acceptance=AcceptanceConfig(alpha=0.5)))
-    export(store, RUN, tmp_path / "after", Wanted(form, version="v1"))
-    export(store, RUN, tmp_path / "now", Wanted(form if form not in ("dpo", "prm") else "jsonl"))
-    before, after, now = (files_of(tmp_path / name) for name in ("before", "after", "now"))
+    for form in FORMATS:
+        export(store, RUN, tmp_path / "after" / form, Wanted(form, version="v1"))
+    before, after = (files_of(tmp_path / name) for name in ("before", "after"))
     assert before == after
-    assert before != now
+    export(store, RUN, tmp_path / "now")
+    for name, content in files_of(tmp_path / "now").items():
+        assert before[f"jsonl/{name}"] != content
 
 
-def test_a_name_fixes_what_is_certified_and_known_not_only_the_rows(tmp_path: Path, store: Store) -> None:
-    """Where a promise is kept only later, the older name goes on to say what was known then."""
+def test_a_name_fixes_what_is_certified_and_known_not_only_the_rows(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a promise can be given only later, the older name goes on to say what was known then."""
     versions.name(store, RUN, "v1")
-    a_round(store, Config(acceptance=AcceptanceConfig(alpha=1.0)))
-    for name in ("v1", "v2"):
-        export(store, RUN, tmp_path / name, Wanted(version="v1") if name == "v1" else Wanted(name="v2"))
+    given = promises(store, RUN, Config())
+    assert given is not None
+    later = {**given, "export": {**given["export"], "bound": 0.01}}
+    monkeypatch.setattr(states, "promises", lambda *_: later)
+    for name, wanted in (("v1", Wanted(version="v1")), ("v2", Wanted(name="v2"))):
+        export(store, RUN, tmp_path / name, wanted)
     rows = [(tmp_path / name / "examples.jsonl").read_text(encoding="utf-8") for name in ("v1", "v2")]
     assert ['"certified":true' in text for text in rows] == [False, True]
     assert len({row.hash for row in stored.names_of(store, RUN)}) == 1

@@ -110,7 +110,8 @@ def origins(store: Store, run: str, kinds: Collection[DecisionKind], until: Unti
             .order_by(order)
         )
         origins_of = _Origins(session, run, until)
-        for piece in session.execute(query, execution_options={"yield_per": PIECE}).partitions():
+        rows = session.connection().execute(query, execution_options={"yield_per": PIECE})
+        for piece in rows.partitions():
             yield from origins_of(piece)
 
 
@@ -233,7 +234,7 @@ class _Origins:
             .outerjoin(Reply, col(Reply.id) == Rationale.reply_id)
             .where(col(Rationale.id).in_(ids))
         )
-        return {row[0]: Version._make(row) for row in self._session.execute(query)}
+        return {row[0]: Version._make(row) for row in self._session.connection().execute(query)}
 
     def _said(self, ids: Collection[int]) -> dict[int, list[Verdict]]:
         return _said(self._session, sorted(ids), self._until.moment)

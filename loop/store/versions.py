@@ -38,9 +38,9 @@ class Digest:
     def take(self, row: Content) -> None:
         """Take the next row."""
         try:
-            line = orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)
+            line = orjson.dumps(list(row), option=orjson.OPT_APPEND_NEWLINE)
         except orjson.JSONEncodeError:  # half a surrogate pair
-            line = json.dumps(row).encode() + b"\n"
+            line = json.dumps(row, separators=(",", ":")).encode() + b"\n"
         self._hash.update(line)
         self.gold += row.decision == DecisionKind.GOLD
         self.silver += row.decision == DecisionKind.SILVER

@@ -212,7 +212,8 @@ def _fill(database: Path, size: int) -> None:
     answer, moment = Answer(kind=AnswerKind.NUMBER, value="42").canonical, now()
     tables: dict[Any, list[Row]] = {each: [] for each in (Item, Prompt, Reply, Rationale, Risk, Verdict, Decision)}
     for place in range(size + HELD_OUT):
-        text = " ".join(words[(place * (at + 3) + at * at) % 997] for at in range(40))
+        lap = place // 997
+        text = " ".join(words[(place * (at + 3) + at * at + lap * (3 * at + 1)) % 997] for at in range(40))
         held, hashed = place >= size, f"{place * 7919:064x}"[::-1]
         tables[Item].append(
             {

@@ -13,6 +13,7 @@ from loop.config import ExportConfig
 from loop.records import DecisionKind, Round
 
 MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#|!&~$])")
+SILVER = DecisionKind.SILVER.value
 UNKNOWN = "unknown; ask before you pass this on"
 
 
@@ -32,14 +33,16 @@ class Tally:
 
     def take(self, row: Mapping[str, Any]) -> None:
         """Count a row."""
-        self.decisions[row["decision"]] += 1
-        self.domains[row["domain"], row["decision"]] += 1
+        decision = row["decision"]
+        self.decisions[decision] += 1
+        self.domains[row["domain"], decision] += 1
         self.sources[source_file(row["source"])] += 1
         if row["teacher_model"]:
             self.teachers[row["teacher_model"]] += 1
-        self.verdicts += len(row["verdicts"])
-        self.simulated += sum(verdict["simulated"] for verdict in row["verdicts"])
-        self.uncertified += row["decision"] == DecisionKind.SILVER.value and not row["certified"]
+        if row["verdicts"]:
+            self.verdicts += len(row["verdicts"])
+            self.simulated += sum(verdict["simulated"] for verdict in row["verdicts"])
+        self.uncertified += decision == SILVER and not row["certified"]
 
 
 @dataclass(frozen=True)

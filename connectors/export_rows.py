@@ -1,21 +1,21 @@
 """The rows of a dataset: what was decided with where it comes from, put right where it may not be written so."""
 
 import hashlib
-import json
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import orjson
 
 from connectors.formats import Example, Row
-from loop.records import DecisionKind, Verdict
+from loop.records import Author, DecisionKind, Verdict
 from loop.store.dataset import Origin, Version
 from loop.store.versions import TEACHING, Content, Digest
 
 UNWRITABLE = re.compile("[\\x00\\ud800-\\udfff]")
 """What UTF-8 cannot hold, and what ends a text in many programs."""
+AUTHORS, DECISIONS = {each: each.value for each in Author}, {each: each.value for each in DecisionKind}
+"""As rows name them; an enumeration takes its time to say its value."""
 
 
 class Rows:
@@ -63,35 +63,21 @@ class Passed:
         """The hash of the rows so far, as lines of JSON."""
         return self._beside.hexdigest()
 
-    def take(self, origin: Origin, written: Example) -> None:
-        """Take the next row, as the store has it and as it is written."""
-        if self.content(origin):
-            self._beside.update(written.line)
-
-    def content(self, origin: Origin) -> bool:
-        """Take what the next row says, where that can be learned from; whether it can."""
-        decided = origin.decided
-        teaches = decided.kind in TEACHING
-        if teaches:
-            last = origin.chain[-1]
-            text = (decided.key, decided.question, decided.context, decided.choices, last.steps)
-            self.version.take(Content(*text, *_answer(last), decided.kind.value))
-        return teaches
-
-
-def _answer(version: Version) -> tuple[str | None, str | None]:
-    """Kind and value of an answer."""
-    found = {} if version.answer is None else json.loads(version.answer)
-    return found.get("kind"), found.get("value")
+    def take(self, row: Row, line: bytes | None) -> None:
+        """Take the next row as the store has it, and where that matters the line as which it is written."""
+        if row["decision"] in TEACHING:
+            self.version.take(Content(*(row[name] for name in Content._fields)))
+            if line is not None:
+                self._beside.update(line)
 
 
 def _row(origin: Origin, names: Mapping[str, str]) -> Row:
     """One row of the dataset."""
     decided, chain = origin.decided, origin.chain
     first, last = chain[0], chain[-1]
-    written = [*([] if origin.student is None else [origin.student]), *chain]
-    kind, value = _answer(last)
-    said = [each for version in chain for each in origin.verdicts.get(version.id, ())]
+    written = chain if origin.student is None else [origin.student, *chain]
+    answer = {} if last.answer is None else orjson.loads(last.answer)
+    said = [each for version in chain for each in origin.verdicts.get(version.id, ())] if origin.verdicts else []
     return {
         "key": decided.key,
         "question": decided.question,
@@ -100,12 +86,12 @@ def _row(origin: Origin, names: Mapping[str, str]) -> Row:
         "domain": decided.domain,
         "source": decided.source,
         "steps": last.steps,
-        "answer": value,
-        "answer_kind": kind,
-        "decision": decided.kind.value,
+        "answer": answer.get("value"),
+        "answer_kind": answer.get("kind"),
+        "decision": DECISIONS[decided.kind],
         "reason": decided.reason,
         "certified": decided.certified,
-        "authors": list(dict.fromkeys(each.author.value for each in written)),
+        "authors": list(dict.fromkeys([AUTHORS[each.author] for each in written])),
         "round": decided.round,
         "risk": first.risk,
         "verdicts": [
@@ -130,7 +116,7 @@ def _shown(verdict: Verdict, names: Mapping[str, str]) -> Row:
 
 
 def _version(version: Version) -> Row:
-    return {"author": version.author.value, "steps": version.steps, "stated": version.stated}
+    return {"author": AUTHORS[version.author], "steps": version.steps, "stated": version.stated}
 
 
 def _mended(example: Example) -> Example:
@@ -153,8 +139,8 @@ def _mended(example: Example) -> Example:
         return each._replace(steps=mend(each.steps), stated=mend(each.stated))
 
     origin = example.origin
-    mended = replace(
-        origin, chain=[*map(version, origin.chain)], rejected=[*map(version, origin.rejected)]
+    mended = origin._replace(
+        chain=[*map(version, origin.chain)], rejected=[*map(version, origin.rejected)]
     )  # the student's own stands in the row alone
     row = mend(example.row)
     return Example(row, mended, example.names, orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))

@@ -1,5 +1,6 @@
 """Writes the cleaned dataset: examples with their provenance, a card, and a manifest of hashes."""
 
+import gc
 import hashlib
 import json
 import shutil
@@ -79,11 +80,13 @@ def export(store: Store, run: str, folder: Path, wanted: Wanted | None = None) -
     _check_folder(folder, wanted.form)
     writing = _Export(store, state, folder, wanted)
     fresh = not folder.exists()
+    gc.freeze()  # or the collector looks again and again at all that was there before
     try:
         done = writing.write(required)
     except OSError as error:
         raise PreceptorError(f"{folder}: cannot be written: {error.strerror}") from error
     finally:
+        gc.unfreeze()
         _tidy(folder, fresh)
     return done
 
@@ -153,12 +156,12 @@ class _Export:
         rows, chosen = Rows(self._names, certified=self._state.certified), together(self._filters)
         for origin in dataset.origins(self._store, self._last.run, self._kinds(), self._state.until):
             row = rows.row(origin)
-            wanted = all(any(each.holds(_field(row, each.name)) for each in some) for some in chosen)
+            wanted = not chosen or all(any(each.holds(_field(row, each.name)) for each in some) for some in chosen)
             if not wanted and self._state.name is None:
-                self._passed.content(origin)
+                self._passed.take(row, None)
                 continue
             made, mended = rows.example(row, origin)
-            self._passed.take(origin, made)
+            self._passed.take(row, None if self._state.name is None else made.line)
             if not wanted:
                 continue
             self._tally.mended += mended

@@ -39,8 +39,7 @@ RATINGS: Mapping[str, int] = {"ok": 1, "redundant": 0, "wrong": -1, "unsupported
 """What PRM800K calls positive, neutral and negative, by the mark on the review page."""
 
 
-@dataclass(frozen=True, slots=True)
-class Example:
+class Example(NamedTuple):
     """A row of the dataset, and what it was made of."""
 
     row: Row

@@ -179,7 +179,8 @@ def _passed(store: Store, state: State) -> Passed:
     passed, run = Passed(), state.last.run
     rows = Rows(pseudonyms(reading.reviewers_of(store, run)), certified=state.certified)
     for origin in dataset.origins(store, run, versions.TEACHING, state.until):
-        passed.take(origin, rows.example(rows.row(origin), origin)[0])
+        row = rows.row(origin)
+        passed.take(row, rows.example(row, origin)[0].line)
     return passed
 
 

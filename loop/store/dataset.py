@@ -1,11 +1,13 @@
 """The rows of a dataset, read by a cursor: what was decided, with everything that it came from."""
 
+import json
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 
+import orjson
+from sqlalchemy import Text, bindparam, type_coerce
 from sqlmodel import Session, col, func, select
 
 from loop.records import (
@@ -25,10 +27,12 @@ from loop.records import (
 from loop.store.database import Store
 from loop.store.pieces import pieces
 from loop.store.rationales import FIRST, REAL
-from loop.store.reviews import verdicts_in
+from loop.store.reviews import verdicts_in, verdicts_query
 
 PIECE = 1000
 """Rows that are in memory at once."""
+KINDS, AUTHORS = dict(DecisionKind.__members__), dict(Author.__members__)
+"""By the name that the database holds; a column's own type takes longer to say it."""
 
 
 NOTHING_SAID: Mapping[int, Sequence[Verdict]] = {}
@@ -71,8 +75,7 @@ class Decided(NamedTuple):
     round: int
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(NamedTuple):
     """A decided item, and what became of it until then."""
 
     decided: Decided
@@ -86,11 +89,15 @@ class Origin:
     """What counts of what was said, by rationale, oldest first."""
 
 
-ITEM = (Item.key, Item.question, Item.context, Item.choices, Item.domain, Item.source, Item.text_hash)
-DECISION = (Decision.kind, Decision.reason, Decision.certified, Round.number)
+ITEM = (
+    Item.key, Item.question, Item.context, type_coerce(col(Item.choices), Text), Item.domain, Item.source,
+    Item.text_hash,
+)  # fmt: skip
+DECISION = (type_coerce(col(Decision.kind), Text), Decision.reason, Decision.certified, Round.number)
 VERSION = (
-    Rationale.id, Rationale.author, Rationale.steps, Rationale.answer, Rationale.stated, Rationale.supersedes,
-    Risk.value, func.coalesce(Reply.model, func.nullif(Rationale.teacher, "")), Reply.prompt_hash,
+    Rationale.id, type_coerce(col(Rationale.author), Text), type_coerce(col(Rationale.steps), Text), Rationale.answer,
+    Rationale.stated, Rationale.supersedes, Risk.value, func.coalesce(Reply.model, func.nullif(Rationale.teacher, "")),
+    Reply.prompt_hash,
 )  # fmt: skip
 
 
@@ -188,7 +195,14 @@ class _Origins:
     """What became of decided items. What few rows have is asked for of these alone."""
 
     def __init__(self, session: Session, run: str, until: Until) -> None:
-        self._session, self._until = session, until
+        self._session, self._verdicts = session, verdicts_query(until.moment)
+        of_ids: Any = select(*VERSION)  # type: ignore[call-overload]
+        self._of_ids = (
+            of_ids.select_from(Rationale)
+            .outerjoin(Risk, col(Risk.rationale_id) == Rationale.id)
+            .outerjoin(Reply, col(Reply.id) == Rationale.reply_id)
+            .where(col(Rationale.id).in_(bindparam("ids", expanding=True)))
+        )
         rejected = select(Decision.item_key, Decision.rationale_id).where(
             Decision.run == run, Decision.kind == DecisionKind.REJECTED, col(Decision.id) <= until.last_decision
         )
@@ -203,7 +217,7 @@ class _Origins:
     def __call__(self, rows: Sequence[Sequence[Any]]) -> Iterator[Origin]:
         """The origins of a piece of decided items."""
         cut = len(Decided._fields)
-        pairs = [(Decided._make(row[:cut]), Version._make(row[cut:])) for row in rows]
+        pairs = [(_decided(row[:cut]), _version(row[cut:])) for row in rows]
         known = {version.id: version for _, version in pairs}
         missing = {version.supersedes for version in known.values() if version.supersedes} - known.keys()
         while missing:
@@ -227,24 +241,41 @@ class _Origins:
     def _versions(self, ids: Collection[int]) -> dict[int, Version]:
         if not ids:
             return {}
-        query: Any = select(*VERSION)  # type: ignore[call-overload]
-        query = (
-            query.select_from(Rationale)
-            .outerjoin(Risk, col(Risk.rationale_id) == Rationale.id)
-            .outerjoin(Reply, col(Reply.id) == Rationale.reply_id)
-            .where(col(Rationale.id).in_(ids))
-        )
-        return {row[0]: Version._make(row) for row in self._session.connection().execute(query)}
+        rows = self._session.connection().execute(self._of_ids, {"ids": sorted(ids)})
+        return {row[0]: _version(row) for row in rows}
 
     def _said(self, ids: Collection[int]) -> dict[int, list[Verdict]]:
-        return _said(self._session, sorted(ids), self._until.moment)
+        return _said(self._session, sorted(ids), self._verdicts)
 
 
-def _said(session: Session, ids: Sequence[int], until: datetime | None = None) -> dict[int, list[Verdict]]:
-    """The verdicts that can be read and count, or did until then, by rationale, oldest first."""
+def _decided(row: Sequence[Any]) -> Decided:
+    key, question, context, choices, domain, source, text_hash, kind, reason, certified, number = row
+    return Decided(
+        key, question, context, _listed(choices), domain, source, text_hash, KINDS[kind], reason, certified, number
+    )
+
+
+def _version(row: Sequence[Any]) -> Version:
+    number, author, steps, answer, stated, supersedes, risk, model, prompt = row
+    return Version(number, AUTHORS[author], _listed(steps), answer, stated, supersedes, risk, model, prompt)
+
+
+def _listed(value: str | list[str]) -> list[str]:
+    """A list as the driver gives it: as the JSON that is stored, or read already."""
+    if isinstance(value, list):
+        return value
+    try:
+        found: list[str] = orjson.loads(value)
+    except orjson.JSONDecodeError:  # half a surrogate pair
+        found = json.loads(value)
+    return found
+
+
+def _said(session: Session, ids: Sequence[int], query: Any = None) -> dict[int, list[Verdict]]:
+    """The verdicts that can be read and count, or did as the query says, by rationale, oldest first."""
     found: dict[int, list[Verdict]] = {}
     for some in pieces(ids):
-        for number, given in verdicts_in(session, some, until).items():
+        for number, given in verdicts_in(session, some, query).items():
             read = [each for each in given if each.kind is not None]
             if read:
                 found[number] = sorted(read, key=lambda each: (each.updated_at, each.annotation))

@@ -1,6 +1,7 @@
 """What a doubted model, prompt or moment touched is found from the row to the student, and can be put back."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -32,6 +33,7 @@ from tests.builders import (
     a_number,
     a_reply,
     a_round,
+    a_store,
     a_verdict,
     checked,
     decided,
@@ -42,13 +44,23 @@ from tests.builders import (
 )
 
 
+@pytest.fixture(scope="module")
+def campaign(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The database of a campaign that two people reviewed, with replies of the model `panel`, to be copied."""
+    folder = tmp_path_factory.mktemp("campaign")
+    made = a_store(folder)
+    a_campaign(made, simulated=False)
+    made.close()
+    return folder / "store.db"
+
+
 @pytest.fixture
-def project(tmp_path: Path) -> Iterator[Project]:
-    """A project whose campaign was made in its store by two people, with replies of the model `panel`."""
-    file = tmp_path / "config.toml"
-    file.write_text('[run]\nname = "main"\n[review]\nboard = "fake"\n', encoding="utf-8")
+def project(tmp_path: Path, campaign: Path) -> Iterator[Project]:
+    """A project whose campaign was made in its store."""
+    file, database = tmp_path / "config.toml", shutil.copy(campaign, tmp_path)
+    run = f'[run]\nname = "main"\ndatabase = "sqlite:///{database}"\n'
+    file.write_text(run + '[review]\nboard = "fake"\n', encoding="utf-8")
     opened = Project(file, RichProgress(Console(quiet=True)))
-    a_campaign(opened.store, simulated=False)
     yield opened
     opened.store.close()
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import warnings
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,7 +12,8 @@ from rich.console import Console
 from sqlmodel import col, select
 from typer.testing import CliRunner
 
-from connectors import campaign, sources, states, versions
+from connectors import sources, states, versions
+from connectors.campaign import run as run_campaign
 from connectors.cli import app
 from connectors.exports import Wanted, export
 from connectors.formats import FORMATS
@@ -46,11 +48,19 @@ from tests.tiny import tiny_project
 ROW = ("key", "question", "context", "choices", "steps", "answer_kind", "answer", "decision")
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    made = a_store(tmp_path)
+@pytest.fixture(scope="module")
+def campaign(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The database of a campaign that two people reviewed, to be copied."""
+    folder = tmp_path_factory.mktemp("campaign")
+    made = a_store(folder)
     a_campaign(made, simulated=False)
-    return made
+    made.close()
+    return folder / "store.db"
+
+
+@pytest.fixture
+def store(tmp_path: Path, campaign: Path) -> Store:
+    return Store(f"sqlite:///{shutil.copy(campaign, tmp_path)}")
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
@@ -287,7 +297,7 @@ def test_a_checkpoint_names_the_version_that_it_learned_everywhere(tmp_path: Pat
         )  # fmt: skip
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        campaign.run(project, rounds_wanted=1, wait=False)
+        run_campaign(project, rounds_wanted=1, wait=False)
 
     run, there = CliRunner(), ["--config", str(file)]
     out = tmp_path / "out"

@@ -3,6 +3,7 @@
 import hashlib
 import re
 from collections.abc import Mapping
+from operator import itemgetter
 from typing import Any
 
 import orjson
@@ -14,6 +15,7 @@ from loop.store.versions import TEACHING, Content, Digest
 
 UNWRITABLE = re.compile("[\\x00\\ud800-\\udfff]")
 """What UTF-8 cannot hold, and what ends a text in many programs."""
+SAID = itemgetter(*Content._fields)
 AUTHORS, DECISIONS = {each: each.value for each in Author}, {each: each.value for each in DecisionKind}
 """As rows name them; an enumeration takes its time to say its value."""
 
@@ -66,7 +68,7 @@ class Passed:
     def take(self, row: Row, line: bytes | None) -> None:
         """Take the next row as the store has it, and where that matters the line as which it is written."""
         if row["decision"] in TEACHING:
-            self.version.take(Content(*(row[name] for name in Content._fields)))
+            self.version.take(Content._make(SAID(row)))
             if line is not None:
                 self._beside.update(line)
 

@@ -264,7 +264,7 @@ def history(
     config: ConfigPath = CONFIG,
     run: RunName = None,
 ) -> None:
-    """Everything about one item: scores, prompts, replies, flags, verdicts, decision, rounds trained in."""
+    """All about one item: scores, prompts, replies, flags, verdicts, decision, versions, checkpoints and exports."""
     from connectors.history import history as past  # noqa: PLC0415
     from connectors.history import history_text  # noqa: PLC0415
 

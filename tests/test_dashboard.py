@@ -181,6 +181,24 @@ def test_what_is_kept_of_reviewers_goes_with_every_change(store: Store) -> None:
     assert "1 reviews of the newest round are open, 1 done" in text_of(client, "/reviewers")
 
 
+def test_a_page_that_takes_long_is_kept_for_a_while_unless_the_run_moves_on(
+    campaign: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("connectors.dashboard.SLOW_SECONDS", 0.0)
+    monkeypatch.setattr("connectors.dashboard.KEPT_TIMES", 10_000)
+    dashboard = Dashboard(campaign, Config(run=RunConfig(name=RUN)))
+    before = dashboard.page(RUN, "domains")
+    items.add(campaign, [an_item("new", domain="found only now")])
+    assert dashboard.page(RUN, "domains") == before
+    a_round(campaign)
+    assert "found only now" in dashboard.page(RUN, "domains")
+    monkeypatch.setattr("connectors.dashboard.KEPT_TIMES", 0)
+    other = Dashboard(campaign, Config(run=RunConfig(name=RUN)))
+    other.page(RUN, "domains")
+    items.add(campaign, [an_item("newer", domain="found even later")])
+    assert "found even later" in other.page(RUN, "domains")
+
+
 def test_the_queue_shows_the_riskiest_first_and_not_why_it_was_sent(store: Store) -> None:
     items.add(store, [an_item(key) for key in ("calm", "wild")])
     opened = queried(store, a_round(store), ["calm", "wild"])

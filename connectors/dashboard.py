@@ -57,7 +57,7 @@ MOST_NAMES = 100
 """Domains that are offered while one is typed."""
 
 
-SLOW_SECONDS = 0.1
+SLOW_SECONDS = 0.2
 KEPT_TIMES = 10
 """A page that takes that long to make is kept for so many times as long, so that a large run can be watched by many."""
 

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from connectors import logs
 from connectors.progress import RichProgress
 from connectors.wiring import Project, cache_folder
 from loop.errors import PreceptorError
@@ -53,8 +54,22 @@ def main() -> None:
         raise SystemExit(1) from None
 
 
+@app.callback()
+def options(
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Show on stderr what happens: stages, requests, charges.")
+    ] = False,
+) -> None:
+    """Before any command."""
+    if verbose:
+        logs.to_terminal()
+
+
 def _project(config: Path, run: str | None) -> Project:
-    return Project(config, RichProgress(console), run=run)
+    project = Project(config, RichProgress(console), run=run)
+    log = project.config.run.log
+    logs.to_file(None if log is None else project.home / log)
+    return project
 
 
 @app.command()

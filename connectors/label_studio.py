@@ -20,6 +20,7 @@ from label_studio_sdk.core.api_error import ApiError
 from markdown_it import MarkdownIt
 
 from loop.errors import BoardDown, BoardRefused
+from loop.events import happened
 from review.board import BoardTask, OpenTask, RawVerdict, Result, Standing
 from review.page import Page
 
@@ -359,7 +360,14 @@ class LabelStudioBoard:
 
 def client(pace: "Pace | None" = None, *, timeout: float = 300.0) -> httpx.Client:
     """What speaks to a server, at a pace where one is given."""
-    return httpx.Client(trust_env=False, timeout=timeout, event_hooks={"request": [] if pace is None else [pace]})
+    hooks: dict[str, list[Callable[..., Any]]] = {"request": [] if pace is None else [pace], "response": [_tell]}
+    return httpx.Client(trust_env=False, timeout=timeout, event_hooks=hooks)
+
+
+def _tell(response: httpx.Response) -> None:
+    """Tell that the server was called: where, without what was asked or said."""
+    asked = response.request
+    happened("board_called", method=asked.method, path=asked.url.path, status=response.status_code)
 
 
 class Pace:

@@ -9,6 +9,8 @@ from typing import Any
 
 from alembic import command
 from alembic.config import Config as AlembicConfig
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import Connection, Engine, event, make_url, update
 from sqlalchemy.dialects import postgresql, sqlite
@@ -53,6 +55,16 @@ class Store:
             raise StoreUnusable(
                 f"{self._shown}: {error}; a newer version of preceptor wrote it: upgrade, or name another run.database"
             ) from error
+
+    def revisions(self) -> tuple[str | None, str | None]:
+        """The revision that the database is at, and the one that this version of ours wants.
+
+        Raises:
+            StoreUnusable: the database cannot be opened or read.
+        """
+        wanted = ScriptDirectory(str(MIGRATIONS)).get_current_head()
+        with self._explained(), self._engine.connect() as connection:
+            return MigrationContext.configure(connection).get_current_revision(), wanted
 
     @contextmanager
     def reading(self) -> Iterator[Session]:

@@ -398,6 +398,32 @@ def recall_command(
 
 
 @app.command()
+def forget(
+    key: Annotated[str, typer.Argument(help="The item's key.")],
+    apply: Annotated[bool, typer.Option("--apply", help="Do it; without this it is only shown.")] = False,
+    config: ConfigPath = CONFIG,
+    run: RunName = None,
+) -> None:
+    """Remove an item from everywhere, in all runs of the database, and look whether anything of it is left.
+
+    Charges stay, without its key. Exports and students that hold it are named, not changed. Cut off, call it again.
+    Exit code 1 where something is left.
+    """
+    from connectors.forget import Forgetting  # noqa: PLC0415
+
+    forgetting = Forgetting(_project(config, run), key)
+    for line in forgetting.preview():
+        console.print(line, markup=False)
+    if not apply:
+        console.print("nothing was changed; --apply does it", markup=False)
+        return
+    found = forgetting.apply()
+    for line in found.lines(forgetting.plan):
+        console.print(line, markup=False)
+    raise typer.Exit(1 if found.places else 0)
+
+
+@app.command()
 def answer(
     question: Annotated[str, typer.Argument(help="What is asked.")],
     context: Annotated[str, typer.Option(help="What the question is about.")] = "",

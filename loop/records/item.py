@@ -64,6 +64,8 @@ class Forgotten(SQLModel, table=True):
 
     digest: str = Field(primary_key=True)
     forgotten_at: datetime
+    taught: bool
+    """Whether a student had learned it: no training goes on from one that was trained before."""
 
 
 class Contamination(SQLModel, table=True):

@@ -22,6 +22,7 @@ def upgrade() -> None:
         "forgotten",
         sa.Column("digest", sa.String(), nullable=False),
         sa.Column("forgotten_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("taught", sa.Boolean(), nullable=False),
         sa.PrimaryKeyConstraint("digest"),
     )
 

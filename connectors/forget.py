@@ -61,7 +61,7 @@ class Found:
         if not self.places:
             return [f"{looked}: nothing is left"]
         left = [f"  {place}: {number}" for place, number in self.places.items()]
-        return [f"{looked}; still there:", *left, "delete these files, or write them anew, and call this again"]
+        return [f"{looked}; still there:", *left, "delete these files or write them anew, and call this again"]
 
 
 class Forgetting:
@@ -76,17 +76,19 @@ class Forgetting:
         self._project, self._store = project, project.store
         self._runs = project.home / project.config.run.folder
         self._file = self._runs / f"forget-{forgetting.digest(key)[:16]}.json"
-        self.goes_on = self._file.exists()
-        self.plan = self._read() if self.goes_on else self._look(key)
+        item = items.get(self._store, key)
+        self.goes_on = item is None and self._file.exists()
+        self.plan = self._read() if self.goes_on else self._look(key, item)
         self._refuse_open()
 
     def preview(self) -> list[str]:
         """What would go, a line a fact."""
         plan = self.plan
         rows = ", ".join(f"{number} {table}" for table, number in sorted(plan.rows.items()) if number)
-        lines = [f"rows of the database: {rows}", f"tasks on boards: {len(plan.tasks)}"]
+        begun = "its rows are deleted already; what is left to do is done\n" if self.goes_on else ""
+        lines = [f"{begun}rows of the database: {rows}", f"tasks on boards: {len(plan.tasks)}"]
         lines += [f"exports that hold it, yours to delete or to write anew: {', '.join(plan.exports) or 'none'}"]
-        lines += [f"students that learned it, whose weights stay: {', '.join(plan.students) or 'none'}"]
+        lines += [f"students that learned it, whose weights are not changed: {', '.join(plan.students) or 'none'}"]
         if plan.shared:
             lines.append(f"some of its texts stand in other items too, and stay there: {', '.join(plan.shared[:10])}")
         return [*lines, f"it came from {plan.source or 'elsewhere'}; files of yours are never changed"]
@@ -113,8 +115,7 @@ class Forgetting:
             self._file.unlink()
         return found
 
-    def _look(self, key: str) -> Plan:
-        item = items.get(self._store, key)
+    def _look(self, key: str, item: Item | None) -> Plan:
         if item is None:
             raise PreceptorError(self._unknown(key))
         held = forgetting.held(self._store, item)

@@ -130,7 +130,8 @@ def known(store: Store) -> None:
                     model="m", text="Zwei.", finish_reason="stop", input_tokens=1, output_tokens=1, created_at=NOON,
                 ),
                 DemonstrationSet(
-                    run=RUN, round_id=id_of(opened), hash="h", groups=[[member, {**member, "key": "a/1/2", "steps": []}]],
+                    run=RUN, round_id=id_of(opened), hash="h",
+                    groups=[[member, {**member, "key": "a/1/2", "steps": []}]],
                     taken=True, reason="", created_at=NOON,
                 ),
                 Shadow(
@@ -171,6 +172,7 @@ def test_no_row_and_no_text_of_it_is_left_and_the_other_item_keeps_all_of_its_ow
         for text in ("Äpfel", "acht von ihnen", "zwölf", "Das ist alles", "\\u00c4pfel"):
             assert text not in left, text
         assert "Wie viele Birnen" in left
+        store.compact()
         assert (before[Charge], before[Rationale] - 2, before[Flag] - 1) == tuple(
             counted(store, model) for model in (Charge, Rationale, Flag)
         )

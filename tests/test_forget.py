@@ -73,6 +73,7 @@ from tests.tiny import tiny_project
 QUESTION = (
     'Wie viele Äpfel hat "Frau O\'Neil" <nach dem Umzug>, wenn sie acht von ihnen noch am selben Abend verschenkt?'
 )
+LONG = " ".join(f"Am {number}. Tag kamen neue Gäste in das Haus." for number in range(1, 40))
 STEP = 'Ihr bleiben "zwölf" Äpfel & eine Birne.'
 
 
@@ -99,7 +100,10 @@ def counted(store: Store, model: type[SQLModel]) -> int:
 
 def known(store: Store) -> None:
     """Two items in all tables that can hold one: `a/1` is to be forgotten, `a/1/2` stays and was shown the first."""
-    items.add(store, [an_item("a/1", question=QUESTION), an_item("a/1/2", question="Wie viele Birnen bleiben übrig?")])
+    items.add(
+        store,
+        [an_item("a/1", question=QUESTION, context=LONG), an_item("a/1/2", question="Wie viele Birnen bleiben übrig?")],
+    )
     opened = queried(store, a_round(store), ["a/1", "a/1/2"])
     first = a_reply(store, opened, "a/1", steps=[STEP], answer=12)
     second = a_reply(store, opened, "a/1/2", steps=["Es bleiben zwei."], answer=2)
@@ -112,7 +116,10 @@ def known(store: Store) -> None:
     decided(store, opened, "a/1/2", DecisionKind.GOLD, second)
     Purse(store, RUN).reserve(Currency.USD, "ask/1/a/1/0/1", 5)
     Purse(store, RUN).reserve(Currency.USD, "ask/1/a/1/2/0/1", 5)
-    shown = {"messages": [{"role": "user", "content": f"Example:\n{QUESTION}\n" + json.dumps([STEP])}], "model": "m"}
+    shown = {
+        "messages": [{"role": "user", "content": f"Example:\n{LONG}\n{QUESTION}\n" + json.dumps([STEP])}],
+        "model": "m",
+    }
     member = {"key": "a/1", "steps": [STEP], "answer": "12"}
     trained = Checkpoint(
         run=RUN, round_id=id_of(opened), folder="round-1", examples=2, created_at=NOON,
@@ -160,7 +167,7 @@ def test_no_row_and_no_text_of_it_is_left_and_the_other_item_keeps_all_of_its_ow
         assert item is not None
         held = forgetting.held(store, item)
         assert held.shared == ()
-        assert {QUESTION, STEP} <= set(held.texts)
+        assert {QUESTION, STEP, LONG[:200]} <= set(held.texts)
         found, looked = forgetting.search(store, held.texts)
         assert {"item.question", "rationale.steps", "prompt.body", "flag.evidence", "verdict.steps"} <= found.keys()
         before = {model: counted(store, model) for model in (Charge, Rationale, Flag)}
@@ -169,7 +176,17 @@ def test_no_row_and_no_text_of_it_is_left_and_the_other_item_keeps_all_of_its_ow
         left = everything(store)
         assert "a/1'" not in left.replace("a/1/2'", "")
         assert '"a/1"' not in left
-        for text in ("Äpfel", "acht von ihnen", "zwölf", "Das ist alles", "\\u00c4pfel"):
+        for text in (
+            "Tag kamen",
+            "Haus.",
+            "Gäste",
+            "G\\u00e4ste",
+            "Äpfel",
+            "acht von ihnen",
+            "zwölf",
+            "Das ist alles",
+            "\\u00c4pfel",
+        ):
             assert text not in left, text
         assert "Wie viele Birnen" in left
         store.compact()
@@ -184,7 +201,7 @@ def test_no_row_and_no_text_of_it_is_left_and_the_other_item_keeps_all_of_its_ow
         assert {"ask/1/forgotten/0/1", "ask/1/a/1/2/0/1"} <= purposes
         assert [[each["key"] for each in group] for group in sets] == [["a/1/2"]]
         assert card["validation_keys"] == ["a/1/2"]
-        assert body["messages"][0]["content"].startswith("Example:\n[forgotten]\n")
+        assert body["messages"][0]["content"].startswith("Example:\n[forgotten]")
 
 
 def test_what_other_items_say_too_is_not_looked_for_and_whose_it_is_is_told(tmp_path: Path) -> None:
@@ -196,11 +213,19 @@ def test_what_other_items_say_too_is_not_looked_for_and_whose_it_is_is_told(tmp_
             an_item("q2", question="Who is it?", context="They were all born in one year."),
         ],
     )
+    told = Config.model_validate({"task": {"instructions": "Be brief, please."}})
+    first = queried(store, a_round(store, told), ["q1"])
+    a_reply(store, first, "q1", steps=["Be brief, please.", "She was born first."], answer=1)
     item = items.get(store, "q1")
     assert item is not None
     held = forgetting.held(store, item)
-    assert set(held.texts) == {"Which of them is older?", "She in May."}
+    assert set(held.texts) == {"Which of them is older?", "She in May.", "She was born first."}
     assert held.shared == ("q2",)
+    assert held.replies == ("raw reply",)
+    a_reply(store, queried(store, a_round(store), ["q2"]), "q2", steps=["She was born first."], answer=1)
+    again = forgetting.held(store, item)
+    assert set(again.texts) == {"Which of them is older?", "She in May."}
+    assert again.replies == ()
 
 
 def test_every_column_that_names_an_item_is_found_by_its_foreign_key() -> None:

@@ -4,16 +4,13 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
+from typing import Any
 
-from sqlalchemy import (
-    delete,
-    func,
-    select,
-    tuple_,
-)
+from sqlalchemy import FromClause, delete, func, literal, select, tuple_
 from sqlmodel import Session, SQLModel, col
 from sqlmodel import select as rows_of
 
@@ -22,13 +19,13 @@ from loop.records import (
     BatchLine,
     Charge,
     Checkpoint,
+    ConfigRow,
     Contamination,
     DemonstrationSet,
     Flag,
     Forgotten,
     Item,
     Prompt,
-    Rationale,
     ReviewTask,
     Round,
     Shadow,
@@ -37,7 +34,7 @@ from loop.records import (
 from loop.store.cascade import Rows, rows_about, table_of, values_of
 from loop.store.database import Store, now
 from loop.store.pieces import pieces
-from loop.store.texts import conditions, leaves, with_text, without
+from loop.store.texts import conditions, leaves, whole, with_text, without
 
 TEXTS = {
     "item": ("question", "context", "choices", "steps"),
@@ -53,9 +50,11 @@ TEXTS = {
 }
 """Columns whose lines are an item's own text."""
 SHORTEST = 10
-"""Characters of a line by which an item can be told from others; it has a space, too, unless it is not Latin."""
+"""Characters of a line by which an item can be told from others."""
+TERM = re.compile(r"[!-~]{1,40}")
+"""A single word of Latin letters, which any file may have."""
 LONGEST = 200
-"""So much of a line is looked for."""
+"""Longer lines are looked for in parts."""
 QUOTED = 79
 """So much of a question stands in doubts about other items, as the nearest one."""
 GONE = "forgotten"
@@ -72,7 +71,7 @@ class Held:
     shared: tuple[str, ...]
     """Keys of other items with some of its lines, which stay there."""
     replies: tuple[str, ...]
-    """What teacher and judge replied about it, whole."""
+    """What teacher and judge replied about it alone, whole."""
     tasks: tuple[ReviewTask, ...]
 
 
@@ -102,18 +101,18 @@ def held(store: Store, item: Item) -> Held:
     """What there is of an item, in every run."""
     with store.reading() as session:
         rows = rows_about(session, item.key)
-        own, shared = _apart(session, item.key, _lines(session, rows, item))
         tasks = [session.get_one(ReviewTask, each) for each in sorted(rows.get(table_of(ReviewTask), ()))]
         replies = [
             text
             for name in ("reply", "revisionreply", "trial", "judgement")
             for text in values_of(session, rows, "text", name)
         ]
+        own, mine, shared = _apart(session, rows, _lines(session, rows, item), replies)
         return Held(
             rows=_counted(rows, _naming(session, item.key, own)),
             texts=tuple(own),
             shared=tuple(sorted(shared)),
-            replies=tuple(dict.fromkeys(map(str, replies))),
+            replies=tuple(mine),
             tasks=tuple(tasks),
         )
 
@@ -156,13 +155,18 @@ def search(store: Store, texts: Sequence[str]) -> tuple[dict[str, int], int]:
     looked = 0
     with store.reading() as session:
         for table in SQLModel.metadata.sorted_tables:
-            for column in table.columns:
-                looked += 1
-                counting = select(func.count()).select_from(table)
-                wanted = [counting.where(each) for each in conditions(session, column, texts)]
-                if number := sum(session.execute(each).scalar_one() for each in wanted):
-                    found[f"{table.name}.{column.name}"] = number
+            looked += len(table.columns)
+            line = select(whole(table).label("line")).subquery()
+            if _count(session, line, line.c.line, texts):
+                counts = {each.name: _count(session, table, each, texts) for each in table.columns}
+                found |= {f"{table.name}.{name}": number for name, number in counts.items() if number}
     return found, looked
+
+
+def _count(session: Session, of: FromClause, column: Any, texts: Sequence[str]) -> int:
+    """In how many rows one of the texts stands in a column."""
+    counting = select(func.count()).select_from(of)
+    return sum(session.execute(counting.where(each)).scalar_one() for each in conditions(session, column, texts))
 
 
 def _rounds_of(session: Session, key: str) -> set[int]:
@@ -172,28 +176,48 @@ def _rounds_of(session: Session, key: str) -> set[int]:
 
 
 def _lines(session: Session, rows: Rows, item: Item) -> list[str]:
-    """The lines of all its texts by which it can be told from other items."""
+    """The lines of all its texts, long ones in parts, by which it can be told from other items."""
     found = [" ".join(item.question.split())[:QUOTED]]
     for name, columns in TEXTS.items():
         for column in columns:
             found += [text for value in values_of(session, rows, column, name) for text in leaves(value)]
-    cut = (line.strip()[:LONGEST].strip() for text in found for line in text.splitlines())
-    return [line for line in dict.fromkeys(cut) if len(line) >= SHORTEST and (" " in line or not line.isascii())]
+    parts = (part for text in found for line in text.splitlines() for part in _parts(line.strip()))
+    return [part for part in dict.fromkeys(parts) if len(part) >= SHORTEST and (not TERM.fullmatch(part))]
 
 
-def _apart(session: Session, key: str, lines: Sequence[str]) -> tuple[list[str], set[str]]:
-    """Those of the lines that stand in no other item and no other item's rationale, and whose the others are."""
-    own, shared = list(lines), set[str]()
-    item, rationale = table_of(Item).c, table_of(Rationale).c
-    others = select(item.key, item.question, item.context, item.choices, item.steps).where(item.key != key)
-    written = select(rationale.item_key, rationale.steps).where(rationale.item_key != key)
-    for query in (others, written):
-        for other, *said in session.execute(query.execution_options(yield_per=1000)):
-            text = "\n".join(leaves(said))
-            if theirs := {line for line in own if line in text}:
-                shared.add(other)
-                own = [line for line in own if line not in theirs]
-    return own, shared
+def _parts(line: str) -> list[str]:
+    """A line in parts that stand on one page of the database; only a short line is too short to be looked for."""
+    cuts = [*range(0, max(1, len(line) - SHORTEST), LONGEST), len(line)]
+    return [line[start:end] for start, end in pairwise(cuts)]
+
+
+def _apart(
+    session: Session, rows: Rows, lines: Sequence[str], replies: Sequence[str]
+) -> tuple[list[str], list[str], set[str]]:
+    """Those of the lines, and of the replies, that stand nowhere else; and the keys of the items that share others."""
+    own, mine, shared = list(lines), dict.fromkeys(replies), set[str]()
+    for owner, text in _elsewhere(session, rows):
+        mine.pop(text, None)
+        if theirs := {line for line in own if line in text}:
+            shared.add(owner)
+            own = [line for line in own if line not in theirs]
+    return own, list(mine), shared - {""}
+
+
+def _elsewhere(session: Session, rows: Rows) -> Iterator[tuple[str, str]]:
+    """The texts of other items, each with the item's key where its row has it, and those of the task."""
+    for name, columns in TEXTS.items():
+        table = SQLModel.metadata.tables[name]
+        owner = next((table.c[each] for each in ("item_key", "key") if each in table.c), literal(""))
+        query = select(owner, *(table.c[each] for each in columns), *table.primary_key)
+        for key, *said in session.execute(query.execution_options(yield_per=1000)):
+            if tuple(said[len(columns) :]) not in rows.get(table, ()):
+                yield key, "\n".join(leaves(said[: len(columns)]))
+    for body in session.exec(rows_of(ConfigRow.body)):
+        yield "", "\n".join(leaves(body))
+    bodies = session.exec(rows_of(Prompt.body).execution_options(yield_per=1000))
+    told = {each["content"] for body in bodies for each in body["messages"] if each["role"] == "system"}
+    yield "", "\n".join(told)
 
 
 def _naming(session: Session, key: str, texts: Sequence[str]) -> list[SQLModel]:

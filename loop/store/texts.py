@@ -3,9 +3,10 @@
 import html
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import reduce
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, Text, cast, func, or_
+from sqlalchemy import ColumnElement, Table, Text, cast, func, or_
 from sqlmodel import Session, SQLModel
 from sqlmodel import select as rows_of
 
@@ -40,6 +41,12 @@ def conditions(session: Session, column: Any, texts: Iterable[str]) -> list[Colu
     finds = func.instr if session.get_bind().dialect.name == "sqlite" else func.strpos
     wanted = pieces(form for text in texts for form in forms(text))
     return [or_(*(finds(cast(column, Text), form) > 0 for form in part)) for part in wanted]
+
+
+def whole(table: Table) -> ColumnElement[str]:
+    """All that a row holds, as one text."""
+    columns = [func.coalesce(cast(each, Text), "") for each in table.columns]
+    return reduce(lambda before, each: before + "\n" + each, columns)
 
 
 def with_text(session: Session, model: type[Noun], column: str, texts: Iterable[str]) -> list[Noun]:

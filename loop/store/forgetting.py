@@ -166,7 +166,7 @@ def search(store: Store, texts: Sequence[str]) -> tuple[dict[str, int], int]:
 def _count(session: Session, of: FromClause, column: Any, texts: Sequence[str]) -> int:
     """In how many rows one of the texts stands in a column."""
     counting = select(func.count()).select_from(of)
-    return sum(session.execute(counting.where(each)).scalar_one() for each in conditions(session, column, texts))
+    return sum(int(session.execute(counting.where(each)).scalar_one()) for each in conditions(session, column, texts))
 
 
 def _rounds_of(session: Session, key: str) -> set[int]:

@@ -1,5 +1,6 @@
 """Checks everything a campaign needs and says the cure where something is missing."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,7 @@ def diagnose(path: Path, open_project: Callable[[], Project], *, probe: bool = F
         **({"judge": lambda: _judge(project)} if project.config.judge.model else {}),
         "reviewers": lambda: _reviewers(project),
         "budget": lambda: _budget(project),
+        **({"notify": lambda: _notify(project)} if project.config.notify.command else {}),
     }
     found = [config, *(_try(part, look) for part, look in looks.items())]
     return found + _probed(project) if probe else found
@@ -53,6 +55,14 @@ def _try(part: str, look: Callable[[], str]) -> Finding:
         return Finding(part, True, look())
     except PreceptorError as error:
         return Finding(part, False, str(error))
+
+
+def _notify(project: Project) -> str:
+    """Whether the command is there; it is not run."""
+    program = project.config.notify.command[0]
+    if shutil.which(project.home / program if "/" in program else program) is None:
+        raise PreceptorError(f"notify.command: {program} is no program; name one, or leave the list empty")
+    return f"{program} is run when people are needed"
 
 
 def _config(path: Path) -> str:

@@ -32,6 +32,9 @@ class RunConfig(Table):
     """How many rounds the campaign has unless `--rounds` says otherwise."""
     seed: int = 0
     """Seed of everything random; same seed, same data, same decisions."""
+    log: Path | None = Field(default=None, strict=False)
+    """File to which what happens is appended, a JSON object a line: stages, requests, charges, calls to Label Studio,
+    each with its ids; never a text of an item, a prompt or a reply. Relative to the config file; none: no file."""
 
 
 class TaskConfig(Table):
@@ -556,6 +559,19 @@ class ServeConfig(Table):
     address than loopback needs it."""
 
 
+class NotifyConfig(Table):
+    """A command of yours that is run when people are needed or money is low, once for each round."""
+
+    command: tuple[Annotated[str, StringConstraints(min_length=1)], ...] = Field(default=(), strict=False)
+    """The program and its arguments, e.g. `["./tell-us.sh", "--channel", "reviews"]`; no shell reads them. It gets a
+    JSON object on standard input: `event` (`reviews_wait` or `money_low`), `run`, `round`, `text` and more. Where it
+    fails, that is said and the campaign goes on. Empty: nobody is told."""
+    timeout: float = Field(default=10.0, gt=0)
+    """Seconds that the command may take."""
+    usd_below: float | None = Field(default=None, gt=0)
+    """Money is low once fewer US dollars than this are left; without it nobody is told."""
+
+
 class Config(Table):
     """The whole file."""
 
@@ -576,6 +592,7 @@ class Config(Table):
     stopping: StoppingConfig = StoppingConfig()
     export: ExportConfig = ExportConfig()
     serve: ServeConfig = ServeConfig()
+    notify: NotifyConfig = NotifyConfig()
 
     @model_validator(mode="after")
     def _forms_fit_the_answers(self) -> "Config":

@@ -1,0 +1,320 @@
+"""Every command, setting and code block in the documentation is tried, so that it cannot say what is not so."""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+import yaml
+from markdown_it import MarkdownIt
+from typer.core import TyperGroup
+
+from connectors.cli import app
+from connectors.files import Raw
+from connectors.reference import commands_page, settings_page
+from connectors.rows import checked
+from loop.config import Config, load
+from tests.test_student_server import serving
+from tests.tiny import tiny_model
+from tests.trained import a_trained_project
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+BIN = Path(sys.executable).parent
+WORDS = re.compile(r"preceptor(?: [a-z]+)+\b")
+SETTING = re.compile(r"\[?([a-z_]+)\.([a-z_]+)\b")
+
+NOT_RUN = {
+    "docker": "there is no container engine where the suite runs",
+    "pip": "it installs from the network",
+    "python3": "makes an environment to install into",
+    ".": "enters an environment that is not made",
+    "make": "builds and tests everything; that the target is there is looked up",
+    "cd": "only goes to another folder",
+    "cp": "copies a file that is looked up in tests/test_deployment.py",
+    "mkdir": "makes a folder for a file that the reader writes",
+    "$EDITOR": "is the reader's editor",
+    "export": "sets a variable for the lines behind it",
+    "openssl": "makes a secret",
+    "python": "is run with the tutorial, or converts to a form that we do not test (llama.cpp)",
+}
+"""First words of command lines that are not tried, and why. One that stands nowhere any more fails a test."""
+LANGUAGES = frozenset({"bash", "toml", "python", "jsonl", "text", "math"})
+SERVED = "127.0.0.1:8096"
+"""Where `preceptor student serve` listens."""
+HISTORY = ROOT / "docs" / "decisions"
+"""Decisions say what was so when they were made; settings and commands in them may be gone."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block of a page."""
+
+    page: Path
+    line: int
+    info: str
+    text: str
+
+    @property
+    def language(self) -> str:
+        return self.info.partition(" ")[0]
+
+    @cached_property
+    def title(self) -> str:
+        found = re.search(r'title="([^"]+)"', self.info)
+        return found[1] if found else ""
+
+    def __str__(self) -> str:
+        return f"{self.page.relative_to(ROOT)}:{self.line}"
+
+
+def tokens(page: Path) -> Iterator[Any]:
+    """All tokens of a page, those within paragraphs too."""
+    for token in MarkdownIt().enable("table").parse(page.read_text(encoding="utf-8")):
+        yield token
+        yield from token.children or ()
+
+
+BLOCKS = [
+    Block(page, token.map[0] + 1, token.info, token.content)
+    for page in PAGES
+    for token in tokens(page)
+    if token.type == "fence"
+]
+TUTORIAL = [block for block in BLOCKS if block.page.name == "tutorial.md"]
+
+
+def of(language: str) -> Any:
+    found = [block for block in BLOCKS if block.language == language]
+    return pytest.mark.parametrize("block", found, ids=str)
+
+
+def code_spans(page: Path) -> list[str]:
+    return [token.content for token in tokens(page) if token.type == "code_inline"]
+
+
+def command_lines(text: str) -> Iterator[list[str]]:
+    """The simple commands of a piece of shell, without comments and assignments before them."""
+    for line in text.replace("\\\n", " ").splitlines():
+        lexer = shlex.shlex(line, posix=True, punctuation_chars="();&|")
+        lexer.whitespace_split = True
+        lexer.commenters = "#"
+        command: list[str] = []
+        for word in [*lexer, ";"]:
+            if set(word) <= set("();&|"):
+                if command:
+                    yield command
+                command = []
+            else:
+                command.append(word)
+
+
+def refusal(words: Sequence[str], *, whole: bool) -> str | None:
+    """What the real parser says against a `preceptor` line; `whole` ones also need all that is required."""
+    command: Any = typer.main.get_command(app)
+    rest = list(words[1:])
+    while isinstance(command, TyperGroup) and rest and not rest[0].startswith("-"):
+        if rest[0] not in command.commands:
+            return f"no command {rest[0]!r}"
+        command = command.commands[rest.pop(0)]
+    if isinstance(command, TyperGroup):
+        return None if not whole or rest == ["--help"] else "a command is missing"
+    try:
+        if whole:
+            command.make_context(words[0], rest)
+        else:
+            context = command.context_class(command, info_name=words[0])
+            command.make_parser(context).parse_args(args=rest)
+    except typer._click.exceptions.UsageError as error:
+        said = error.format_message()
+        return None if "does not exist" in said else said
+    return None
+
+
+# ---- the pages are of the code ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "page"), [("settings", settings_page), ("commands", commands_page)])
+def test_a_reference_page_is_what_the_code_says_now(name: str, page: Any) -> None:
+    written = (ROOT / f"docs/reference/{name}.md").read_text(encoding="utf-8")
+    assert written == page(), f"docs/reference/{name}.md is stale: python -m connectors.reference docs/reference"
+
+
+def test_every_setting_and_every_command_has_its_place() -> None:
+    settings, commands = settings_page(), commands_page()
+    for table in Config.model_fields:
+        keys = Config.model_fields[table].annotation.model_fields
+        part = settings.partition(f"## `[{table}]`")[2].partition("\n## ")[0]
+        assert all(f"| `{key}` |" in part for key in keys), table
+    root = typer.main.get_command(app)
+    assert isinstance(root, TyperGroup)
+    for name, command in root.commands.items():
+        for leaf in getattr(command, "commands", {"": None}):
+            assert f"## preceptor {name} {leaf}".rstrip() in commands.splitlines()
+
+
+# ---- blocks ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=str)
+def test_a_block_says_what_it_holds(block: Block) -> None:
+    assert block.language in LANGUAGES
+
+
+@of("toml")
+def test_a_config_in_the_docs_is_valid(block: Block, tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text(block.text, encoding="utf-8")
+    assert load(path) != Config(), "says nothing"
+
+
+@of("jsonl")
+def test_rows_in_the_docs_are_rows(block: Block) -> None:
+    for line in block.text.splitlines():
+        row = json.loads(line)
+        known = {"question": "that of its item"} if {"key", "rationale"} <= row.keys() else {}
+        assert checked(Raw("docs", 1, known | row)).key
+
+
+@of("python")
+def test_python_in_the_docs_runs(block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if SERVED in block.text:
+        pytest.skip("asks a student that is served; see test_the_served_student_answers_as_the_docs_say")
+    monkeypatch.chdir(tmp_path)
+    exec(compile(block.text, str(block), "exec"), {"__name__": "__main__"})
+
+
+def test_the_served_student_answers_as_the_docs_say(tmp_path: Path) -> None:
+    (block,) = [each for each in BLOCKS if each.language == "python" and SERVED in each.text]
+    tiny_model(tmp_path / "model")
+    names: dict[str, Any] = {}
+    with serving(a_trained_project(tmp_path)) as address:
+        exec(block.text.replace(f"http://{SERVED}/v1", address), names)
+        names["client"].close()
+    assert names["reply"].choices[0].message.role == "assistant"
+
+
+@of("bash")
+def test_command_lines_in_the_docs_are_understood(block: Block) -> None:
+    for words in command_lines(block.text):
+        if words[0] == "preceptor":
+            assert refusal(words, whole=True) is None, words
+        else:
+            assert is_excused(words), f"{shlex.join(words)}: tried by nothing, and no reason is given why not"
+
+
+def is_excused(words: Sequence[str]) -> bool:
+    if words[0] == "make":
+        targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+        return set(words[1:]) <= set(targets)
+    return words[0] in NOT_RUN or bool(re.match(r"[A-Z_]+=", words[0]))
+
+
+def test_each_reason_not_to_try_a_line_is_still_needed() -> None:
+    first = {words[0] for block in BLOCKS if block.language == "bash" for words in command_lines(block.text)}
+    assert set(NOT_RUN) - first == set(), "no block needs these reasons any more"
+
+
+@pytest.mark.parametrize(
+    "line", ["preceptor rum", "preceptor run --ronds 3", "preceptor review", "preceptor run --rounds many", "whoami"]
+)
+def test_a_line_that_is_not_understood_would_be_found(line: str) -> None:
+    (words,) = command_lines(f"{line}  # a comment")
+    assert not is_excused(words)
+    assert words[0] != "preceptor" or refusal(words, whole=True)
+
+
+# ---- commands and settings that texts name ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_commands_and_settings_that_a_text_names_exist(page: Path) -> None:
+    if HISTORY in page.parents:
+        pytest.skip("a decision says what was so when it was made")
+    for span in code_spans(page):
+        if WORDS.match(span):
+            (words, *_) = command_lines(span)
+            assert refusal(words, whole=False) is None, span
+        table, key = found.groups() if (found := SETTING.match(span)) else ("", "")
+        if table in Config.model_fields and key not in ("toml", "md", "py"):
+            assert key in Config.model_fields[table].annotation.model_fields, span
+
+
+# ---- links -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_and_pictures_of_a_page_are_there(page: Path) -> None:
+    for token in tokens(page):
+        target = token.attrGet("href") or token.attrGet("src") or ""
+        path, _, anchor = target.partition("#")
+        if "://" in target or target.startswith("mailto:"):
+            continue
+        file = (page.parent / path).resolve() if path else page
+        assert file.exists(), target
+        if anchor:
+            assert anchor in anchors(file), target
+
+
+def anchors(page: Path) -> set[str]:
+    """What headings are called in links."""
+    text = page.read_text(encoding="utf-8")
+    headings = (token for token in MarkdownIt().parse(text) if token.type in ("heading_open", "inline"))
+    titles = (after.content for before, after in pairwise(headings) if before.type == "heading_open")
+    return {re.sub(r"[\s]+", "-", re.sub(r"[^\w\s-]", "", title).strip().lower()) for title in titles}
+
+
+def test_every_page_stands_in_the_navigation() -> None:
+    text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    named = set(re.findall(r"[\w/-]+\.md", json.dumps(yaml.safe_load(text)["nav"])))
+    pages = {str(page.relative_to(ROOT / "docs")) for page in PAGES if ROOT / "docs" in page.parents}
+    assert {page for page in pages if not page.startswith("decisions/")} <= named
+
+
+# ---- the tutorial ----------------------------------------------------------------------------------------------------
+
+
+def test_the_tutorial_works_as_it_stands(tmp_path: Path) -> None:
+    """Its files are written, and its commands run one after the other, up to where it speaks of a real teacher."""
+    said = {}
+    environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+    for block in steps_of_the_tutorial():
+        if block.title:
+            (tmp_path / block.title).write_text(block.text, encoding="utf-8")
+            continue
+        for words in command_lines(block.text):
+            done = subprocess.run(
+                words, cwd=tmp_path, env=environment, check=False, capture_output=True, text=True, timeout=240
+            )
+            assert done.returncode == 0, f"{block}: {shlex.join(words)}: {done.stderr}{done.stdout}"
+            said[shlex.join(words)] = done.stdout
+    assert "FAIL" not in said["preceptor doctor"]
+    assert "simulated reviewer" in said["preceptor status"]
+    assert {"dataset/examples.jsonl", "student/README.md", "runs/tickets/report.html"} <= {
+        str(file.relative_to(tmp_path)) for file in tmp_path.rglob("*")
+    }
+    assert accuracy(tmp_path, environment) > 0.8
+
+
+def steps_of_the_tutorial() -> list[Block]:
+    """The blocks between the installation and what is said of a real teacher."""
+    lines = (ROOT / "docs/tutorial.md").read_text(encoding="utf-8").splitlines()
+    start, end = (lines.index(each) for each in ("## 2. Make the data", "## With a real teacher and real people"))
+    return [block for block in TUTORIAL if start < block.line <= end and block.language in ("python", "toml", "bash")]
+
+
+def accuracy(folder: Path, environment: dict[str, str]) -> float:
+    words = ["preceptor", "status", "--json"]
+    told = subprocess.run(words, cwd=folder, env=environment, check=True, capture_output=True, text=True, timeout=60)
+    found: float = json.loads(told.stdout)["rounds"][-1]["student"]["accuracy"]
+    return found

@@ -4,7 +4,7 @@ What was sent is noted in the run's folder, so that a round which a crash, or a 
 with the next one. If the note is lost as well, a round is sent twice, with the same figures at the same step.
 """
 
-import importlib
+import importlib.util
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -20,12 +20,12 @@ from loop.records import Stage
 from loop.store import counting
 from loop.store.database import Store
 
-SINKS: Mapping[str, tuple[str, Sink]] = {
-    "tensorboard": ("tensorboard", tensorboard.opened),
-    "mlflow": ("mlflow", mlflow.opened),
-    "trackio": ("trackio", trackio.opened),
+SINKS: Mapping[str, Sink] = {
+    "tensorboard": tensorboard.opened,
+    "mlflow": mlflow.opened,
+    "trackio": trackio.opened,
 }
-"""For each value of `tracking.to` the package that it needs, and what opens it."""
+"""For each value of `tracking.to`, which is also the name of the package that it needs, what opens it."""
 
 
 def check(tracking: TrackingConfig) -> None:
@@ -38,13 +38,10 @@ def check(tracking: TrackingConfig) -> None:
         return
     if tracking.to == "trackio" and (found := [name for name in trackio.ELSEWHERE if name in os.environ]):
         raise BadConfig(f"{found[0]} would send the figures elsewhere: unset it, and name a server in tracking.url")
-    package, _ = SINKS[tracking.to]
-    try:
-        importlib.import_module(package)
-    except ImportError as error:
+    if importlib.util.find_spec(tracking.to) is None:
         raise BadConfig(
-            f'tracking.to = "{tracking.to}" needs the package {package}: pip install "preceptor[{tracking.to}]"'
-        ) from error
+            f'tracking.to = "{tracking.to}" needs the package of that name: pip install "preceptor[{tracking.to}]"'
+        )
 
 
 def catch_up(store: Store, run: str, tracking: TrackingConfig, folder: Path, progress: Progress) -> None:
@@ -59,7 +56,7 @@ def catch_up(store: Store, run: str, tracking: TrackingConfig, folder: Path, pro
     if not new:
         return
     try:
-        with SINKS[tracking.to][1](Place(run, folder, tracking.url, known)) as (known, take):
+        with SINKS[tracking.to](Place(run, folder, tracking.url, known)) as (known, take):
             for number, found in new.items():
                 take(number, found)
     except TrackerDown as error:

@@ -1,5 +1,7 @@
 """The figures of each round go where the config says, once, as numbers alone. Trackers are tried where installed."""
 
+import importlib.util
+import json
 import os
 import re
 import sys
@@ -10,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from connectors import campaign, tracking
+from connectors.doctor import diagnose
 from connectors.sinks import Place, Take
 from connectors.sources import ingest
 from connectors.wiring import Project
@@ -45,7 +48,8 @@ class Notebook:
 @pytest.fixture
 def notebook(monkeypatch: pytest.MonkeyPatch) -> Notebook:
     found = Notebook()
-    monkeypatch.setitem(tracking.SINKS, "tensorboard", ("json", found.opened))
+    monkeypatch.setitem(tracking.SINKS, "tensorboard", found.opened)
+    monkeypatch.setitem(sys.modules, "tensorboard", json)  # whatever is installed
     return found
 
 
@@ -119,16 +123,36 @@ def test_nothing_is_sent_unless_the_config_says_so(store: Store, tmp_path: Path,
 def test_another_tracker_gets_all_rounds(
     store: Store, tmp_path: Path, notebook: Notebook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(tracking.SINKS, "mlflow", ("json", notebook.opened))
+    monkeypatch.setitem(tracking.SINKS, "mlflow", notebook.opened)
     sent(store, tmp_path, TENSORBOARD)
     sent(store, tmp_path, TrackingConfig(to="mlflow", url="http://127.0.0.1:1"))
     assert notebook.rounds == [1, 2, 1, 2]
 
 
-def test_a_campaign_sends_its_round_when_it_has_closed(tmp_path: Path, notebook: Notebook) -> None:
-    config = tiny_project(tmp_path, rounds=1)
+def a_tracked_project(folder: Path) -> Project:
+    config = tiny_project(folder, rounds=1)
     config.write_text(config.read_text(encoding="utf-8") + '[tracking]\nto = "tensorboard"\n', encoding="utf-8")
-    project = Project(config, QUIET)
+    return Project(config, QUIET)
+
+
+def test_doctor_says_where_figures_go_and_what_is_missing(
+    tmp_path: Path, notebook: Notebook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = a_tracked_project(tmp_path)
+
+    def told() -> tuple[bool, str]:
+        (found,) = [each for each in diagnose(project.path, lambda: project) if each.part == "tracking"]
+        return found.fine, found.text
+
+    assert told() == (True, f"the figures of each round go to tensorboard, {project.folder}")
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    fine, text = told()
+    assert not fine
+    assert "preceptor[tensorboard]" in text
+
+
+def test_a_campaign_sends_its_round_when_it_has_closed(tmp_path: Path, notebook: Notebook) -> None:
+    project = a_tracked_project(tmp_path)
     for part in ("holdout", "pool"):
         ingested(project, part)
     assert campaign.run(project, rounds_wanted=1, wait=False).outcome is campaign.Outcome.FINISHED
@@ -169,6 +193,12 @@ def test_files_have_no_address() -> None:
 # ---- the trackers themselves -----------------------------------------------------------------------------------------
 
 
+def needs(package: str) -> pytest.MarkDecorator:
+    """Looked up without loading it: what is set before it is loaded is a part of the test."""
+    missing = importlib.util.find_spec(package) is None
+    return pytest.mark.skipif(missing, reason=f'needs pip install "preceptor[{package}]"')
+
+
 def shown_in_tensorboard(folder: Path) -> Mapping[int, float]:
     reading = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     events = reading.EventAccumulator(str(folder / "tensorboard"))
@@ -176,8 +206,8 @@ def shown_in_tensorboard(folder: Path) -> Mapping[int, float]:
     return {each.step: each.value for each in events.Scalars(ACCURACY)}
 
 
+@needs("tensorboard")
 def test_tensorboard_shows_the_rounds(store: Store, tmp_path: Path) -> None:
-    pytest.importorskip("tensorboard", reason='pip install "preceptor[tensorboard]"')
     sent(store, tmp_path, TENSORBOARD)
     assert shown_in_tensorboard(tmp_path) == pytest.approx({1: 0.3, 2: 0.6})
     a_third_round(store)
@@ -185,15 +215,15 @@ def test_tensorboard_shows_the_rounds(store: Store, tmp_path: Path) -> None:
     assert shown_in_tensorboard(tmp_path) == pytest.approx({1: 0.3, 2: 0.6, 3: 0.8})
 
 
+@needs("mlflow")
 @pytest.mark.filterwarnings("ignore")  # MLflow's own
 def test_mlflow_shows_the_rounds_in_one_run(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_DISABLE_TELEMETRY", raising=False)
-    mlflow = pytest.importorskip("mlflow", reason='pip install "preceptor[mlflow]"')
     config = TrackingConfig(to="mlflow")
     sent(store, tmp_path, config)
     a_third_round(store)
     sent(store, tmp_path, config)
-    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
+    client = pytest.importorskip("mlflow").MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("preceptor")
     (run,) = client.search_runs([experiment.experiment_id])
     assert run.info.run_name == RUN
@@ -202,19 +232,19 @@ def test_mlflow_shows_the_rounds_in_one_run(store: Store, tmp_path: Path, monkey
     assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
 
 
+@needs("mlflow")
 @pytest.mark.filterwarnings("ignore")  # MLflow's own
 def test_an_mlflow_server_that_is_down_stops_nothing(store: Store, tmp_path: Path) -> None:
-    pytest.importorskip("mlflow", reason='pip install "preceptor[mlflow]"')
     heard = Heard()
     sent(store, tmp_path, TrackingConfig(to="mlflow", url="http://127.0.0.1:1"), heard)
     assert "MLflow does not take the figures" in heard.told[0]
     assert not (tmp_path / "tracked.json").exists()
 
 
+@needs("trackio")
 @pytest.mark.filterwarnings("ignore")  # Trackio's own
 def test_trackio_shows_the_rounds(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
-    pytest.importorskip("trackio", reason='pip install "preceptor[trackio]"')
     config = TrackingConfig(to="trackio")
     sent(store, tmp_path, config)
     a_third_round(store)

@@ -32,6 +32,6 @@ def opened(place: Place) -> Iterator[tuple[str | None, Take]]:
                 auto_log_cpu=False,
             )
             yield None, lambda step, figures: writer.log(dict(figures), step=step)
-            writer.finish()
+            trackio.finish()
     except (OSError, ValueError) as error:
         raise TrackerDown(f"Trackio does not take the figures: {error}") from error

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from connectors import campaign, tracking
+from connectors import campaign, simulate, tracking
 from connectors.doctor import diagnose
 from connectors.sinks import Place, Take
 from connectors.sources import ingest
 from connectors.wiring import Project
-from loop.config import TrackingConfig
+from loop.config import Config, TrackingConfig
 from loop.errors import BadConfig, TrackerDown
 from loop.ports import Progress, Silent
 from loop.records import Split
@@ -170,6 +170,11 @@ def ingested(project: Project, part: str) -> None:
         task=settings.task,
         progress=QUIET,
     )
+
+
+def test_simulated_campaigns_are_sent_nowhere(tmp_path: Path) -> None:
+    simulated = simulate._config_of(Config(tracking=TENSORBOARD), tmp_path, simulate.Cell("random", 0))
+    assert simulated.tracking == TrackingConfig()
 
 
 @pytest.mark.parametrize("name", ["tensorboard", "mlflow", "trackio"])

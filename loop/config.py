@@ -542,6 +542,25 @@ class StoppingConfig(Table):
     """It ends once the mean divergence of the candidates surely fell by less than this since the round before."""
 
 
+class TrackingConfig(Table):
+    """Where figures and spans go beside the store and the dashboard. Neither holds a prompt, a text or a key."""
+
+    to: Literal["none", "tensorboard", "mlflow", "trackio"] = "none"
+    """What shows the figures of each round; needs the package of the same extra, e.g. preceptor[mlflow]."""
+    url: str | None = None
+    """Address of an MLflow or Trackio server; without it files in the run's folder. Credentials stay in the variables
+    that these packages read."""
+    spans: bool = False
+    """Whether requests to teacher and judge are sent as OpenTelemetry spans, to where `OTEL_EXPORTER_OTLP_ENDPOINT`
+    says; needs preceptor[otel]. Requests in batches have none."""
+
+    @model_validator(mode="after")
+    def _files_have_no_address(self) -> "TrackingConfig":
+        if self.url is not None and self.to not in ("mlflow", "trackio"):
+            raise ValueError(f'url is for to = "mlflow" or "trackio", not {self.to!r}: remove it')
+        return self
+
+
 class ExportConfig(Table):
     """What an export says of licences and terms; it says plainly where nothing is known."""
 
@@ -590,6 +609,7 @@ class Config(Table):
     acceptance: AcceptanceConfig = AcceptanceConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     stopping: StoppingConfig = StoppingConfig()
+    tracking: TrackingConfig = TrackingConfig()
     export: ExportConfig = ExportConfig()
     serve: ServeConfig = ServeConfig()
     notify: NotifyConfig = NotifyConfig()

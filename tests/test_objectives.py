@@ -61,7 +61,7 @@ def both(pair: Pair, rows: Rows = ROWS, weights: torch.Tensor = WEIGHTS, *, samp
 def alone(model: torch.nn.Module, row: tuple[list[int], list[int]]) -> torch.Tensor:
     """Log-probabilities at the targets of one row, read without any other; (tokens, vocabulary), in float64."""
     context, target = row
-    logits = model(input_ids=torch.tensor([context + target])).logits[0, len(context) - 1 : -1]
+    logits = model(input_ids=torch.tensor([context + target])).logits[0, len(context) - 1 : -1].detach()
     return logits.double().log_softmax(dim=-1)
 
 
@@ -161,13 +161,12 @@ def test_what_is_drawn_is_torchs_and_dropout_is_off_meanwhile() -> None:
 
 @pytest.mark.parametrize("objective", [gkd, mgsr])
 def test_a_share_of_the_batches_is_the_students_own(objective: Any) -> None:
+    never, half, always = (a_pair(student_share=share) for share in (0.0, 0.5, 1.0))
     torch.manual_seed(1)
-    for share, count in ((0.0, 0), (1.0, 40)):
-        pair = a_pair(student_share=share)
-        assert sum(objective.rows(pair, ROWS) is not ROWS for _ in range(40)) == count
-    own = sum(objective.rows(a_pair(student_share=0.5), ROWS) is not ROWS for _ in range(40))
-    assert 10 < own < 30
-    written_rows = objective.rows(a_pair(student_share=1.0), ROWS)
+    shares = [sum(objective.rows(pair, ROWS) is not ROWS for _ in range(20)) for pair in (never, half, always)]
+    assert shares[::2] == [0, 20]
+    assert 5 < shares[1] < 15
+    written_rows = objective.rows(always, ROWS)
     assert [context for context, _ in written_rows] == [context for context, _ in ROWS]
     assert all(1 <= len(text) <= 10 for _, text in written_rows)
 
@@ -202,10 +201,9 @@ def test_its_gradient_is_that_of_the_reverse_kl_of_whole_texts() -> None:
         single = (student.exp() * (student - teacher)).sum(dim=-1)
         long = minillm.long_term(teacher, student, targets, row, mix=0.0, normalised=False)
         surrogate = surrogate + of_student.exp().detach() * (single + long).sum()
-    for one, other in zip(
-        torch.autograd.grad(exact, [first, second]), torch.autograd.grad(surrogate, [first, second]), strict=True
-    ):
-        assert one.tolist() == pytest.approx(other.tolist(), abs=1e-9) if one.dim() == 1 else torch.allclose(one, other)
+    gradients = [torch.autograd.grad(each, [first, second], retain_graph=True) for each in (exact, surrogate)]
+    assert all(torch.allclose(one, other, atol=1e-9) for one, other in zip(*gradients, strict=True))
+    assert all(each.abs().max() > 0.01 for each in gradients[0])
 
 
 def test_a_token_counts_by_how_much_likelier_the_student_alone_draws_it() -> None:
@@ -326,12 +324,14 @@ def spans(row: tuple[list[int], list[int]]) -> list[int]:
 
 def test_spans_are_runs_of_words_and_what_their_neighbours_share_is_compared() -> None:
     pair = a_pair(span_weight=2.0)
-    assert [spans(row) for row in ROWS] == [[0], [], []]  # ":", "?" and the end are none
-    teacher, student = alone(pair.teacher, ROWS[0]), alone(pair.student, ROWS[0])
-    expected = sum(
-        abs(float((teacher[0] + teacher[1])[at].exp() - (student[0] + student[1])[at].exp()))
-        for at in range(len(TOKENIZER))
-    )
+    assert [TOKENIZER.decode(row[1]) for row in ROWS] == ["2 3 . 4 <eos>", "12 Question <eos>", "7"]
+    assert [spans(row) for row in ROWS] == [[0], [0], []]
+    total = 0.0
+    for row, weight in zip(ROWS[:2], (1.0, 0.5), strict=True):
+        teacher, student = alone(pair.teacher, row), alone(pair.student, row)
+        products = [(each[0] + each[1]).exp().tolist() for each in (teacher, student)]
+        total += weight * sum(abs(one - other) for one, other in zip(*products, strict=True))
+    expected = total / 1.5
     with_spans, without = (
         mgsr.loss(both(replace(pair, settings=pair.settings.model_copy(update=changes)))).item()
         for changes in ({}, {"span_weight": 0.0})

@@ -121,7 +121,7 @@ def test_a_training_in_pieces_ends_like_one_in_a_single_piece(
     monkeypatch.setattr(state, "EVERY", 0.0)
     monkeypatch.setattr(state, "SHARE", 1e9)
     trainer = taught(model, teacher, objective, lora_rank=rank, epochs=3)
-    for _ in range(5):
+    for _ in range(4):
         with pytest.raises(KeyboardInterrupt):
             trainer.train(sums(8), seed=1, folder=tmp_path / "pieces", progress=Stops())
     told = Told()
@@ -283,8 +283,7 @@ TABLE = 'lora_rank = 0\nepochs = 2\n[student.white_box]\nteacher = "teacher"\nob
 def test_a_round_trains_by_the_table(model: Path, teacher: Path, tmp_path: Path) -> None:
     project = a_project(tmp_path, model, TABLE)
     (tmp_path / "teacher").symlink_to(teacher)
-    with project.parts():
-        pass
+    project.examine_white_box()
     done = closed(project, a_round_of(project, KEYS[:6]), Told())
     assert candidate(project, done).card["objective"] == "mgsr"
     [student] = [each for each in diagnose(project.path, lambda: project) if each.part == "student"]

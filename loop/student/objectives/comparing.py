@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -102,7 +102,7 @@ def compared(pair: Pair, by_student: Said, rows: Rows, *, sampled: bool) -> Comp
     """What the teacher says beside what the student said of the same rows; the teacher learns nothing of it."""
     with torch.set_grad_enabled(pair.teacher_learns and torch.is_grad_enabled()):
         by_teacher = said(pair.teacher, rows, torch.ones(len(rows)), pair.pad)
-    return Compared(pair, by_student, by_teacher, sampled)
+    return Compared(pair, by_student, replace(by_teacher, weight=by_student.weight), sampled)
 
 
 @torch.inference_mode()

@@ -101,6 +101,15 @@ class WhiteBoxConfig(Table):
     online_weight: float = Field(default=0.1, ge=0)
     """`online_kd`: weight of the student's pull on the adapters, beside their likelihood of the decided texts."""
 
+    @model_validator(mode="after")
+    def _what_is_clipped_is_a_target(self) -> "WhiteBoxConfig":
+        if self.objective == "mgsr" and self.weight == 1:
+            raise ValueError(
+                'objective = "mgsr" never looks at what the teacher holds unlikely, so the student might say it: set '
+                "weight below 1, and the hard targets speak against it"
+            )
+        return self
+
 
 WRITING_OBJECTIVES = ("gkd", "minillm", "mgsr")
 """Objectives for which the student writes rationales while it learns."""

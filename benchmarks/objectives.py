@@ -1,6 +1,6 @@
 """What a local teacher's logits are worth: the white-box objectives beside plain cross-entropy, for their CPU seconds.
 
-The teacher is SmolLM2-135M, fine-tuned (LoRA) on 400 e-SNLI pairs with what PaLM-540B said of them; the student is four
+The teacher is SmolLM2-135M, fine-tuned (LoRA) on 240 e-SNLI pairs with what PaLM-540B said of them; the student is four
 of its thirty layers, and learns some of the same pairs anew with all its weights. `cross_entropy` learns the texts
 alone, `cross_entropy.longer` in so many more epochs that it takes about as long as the dearest objective. Accuracy is
 that of direct answers against gold labels; the held-out loss is that of PaLM's texts on pairs with other premises.
@@ -43,18 +43,18 @@ from loop.student.decoder import Decoder
 from loop.student.trainer import DecoderTrainer
 from loop.student.white_box import OBJECTIVES
 
-TAUGHT, ROWS, HELD_OUT = 400, 160, 100
+TAUGHT, ROWS, HELD_OUT = 240, 64, 60
 """Pairs that the teacher learns, those of them that a student learns, and those whose texts it is measured by."""
 LAYERS = (0, 10, 19, 29)
 """Those of the teacher that the student begins with."""
-TEACHER = {"epochs": 3, "learning_rate": 5e-4, "answers_by": "answer", "max_new_tokens": 48}
+TEACHER = {"epochs": 2, "learning_rate": 5e-4, "answers_by": "answer", "max_new_tokens": 32}
 STUDENT = {
-    "epochs": 3,
+    "epochs": 2,
     "learning_rate": 3e-4,
     "lora_rank": 0,
     "dtype": "float32",
     "answers_by": "answer",
-    "max_new_tokens": 48,
+    "max_new_tokens": 32,
 }
 PLAIN, LONGER, TIMES = "cross_entropy", "cross_entropy.longer", 3
 METHODS = (PLAIN, LONGER, *OBJECTIVES)

@@ -87,8 +87,11 @@ def _database(project: Project) -> str:
 def _student(project: Project) -> str:
     student = project.config.student
     project.trainer().student(None)
+    project.examine_white_box()
     writes = "; OpenVINO writes its explanations" if student.engine == "openvino" else ""
-    return f"{student.model} loads{writes}"
+    box = student.white_box
+    learns = "" if box is None else f"; it learns from the logits of {box.teacher} ({box.objective})"
+    return f"{student.model} loads{writes}{learns}"
 
 
 def _tracking(project: Project) -> str:

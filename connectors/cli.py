@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from connectors import logs
 from connectors.progress import RichProgress
 from connectors.wiring import Project, cache_folder
 from loop.errors import PreceptorError
@@ -55,8 +56,22 @@ def main() -> None:
         raise SystemExit(1) from None
 
 
+@app.callback()
+def options(
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Show on stderr what happens: stages, requests, charges.")
+    ] = False,
+) -> None:
+    """Before any command."""
+    if verbose:
+        logs.to_terminal()
+
+
 def _project(config: Path, run: str | None) -> Project:
-    return Project(config, RichProgress(console), run=run)
+    project = Project(config, RichProgress(console), run=run)
+    log = project.config.run.log
+    logs.to_file(None if log is None else project.home / log)
+    return project
 
 
 @app.command()
@@ -172,7 +187,7 @@ def run_command(
     if pilot and ended.outcome is campaign.Outcome.FINISHED:
         console.print(inspection.forecast(project), markup=False)
     if ended.outcome is not campaign.Outcome.WAITS:
-        found = stops.grounds(project.store, project.config.run.name, project.config)
+        found = stops.grounds_now(project.store, project.config.run.name, project.config)
         for line in stops.stopping_text(stops.stopping_figures(found)):
             console.print(line, markup=False)
     console.print(ended.text, markup=False)
@@ -490,6 +505,32 @@ def recall_command(  # noqa: PLR0913, PLR0917 - each is an option of the command
     found = recalls.recall(_project(config, run), grounds, reason=reason, sure=apply)
     for line in recalls.recall_summary(found, sure=apply):
         console.print(line, markup=False)
+
+
+@app.command()
+def forget(
+    key: Annotated[str, typer.Argument(help="The item's key.")],
+    apply: Annotated[bool, typer.Option("--apply", help="Do it; without this it is only shown.")] = False,
+    config: ConfigPath = CONFIG,
+    run: RunName = None,
+) -> None:
+    """Remove an item from everywhere, in all runs of the database, and look whether anything of it is left.
+
+    Charges stay, without its key. Exports and students that hold it are named, not changed. Cut off, call it again.
+    Exit code 1 where something is left.
+    """
+    from connectors.forget import Forgetting  # noqa: PLC0415
+
+    forgetting = Forgetting(_project(config, run), key)
+    for line in forgetting.preview():
+        console.print(line, markup=False)
+    if not apply:
+        console.print("nothing was changed; --apply does it", markup=False)
+        return
+    found = forgetting.apply()
+    for line in found.lines(forgetting.plan):
+        console.print(line, markup=False)
+    raise typer.Exit(1 if found.places else 0)
 
 
 @app.command()

@@ -1,7 +1,7 @@
 """The nouns of Preceptor, one row class each."""
 
 from loop.records.certificate import Certificate, Promise
-from loop.records.item import Contamination, Item, Part, Split
+from loop.records.item import Contamination, Forgotten, Item, Part, Split
 from loop.records.money import BATCHED, NO_CAP, Balance, Charge, ChargeState, Currency, Pace, scopes
 from loop.records.rationale import CONTROL, Author, Decision, DecisionKind, Export, Flag, Rationale, Risk, RiskFit
 from loop.records.review import (
@@ -26,7 +26,7 @@ from loop.records.review import (
     own_uid,
     role,
 )
-from loop.records.round import Claim, ConfigRow, Query, Round, Score, Stage
+from loop.records.round import Claim, ConfigRow, Notice, Query, Round, Score, Stage
 from loop.records.student import Arm, Checkpoint, Corruption, Evaluation, Harm, Prediction, Shadow
 from loop.records.teacher import (
     AGAIN,
@@ -78,10 +78,12 @@ __all__ = [
     "Evaluation",
     "Export",
     "Flag",
+    "Forgotten",
     "Harm",
     "Item",
     "Judgement",
     "Listing",
+    "Notice",
     "Pace",
     "Part",
     "Prediction",

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from loop.config import Config
+from loop.events import happened
 from loop.ports import Example, Trained
 from loop.records import Checkpoint, DataVersion, Round, Split, Stage
 from loop.stages.parts import Parts, id_of, seed_of
@@ -45,6 +46,7 @@ def train_student(current: Round, store: Store, parts: Parts, config: Config) ->
             created_at=datetime.now(UTC),
         ),
     )
+    happened("checkpoint_written", folder=kept.folder, examples=kept.examples)
     return rounds.enter(store, current, Stage.EVALUATE, candidate_id=kept.id)
 
 

@@ -179,9 +179,9 @@ class _Export:
         now_hash, what = self._passed.version.hash, f"version {name.name}"
         if now_hash != name.hash:
             raise PreceptorError(
-                f"nothing was written: {what} is {name.hash[:12]}, but the store now gives {now_hash[:12]} for it; the "
-                "database was changed from outside, or decisions came late from another process: restore a copy, or "
-                "name what is there now"
+                f"nothing was written: {what} is {name.hash[:12]}, but the store now gives {now_hash[:12]} for it: an "
+                "item of it was forgotten, the database was changed from outside, or decisions came late from another "
+                "process; name what is there now, or restore a copy"
             )
         if self._passed.digest != name.digest:
             raise PreceptorError(

@@ -25,7 +25,7 @@ from connectors.wiring import Project
 from loop.config import AcceptanceConfig, Config
 from loop.errors import PreceptorError
 from loop.records import DataVersion, DecisionKind, Rationale, Split, Verdict, VerdictKind, VersionName
-from loop.store import items, reading, reviews, withdrawals
+from loop.store import forgetting, items, reading, reviews, withdrawals
 from loop.store import versions as stored
 from loop.store.database import Store
 from loop.store.tainted import Grounds
@@ -262,6 +262,14 @@ def test_a_version_that_the_store_no_longer_gives_is_refused(tmp_path: Path, sto
     with pytest.raises(PreceptorError, match=r"nothing was written: version v1 is .* changed from outside"):
         export(store, RUN, tmp_path / "out", Wanted(version="v1"))
     assert not (tmp_path / "out").exists()
+
+
+def test_a_version_whose_item_was_forgotten_is_not_written_without_it(tmp_path: Path, store: Store) -> None:
+    versions.name(store, RUN, "v1")
+    forgetting.remove(store, "q0", ["What is q0?"], taught=True)
+    with pytest.raises(PreceptorError, match=r"nothing was written: version v1 is .*an item of it was forgotten"):
+        export(store, RUN, tmp_path / "out", Wanted(version="v1"))
+    assert export(store, RUN, tmp_path / "out", Wanted(name="v2")).rows == 3
 
 
 def test_a_version_whose_verdicts_cannot_be_read_as_they_were_is_refused_and_can_be_named_anew(

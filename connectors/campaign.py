@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
-from connectors import notify
+from connectors import notify, spans, tracking
 from connectors.endpoints import fitted
 from connectors.stops import HARD, grounds
 from connectors.wiring import Project
@@ -51,7 +51,11 @@ def run(
         AlreadyWorking: another process holds the run.
     """
     store, config = project.store, project.config
-    with claims.holding(store, config.run.name, "run", config.run.name, lease_seconds=LEASE_SECONDS):
+    tracking.check(config.tracking)
+    with (
+        claims.holding(store, config.run.name, "run", config.run.name, lease_seconds=LEASE_SECONDS),
+        spans.exported(config.tracking.spans),
+    ):
         Purse(store, config.run.name).open(project.usd_limit, project.minutes_limit)
         _resume(project)
         said = ""
@@ -59,6 +63,7 @@ def run(
             while True:
                 current = rounds.current(store, config.run.name)
                 if current is None or current.stage is Stage.CLOSED:
+                    tracking.catch_up(store, config.run.name, config.tracking, project.folder, project.progress)
                     ended = _before_next(current, project, parts.teacher.price, rounds_wanted, to_the_end)
                     if ended is not None:
                         return ended
@@ -135,7 +140,7 @@ def _before_next(
             "no pool item may be asked; `preceptor ingest FILE` takes some in, `preceptor doctor` says more"
         )
     request = worst_case(request_for(pool[0], config.task, config.teacher, (), 0), price) if pool else 0
-    stop = _stop(grounds(store, config.run.name, config, request=request), current, to_the_end, project)
+    stop = _stop(grounds(store, config.run.name, config, len(pool), request=request), current, to_the_end, project)
     if stop is None:
         return None
     outcome = Outcome.BUDGET if stop.name == "money" else Outcome.FINISHED

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from connectors import tracking
 from connectors.measurements import duplicates_text
 from connectors.wiring import Project
 from loop.config import Config, EndpointConfig, StrongerConfig, TeacherConfig, load
@@ -45,6 +46,7 @@ def diagnose(path: Path, open_project: Callable[[], Project], *, probe: bool = F
         "reviewers": lambda: _reviewers(project),
         "budget": lambda: _budget(project),
         **({"notify": lambda: _notify(project)} if project.config.notify.command else {}),
+        **({"tracking": lambda: _tracking(project)} if project.config.tracking.to != "none" else {}),
     }
     found = [config, *(_try(part, look) for part, look in looks.items())]
     return found + _probed(project) if probe else found
@@ -85,8 +87,17 @@ def _database(project: Project) -> str:
 def _student(project: Project) -> str:
     student = project.config.student
     project.trainer().student(None)
+    project.examine_white_box()
     writes = "; OpenVINO writes its explanations" if student.engine == "openvino" else ""
-    return f"{student.model} loads{writes}"
+    box = student.white_box
+    learns = "" if box is None else f"; it learns from the logits of {box.teacher} ({box.objective})"
+    return f"{student.model} loads{writes}{learns}"
+
+
+def _tracking(project: Project) -> str:
+    settings = project.config.tracking
+    tracking.check(settings)
+    return f"the figures of each round go to {settings.to}, {settings.url or project.folder}"
 
 
 def _probed(project: Project) -> list[Finding]:

@@ -45,6 +45,7 @@ from loop.records.teacher import (
     Trial,
     TrialKind,
 )
+from loop.records.version import DataVersion, VersionName
 
 __all__ = [
     "ADJUDICATION",
@@ -70,6 +71,7 @@ __all__ = [
     "Contamination",
     "Corruption",
     "Currency",
+    "DataVersion",
     "Decision",
     "DecisionKind",
     "DemonstrationSet",
@@ -108,6 +110,7 @@ __all__ = [
     "TrialKind",
     "Verdict",
     "VerdictKind",
+    "VersionName",
     "Withdrawal",
     "WithdrawnVerdict",
     "audited_wrong",

@@ -90,7 +90,9 @@ class Forgetting:
         lines += [f"exports that hold it, yours to delete or to write anew: {', '.join(plan.exports) or 'none'}"]
         lines += [f"students that learned it, whose weights are not changed: {', '.join(plan.students) or 'none'}"]
         if plan.shared:
-            lines.append(f"some of its texts stand in other items too, and stay there: {', '.join(plan.shared[:10])}")
+            lines.append(
+                f"some of its texts stand in other items too, and stay there, e.g. in {', '.join(plan.shared[:10])}"
+            )
         return [*lines, f"it came from {plan.source or 'elsewhere'}; files of yours are never changed"]
 
     def apply(self) -> Found:

@@ -132,7 +132,7 @@ def refusal(words: Sequence[str], *, whole: bool) -> str | None:
         if rest[0] not in command.commands:
             return f"no command {rest[0]!r}"
         command = command.commands[rest.pop(0)]
-    if isinstance(command, TyperGroup):
+    if isinstance(command, TyperGroup) and not (command.invoke_without_command and whole):
         return None if not whole or rest == ["--help"] else "a command is missing"
     try:
         if whole:

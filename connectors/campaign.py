@@ -128,7 +128,7 @@ def _before_next(
             "no pool item may be asked; `preceptor ingest FILE` takes some in, `preceptor doctor` says more"
         )
     request = worst_case(request_for(pool[0], config.task, config.teacher, (), 0), price) if pool else 0
-    stop = _stop(grounds(store, config.run.name, config, request=request), current, to_the_end, project)
+    stop = _stop(grounds(store, config.run.name, config, len(pool), request=request), current, to_the_end, project)
     if stop is None:
         return None
     outcome = Outcome.BUDGET if stop.name == "money" else Outcome.FINISHED

@@ -170,7 +170,7 @@ def run_command(
     if pilot and ended.outcome is campaign.Outcome.FINISHED:
         console.print(inspection.forecast(project), markup=False)
     if ended.outcome is not campaign.Outcome.WAITS:
-        found = stops.grounds(project.store, project.config.run.name, project.config)
+        found = stops.grounds_now(project.store, project.config.run.name, project.config)
         for line in stops.stopping_text(stops.stopping_figures(found)):
             console.print(line, markup=False)
     console.print(ended.text, markup=False)

@@ -9,7 +9,9 @@ import asyncio
 import hashlib
 import hmac
 import re
+import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, Literal
 from urllib.parse import parse_qs, urlencode
@@ -55,6 +57,20 @@ MOST_NAMES = 100
 """Domains that are offered while one is typed."""
 
 
+SLOW_SECONDS = 0.2
+KEPT_TIMES = 10
+"""A page that takes that long to make is kept for so many times as long, so that a large run can be watched by many."""
+
+
+@dataclass(frozen=True)
+class _Made:
+    """A page as it was made, where the run stood then, and until when it is shown."""
+
+    at: object
+    until: float
+    text: str
+
+
 class NotHere(Exception):
     """There is no such run, page or item."""
 
@@ -65,6 +81,7 @@ class Dashboard:
     def __init__(self, store: Store, config: Config) -> None:
         self.store, self.config = store, config
         self._kept: dict[tuple[str, str], tuple[object, Any]] = {}
+        self._pages: dict[tuple[str, str], _Made] = {}
 
     def runs(self) -> list[str]:
         """The names of all runs, the project's own first."""
@@ -94,7 +111,7 @@ class Dashboard:
         return kept[1]
 
     def page(self, run: str, name: str) -> str:
-        """A page of a run.
+        """A page of a run; one that takes long is made anew once it is old, or the run has moved on.
 
         Raises:
             NotHere: there is no such run or page.
@@ -102,9 +119,18 @@ class Dashboard:
         shown = next((each for each in PAGES if each.name == name), None)
         if shown is None:
             raise NotHere(f"There is no page {name}.")
-        views = self.views(run)
-        view = shown.view(views)
-        return html("page.html.j2", **self._frame(run, shown.name, shown.title), **common(views), view=view)
+        views, current, started = self.views(run), rounds.current(self.store, run), time.monotonic()
+        at = None if current is None else (current.id, current.stage)
+        made = self._pages.get((run, name))
+        if made is not None and made.at == at and started < made.until:
+            return made.text
+        text = html(
+            "page.html.j2", **self._frame(run, shown.name, shown.title), **common(views), view=shown.view(views)
+        )
+        took = time.monotonic() - started
+        if took >= SLOW_SECONDS:
+            self._pages[run, name] = _Made(at, time.monotonic() + KEPT_TIMES * took, text)
+        return text
 
     def item(self, run: str, key: str) -> str:
         """Everything about one item.

@@ -33,15 +33,16 @@ def status(store: Store, run: str, config: Config, waiting_for: WaitingFor | Non
 
     Fields may be added to it, never renamed or removed.
     """
+    counted = counts(store, run, config, counting.verdicts(store, run))
     return {
         **place(store, run, config, waiting_for),
-        **counts(store, run, config, counting.verdicts(store, run)),
+        **counted,
         "promises": promises(store, run, config),
         "planted": planted_figures(store, run),
         "revision": revision_figures(store, run),
         "review": review_figures(store, run),
         "contamination": holdout_duplicates(store, config.query),
-        "stopping": stopping_figures(grounds(store, run, config)),
+        "stopping": stopping_figures(grounds(store, run, config, counted["items"]["pool"])),
     }
 
 

@@ -20,12 +20,14 @@ from fastapi import Depends, FastAPI, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from fastapi.staticfiles import StaticFiles
+from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel, Field
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from connectors.access import is_loopback
 from connectors.history import history, history_lines
+from connectors.metrics import exposition
 from connectors.pages import STATIC, common, html
 from connectors.side_by_side import comparisons
 from connectors.views import PAGES, Views
@@ -187,6 +189,10 @@ class Dashboard:
         live = self.views(run).live()
         return {"html": html("live.html.j2", live=live), "place": f"round {live['round']}, {live['stage']}"}
 
+    def metrics(self) -> bytes:
+        """The figures of all runs for Prometheus."""
+        return exposition(self.store, {run: self.views(run).config for run in self.runs()})
+
     def _frame(self, run: str, here: str, title: str) -> dict[str, Any]:
         return {"home": f"/runs/{run}", "here": here, "title": title, "runs": self.runs()}
 
@@ -325,6 +331,10 @@ def _pages(app: FastAPI, dashboard: Dashboard, ending: Callable[[], bool]) -> No
     @app.get("/")
     def start() -> Response:
         return RedirectResponse(f"/runs/{dashboard.config.run.name}", 303)
+
+    @app.get("/metrics")
+    def metrics() -> Response:
+        return Response(dashboard.metrics(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     @app.get("/runs/{run}", response_class=HTMLResponse)
     def overview(run: str) -> str:

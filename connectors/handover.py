@@ -224,6 +224,10 @@ def _origin(project: Project, which: Trained, licence: str | None, dtype: str) -
         + (f", **{simulated} of them simulated**, not by people" if simulated else ""),
         f"number format of the weights: {dtype}",
     ]
+    if which.checkpoint.data_version:
+        lines.append(
+            f"version of the gold and silver examples (`preceptor versions`): `{which.checkpoint.data_version}`"
+        )
     if student.white_box is not None:
         lines.append(
             f"learned from the logits of {escaped(student.white_box.teacher)} too (`{student.white_box.objective}`); "

@@ -32,6 +32,9 @@ class RunConfig(Table):
     """How many rounds the campaign has unless `--rounds` says otherwise."""
     seed: int = 0
     """Seed of everything random; same seed, same data, same decisions."""
+    log: Path | None = Field(default=None, strict=False)
+    """File to which what happens is appended, a JSON object a line: stages, requests, charges, calls to Label Studio,
+    each with its ids; never a text of an item, a prompt or a reply. Relative to the config file; none: no file."""
 
 
 class TaskConfig(Table):
@@ -605,6 +608,25 @@ class StoppingConfig(Table):
     """It ends once the mean divergence of the candidates surely fell by less than this since the round before."""
 
 
+class TrackingConfig(Table):
+    """Where figures and spans go beside the store and the dashboard. Neither holds a prompt, a text or a key."""
+
+    to: Literal["none", "tensorboard", "mlflow", "trackio"] = "none"
+    """What shows the figures of each round; needs the package of the same extra, e.g. preceptor[mlflow]."""
+    url: str | None = None
+    """Address of an MLflow or Trackio server; without it files in the run's folder. Credentials stay in the variables
+    that these packages read."""
+    spans: bool = False
+    """Whether requests to teacher and judge are sent as OpenTelemetry spans, to where `OTEL_EXPORTER_OTLP_ENDPOINT`
+    says; needs preceptor[otel]. Requests in batches have none."""
+
+    @model_validator(mode="after")
+    def _files_have_no_address(self) -> "TrackingConfig":
+        if self.url is not None and self.to not in ("mlflow", "trackio"):
+            raise ValueError(f'url is for to = "mlflow" or "trackio", not {self.to!r}: remove it')
+        return self
+
+
 class ExportConfig(Table):
     """What an export says of licences and terms; it says plainly where nothing is known."""
 
@@ -620,6 +642,19 @@ class ServeConfig(Table):
     token_env: str = "PRECEPTOR_DASHBOARD_TOKEN"
     """Environment variable that holds the token. Where it is set, the dashboard asks for it; `--host` with another
     address than loopback needs it."""
+
+
+class NotifyConfig(Table):
+    """A command of yours that is run when people are needed or money is low, once for each round."""
+
+    command: tuple[Annotated[str, StringConstraints(min_length=1)], ...] = Field(default=(), strict=False)
+    """The program and its arguments, e.g. `["./tell-us.sh", "--channel", "reviews"]`; no shell reads them. It gets a
+    JSON object on standard input: `event` (`reviews_wait` or `money_low`), `run`, `round`, `text` and more. Where it
+    fails, that is said and the campaign goes on. Empty: nobody is told."""
+    timeout: float = Field(default=10.0, gt=0)
+    """Seconds that the command may take."""
+    usd_below: float | None = Field(default=None, gt=0)
+    """Money is low once fewer US dollars than this are left; without it nobody is told."""
 
 
 class Config(Table):
@@ -640,8 +675,10 @@ class Config(Table):
     acceptance: AcceptanceConfig = AcceptanceConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     stopping: StoppingConfig = StoppingConfig()
+    tracking: TrackingConfig = TrackingConfig()
     export: ExportConfig = ExportConfig()
     serve: ServeConfig = ServeConfig()
+    notify: NotifyConfig = NotifyConfig()
 
     @model_validator(mode="after")
     def _forms_fit_the_answers(self) -> "Config":

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 import typer
 from pydantic import BaseModel
@@ -53,7 +53,7 @@ def write(folder: Path) -> None:
 
 
 def _table(title: str, model: Any, known: Sequence[str] = ()) -> Iterator[str]:
-    """A table's rows, and behind it the tables of which it holds a list; keys that are `known` are left out."""
+    """A table's rows, and behind it the tables that it holds, one or a list; keys that are `known` are left out."""
     assert isinstance(model, type)
     assert issubclass(model, BaseModel)
     schema = model.model_json_schema()
@@ -72,7 +72,8 @@ def _table(title: str, model: Any, known: Sequence[str] = ()) -> Iterator[str]:
         (row, *_) = get_args(field.annotation) or (None,)
         if isinstance(row, type) and issubclass(row, BaseModel):
             shared = [key for key in row.model_fields if key in model.model_fields and key != "model"]
-            yield from _table(f"[[{title.strip('[]')}.{name}]]", row, shared)
+            own = f"[{title.strip('[]')}.{name}]"
+            yield from _table(f"[{own}]" if get_origin(field.annotation) is tuple else own, row, shared)
 
 
 def _allowed(told: Mapping[str, Any], others: Mapping[str, Any]) -> str:

@@ -5,7 +5,16 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+    model_validator,
+)
 
 from loop.answer import AnswerKind
 from loop.errors import BadConfig
@@ -134,6 +143,14 @@ class StudentConfig(Table):
     between explanations then counts half by the order of this evidence."""
     trust_remote_code: bool = False
     """Whether code that comes with the model may run."""
+
+    @field_validator("gold_weight", mode="wrap")
+    @classmethod
+    def _a_weight_or_the_word(cls, given: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return handler(given)
+        except ValidationError as error:
+            raise ValueError('expected a number above 0, or "validated"') from error
 
     @model_validator(mode="after")
     def _there_is_what_validates(self) -> "StudentConfig":

@@ -91,7 +91,7 @@ class Stops(Told):
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("after", [6, 25, 50])
+@pytest.mark.parametrize("after", [12, 26])
 def test_a_killed_trial_goes_on_and_leaves_nothing_behind(
     model: Path,  # noqa: F811
     after: int,
@@ -100,7 +100,7 @@ def test_a_killed_trial_goes_on_and_leaves_nothing_behind(
 ) -> None:
     monkeypatch.setattr(state, "EVERY", 0.0)
     monkeypatch.setattr(state, "SHARE", 1e9)
-    trainer, examples = a_trainer(model, **TRIED), contradicted()
+    trainer, examples = a_trainer(model, **{**TRIED, "epochs": 4}), contradicted()
     with pytest.raises(KeyboardInterrupt):
         trainer.train(examples, seed=1, folder=tmp_path / "one", progress=Stops(after))
     told = Told()

@@ -137,7 +137,7 @@ def test_a_round_weighs_domains_by_how_far_the_student_lags_in_them(
     ]
     hard = [
         builders.an_item(
-            f"d{number}", Split.HOLDOUT, part=builders.Part.DEV, answer=builders.a_number(7), domain="hard"
+            f"z{number}", Split.HOLDOUT, part=builders.Part.DEV, answer=builders.a_number(7), domain="hard"
         )
         for number in range(6)
     ]

@@ -15,6 +15,7 @@ from loop.config import StudentConfig
 from loop.ports import Example
 from loop.student import prompts, weighing
 from loop.student.reading import padded
+from loop.student.tree import grow, target_losses
 from loop.student.writer import Writer
 
 Row = tuple[list[int], list[int]]
@@ -24,6 +25,8 @@ TokenLosses = tuple[torch.Tensor, torch.Tensor]
 """Negative log-likelihood of each target token, and which places are targets, (rows, longest target) each."""
 OfTokens = list[torch.Tensor]
 """A number for each target token, a tensor a row."""
+OfRows = Callable[[torch.nn.Module, Sequence[Rows]], Iterator[list[torch.Tensor]]]
+"""Gives the losses of the target tokens of each task's rows, row behind row; those of a pass together."""
 
 
 @dataclass(frozen=True)
@@ -36,9 +39,11 @@ class Part:
     weights: OfTokens
     """How much each token counts, 0 for those of other parts; 1 in the mean."""
 
-    def loss(self, nll: torch.Tensor, is_target: torch.Tensor, batch: Sequence[int]) -> torch.Tensor:
-        """The part's share of the loss of some rows, of whose targets the losses are given."""
-        weights, counted = (_spread(rows, is_target, batch) for rows in (self.weights, self.counted))
+    def loss(self, nll: torch.Tensor, batch: Sequence[int]) -> torch.Tensor:
+        """The part's share of the loss of some rows, of whose target tokens the losses are given, row behind row."""
+        weights, counted = (
+            torch.cat([rows[number] for number in batch]).to(nll.device) for rows in (self.weights, self.counted)
+        )
         return self.share * (nll * weights).sum() / counted.sum().clamp(min=1e-9)
 
 
@@ -85,12 +90,31 @@ def tasks(base: Writer[Any], examples: Sequence[Example], config: StudentConfig)
 
 
 def losses(
-    model: torch.nn.Module, mixed: Sequence[Task], batch: Sequence[int], of_tokens: Callable[..., TokenLosses]
+    model: torch.nn.Module, mixed: Sequence[Task], batch: Sequence[int], of_rows: OfRows
 ) -> Iterator[torch.Tensor]:
-    """Each task's share of one batch's loss, made when it is asked for; `of_tokens` gives the losses of some rows."""
-    for task in mixed:
-        nll, is_target = of_tokens(model, [task.rows[number] for number in batch])
-        yield torch.stack([part.loss(nll, is_target, batch) for part in task.parts]).sum()
+    """What is read in one pass of one batch's loss, made when it is asked for."""
+    read = of_rows(model, [[task.rows[number] for number in batch] for task in mixed])
+    tasks = iter(mixed)
+    for together in read:
+        parts = [part.loss(nll, batch) for nll, task in zip(together, tasks, strict=False) for part in task.parts]
+        yield torch.stack(parts).sum()
+
+
+def together(model: torch.nn.Module, by_task: Sequence[Rows], pad: int) -> Iterator[list[torch.Tensor]]:
+    """The losses of a causal model: what the tasks of an example have in common is read once, all tasks in one pass."""
+    trees = [grow([context + target for context, target in rows]) for rows in zip(*by_task, strict=True)]
+    counts = [[len(target) for _, target in rows] for rows in zip(*by_task, strict=True)]
+    each = torch.split(target_losses(model, trees, counts, pad), [count for some in counts for count in some])
+    yield [torch.cat(each[number :: len(by_task)]) for number in range(len(by_task))]
+
+
+def one_by_one(
+    model: torch.nn.Module, by_task: Sequence[Rows], of_tokens: Callable[..., TokenLosses]
+) -> Iterator[list[torch.Tensor]]:
+    """The losses of a model to which the tasks of an example are different texts from the start."""
+    for rows in by_task:
+        nll, is_target = of_tokens(model, rows)
+        yield [nll[is_target.bool()]]
 
 
 def token_losses(model: torch.nn.Module, rows: Rows, pad: int) -> TokenLosses:
@@ -128,12 +152,6 @@ def _emphasis(base: Writer[Any], example: Example, length: int, config: StudentC
 def _is_step(base: Writer[Any], example: Example, length: int) -> torch.Tensor:
     """1 for each token of a rationale's target that is of its steps, 0 behind them, (length,)."""
     return (torch.arange(length) < base.step_ends(example.steps)[-1]).float()
-
-
-def _spread(rows: OfTokens, is_target: torch.Tensor, batch: Sequence[int]) -> torch.Tensor:
-    """The numbers of some rows at their targets' places, 0 elsewhere, shaped like `is_target`."""
-    numbers = torch.cat([rows[number] for number in batch]).to(is_target.device)
-    return torch.zeros_like(is_target).masked_scatter(is_target.bool(), numbers)
 
 
 def _device(model: torch.nn.Module) -> torch.device:

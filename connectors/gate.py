@@ -13,7 +13,7 @@ from loop.errors import PreceptorError
 from loop.interval import share, wilson
 from loop.records import Rationale, Verdict, VerdictKind, deciding
 from loop.resemblance import Alike
-from loop.store import dataset, reading
+from loop.store import dataset
 from loop.store.database import Store
 from loop.store.rationales import BAD_MARKS
 from review.agreement import VERDICT, alpha, questions
@@ -86,14 +86,21 @@ def bars(texts: Sequence[str]) -> list[Condition]:
     return found
 
 
-def figures(store: Store, run: str, promised: Mapping[str, Any], seen: Seen) -> dict[str, Figure]:
-    """What is known of the rows that were written, by what a bar calls it."""
-    audits = dataset.audited(store, run)
+def measured(
+    store: Store, run: str, promised: Mapping[str, Any], verdicts: Sequence[tuple[int, Verdict]]
+) -> dict[str, Figure]:
+    """What is known of a whole run by its verdicts that count, by what a bar calls it."""
     return {
         "bound": _bound(promised),
         "error": _error(promised),
-        "agreement": _agreement(store, run),
-        "step_wrong": _step_wrong(audits),
+        "agreement": _agreement(store, run, [each for _, each in verdicts if each.kind is not None]),
+        "step_wrong": _step_wrong(dataset.audited(store, run)),
+    }
+
+
+def noticed(seen: Seen) -> dict[str, Figure]:
+    """What was noticed of the rows that were written, by what a bar calls it."""
+    return {
         "duplicates": _counted("rows that read like another one", seen.duplicates),
         "leaks": _counted("rows that read like one of the holdout", seen.leaks),
     }
@@ -109,6 +116,11 @@ def missed(found: Mapping[str, Figure], required: Sequence[Condition], delta: fl
         if at is None or not OPERATORS[bar.sign](at, bar.number):
             lines.append(f"{bar} is not met: {figure}; {_help(bar, figure, delta)}")
     return lines
+
+
+def figures(plain: Mapping[str, Any]) -> dict[str, Figure]:
+    """The figures that `plain` wrote."""
+    return {name: Figure(**each | {"keys": tuple(each["keys"])}) for name, each in plain.items()}
 
 
 def plain(found: Mapping[str, Figure]) -> dict[str, Any]:
@@ -137,9 +149,8 @@ def _error(promised: Mapping[str, Any]) -> Figure:
     return Figure(wrong / n, about, low, high, n, wrong=wrong)
 
 
-def _agreement(store: Store, run: str) -> Figure:
+def _agreement(store: Store, run: str, verdicts: Sequence[Verdict]) -> Figure:
     """Krippendorff's alpha of the verdict, of people; of simulated reviewers only where there are no others."""
-    verdicts = [each for _, each in reading.verdicts_of(store, run) if each.kind is not None]
     own = [each for each in verdicts if not each.simulated] or verdicts
     simulated = bool(own) and own[0].simulated
     units = questions(own, dataset.reviewed(store, run)).get(VERDICT, [])

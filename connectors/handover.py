@@ -224,6 +224,15 @@ def _origin(project: Project, which: Trained, licence: str | None, dtype: str) -
         + (f", **{simulated} of them simulated**, not by people" if simulated else ""),
         f"number format of the weights: {dtype}",
     ]
+    if which.checkpoint.data_version:
+        lines.append(
+            f"version of the gold and silver examples (`preceptor versions`): `{which.checkpoint.data_version}`"
+        )
+    if student.white_box is not None:
+        lines.append(
+            f"learned from the logits of {escaped(student.white_box.teacher)} too (`{student.white_box.objective}`); "
+            "the terms of its maker hold for what it taught"
+        )
     if which.config.task.answer is AnswerKind.LABEL:
         lines.append(f"examples by label: {_by_label(project, which, decided)}")
     return lines

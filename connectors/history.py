@@ -9,12 +9,17 @@ from rich.console import Group
 from rich.text import Text
 from sqlmodel import SQLModel
 
+from connectors.versions import version_text
 from loop.errors import PreceptorError
 from loop.ledger import MICRO
 from loop.records import (
+    ADJUDICATION,
+    ROLES,
+    SECOND,
     STRONGER,
     Author,
     Charge,
+    Decision,
     DecisionKind,
     Item,
     ReviewTask,
@@ -23,9 +28,10 @@ from loop.records import (
     TrialKind,
     Verdict,
     Withdrawal,
+    role,
 )
 from loop.report import pseudonyms
-from loop.store import items, reading, rounds, withdrawals
+from loop.store import exported, items, reading, rounds, versions, withdrawals
 from loop.store.database import Store
 
 TRIALS = {
@@ -74,7 +80,9 @@ def history(store: Store, run: str, key: str) -> dict[str, Any]:
         "tasks": tasks,
         "verdicts": [_verdict(each, names) | _withdrawn(each, recalls) for each in past.verdicts],
         "decisions": decided,
+        "versions": _versions(store, run, past.decisions),
         "trained_in": _trained_in(store, run, item, decided, every),
+        "exports": _exports(store, run, past.decisions),
     }
 
 
@@ -97,9 +105,12 @@ def history_lines(found: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
         ("the student's explanation revised", [_revision_line(each, found) for each in found["revisions"]]),
         ("as a demonstration", [_trial_line(each) for each in found["trials"]]),
         ("rationales", [line for each in found["rationales"] for line in _rationale_lines(each, found)]),
+        ("sent to review", [_task_line(each) for each in found["tasks"]]),
         ("verdicts", [_verdict_line(each) for each in found["verdicts"]]),
         ("decisions", [f"round {each['round']}: {each['kind']} ({each['reason']})" for each in found["decisions"]]),
+        ("versions that hold it", [_version_line(each) for each in found["versions"]]),
         ("trained in", [_trained_line(each) for each in found["trained_in"]]),
+        ("exports", [_export_line(each) for each in found["exports"]]),
     )
     return [(title, lines) for title, lines in every if lines]
 
@@ -155,8 +166,35 @@ def _trained_in(
         if taught or item.split is Split.SEED:
             removed = trained.model_dump(mode="json")["removed_at"]
             how = "validation" if item.key in trained.card.get("validation_keys", ()) else "example"
-            found.append({"round": each.number, "checkpoint": trained.folder, "as": how, "weights_removed": removed})
+            said = {"round": each.number, "checkpoint": trained.folder, "version": trained.data_version or None}
+            found.append({**said, "as": how, "weights_removed": removed})
     return found
+
+
+def _versions(store: Store, run: str, decided: Sequence[Decision]) -> list[dict[str, Any]]:
+    """The versions of the dataset that hold the item, oldest first, each with the decision that it holds."""
+    names = versions.names_of(store, run)
+    return [
+        {
+            "version": each.hash,
+            "names": [row.name for row in names if row.hash == each.hash],
+            "decision": held.kind.value,
+            "decision_id": held.id,
+            "recorded_at": each.recorded_at.isoformat(),
+        }
+        for each in versions.of_run(store, run)
+        if (held := versions.held(decided, each.last_decision)) is not None
+    ]
+
+
+def _exports(store: Store, run: str, decided: Sequence[Decision]) -> list[dict[str, Any]]:
+    """The exports that were written while the item was gold or silver; filters may have left it out."""
+    return [
+        each.model_dump(mode="json", include={"folder", "format", "filters", "exported_at"})
+        | {"version": each.data_version or None}
+        for each in exported.of_run(store, run)
+        if versions.held(decided, each.last_decision) is not None
+    ]
 
 
 def _nearest(store: Store, key: str) -> str:
@@ -213,8 +251,19 @@ def _revision_line(each: Mapping[str, Any], found: Mapping[str, Any]) -> str:
     return f"{said}; {first}, {each['kept']} of {each['steps']} steps are kept"
 
 
+def _version_line(each: Mapping[str, Any]) -> str:
+    return f"{version_text(each['version'], each['names'])}: {each['decision']}"
+
+
+def _export_line(each: Mapping[str, Any]) -> str:
+    only = f", only rows with {', '.join(each['filters'])}" if each["filters"] else ""
+    of = f" of {version_text(each['version'], ())}" if each["version"] else ""
+    return f"{each['exported_at'][:10]}: {each['folder']} ({each['format']}{of}{only})"
+
+
 def _trained_line(each: Mapping[str, Any]) -> str:
     said = f"round {each['round']}: checkpoint {each['checkpoint']}"
+    said += f" of {version_text(each['version'], ())}" if each["version"] else ""
     said += ", which it validated" if each["as"] == "validation" else ""
     if each["weights_removed"] is None:
         return said
@@ -260,6 +309,13 @@ def _trust(each: Mapping[str, Any]) -> str:
     other = "" if each["other"] is None else f"; asked twice, the other reply says {each['other']}"
     sure = "of the votes" if each["confidence_by"] == "votes" else "sure"
     return f" ({each['confidence']:.0%} {sure}, {known}{other})"
+
+
+def _task_line(each: Mapping[str, Any]) -> str:
+    what = {SECOND: ", second review", ADJUDICATION: ", adjudication"}.get(role(each["slot"]), "")
+    again = ", made again after a recall" if each["slot"] >= ROLES else ""
+    where = f"; on {each['board']} since {each['pushed_at'][:10]}" if each["pushed_at"] else "; not on a board"
+    return f"round {each['round']}: {each['reason']}{what}{again}{where}"
 
 
 def _verdict_line(each: Mapping[str, Any]) -> str:

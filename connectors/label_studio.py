@@ -5,7 +5,7 @@ import json
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +20,8 @@ from label_studio_sdk.core.api_error import ApiError
 from markdown_it import MarkdownIt
 
 from loop.errors import BoardDown, BoardRefused
+from loop.events import happened
+from loop.records import own_uid
 from review.board import BoardTask, OpenTask, RawVerdict, Result, Standing
 from review.page import Page
 
@@ -181,6 +183,21 @@ class LabelStudioBoard:
             found = self._client.tasks.get(id=task)
             if not found.annotations and not found.drafts:
                 self._client.tasks.delete(id=task, request_options=ONCE)
+
+    def forget(self, uids: Collection[str]) -> int:
+        """Delete the tasks, which takes their annotations, drafts and predictions along; how many."""
+        with self._told():
+            found = [
+                task.id
+                for project in self.projects()
+                for task in self._client.tasks.list(
+                    project=int(project), include="id,data", fields="task_only", page_size=PIECE
+                )
+                if own_uid(str(task.data.get("uid", ""))) in uids
+            ]
+            for number in found:
+                self._client.tasks.delete(id=str(number), request_options=ONCE)
+        return len(found)
 
     def register(self, address: str, headers: Mapping[str, str]) -> bool:
         """Have the server call this address when an annotation changes; False where it does so already."""
@@ -359,7 +376,14 @@ class LabelStudioBoard:
 
 def client(pace: "Pace | None" = None, *, timeout: float = 300.0) -> httpx.Client:
     """What speaks to a server, at a pace where one is given."""
-    return httpx.Client(trust_env=False, timeout=timeout, event_hooks={"request": [] if pace is None else [pace]})
+    hooks: dict[str, list[Callable[..., Any]]] = {"request": [] if pace is None else [pace], "response": [_tell]}
+    return httpx.Client(trust_env=False, timeout=timeout, event_hooks=hooks)
+
+
+def _tell(response: httpx.Response) -> None:
+    """Tell that the server was called: where, without what was asked or said."""
+    asked = response.request
+    happened("board_called", method=asked.method, path=asked.url.path, status=response.status_code)
 
 
 class Pace:

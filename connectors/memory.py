@@ -31,6 +31,25 @@ TABLE = (
 COMPLETION = TypeAdapter(Completion)
 
 
+def forget(file: Path, is_about: Callable[[str], bool]) -> int:
+    """Delete the replies of a file whose text is about something, so that no byte of them is left; how many.
+
+    Raises:
+        BadConfig: the file is something else.
+    """
+    try:
+        with closing(sqlite3.connect(file, timeout=BUSY_SECONDS)) as database:
+            known = database.execute("select hash, completion from reply").fetchall()
+            about = [(key,) for key, stored in known if is_about(COMPLETION.validate_json(stored).text)]
+            if about:
+                with database:
+                    database.executemany("delete from reply where hash = ?", about)
+                database.execute("vacuum")
+    except sqlite3.Error as error:
+        raise BadConfig(f"{file}: {error}; is it a file of remembered replies, and does nobody write it?") from error
+    return len(about)
+
+
 class RememberingTeacher(OpenAITeacher):
     """A teacher that remembers its replies in the file that the config names.
 

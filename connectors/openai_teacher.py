@@ -23,6 +23,7 @@ from openai import (
     DefaultAsyncHttpxClient,
 )
 
+from connectors import spans
 from loop.config import EndpointConfig
 from loop.errors import BadConfig, ItemRefused, PromptTooLong, TeacherBusy, TeacherError, TeacherRefused, UnknownPrice
 from loop.ports import Completion, Request
@@ -97,7 +98,10 @@ class OpenAITeacher:
             TeacherBusy: another attempt may succeed.
             TeacherRefused: it will not.
         """
-        return self._completion(await self._answer(request, {}), request)
+        with spans.asked(request, self._config.table, self._address) as span:
+            completion = self._completion(await self._answer(request, {}), request)
+            spans.answered(span, completion)
+            return completion
 
     async def given(self, request: Request, more: Mapping[str, object]) -> Given:
         """All that comes of a request with parameters beside those that requests have; raises like `complete`."""

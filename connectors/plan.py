@@ -9,15 +9,19 @@ from numpy.typing import NDArray
 
 from connectors.promises import promises
 from connectors.wiring import Project
+from loop.answer import Answer
 from loop.config import Config
 from loop.errors import PoolEmpty
 from loop.ledger import MICRO
+from loop.ports import Explanation
 from loop.records import Currency, Item
-from loop.store import items, reading
+from loop.stages.revising import PRIOR_STEPS, PRIOR_WRONG
+from loop.store import items, reading, revisions
 from loop.store.database import Store
 from loop.store.money import Purse
 from loop.teacher.judge_prompt import a_step_request
 from loop.teacher.prompt import Price, most_input_tokens, request_for, worst_case
+from loop.teacher.revision import Way, expected_costs, steps_of
 from loop.teacher.send import prompt_type
 
 DRAWS = 4000
@@ -54,7 +58,8 @@ def plan(project: Project) -> dict[str, Any]:
             for item in pool
         ]
         learned = _learned(store, config, pool, teacher.price) if judge is None else []
-    usd = _capped(_dollars(store, config, batch, most, learned), config.budget.usd_per_round)
+        revising = _revising(store, config, teacher.price)
+    usd = _capped(_dollars(store, config, batch, most, learned, revising), config.budget.usd_per_round)
     minutes = _minutes(store, config, batch)
     left = _left(store, config)
     return {
@@ -128,9 +133,44 @@ def _capped(estimate: Estimate, cap: float | None) -> Estimate:
     return Estimate(expected, low, cap, f"{estimate.source}; at most budget.usd_per_round")
 
 
-def _dollars(store: Store, config: Config, batch: int, most: Sequence[float], learned: Sequence[float]) -> Estimate:
+def _revising(store: Store, config: Config, price: Price) -> list[float]:
+    """Dollars for each item asked, had the student written what the teacher did; empty where that is not to come.
+
+    From the second round on a student explains. Once something was revised, what that costs is known.
+    """
+    run, way = config.run.name, config.teacher.revise
+    if way == "never" or revisions.of_run(store, run):
+        return []
+    written = {each.item_key: each for each in reading.rationales_of(store, run) if each.is_reply}
+    known = items.existing(store, written)
+    spent = reading.spent_by_query(store, run)
+    found = []
+    for key, each in written.items():
+        answer = None if each.answer is None else Answer.from_canonical(each.answer)
+        steps = steps_of(known[key], Explanation(tuple(each.steps), answer))
+        costs = expected_costs(known[key], steps, config.task, config.teacher, price, wrong=PRIOR_WRONG / PRIOR_STEPS)
+        revised = min(costs.values()) if way == "auto" else costs[Way(way)]
+        revisable = 0 < len(steps) < config.task.max_steps
+        found.append((revised if revisable else spent.get((each.round_id, key), 0)) / MICRO)
+    return found
+
+
+def _dollars(
+    store: Store,
+    config: Config,
+    batch: int,
+    most: Sequence[float],
+    learned: Sequence[float],
+    revising: Sequence[float],
+) -> Estimate:
     """The teacher's price for a batch: from what items cost so far, else from replies of other runs, else the worst."""
-    paid = np.array([*reading.spent_by_query(store, config.run.name).values()], dtype=np.float64) / MICRO
+    if revising:
+        source = f"as if the student wrote what the teacher did on {len(revising)} items; none was revised so far"
+        return _estimate(_totals(np.array(revising), np.full(DRAWS, batch)), source)
+    revised = {row.round_id for _, row in revisions.of_run(store, config.run.name)}
+    spent = reading.spent_by_query(store, config.run.name)
+    counted = [usd for (number, _), usd in spent.items() if number in revised or not revised]
+    paid = np.array(counted, dtype=np.float64) / MICRO
     if not len(paid) and learned:
         source = "from the length of replies to the same prompt in other runs"
         return _estimate(_totals(np.array(learned), np.full(DRAWS, batch)), source)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from connectors.wiring import Project
 from loop.errors import AlreadyWorking
+from loop.events import about, happened
 from loop.stages.revise import revise
 from loop.store import claims
 
@@ -26,7 +27,9 @@ class Pulled:
 def pull(project: Project, *, whole: bool = False) -> Pulled:
     """Pull once. Decisions belong to whoever holds the run, so a run that is at work is left to make them."""
     store, run = project.store, project.config.run.name
-    verdicts = project.desk().pull(whole=whole)
+    with about(run=run):
+        verdicts = project.desk().pull(whole=whole)
+        happened("verdicts_pulled", count=verdicts)
     try:
         with claims.holding(store, run, "run", run, lease_seconds=LEASE_SECONDS):
             return Pulled(verdicts, revise(store, run, project.config))

@@ -1,35 +1,46 @@
-"""Takes back what a reviewer said: shows what that touches, and does it."""
+"""Takes back what a reviewer said, a teacher replied or was decided: shows what that touches, and does it."""
 
+from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from connectors.reviewers import review_figures
+from connectors.versions import version_text
 from connectors.wiring import Project
 from loop.errors import PreceptorError
-from loop.records import Decision, DecisionKind, Stage
+from loop.records import Checkpoint, Decision, DecisionKind, Stage
 from loop.report import pseudonyms
-from loop.store import claims, exported, reading, rounds, withdrawals
-from loop.store.withdrawals import Touched
+from loop.store import claims, exported, reading, rounds, tainted, versions, withdrawals
+from loop.store.tainted import Grounds, Touched
 
 BY_HAND = "recalled by hand"
 LEASE_SECONDS = 60.0
+SHORTEST = 6
+"""Characters of a prompt's hash that are enough to be meant by them."""
+SHOWN = 10
+"""Rows that are named."""
 
 
 @dataclass(frozen=True)
 class Recalled:
     """What a recall takes back, or would."""
 
+    grounds: Grounds
     reviewer: str
-    since: datetime
+    """Under the pseudonym; empty where none is meant."""
     reason: str
     touched: Touched
+    versions: tuple[str, ...]
+    """Versions of the dataset that hold what is taken back, in words."""
     students: tuple[str, ...]
-    """Checkpoints that learnt from what is taken back."""
+    """Checkpoints that learnt from it."""
     exports: tuple[str, ...]
     """Folders of datasets that hold it."""
     rounds: int
-    """Rounds in all with which the reviews are made again."""
+    """Rounds in all with which it is made good again."""
+    resting: int
+    """Items that were asked as often as is allowed."""
 
     @property
     def items(self) -> int:
@@ -37,41 +48,43 @@ class Recalled:
         return len({*(each.item_key for each in self.touched.decisions), *self.touched.open_items})
 
 
-def recall_reviewer(project: Project, name: str, since: datetime, *, reason: str | None, sure: bool) -> Recalled:
-    """What a reviewer's verdicts since a moment touch; they are taken back where that is sure.
+def recall(project: Project, grounds: Grounds, *, reason: str | None, sure: bool) -> Recalled:
+    """What a recall touches; it is taken back where that is sure. `grounds` as people name things.
 
     Raises:
-        PreceptorError: no such reviewer, or nothing of theirs since then counts.
+        PreceptorError: nothing is doubted, reviewer, model or prompt is not known, or nothing counts that is doubted.
         AlreadyWorking: `preceptor run` is at work.
     """
     store, run = project.store, project.config.run.name
     names = pseudonyms(reading.reviewers_of(store, run))
-    reviewer = _known(name, names)
-    told = reason or _accusation(project, names[reviewer]) or BY_HAND
+    known = _known(project, grounds, names)
+    shown = names.get(known.reviewer, "")
+    told = reason or (_accusation(project, shown) if shown else None) or BY_HAND
     if sure:
         # what it used is read before, since afterwards nothing is in force any more
         with claims.holding(store, run, "run", run, lease_seconds=LEASE_SECONDS):
-            found = _looked_at(project, reviewer, names[reviewer], since, told)
-            withdrawals.withdraw(store, run, reviewer, since, told)
+            found = _looked_at(project, known, shown, told)
+            withdrawals.withdraw(store, run, known, told)
             return found
-    return _looked_at(project, reviewer, names[reviewer], since, told)
+    return _looked_at(project, known, shown, told)
 
 
 def recall_summary(found: Recalled, *, sure: bool) -> list[str]:
     """What was recalled or would be, a line a fact."""
-    kinds = [each.kind for each in found.touched.decisions]
-    counts = ", ".join(f"{kinds.count(kind)} {kind}" for kind in DecisionKind if kind in kinds)
+    kinds = Counter(each.kind for each in found.touched.decisions)
+    counts = ", ".join(f"{kinds[kind]} {kind}" for kind in DecisionKind if kinds[kind])
     lines = [
-        f"{len(found.touched.verdicts)} verdicts of {found.reviewer} since {found.since:%Y-%m-%d %H:%M} UTC "
-        f"{'no longer count' if sure else 'would no longer count'} ({found.reason})",
-        f"{found.items} items go to review again in the next REVIEW; "
-        f"decisions put back to undecided: {counts or 'none'}",
+        _doubted_line(found, sure=sure),
+        _made_good_line(found, counts or "none"),
+        *_rows(found.touched.decisions),
+        f"versions that hold them: {', '.join(found.versions) or 'none'}",
         f"students that learnt from them: {', '.join(found.students) or 'none'}",
         f"exports that hold them: {', '.join(found.exports) or 'none'}",
     ]
     if sure:
-        return [*lines, f"what other reviewers said stays; `preceptor run --rounds {found.rounds}` goes on"]
-    return [*lines, "nothing was changed; --yes does it"]
+        stays = "what other reviewers said stays; " if found.grounds.reviewer else ""
+        return [*lines, f"{stays}`preceptor run --rounds {found.rounds}` goes on"]
+    return [*lines, "nothing was changed; --apply does it"]
 
 
 def moment(text: str) -> datetime:
@@ -84,7 +97,68 @@ def moment(text: str) -> datetime:
     return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
 
 
-def _known(name: str, names: dict[str, str]) -> str:
+def _doubted_line(found: Recalled, *, sure: bool) -> str:
+    grounds, verdicts = found.grounds, len(found.touched.verdicts)
+    since = "" if grounds.since is None else f" since {grounds.since:%Y-%m-%d %H:%M} UTC"
+    model = f" by {grounds.teacher_model}" if grounds.teacher_model else ""
+    prompt = f" to prompt {grounds.prompt[:12]}" if grounds.prompt else ""
+    if grounds.reviewer:
+        about = f" on replies{model}{prompt}" if grounds.names_replies else ""
+        counts = "no longer count" if sure else "would no longer count"
+        return f"{verdicts} verdicts of {found.reviewer}{about}{since} {counts} ({found.reason})"
+    what = f"replies{model}{prompt}" if grounds.names_replies else "what was decided"
+    rows = len(found.touched.decisions)
+    return f"{rows} rows rest on {what}{since}; {'they are' if sure else 'they would be'} put back ({found.reason})"
+
+
+def _made_good_line(found: Recalled, counts: str) -> str:
+    if found.grounds.reviewer:
+        return f"{found.items} items go to review again in the next REVIEW; decisions put back to undecided: {counts}"
+    left = len(found.touched.decisions) - found.resting
+    line = f"decisions put back to undecided: {counts}; {left} of these items can be asked again"
+    line += f", {found.resting} were asked query.max_asks times" if found.resting else ""
+    if found.touched.open_items:
+        line += f"; {len(found.touched.open_items)} more items are not decided yet: recall again once they are"
+    return line
+
+
+def _rows(touched: Sequence[Decision]) -> list[str]:
+    named = [f"{row.item_key} ({row.kind.value})" for row in sorted(touched, key=lambda row: row.item_key)]
+    more = f", and {len(named) - SHOWN} more" if len(named) > SHOWN else ""
+    return [f"rows: {', '.join(named[:SHOWN])}{more}"] if named else []
+
+
+def _known(project: Project, grounds: Grounds, names: dict[str, str]) -> Grounds:
+    """The same, by the names that the store knows things by."""
+    if not (grounds.reviewer or grounds.names_replies or grounds.since):
+        raise PreceptorError(
+            "nothing is doubted; name --reviewer, --teacher-model, --prompt or --since, or several that all hold"
+        )
+    written = tainted.written(project.store, project.config.run.name).values() if grounds.names_replies else ()
+    if grounds.teacher_model:
+        models = {name for each in written for name in each.models}
+        if grounds.teacher_model not in models:
+            known = ", ".join(sorted(models)) or "nothing was asked yet"
+            raise PreceptorError(f"{grounds.teacher_model}: no teacher of the run is called so; known: {known}")
+    return replace(
+        grounds,
+        reviewer=_reviewer(grounds.reviewer, names) if grounds.reviewer else "",
+        prompt=_prompt(grounds.prompt, {name for each in written for name in each.prompts}) if grounds.prompt else "",
+    )
+
+
+def _prompt(wanted: str, known: set[str]) -> str:
+    found = sorted(each for each in known if each.startswith(wanted)) if len(wanted) >= SHORTEST else []
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise PreceptorError(f"{wanted}: {len(found)} prompts begin so; name more of the hash")
+    raise PreceptorError(
+        f"{wanted}: no prompt of the run has this hash; `prompt_hash` of a row, or `history KEY --json`, names one"
+    )
+
+
+def _reviewer(name: str, names: dict[str, str]) -> str:
     """The board's name of a reviewer who is named so there, or by pseudonym."""
     for stored, shown in names.items():
         if name in (shown, stored):
@@ -101,35 +175,73 @@ def _accusation(project: Project, shown: str) -> str | None:
     return next((str(each["reason"]) for each in rows if each["reviewer"] == shown and each["accused"]), None)
 
 
-def _looked_at(project: Project, reviewer: str, shown: str, since: datetime, reason: str) -> Recalled:
-    found = withdrawals.touched(project.store, project.config.run.name, reviewer, since)
-    if not found.verdicts:
-        raise PreceptorError(
-            f"{shown} gave no verdict since {since:%Y-%m-%d %H:%M} UTC that still counts; name an earlier --since"
-        )
-    gold = [each for each in found.decisions if each.kind is DecisionKind.GOLD]
-    current = rounds.current(project.store, project.config.run.name)
+def _looked_at(project: Project, grounds: Grounds, shown: str, reason: str) -> Recalled:
+    store, run = project.store, project.config.run.name
+    found = tainted.touched(store, run, grounds)
+    since = "" if grounds.since is None else f" since {grounds.since:%Y-%m-%d %H:%M} UTC"
+    if grounds.reviewer and not found.verdicts:
+        earlier = "; name an earlier --since" if since else ""
+        of = " on such replies" if grounds.names_replies else ""
+        raise PreceptorError(f"{shown} gave no verdict{of}{since} that still counts{earlier}")
+    if not grounds.reviewer and not (found.decisions or found.ever or found.open_items):
+        raise PreceptorError(f"no decision rests on that{since}; there is nothing to take back")
+    current = rounds.current(store, run)
     assert current is not None
     wanted = max(project.config.run.rounds, current.number + (current.stage is Stage.CLOSED))
-    return Recalled(shown, since, reason, found, _students(project, gold), _exports(project, gold), wanted)
-
-
-def _students(project: Project, taught: Sequence[Decision]) -> tuple[str, ...]:
-    """The checkpoints that were trained while one of these decisions was in force."""
-    store, run = project.store, project.config.run.name
-    kept = reading.checkpoints_of(store, run)
-    every = rounds.all_rounds(store, run)
-    numbers = {each.id: each.number for each in every}
-    return tuple(
-        student.folder
-        for each in every
-        if (student := kept.get(each.candidate_id or 0)) is not None
-        and any(numbers[row.round_id] <= each.number and row.decided_at <= student.created_at for row in taught)
+    holding = _Holding(project, found.ever)
+    asked = Counter(each.item_key for each in reading.queries_of(store, run))
+    resting = sum(asked[each.item_key] >= project.config.query.max_asks for each in found.decisions)
+    return Recalled(
+        grounds, shown, reason, found, holding.versions(), holding.students(), holding.exports(), wanted, resting
     )
 
 
-def _exports(project: Project, held: Sequence[Decision]) -> tuple[str, ...]:
-    """The datasets that were written while one of these decisions was in force; they still are."""
-    first = min((each.id or 0 for each in held), default=None)
-    rows = exported.of_run(project.store, project.config.run.name)
-    return tuple(dict.fromkeys(each.folder for each in rows if first is not None and each.last_decision >= first))
+class _Holding:
+    """Who holds rows that are taken back: whatever was made while one of these decisions was in force."""
+
+    def __init__(self, project: Project, ever: Sequence[Decision]) -> None:
+        self._store, self._run = project.store, project.config.run.name
+        self._ids = {each.id for each in ever}
+        keys = {each.item_key for each in ever}
+        self._all = reading.decisions_of(self._store, self._run)
+        self._of: defaultdict[str, list[Decision]] = defaultdict(list)
+        for row in self._all:
+            if row.item_key in keys:
+                self._of[row.item_key].append(row)
+
+    def versions(self) -> tuple[str, ...]:
+        """Versions of the dataset, in words."""
+        names: defaultdict[str, list[str]] = defaultdict(list)
+        for row in versions.names_of(self._store, self._run):
+            names[row.hash].append(row.name)
+        found = [(each, self._count(each.last_decision)) for each in versions.of_run(self._store, self._run)]
+        return tuple(
+            f"{version_text(each.hash, names[each.hash])}: {count} of {each.rows}" for each, count in found if count
+        )
+
+    def students(self) -> tuple[str, ...]:
+        """Checkpoints, by their folders."""
+        kept = reading.checkpoints_of(self._store, self._run)
+        every = rounds.all_rounds(self._store, self._run)
+        numbers = {each.id: each.number for each in every}
+        students = [(each.number, kept[each.candidate_id]) for each in every if each.candidate_id in kept]
+        return tuple(row.folder for number, row in students if self._count(self._learned(row, number, numbers)))
+
+    def exports(self) -> tuple[str, ...]:
+        """Folders of datasets that were written, filters apart; they still are there."""
+        rows = exported.of_run(self._store, self._run)
+        return tuple(dict.fromkeys(each.folder for each in rows if self._count(each.last_decision)))
+
+    def _count(self, last_decision: int) -> int:
+        """How many of the decisions were in force, as gold or silver, when this one was the newest."""
+        held = [versions.held(some, last_decision) for some in self._of.values()]
+        return sum(row is not None and row.id in self._ids for row in held)
+
+    def _learned(self, row: Checkpoint, number: int, numbers: dict[int | None, int]) -> int:
+        """The newest decision that a checkpoint knew; by the clock, where an older version did not note it."""
+        if "last_decision" in row.card:
+            return int(row.card["last_decision"])
+        past = [
+            each.id or 0 for each in self._all if numbers[each.round_id] <= number and each.decided_at <= row.created_at
+        ]
+        return max(past, default=0)

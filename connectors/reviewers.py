@@ -35,13 +35,17 @@ def review_figures(store: Store, run: str) -> Row:
         "simulated": known.together(simulated=True),
         "recalls": [
             {
-                "reviewer": known.names.get(row.reviewer, "reviewer"),
-                "since": row.since.isoformat(),
+                "reviewer": known.names.get(row.reviewer, "reviewer") if row.reviewer else "",
+                "teacher_model": row.teacher_model,
+                "prompt_hash": row.prompt_hash,
+                "since": None if row.since is None else row.since.isoformat(),
                 "at": row.withdrawn_at.isoformat(),
+                "what": withdrawals.doubted_text(row),
                 "reason": row.reason,
-                "verdicts": count,
+                "verdicts": withdrawn,
+                "decisions": reopened,
             }
-            for row, count in withdrawals.of_run(store, run)
+            for row, withdrawn, reopened in withdrawals.of_run(store, run)
         ],
     }
 
@@ -204,10 +208,12 @@ def accusation_text(each: Mapping[str, Any]) -> str:
 
 def recall_text(each: Mapping[str, Any]) -> str:
     """A recall in words."""
-    return (
-        f"recalled on {each['at'][:10]}: {each['verdicts']} verdicts of {each['reviewer']} since {each['since'][:10]} "
-        f"no longer count ({each['reason']})"
-    )
+    since = "" if each["since"] is None else f" since {each['since'][:10]}"
+    said = f"recalled on {each['at'][:10]}: "
+    if not each["reviewer"]:
+        return f"{said}{each['what']}; {each['decisions']} decisions put back to undecided ({each['reason']})"
+    about = " on the doubted replies" if each["teacher_model"] or each["prompt_hash"] else ""
+    return f"{said}{each['verdicts']} verdicts of {each['reviewer']}{about}{since} no longer count ({each['reason']})"
 
 
 def _reviewer_line(each: Mapping[str, Any]) -> str:

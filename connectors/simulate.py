@@ -23,7 +23,7 @@ from connectors import campaign, charts
 from connectors.progress import RichProgress
 from connectors.status import round_figures
 from connectors.wiring import Project
-from loop.config import Config
+from loop.config import Config, TrackingConfig
 from loop.errors import BadConfig, PoolEmpty
 from loop.records import Item, Split
 from loop.store import counting, items
@@ -164,13 +164,14 @@ def _config_of(config: Config, folder: Path, cell: Cell) -> Config:
             "query": config.query.model_copy(update={"acquisition": cell.acquisition}),
             "review": config.review.model_copy(update={"board": "fake"}),
             "evaluation": config.evaluation.model_copy(update={"saving_pairs": 0, "closer_items": 0}),
+            "tracking": TrackingConfig(),
         }
     )
 
 
 def _settings_hash(config: Config, rows: Sequence[Row], rounds: int) -> str:
     """What the results depend on besides acquisition function and seed."""
-    body = config.model_dump(mode="json", exclude={"run": True, "query": {"acquisition"}})
+    body = config.model_dump(mode="json", exclude={"run": True, "query": {"acquisition"}, "tracking": True})
     return hashlib.sha256(json.dumps([body, rows, rounds], sort_keys=True).encode()).hexdigest()[:12]
 
 

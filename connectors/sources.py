@@ -14,7 +14,7 @@ from loop.config import PoolConfig, TaskConfig
 from loop.errors import BadRow
 from loop.ports import Progress
 from loop.records import Item, Part, Split
-from loop.store import items
+from loop.store import forgetting, items
 from loop.store.database import Store
 
 __all__ = ["Ingested", "IngestedRationales", "ingest", "ingest_rationales", "is_holdout", "part_of"]
@@ -162,8 +162,13 @@ class _Door:
         """Store what is new; the rest is known, leaked, or contradicts what is there."""
         by_key = items.existing(self._store, [item.key for item in chunk])
         by_text = items.by_hash(self._store, [item.text_hash for item in chunk])
+        gone = forgetting.forgotten(self._store, [item.key for item in chunk])
         new: list[Item] = []
         for item in chunk:
+            if item.key in gone:
+                told = f"{item.source}: item {item.key!r} was forgotten on {gone[item.key]:%Y-%m-%d}"
+                self._report.bad.append(f"{told}, and is not taken in again; leave it out of the file")
+                continue
             there = by_key.get(item.key) or by_text.get(item.text_hash)
             if there is None:
                 new.append(item)

@@ -15,6 +15,7 @@ from connectors.promises import promises, promises_text
 from connectors.reviewers import accusation_text, recall_text, review_figures, share_text
 from connectors.revisions import revision_figures, revision_text
 from connectors.stops import grounds, stopping_figures, stopping_text
+from connectors.versions import learned, learned_text
 from loop.config import Config
 from loop.ledger import MICRO, to_micro
 from loop.recall import by_reviewer, recall
@@ -33,15 +34,17 @@ def status(store: Store, run: str, config: Config, waiting_for: WaitingFor | Non
 
     Fields may be added to it, never renamed or removed.
     """
+    counted = counts(store, run, config, counting.verdicts(store, run))
     return {
         **place(store, run, config, waiting_for),
-        **counts(store, run, config, counting.verdicts(store, run)),
+        **counted,
         "promises": promises(store, run, config),
         "planted": planted_figures(store, run),
         "revision": revision_figures(store, run),
         "review": review_figures(store, run),
         "contamination": holdout_duplicates(store, config.query),
-        "stopping": stopping_figures(grounds(store, run, config)),
+        "stopping": stopping_figures(grounds(store, run, config, counted["items"]["pool"])),
+        "learned": learned(store, run),
     }
 
 
@@ -123,6 +126,7 @@ def status_text(found: Mapping[str, Any]) -> Group:
         if measured:
             parts.append(Text(f"after round {measured[-1]['round']}, {saving_text(measured[-1]['saving'])}"))
         parts += [Text(line) for line in last_evaluation(found["rounds"])]
+    parts += [Text(line) for line in learned_text(found["learned"])]
     if found["contamination"] and found["contamination"]["items"]:
         parts.append(Text(contamination_text(found["contamination"]), style="yellow"))
     if found["promises"]:

@@ -1,6 +1,5 @@
 """Whether a run is worth a further round, read off the store."""
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -20,15 +19,17 @@ HARD = frozenset({"money", "pool"})
 """Grounds that no `--rounds` goes on in spite of: nothing could be asked."""
 
 
-def grounds(store: Store, run: str, config: Config, *, request: int | None = None) -> list[Ground]:
+def grounds(store: Store, run: str, config: Config, left: int, *, request: int | None = None) -> list[Ground]:
     """Everything that may end the run, as it stands after its last closed round.
 
-    `request` is what a further request may cost at most, in micro-dollars; without it, what the dearest one did.
+    `left` are the pool items that may still be asked. `request` is what a further request may cost at most, in
+    micro-dollars; without it, what the dearest one did.
     """
     closed = [each for each in rounds.all_rounds(store, run) if each.stage is Stage.CLOSED]
-    left = counting.eligible(store, run, config)
-    spent = reading.spent_by_query(store, run)
-    per_item = float(np.mean(list(spent.values()))) / MICRO if spent else 0.0
+    spent, asked = reading.spent_on_batches(store, run), counting.queried(store, run)
+    done = [each.id or 0 for each in closed]
+    picked = sum(asked.get(number, (0, 0))[0] for number in done)
+    per_item = sum(spent.get(number, 0) for number in done) / max(1, picked) / MICRO
     usd, most = per_item * min(config.query.batch_size, left), config.budget.usd_per_round
     usd = usd if most is None else min(usd, most)
     before, last = _divergences(store, closed)
@@ -45,6 +46,11 @@ def grounds(store: Store, run: str, config: Config, *, request: int | None = Non
         stopping.settled(last, config.query.batch_size, config.stopping.divergence_below),
         stopping.falls(before, last, config.stopping.divergence_fall),
     ]
+
+
+def grounds_now(store: Store, run: str, config: Config) -> list[Ground]:
+    """As `grounds`, with the pool items counted."""
+    return grounds(store, run, config, counting.eligible(store, run, config))
 
 
 def stopping_figures(found: Sequence[Ground]) -> dict[str, Any]:
@@ -71,14 +77,11 @@ def _minutes(store: Store, run: str, config: Config) -> Ground:
     return stopping.minutes(config.budget.minutes, left, config.review.minutes_per_review)
 
 
-def _points(store: Store, closed: Sequence[Round], spent: Mapping[tuple[int, str], int]) -> list[Point]:
+def _points(store: Store, closed: Sequence[Round], spent: Mapping[int, int]) -> list[Point]:
     """Dollars by the end of each round and how its student did on `dev`."""
-    by_round: defaultdict[int, int] = defaultdict(int)
-    for (round_id, _), micro_usd in spent.items():
-        by_round[round_id] += micro_usd
     points, total = [], 0
     for each in closed:
-        total += by_round[each.id or 0]
+        total += spent.get(each.id or 0, 0)
         rows = [] if each.student_id is None else checkpoints.predictions(store, each.student_id, Part.DEV)
         if rows:
             points.append(Point(total / MICRO, sum(row.correct for row in rows), len(rows)))

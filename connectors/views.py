@@ -25,6 +25,7 @@ from loop.report import (
     risk_bins,
     wrong_by_rationale,
 )
+from loop.stopping import Ground
 from loop.store import claims, confidence, counting, reading, reviews, rounds
 from loop.store.database import Store
 from loop.store.demonstrations import sets
@@ -120,12 +121,15 @@ class Views:
             "live": self.live(),
             "curve": self.curve,
             "saving": self.savings[-1] if self.savings else None,
-            "stopping": stopping_text(stopping_figures(grounds(self.store, self.run, self.config))),
+            "stopping": stopping_text(stopping_figures(self._grounds())),
             "charts": {
                 "curve": page_charts.curve(self.curve, "usd"),
                 "decisions": page_charts.decisions(self.state["rounds"]),
             },
         }
+
+    def _grounds(self) -> list[Ground]:
+        return grounds(self.store, self.run, self.config, self.state["items"]["pool"])
 
     def learning(self) -> Row:
         """How good the student became for which price, and what selection had to do with it."""

@@ -28,7 +28,8 @@ from connectors.label_studio import LabelStudioBoard
 from connectors.prediction_backend import PredictionBackend, PredictRequest
 from connectors.pulling import pull
 from connectors.wiring import Project
-from loop.errors import BadConfig, BoardError
+from loop.errors import BadConfig, BoardError, StoreUnusable
+from loop.store.database import Store
 
 HEADER = "X-Preceptor-Secret"
 PATH = "/label-studio"
@@ -65,8 +66,8 @@ def serve(project: Project, *, host: str, port: int, address: str | None) -> Non
         app, work = application(secret, changed, backend, shown), _work(project, address, secret, backend)
         project.progress.say(f"  waits for Label Studio at http://{host}:{port}{PATH}")
     settings = uvicorn.Config(
-        app, host=host, port=port, log_level="warning", access_log=False, lifespan="off", ws="none",
-        timeout_graceful_shutdown=3,
+        watched(app, project.store), host=host, port=port, log_level="warning", access_log=False, lifespan="off",
+        ws="none", timeout_graceful_shutdown=3,
     )  # fmt: skip
     server = uvicorn.Server(settings)
     asyncio.run(_serve(server, work, changed, every=project.config.review.poll_seconds))
@@ -131,9 +132,31 @@ def application(
         changed.set()
         return Response(status_code=200)
 
-    routes: list[BaseRoute] = [Route("/health", _health), Route(PATH, told, methods=["POST"])]
+    routes: list[BaseRoute] = [Route(PATH, told, methods=["POST"])]
     routes += [] if backend is None else _predicting(secret, backend)
     return Starlette(routes=routes if shown is None else [*routes, Mount("/", shown)])
+
+
+def watched(app: ASGIApp, store: Store) -> Starlette:
+    """The application, and what tells anybody whether the process runs, and whether it can work: whether its database
+    is there and as this version wants it.
+    """
+
+    async def ready(_request: Request) -> Response:
+        problem = await asyncio.to_thread(_unready, store)
+        said = {"ready": problem is None} | ({} if problem is None else {"problem": problem})
+        return JSONResponse(said, status_code=200 if problem is None else 503)
+
+    return Starlette(routes=[Route("/health", _health), Route("/ready", ready), Mount("/", app)])
+
+
+def _unready(store: Store) -> str | None:
+    """Why the database cannot be worked with, in words without its address."""
+    try:
+        there, wanted = store.revisions()
+    except StoreUnusable:
+        return "the database cannot be read"
+    return None if there == wanted else f"the database is at revision {there}, and this version wants {wanted}"
 
 
 async def _health(_request: Request) -> Response:

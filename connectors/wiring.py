@@ -16,7 +16,7 @@ from sqlalchemy.engine import make_url
 from connectors.needs import review_worth
 from connectors.present_answers import PresentAnswers
 from connectors.progress import RichProgress
-from loop.config import Config, EndpointConfig, TaskConfig, load
+from loop.config import Config, EndpointConfig, StudentConfig, TaskConfig, load
 from loop.errors import BadConfig
 from loop.ledger import to_micro
 from loop.ports import Batches, Teacher, Trainer
@@ -89,6 +89,7 @@ class Project:
     @contextmanager
     def parts(self) -> Iterator[Parts]:
         """Everything a round needs; the recorded teacher, where there is one, runs while the block lasts."""
+        self.examine_white_box()
         self.folder.mkdir(parents=True, exist_ok=True)
         with self.teacher() as teacher, self.judge() as judge, self.stronger() as stronger:
             yield Parts(
@@ -112,11 +113,30 @@ class Project:
         # peft reads a name that transformers renamed; the user can do nothing about it.
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
         config = config or self.config
-        student = config.student
-        local = self.home / student.model
-        if local.is_dir():
-            student = student.model_copy(update={"model": str(local)})
-        return trainer.trainer(student, config.task, cache_folder())
+        return trainer.trainer(self._with_paths(config.student), config.task, cache_folder())
+
+    def examine_white_box(self) -> None:
+        """Refuse a local teacher that the student could not learn from, before anything is spent.
+
+        Raises:
+            StudentError: the teacher is not on this disk, or its tokens are not the student's.
+        """
+        student = self._with_paths(self.config.student)
+        if student.white_box is not None:
+            from loop.student import white_box  # noqa: PLC0415 - torch takes seconds to load
+
+            white_box.examine(student, student.white_box, cache_folder())
+
+    def _with_paths(self, student: StudentConfig) -> StudentConfig:
+        """The settings with the whole paths of models whose folders start at the config file."""
+        changes: dict[str, object] = {"model": self._local(student.model)}
+        if student.white_box is not None:
+            teacher = self._local(student.white_box.teacher)
+            changes["white_box"] = student.white_box.model_copy(update={"teacher": teacher})
+        return student.model_copy(update=changes)
+
+    def _local(self, model: str) -> str:
+        return str(self.home / model) if (self.home / model).is_dir() else model
 
     @contextmanager
     def teacher(self) -> Iterator[Teacher]:

@@ -64,16 +64,19 @@ def wrong_rows_bound(strata: Sequence[Stratum], delta: float) -> tuple[int, floa
 
     The largest number of wrong rows under which, however they lie over the strata, so few in the samples had a chance
     of more than delta. That also holds where later strata depend on what earlier samples showed. Of strata too large
-    to try every way, each gets an even part of delta instead. The share is 0 where nothing is unaudited.
+    to try every way, each gets an even part of delta instead. Of a stratum without audits every row may be wrong. The
+    share is 0 where nothing is unaudited.
     """
+    unaudited = sum(each.population - each.audited for each in strata)
+    unseen = sum(each.population for each in strata if not each.audited)
+    strata = [each for each in strata if each.audited]
     found = sum(each.wrong for each in strata)
     ways = sum(each.population for each in strata) * sum(each.most for each in strata) * (found + 1) ** 2
     if ways <= MOST_WAYS:
         wrong = _most_wrong_in_all(strata, found, delta) - found
     else:
         wrong = sum(most_wrong(each, 1 - delta / len(strata)) - each.wrong for each in strata)
-    unaudited = sum(each.population - each.audited for each in strata)
-    return wrong, wrong / unaudited if unaudited else 0.0
+    return wrong + unseen, (wrong + unseen) / unaudited if unaudited else 0.0
 
 
 def _most_wrong_in_all(strata: Sequence[Stratum], found: int, delta: float) -> int:

@@ -41,6 +41,9 @@ class RunConfig(Table):
     """How many rounds the campaign has unless `--rounds` says otherwise."""
     seed: int = 0
     """Seed of everything random; same seed, same data, same decisions."""
+    log: Path | None = Field(default=None, strict=False)
+    """File to which what happens is appended, a JSON object a line: stages, requests, charges, calls to Label Studio,
+    each with its ids; never a text of an item, a prompt or a reply. Relative to the config file; none: no file."""
 
 
 class TaskConfig(Table):
@@ -69,6 +72,59 @@ class PoolConfig(Table):
     """Share of the items with an answer that becomes the holdout, by a hash of the key."""
     dev_share: float = Field(default=0.5, gt=0, lt=1)
     """Share of the holdout used as `dev` (gate, stopping, saving); the rest is `test` and only reported."""
+
+
+class WhiteBoxConfig(Table):
+    """A teacher on this disk whose logits a causal student learns from, beside the decided rationales."""
+
+    teacher: str
+    """A local directory, what a package ships, or a hub name that was downloaded before; nothing is downloaded for it.
+    A causal model with the tokens of `student.model`, best one that was trained on the same task: a larger student that
+    went home by `preceptor student export`."""
+    objective: Literal["forward_kl", "reverse_kl", "jsd", "gkd", "minillm", "mgsr", "online_kd"] = "gkd"
+    """What is made small. On the decided texts: `forward_kl`, `reverse_kl`, and between them `jsd` (generalised
+    Jensen-Shannon). On texts that the student writes while it learns, which takes longer: `gkd` (`jsd` on a share of
+    such batches, arXiv 2306.13649), `minillm` (reverse KL of whole texts, by policy gradient, arXiv 2306.08543), `mgsr`
+    (the texts are revised first, arXiv 2407.10068). `online_kd`: forward KL, while adapters on the teacher come towards
+    the student (arXiv 2409.12512)."""
+    weight: float = Field(default=0.5, gt=0, le=1)
+    """Share of the objective in the loss of each task; the decided texts as hard targets get the rest. 1: they are not
+    targets, as in GKD's paper."""
+    temperature: float = Field(default=1.0, gt=0)
+    """Both distributions are tempered with it before they are compared."""
+    beta: float = Field(default=0.5, ge=0, le=1)
+    """`jsd` and `gkd`: 0 is forward KL, 1 is reverse KL."""
+    student_share: float = Field(default=0.5, ge=0, le=1)
+    """`gkd` and `mgsr`: how probable it is that a batch of rationales is one of the student's own texts. `minillm`
+    knows no others; direct answers are never the student's own."""
+    sample_temperature: float = Field(default=0.9, gt=0)
+    """`gkd` and `mgsr`: temperature with which the student writes them."""
+    teacher_mix: float = Field(default=0.2, ge=0, lt=1)
+    """`minillm`: share of the teacher in the distribution that each token is drawn from."""
+    minimum_mass: float = Field(default=0.95, gt=0, le=1)
+    """`mgsr`: the likeliest classes are compared that hold so much of the teacher's probability together, and what
+    stands there; the others are not looked at."""
+    span_weight: float = Field(default=1.0, ge=0)
+    """`mgsr`: weight of what neighbouring words have in common, beside the KL."""
+    online_rank: int = Field(default=8, ge=1)
+    """`online_kd`: rank of the adapters on the teacher's attention."""
+    online_learning_rate: float = Field(default=1e-4, gt=0)
+    """`online_kd`: peak learning rate of the adapters."""
+    online_weight: float = Field(default=0.1, ge=0)
+    """`online_kd`: weight of the student's pull on the adapters, beside their likelihood of the decided texts."""
+
+    @model_validator(mode="after")
+    def _what_is_clipped_is_a_target(self) -> "WhiteBoxConfig":
+        if self.objective == "mgsr" and self.weight == 1:
+            raise ValueError(
+                'objective = "mgsr" never looks at what the teacher holds unlikely, so the student might say it: set '
+                "weight below 1, and the hard targets speak against it"
+            )
+        return self
+
+
+WRITING_OBJECTIVES = ("gkd", "minillm", "mgsr")
+"""Objectives for which the student writes rationales while it learns."""
 
 
 class StudentConfig(Table):
@@ -126,6 +182,9 @@ class StudentConfig(Table):
     preference_weight: float = Field(default=0.0, ge=0)
     """Weight, beside the loss of the two tasks, of the preference of what people wrote over what they corrected or
     rejected (DPO, for students that write). 0: off, corrections are learned like any other rationale."""
+    white_box: WhiteBoxConfig | None = None
+    """A table `[student.white_box]`: a local teacher whose logits the student learns from (causal students). Without it
+    the decided texts are all that is learned."""
     answers_by: Literal["rationale", "answer"] = "rationale"
     """Whether the student answers after its own rationale or directly."""
     max_new_tokens: int = Field(default=160, ge=8)
@@ -176,6 +235,8 @@ class StudentConfig(Table):
                 f'targets = {self.targets!r} needs answers_by = "rationale": a student that learns to answer after '
                 "its steps alone cannot answer at once"
             )
+        if self.white_box is not None and (self.targets != "two_tasks" or self.repaired_weight != 1):
+            raise ValueError('[student.white_box] needs targets = "two_tasks" and repaired_weight = 1')
         if self.repaired_weight != 1 and self.rationale_weight == 0:
             raise ValueError(
                 "repaired_weight weighs steps, and rationale_weight = 0 learns none: set repaired_weight 1"
@@ -189,6 +250,16 @@ class StudentConfig(Table):
         if self.preference_weight and self.kind == "encoder":
             raise ValueError(
                 "preference_weight is for students that write: an encoder writes no rationale; set it to 0"
+            )
+        if self.white_box is not None and self.kind != "causal":
+            raise ValueError(
+                f'white_box is for kind = "causal", not {self.kind!r}, which has no logits of a text to compare: leave '
+                "the table out, or take a causal student"
+            )
+        if self.white_box and self.white_box.objective in WRITING_OBJECTIVES and self.rationale_weight == 0:
+            raise ValueError(
+                f"white_box.objective = {self.white_box.objective!r} learns from rationales that the student writes: "
+                'set rationale_weight above 0, or take another objective, e.g. "jsd"'
             )
         if self.engine == "openvino" and self.lora_rank == 0:
             raise ValueError(
@@ -602,6 +673,25 @@ class StoppingConfig(Table):
     """It ends once the mean divergence of the candidates surely fell by less than this since the round before."""
 
 
+class TrackingConfig(Table):
+    """Where figures and spans go beside the store and the dashboard. Neither holds a prompt, a text or a key."""
+
+    to: Literal["none", "tensorboard", "mlflow", "trackio"] = "none"
+    """What shows the figures of each round; needs the package of the same extra, e.g. preceptor[mlflow]."""
+    url: str | None = None
+    """Address of an MLflow or Trackio server; without it files in the run's folder. Credentials stay in the variables
+    that these packages read."""
+    spans: bool = False
+    """Whether requests to teacher and judge are sent as OpenTelemetry spans, to where `OTEL_EXPORTER_OTLP_ENDPOINT`
+    says; needs preceptor[otel]. Requests in batches have none."""
+
+    @model_validator(mode="after")
+    def _files_have_no_address(self) -> "TrackingConfig":
+        if self.url is not None and self.to not in ("mlflow", "trackio"):
+            raise ValueError(f'url is for to = "mlflow" or "trackio", not {self.to!r}: remove it')
+        return self
+
+
 class ExportConfig(Table):
     """What an export says of licences and terms; it says plainly where nothing is known."""
 
@@ -617,6 +707,19 @@ class ServeConfig(Table):
     token_env: str = "PRECEPTOR_DASHBOARD_TOKEN"
     """Environment variable that holds the token. Where it is set, the dashboard asks for it; `--host` with another
     address than loopback needs it."""
+
+
+class NotifyConfig(Table):
+    """A command of yours that is run when people are needed or money is low, once for each round."""
+
+    command: tuple[Annotated[str, StringConstraints(min_length=1)], ...] = Field(default=(), strict=False)
+    """The program and its arguments, e.g. `["./tell-us.sh", "--channel", "reviews"]`; no shell reads them. It gets a
+    JSON object on standard input: `event` (`reviews_wait` or `money_low`), `run`, `round`, `text` and more. Where it
+    fails, that is said and the campaign goes on. Empty: nobody is told."""
+    timeout: float = Field(default=10.0, gt=0)
+    """Seconds that the command may take."""
+    usd_below: float | None = Field(default=None, gt=0)
+    """Money is low once fewer US dollars than this are left; without it nobody is told."""
 
 
 class Config(Table):
@@ -637,8 +740,10 @@ class Config(Table):
     acceptance: AcceptanceConfig = AcceptanceConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     stopping: StoppingConfig = StoppingConfig()
+    tracking: TrackingConfig = TrackingConfig()
     export: ExportConfig = ExportConfig()
     serve: ServeConfig = ServeConfig()
+    notify: NotifyConfig = NotifyConfig()
 
     @model_validator(mode="after")
     def _forms_fit_the_answers(self) -> "Config":

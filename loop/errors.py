@@ -18,6 +18,7 @@ PreceptorError
 ├── BoardError
 │   ├── BoardDown        the review server does not answer
 │   └── BoardRefused     the review server refuses the token or the request
+├── TrackerDown          the tracker does not take the figures of a round
 └── StudentError         the student's model cannot be loaded, trained or saved
 """
 
@@ -112,6 +113,10 @@ class BoardDown(BoardError):
 
 class BoardRefused(BoardError):
     """The review server refuses the token or the request."""
+
+
+class TrackerDown(PreceptorError):
+    """The tracker does not take the figures of a round."""
 
 
 class StudentError(PreceptorError):

@@ -1,20 +1,46 @@
 """Texts that read nearly the same: the Jaccard index of their runs of three words, estimated by MinHash or exact."""
 
-import re
 from collections.abc import Iterable, Mapping
 from math import ceil
+from typing import Any
 
 from datasketch import MinHash, MinHashLSH
 
 SHINGLE = 3
 """Words in a row whose sets are compared."""
 PERMUTATIONS = 128
+Runs = frozenset[tuple[str, ...]]
+
+
+class _Blanks(dict[int, int]):
+    """For `str.translate`: a blank for whatever is not part of a word, as `\\w` of a pattern sees it."""
+
+    def __missing__(self, point: int) -> int:
+        letter = chr(point)
+        self[point] = found = point if letter.isalnum() or letter == "_" else ord(" ")
+        return found
+
+
+BLANKS = _Blanks()
 
 
 def shingles(text: str) -> frozenset[str]:
     """The runs of three words of a text, whatever case and marks."""
-    words = re.findall(r"\w+", text.lower())
-    return frozenset(" ".join(words[start : start + SHINGLE]) for start in range(max(1, len(words) - SHINGLE + 1)))
+    return frozenset(map(" ".join, _runs(text)))
+
+
+def _runs(text: str) -> Runs:
+    """The same as words."""
+    return frozenset(_in_a_row(_words(text)))
+
+
+def _words(text: str) -> list[str]:
+    return text.lower().translate(BLANKS).split()
+
+
+def _in_a_row(words: list[str]) -> Iterable[tuple[str, ...]]:
+    """The runs of words in their order; fewer words are one run."""
+    return zip(words, words[1:], words[2:], strict=False) if len(words) > 2 else [tuple(words)]
 
 
 def sketch(text: str) -> MinHash:
@@ -33,31 +59,51 @@ class Alike:
     """Texts, and which of them share most of their runs of three words with another one (Jaccard).
 
     Two sets that overlap so far share one of the first few members in whichever order, so that only those are looked up
-    (prefix filtering: Chaudhuri and others, ICDE 2006). Nothing is estimated.
+    (prefix filtering: Chaudhuri and others, ICDE 2006); and a text with more than a few members that none of the others
+    has is like none of them, which most texts soon show. Nothing is estimated.
     """
 
     def __init__(self, texts: Iterable[str], similarity: float) -> None:
         self._similarity = similarity
-        self._sets: list[frozenset[str]] = []
-        self._places: dict[str, list[int]] = {}
+        self._sets: list[Runs] = []
+        self._places: dict[tuple[str, ...], list[int]] = {}
+        self._known: set[tuple[str, ...]] = set()
         for place, text in enumerate(texts):
-            own = shingles(text)
+            own = _runs(text)
             self._sets.append(own)
+            self._known |= own
             for each in self._first(own):
                 self._places.setdefault(each, []).append(place)
 
     def near(self, text: str) -> list[tuple[int, float]]:
         """The places of the texts that are like this one, and how much each is."""
-        own = shingles(text)
+        words = _words(text)
+        if self._is_new(words):
+            return []
+        own = frozenset(_in_a_row(words))
         candidates = {place for each in self._first(own) for place in self._places.get(each, ())}
         found = [(place, jaccard(own, self._sets[place])) for place in sorted(candidates)]
         return [(place, much) for place, much in found if much >= self._similarity]
 
-    def _first(self, own: frozenset[str]) -> list[str]:
-        return sorted(own)[: len(own) - ceil(self._similarity * len(own)) + 1]
+    def _is_new(self, words: list[str]) -> bool:
+        """Whether a text is soon seen to have more runs that are in none of the others than it may."""
+        few, known, new = self._few(max(1, len(words) - SHINGLE + 1)), self._known, set()
+        for each in _in_a_row(words):
+            if each not in known:
+                new.add(each)
+                if len(new) >= few:
+                    return True
+        return False
+
+    def _first(self, own: Runs) -> list[tuple[str, ...]]:
+        return sorted(own)[: self._few(len(own))]
+
+    def _few(self, runs: int) -> int:
+        """One more than a text of so many runs can have beside what it shares with one that it is like."""
+        return runs - ceil(self._similarity * runs) + 1
 
 
-def jaccard(one: frozenset[str], other: frozenset[str]) -> float:
+def jaccard(one: frozenset[Any], other: frozenset[Any]) -> float:
     """What both have, as a share of what either has."""
     return len(one & other) / len(one | other)
 

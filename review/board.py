@@ -1,6 +1,6 @@
 """Where reviewers work: what a board must do, whichever stands behind it."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -111,6 +111,10 @@ class Board(Protocol):
 
     def remove(self, task: str) -> None:
         """Take a task off the board: a second one of the same uid."""
+        ...
+
+    def forget(self, uids: Collection[str]) -> int:
+        """Delete the tasks of those uids, every copy in every project, with all that was said of them; how many."""
         ...
 
     def address(self) -> str:

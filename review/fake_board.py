@@ -2,11 +2,12 @@
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from loop.records import own_uid
 from review.board import BoardTask, OpenTask, RawVerdict, Result, Standing
 
 OVERLAP = timedelta(seconds=5)
@@ -103,6 +104,16 @@ class FakeBoard:
         del state["tasks"][gone]
         state["annotations"] = [each for each in state["annotations"] if each["uid"] != gone]
         self._write(state)
+
+    def forget(self, uids: Collection[str]) -> int:
+        """Delete the tasks with their annotations."""
+        state = self._read()
+        gone = {uid for uid in state["tasks"] if own_uid(uid) in uids}
+        if gone:
+            state["tasks"] = {uid: task for uid, task in state["tasks"].items() if uid not in gone}
+            state["annotations"] = [each for each in state["annotations"] if each["uid"] not in gone]
+            self._write(state)
+        return len(gone)
 
     def open_tasks(self) -> list[OpenTask]:
         """Tasks that nobody has judged."""

@@ -108,7 +108,8 @@ def a_reply(
     """A stored and paid reply with its rationale; the rationale's id."""
     book = RoundAskBook(store, opened.run, id_of(opened), TeacherConfig(model="panel"))
     charge = book.reserve(f"ask/{opened.id}/{key}/0/1", 2 * cost)
-    prompt = Prompt(hash=hashlib.sha256(f"{opened.id}/{key}".encode()).hexdigest(), body={"messages": [key]})
+    asked = [{"role": "system", "content": "Explain."}, {"role": "user", "content": key}]
+    prompt = Prompt(hash=hashlib.sha256(f"{opened.id}/{key}".encode()).hexdigest(), body={"messages": asked})
     reply = Reply(
         round_id=id_of(opened), item_key=key, prompt_hash=prompt.hash, teacher="panel", model="panel", text="raw reply",
         finish_reason="stop", input_tokens=100, output_tokens=20, created_at=NOON,

@@ -397,3 +397,15 @@ def test_what_one_person_judged_twice_is_put_on_the_board_anew(board: Board, tmp
     desk.push(reviews.pending(store, id_of(opened)))
     assert [each.uid for each in board.open_tasks()] == [f"1~{uids[1]}"]
     assert desk.pull() == 0
+
+
+def test_forgotten_tasks_are_gone_with_what_was_said_of_them_and_others_stay(board: Board) -> None:
+    copied = a_task(1)
+    board.put([copied, replace(copied, uid="1~run/1/1", data={**copied.data, "uid": "1~run/1/1"}), a_task(2)])
+    first = next(each for each in board.open_tasks() if each.uid == "run/1/1")
+    board.annotate(first.task, result(VerdictKind.ACCEPT), seconds=1.0, unique_id=UNIQUE.format(90))
+    assert len(board.changed(None)) == 1
+    assert board.forget({"run/1/1", "run/1/3"}) == 2
+    assert [each.uid for each in board.listing(board.project())] == ["run/1/2"]
+    assert board.changed(None) == []
+    assert board.forget({"run/1/1", "run/1/3"}) == 0

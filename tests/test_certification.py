@@ -25,6 +25,7 @@ from loop.records import (
 from loop.stages.train import accepted_examples
 from loop.store import certificates, decisions, items, planted, rationales, reviews, rounds, withdrawals
 from loop.store.database import Store
+from loop.store.tainted import Grounds
 from tests.builders import NOON, RUN, a_reply, a_round, a_store, an_item, decided, id_of, sent_to_review
 
 CONFIG = Config(acceptance=AcceptanceConfig(alpha=0.2, delta=0.2, thresholds=(0.1, 0.3)))
@@ -122,9 +123,9 @@ def test_a_certified_threshold_releases_its_audits_as_gold_and_holds_from_the_ne
 def test_a_threshold_whose_audits_were_recalled_is_not_relied_on(store: Store) -> None:
     certification.look(audited(store, 10), store, CONFIG, rescored())
     opened = a_round(store, CONFIG)
-    withdrawals.withdraw(store, RUN, "nobody", NOON, "")
+    withdrawals.withdraw(store, RUN, Grounds("nobody", since=NOON), "")
     assert certification.threshold_in_force(store, opened, CONFIG) is not None
-    withdrawals.withdraw(store, RUN, "person 0", NOON, "")
+    withdrawals.withdraw(store, RUN, Grounds("person 0", since=NOON), "")
     assert certification.threshold_in_force(store, opened, CONFIG) is None
     assert all(audit.wrong for audit in certificates.audits(store, RUN))
 

@@ -1,6 +1,7 @@
 """Pool items that read like holdout items are found before anything is asked, named, and not asked."""
 
 import random
+import re
 from pathlib import Path
 
 import pytest
@@ -130,3 +131,11 @@ def test_ingest_and_doctor_name_them(tmp_path: Path) -> None:
     assert "duplicates" not in said[0]
     assert "1 of 1 pool items read like holdout items (pool like holdout) and are not asked" in said[1]
     assert "duplicates: 1 of 1 pool items" in said[2]
+
+
+@settings(deadline=None)
+@given(st.text())
+def test_words_are_what_a_pattern_takes_for_words_in_every_script(text: str) -> None:
+    words = re.findall(r"\w+", text.lower())
+    runs = {" ".join(words[at : at + 3]) for at in range(max(1, len(words) - 2))}
+    assert shingles(text) == runs

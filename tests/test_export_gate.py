@@ -338,11 +338,11 @@ def test_reading_rows_sees_one_state_on_every_database(tmp_path: Path, database:
     opened = queried(made, a_round(made), ["Q", "a", "é"])
     for key in ("Q", "a", "é"):
         decided(made, opened, key, DecisionKind.SILVER, a_reply(made, opened, key, steps=["one"], answer=1))
-    reading = dataset.origins(made, RUN, tuple(DecisionKind))
+    reading = dataset.origins(made, RUN, tuple(DecisionKind), dataset.Until(10_000))
     first = next(reading)
     last = next(each for each in (first, *reading))
     assert last is first
-    again = dataset.origins(made, RUN, tuple(DecisionKind))
+    again = dataset.origins(made, RUN, tuple(DecisionKind), dataset.Until(10_000))
     seen = [next(again).decided.key]
     second = queried(made, a_round(made), ["é"])
     decided(made, second, "é", DecisionKind.REJECTED, a_reply(made, second, "é", steps=["two"], answer=1))

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
+from connectors.cli import app
 from connectors.plan import plan
 from connectors.progress import RichProgress
 from connectors.wiring import Project
@@ -44,3 +46,17 @@ def test_a_new_run_learns_from_the_replies_of_another_and_keeps_to_the_cap_of_a_
     capped = planned(config)
     assert capped["high"] == pytest.approx(cap, abs=1e-8)
     assert "budget.usd_per_round" in str(capped["source"])
+
+
+def test_a_round_that_revises_is_planned_by_what_revising_costs(tmp_path: Path) -> None:
+    config = tiny_project(tmp_path, rounds=2)
+    pool, holdout = str(tmp_path / "pool.jsonl"), str(tmp_path / "holdout.jsonl")
+    for words in (["ingest", pool], ["ingest", holdout, "--split", "holdout"], ["run", "--rounds", "1"]):
+        assert CliRunner().invoke(app, [*words, "--config", str(config)]).exit_code == 0
+    asked = planned(config)
+    assert "items asked" in str(asked["source"])
+
+    config.write_text(config.read_text().replace("[teacher]", '[teacher]\nrevise = "teacher_finish"'))
+    revised = planned(config)
+    assert "none was revised so far" in str(revised["source"])
+    assert revised["low"] > asked["high"], "checking step by step sends the question each time"

@@ -16,7 +16,7 @@ from connectors.exports import export
 from connectors.history import history, history_text
 from connectors.inspection import review_state
 from connectors.progress import RichProgress
-from connectors.recalls import recall_reviewer
+from connectors.recalls import recall
 from connectors.report_page import page
 from connectors.reviewers import review_text
 from connectors.status import status
@@ -40,6 +40,7 @@ from loop.records import (
 from loop.stages import review
 from loop.store import decisions, items, planted, rationales, reading, reviews, rounds, withdrawals
 from loop.store.database import Store
+from loop.store.tainted import Grounds
 from review.task import Details, board_task
 from tests.builders import (
     NOON,
@@ -99,7 +100,7 @@ def in_force(store: Store) -> tuple[DecisionKind, str]:
 
 def test_a_decision_that_rested_on_a_withdrawn_verdict_goes_back_to_undecided(store: Store) -> None:
     number = reviewed(store, ("bad", VerdictKind.ACCEPT, 0))
-    withdrawals.withdraw(store, RUN, "bad", LONG_AGO, "never looked")
+    withdrawals.withdraw(store, RUN, Grounds("bad", since=LONG_AGO), "never looked")
     kind, reason = in_force(store)
     assert kind is DecisionKind.UNDECIDED
     assert "recall 1" in reason
@@ -112,7 +113,7 @@ def test_a_decision_that_rested_on_a_withdrawn_verdict_goes_back_to_undecided(st
 
 def test_what_others_said_stays(store: Store) -> None:
     number = reviewed(store, ("bad", VerdictKind.ACCEPT, 0), ("good", VerdictKind.EDIT, 1))
-    withdrawals.withdraw(store, RUN, "bad", LONG_AGO, "")
+    withdrawals.withdraw(store, RUN, Grounds("bad", since=LONG_AGO), "")
     assert [each.reviewer for each in reviews.verdicts(store, [number])[number]] == ["good"]
 
 
@@ -123,13 +124,13 @@ def test_a_decision_that_somebody_else_made_in_adjudication_stays(store: Store) 
         ("good", VerdictKind.EDIT, 1),
         ("judge", VerdictKind.ACCEPT, ADJUDICATION),
     )
-    assert withdrawals.withdraw(store, RUN, "bad", LONG_AGO, "").decisions == ()
+    assert withdrawals.withdraw(store, RUN, Grounds("bad", since=LONG_AGO), "").decisions == ()
     assert in_force(store)[0] is DecisionKind.GOLD
 
 
 def test_verdicts_before_the_date_still_count(store: Store) -> None:
     number = reviewed(store, ("bad", VerdictKind.ACCEPT, 0))
-    found = withdrawals.withdraw(store, RUN, "bad", NOON.replace(hour=13), "")
+    found = withdrawals.withdraw(store, RUN, Grounds("bad", since=NOON.replace(hour=13)), "")
     assert found.verdicts == ()
     assert reviews.verdicts(store, [number])
     assert in_force(store)[0] is DecisionKind.GOLD
@@ -137,20 +138,20 @@ def test_verdicts_before_the_date_still_count(store: Store) -> None:
 
 def test_what_was_accepted_unreviewed_rests_on_no_verdict(store: Store) -> None:
     reviewed(store, ("bad", VerdictKind.ACCEPT, 0), kind=DecisionKind.SILVER)
-    assert withdrawals.withdraw(store, RUN, "bad", LONG_AGO, "").decisions == ()
+    assert withdrawals.withdraw(store, RUN, Grounds("bad", since=LONG_AGO), "").decisions == ()
 
 
 def test_a_recalled_item_waits_for_its_review_and_is_not_asked_meanwhile(store: Store) -> None:
     number = reviewed(store, ("bad", VerdictKind.REJECT, 0), kind=DecisionKind.REJECTED)
     assert [item.key for item in items.eligible(store, RUN, Config())] == ["q1"]
-    withdrawals.withdraw(store, RUN, "bad", LONG_AGO, "")
+    withdrawals.withdraw(store, RUN, Grounds("bad", since=LONG_AGO), "")
     assert items.eligible(store, RUN, Config()) == []
     assert [(row.id, task.slot) for row, task in withdrawals.to_review_again(store, RUN)] == [(number, 0)]
 
 
 def test_a_review_that_was_made_again_is_not_wanted_a_third_time(store: Store) -> None:
     number = reviewed(store, ("bad", VerdictKind.ACCEPT, 0), ("good", VerdictKind.ACCEPT, 1))
-    withdrawals.withdraw(store, RUN, "bad", LONG_AGO, "")
+    withdrawals.withdraw(store, RUN, Grounds("bad", since=LONG_AGO), "")
     opened = a_round(store)
     ((rationale, task),) = withdrawals.to_review_again(store, RUN)
     wanted = [reviews.Wanted(rationale, "risk", f"{task.uid}/again", task.slot + 3)]
@@ -158,13 +159,13 @@ def test_a_review_that_was_made_again_is_not_wanted_a_third_time(store: Store) -
     assert withdrawals.to_review_again(store, RUN) == []
     say(store, number, "worse", VerdictKind.ACCEPT, slot=3, minute=30)
     assert role(3) == 0
-    withdrawals.withdraw(store, RUN, "worse", LONG_AGO, "")
+    withdrawals.withdraw(store, RUN, Grounds("worse", since=LONG_AGO), "")
     assert [again.slot for _, again in withdrawals.to_review_again(store, RUN)] == [3]
 
 
 def test_what_a_reviewer_says_after_the_recall_counts(store: Store) -> None:
     number = reviewed(store, ("bad", VerdictKind.ACCEPT, 0))
-    withdrawals.withdraw(store, RUN, "bad", LONG_AGO, "")
+    withdrawals.withdraw(store, RUN, Grounds("bad", since=LONG_AGO), "")
     say(store, number, "bad", VerdictKind.EDIT, slot=0, minute=50)
     assert [each.kind for each in reviews.verdicts(store, [number])[number]] == [VerdictKind.EDIT]
 
@@ -173,7 +174,7 @@ def test_withdrawn_verdicts_teach_the_checks_nothing(store: Store) -> None:
     reviewed(store, ("bad", VerdictKind.REJECT, 0))
     later = NOON.replace(year=2027)
     assert [each.wrong for each in rationales.judged(store, RUN, later)] == [True]
-    withdrawals.withdraw(store, RUN, "bad", LONG_AGO, "")
+    withdrawals.withdraw(store, RUN, Grounds("bad", since=LONG_AGO), "")
     assert rationales.judged(store, RUN, later) == []
 
 
@@ -186,13 +187,13 @@ def test_a_control_made_from_what_a_recall_made_doubtful_measures_nobody(store: 
     )  # fmt: skip
     planted.keep(store, [row])
     assert len(planted.shown(store, RUN)) == 1
-    withdrawals.withdraw(store, RUN, "bad", LONG_AGO, "")
+    withdrawals.withdraw(store, RUN, Grounds("bad", since=LONG_AGO), "")
     assert planted.shown(store, RUN) == []
 
 
 def test_the_history_says_when_and_why_a_verdict_stopped_to_count(store: Store) -> None:
     reviewed(store, ("bad", VerdictKind.ACCEPT, 0))
-    withdrawals.withdraw(store, RUN, "bad", LONG_AGO, "never looked")
+    withdrawals.withdraw(store, RUN, Grounds("bad", since=LONG_AGO), "never looked")
     console = Console(width=200)
     with console.capture() as captured:
         console.print(history_text(history(store, RUN, "q1")))
@@ -203,14 +204,14 @@ def test_the_history_says_when_and_why_a_verdict_stopped_to_count(store: Store) 
 def test_students_that_learnt_before_the_recall_are_still_said_to_have(store: Store) -> None:
     a_campaign(store, simulated=False)
     before = history(store, RUN, "q1")["trained_in"]
-    withdrawals.withdraw(store, RUN, "ann@example.org", LONG_AGO, "")
+    withdrawals.withdraw(store, RUN, Grounds("ann@example.org", since=LONG_AGO), "")
     assert [each["round"] for each in before] == [1, 2]
     assert history(store, RUN, "q1")["trained_in"] == before
 
 
 def test_a_recall_moves_an_item_from_gold_to_undecided_in_the_counts(store: Store) -> None:
     a_campaign(store, simulated=False)
-    withdrawals.withdraw(store, RUN, "ann@example.org", LONG_AGO, "")
+    withdrawals.withdraw(store, RUN, Grounds("ann@example.org", since=LONG_AGO), "")
     found = status(store, RUN, Config())
     assert {kind: found["items"][kind] for kind in ("gold", "silver", "rejected", "undecided")} == {
         "gold": 0, "silver": 2, "rejected": 0, "undecided": 4
@@ -344,13 +345,13 @@ def test_a_recall_is_shown_first_done_when_sure_and_reviewed_again_in_the_next_r
     asked = ["recall", "--config", str(file), "--reviewer", "reviewer-1", "--since", "2020-01-01"]
     shown = run.invoke(app, asked)
     assert shown.exit_code == 0
-    assert "nothing was changed; --yes does it" in shown.output
+    assert "nothing was changed; --apply does it" in shown.output
     assert f"{len(rested)} items go to review again" in shown.output
     assert "students that learnt from them: round-1" in shown.output
     assert str(tmp_path / "out") in shown.output.replace("\n", "")
     assert decisions.newest(project.store, "tiny") == before
 
-    done = run.invoke(app, [*asked, "--reason", "too quick", "--yes"])
+    done = run.invoke(app, [*asked, "--reason", "too quick", "--apply"])
     assert done.exit_code == 0
     assert "`preceptor run --rounds 2` goes on" in done.output
     after = decisions.newest(project.store, "tiny")
@@ -368,7 +369,7 @@ def test_a_recall_is_shown_first_done_when_sure_and_reviewed_again_in_the_next_r
     for last in range(3, 9):
         go_on(project, last)
     assert items.eligible(project.store, "tiny", Config()) == []
-    withdrawals.withdraw(project.store, "tiny", "1", LONG_AGO, "again")
+    withdrawals.withdraw(project.store, "tiny", Grounds("1", since=LONG_AGO), "again")
     waiting = withdrawals.awaiting(project.store, "tiny")
     assert waiting
     closed = max(each.number for each in rounds.all_rounds(project.store, "tiny"))
@@ -400,12 +401,12 @@ def test_an_unknown_reviewer_is_told_who_is_known(project: Project) -> None:
     with pytest.raises(
         PreceptorError, match=r"carl: no such reviewer; known: reviewer-1 \(ann@example.org on the board\)"
     ):
-        recall_reviewer(project, "carl", LONG_AGO, reason=None, sure=False)
+        recall(project, Grounds("carl", since=LONG_AGO), reason=None, sure=False)
 
 
 def test_a_date_after_the_last_verdict_is_refused(project: Project) -> None:
     with pytest.raises(PreceptorError, match=r"no verdict since 2030-01-01 00:00 UTC .* name an earlier --since"):
-        recall_reviewer(project, "reviewer-1", datetime(2030, 1, 1, tzinfo=UTC), reason=None, sure=True)
+        recall(project, Grounds("reviewer-1", since=datetime(2030, 1, 1, tzinfo=UTC)), reason=None, sure=True)
 
 
 def test_what_is_no_date_is_wrong_usage(project: Project) -> None:

@@ -174,7 +174,7 @@ def test_a_settled_divergence_is_read_off_the_last_round_that_looked(store: Stor
     assert last is not None
     rows = [Score(round_id=id_of(last), item_key="q7", chunk=-1, score=1.0, parts={"intra": 1.0})]
     rounds.keep_scores(store, rows)  # what is planted is no candidate
-    found = grounds(store, RUN, Config(stopping=StoppingConfig(divergence_below=0.9)))
+    found = grounds(store, RUN, Config(stopping=StoppingConfig(divergence_below=0.9)), left=3)
     [ground] = [each for each in found if each.name == "divergence"]
     assert ground.state is State.STOP
     assert ground.figures["mean"] == pytest.approx(0.75)

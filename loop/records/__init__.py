@@ -1,7 +1,7 @@
 """The nouns of Preceptor, one row class each."""
 
 from loop.records.certificate import Certificate, Promise
-from loop.records.item import Contamination, Item, Part, Split
+from loop.records.item import Contamination, Forgotten, Item, Part, Split
 from loop.records.money import BATCHED, NO_CAP, Balance, Charge, ChargeState, Currency, Pace, scopes
 from loop.records.rationale import CONTROL, Author, Decision, DecisionKind, Export, Flag, Rationale, Risk, RiskFit
 from loop.records.review import (
@@ -26,7 +26,7 @@ from loop.records.review import (
     own_uid,
     role,
 )
-from loop.records.round import Claim, ConfigRow, Query, Round, Score, Stage
+from loop.records.round import Claim, ConfigRow, Notice, Query, Round, Score, Stage
 from loop.records.student import Arm, Checkpoint, Corruption, Evaluation, Harm, Prediction, Shadow
 from loop.records.teacher import (
     AGAIN,
@@ -45,6 +45,7 @@ from loop.records.teacher import (
     Trial,
     TrialKind,
 )
+from loop.records.version import DataVersion, VersionName
 
 __all__ = [
     "ADJUDICATION",
@@ -70,16 +71,19 @@ __all__ = [
     "Contamination",
     "Corruption",
     "Currency",
+    "DataVersion",
     "Decision",
     "DecisionKind",
     "DemonstrationSet",
     "Evaluation",
     "Export",
     "Flag",
+    "Forgotten",
     "Harm",
     "Item",
     "Judgement",
     "Listing",
+    "Notice",
     "Pace",
     "Part",
     "Prediction",
@@ -106,6 +110,7 @@ __all__ = [
     "TrialKind",
     "Verdict",
     "VerdictKind",
+    "VersionName",
     "Withdrawal",
     "WithdrawnVerdict",
     "audited_wrong",

@@ -59,6 +59,15 @@ class Item(SQLModel, table=True):
         return "\n".join(part for part in (self.context, self.question, *self.choices) if part)
 
 
+class Forgotten(SQLModel, table=True):
+    """An item that was removed from everywhere, by a digest of its key: so that it is not taken in again."""
+
+    digest: str = Field(primary_key=True)
+    forgotten_at: datetime
+    taught: bool
+    """Whether a student had learned it: no training goes on from one that was trained before."""
+
+
 class Contamination(SQLModel, table=True):
     """A look for pool items that read like holdout items, over the items that a digest names.
 

@@ -170,4 +170,8 @@ class Export(SQLModel, table=True):
     format: str
     last_decision: int
     """The id of the newest decision then; what was in force follows from it."""
+    data_version: str = ""
+    """The hash of all gold and silver rows of that moment (see `DataVersion`)."""
+    filters: list[str] = Field(default_factory=list, sa_type=JSON)
+    """Which of them were written, as conditions; none: all."""
     exported_at: datetime

@@ -167,12 +167,17 @@ def counted(verdicts: Iterable[AnySaid]) -> list[AnySaid]:
 
 
 class Withdrawal(SQLModel, table=True):
-    """A recall: what a reviewer said since a moment no longer counts. Nothing is deleted."""
+    """A recall: what a reviewer said, a model replied or was decided no longer counts. Nothing is deleted.
+
+    Where several of `reviewer`, `teacher_model`, `prompt_hash` and `since` are named, all of them have to hold.
+    """
 
     id: int | None = Field(default=None, primary_key=True)
     run: str = Field(index=True)
-    reviewer: str
-    since: datetime
+    reviewer: str = ""
+    teacher_model: str = ""
+    prompt_hash: str = ""
+    since: datetime | None = None
     reason: str
     withdrawn_at: datetime
 
@@ -196,7 +201,9 @@ class WithdrawnVerdict(SQLModel, table=True):
 
 
 class Reopened(SQLModel, table=True):
-    """A decision back to undecided because of a recall. While it is the newest, its item is to be reviewed again."""
+    """A decision back to undecided because of a recall. While it is the newest, and a reviewer was recalled, its item
+    is to be reviewed again; where replies were doubted, it may be asked again.
+    """
 
     decision_id: int = Field(foreign_key="decision.id", primary_key=True)
     withdrawal_id: int = Field(foreign_key="withdrawal.id", index=True)

@@ -82,6 +82,14 @@ class Query(SQLModel, table=True):
     """Why no readable reply came, where none did."""
 
 
+class Notice(SQLModel, table=True):
+    """That people were told of an event of a round (`reviews_wait`, `money_low`), or that this was tried."""
+
+    round_id: int = Field(foreign_key="round.id", primary_key=True)
+    event: str = Field(primary_key=True)
+    told_at: datetime
+
+
 class Claim(SQLModel, table=True):
     """Who works on what. A write that carries an older fence is refused."""
 

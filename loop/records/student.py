@@ -20,6 +20,8 @@ class Checkpoint(SQLModel, table=True):
     round_id: int | None = Field(default=None, foreign_key="round.id", index=True)
     folder: str
     examples: int
+    data_version: str = ""
+    """The hash of the gold and silver rows that it has learned (see `DataVersion`); seed items are beside them."""
     card: dict[str, Any] = Field(default_factory=dict, sa_type=JSON)
     created_at: datetime
     exported_at: datetime | None = None

@@ -20,17 +20,19 @@ def revise(store: Store, run: str, config: Config) -> int:
 
     All that the store holds is compared, so that nothing is forgotten when somebody is cut off. The newest round of an
     item decides about it, unless only an earlier one has people's word for a rationale. Audits that serve certificates
-    are left to these, and what a recall opened to its second review; planted rationales are never decided about.
+    are left to these, and what a recall opened to its second review; planted rationales, and replies that a recall
+    doubted, are never decided about.
     """
     written = {each.id: each for each in reading.rationales_of(store, run)}
     by_item: defaultdict[str, dict[int, Decision]] = defaultdict(dict)
     in_force: dict[str, Decision] = {}
     for row in reading.decisions_of(store, run):
         by_item[row.item_key][row.round_id] = in_force[row.item_key] = row
-    open_again = withdrawals.awaiting(store, run)
+    open_again, doubted = withdrawals.awaiting(store, run), withdrawals.of_replies(store, run)
     for said in _judged(store, run, written, config):
         stands = by_item.get(said.item_key, {}).get(said.round_id)
-        if stands is not None and said.item_key not in open_again and not _same(said, stands):
+        closed = said.item_key in open_again or (said.round_id, said.item_key) in doubted
+        if stands is not None and not closed and not _same(said, stands):
             by_item[said.item_key][said.round_id] = said
     revised = []
     for key, rounds in by_item.items():

@@ -9,20 +9,21 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from loop.config import Config
+from loop.events import happened
 from loop.ports import Example, Progress, Trained
 from loop.query import domains
-from loop.records import Checkpoint, DecisionKind, Round, Split, Stage
+from loop.records import Checkpoint, DataVersion, DecisionKind, Round, Split, Stage
 from loop.stages.lagging import domain_shares
 from loop.stages.parts import Parts, id_of, seed_of
 from loop.stages.warming import warm_start
-from loop.store import checkpoints, decisions, items, rationales, reading, rounds
+from loop.store import checkpoints, decisions, items, rationales, reading, rounds, versions
 from loop.store.database import Store
 
 
 def train_student(current: Round, store: Store, parts: Parts, config: Config) -> Round:
     """Train on all decided examples so far, or on from the student in force, and move on to EVALUATE."""
-    last = decisions.last_id(store, current.run)  # first: a decision that comes meanwhile counts as not learned
-    examples = {each.item.key: each for each in seed_examples(store)} | accepted_examples(store, current.run)
+    last = decisions.last_id(store, current.run)  # a decision that comes meanwhile is not learned
+    examples = {each.item.key: each for each in seed_examples(store)} | accepted_examples(store, current.run, last)
     if config.student.preference_weight:
         examples = _with_refused(examples, store, current.run, parts.progress)
     if not examples:
@@ -36,6 +37,7 @@ def train_student(current: Round, store: Store, parts: Parts, config: Config) ->
     if config.student.mixture:
         wanted = _mixed(wanted, domain_shares(store, current.run), parts.progress)
     start = None if warm is None else parts.folder / warm.student.folder
+    version = _version(current, store, last)
     trained = train_into(f"round-{current.number}", wanted, parts, seed_of(config, current.number), start)
     kept = checkpoints.keep(
         store,
@@ -44,11 +46,21 @@ def train_student(current: Round, store: Store, parts: Parts, config: Config) ->
             round_id=id_of(current),
             folder=trained.folder.name,
             examples=len(examples),
+            data_version=version.hash,
             card=json.loads(json.dumps({**trained.card, "last_decision": last}, default=str)),
             created_at=datetime.now(UTC),
         ),
     )
+    happened("checkpoint_written", folder=kept.folder, examples=kept.examples)
     return rounds.enter(store, current, Stage.EVALUATE, candidate_id=kept.id)
+
+
+def _version(current: Round, store: Store, last: int) -> DataVersion:
+    """The version of the dataset that is learned: what was gold or silver when `last` was the newest decision."""
+    digest = versions.Digest()
+    for item, rationale, decision in sorted(decisions.decided(store, current.run, last), key=lambda row: row[0].key):
+        digest.take(versions.content(item, rationale, decision.kind))
+    return versions.keep(store, current.run, digest, round_id=id_of(current), last_decision=last)
 
 
 def seed_examples(store: Store) -> list[Example]:
@@ -60,9 +72,12 @@ def seed_examples(store: Store) -> list[Example]:
     ]
 
 
-def accepted_examples(store: Store, run: str) -> dict[str, Example]:
-    """The gold and silver rationales in force, by item key, with what people did to them and with their risks."""
-    decided, risks = decisions.decided(store, run), reading.risks_of(store, run)
+def accepted_examples(store: Store, run: str, until: int | None = None) -> dict[str, Example]:
+    """The gold and silver rationales in force, now or when `until` was the newest decision, by item key.
+
+    With what people did to them and with their risks.
+    """
+    decided, risks = decisions.decided(store, run, until), reading.risks_of(store, run)
     before = rationales.superseded(store, [rationale for _, rationale, _ in decided])
     found = {}
     for item, rationale, row in decided:

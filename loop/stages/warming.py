@@ -8,7 +8,7 @@ from loop.config import Config
 from loop.ports import Example
 from loop.records import Checkpoint, Round
 from loop.stages.parts import Parts, in_force, seed_of
-from loop.store import decisions, rounds
+from loop.store import decisions, forgetting, rounds
 from loop.store.database import Store
 
 SAME = ("kind", "model", "lora_rank")
@@ -54,6 +54,8 @@ def _why_fresh(student: Checkpoint, store: Store, config: Config) -> str | None:
     changed = [f"student.{name} is no longer {then.get(name)}" for name in SAME if then.get(name) != today[name]]
     if changed:
         return "; ".join(changed)
+    if forgetting.taught_since(store, student.created_at):
+        return f"what {student.folder} learned may have been forgotten since"
     taken = decisions.taken_back(store, student.run, int(student.card["last_decision"]))
     named = ", ".join(taken[:5]) + (", ..." if len(taken) > 5 else "")
     return f"{student.folder} learned what was taken back since ({named})" if taken else None

@@ -15,7 +15,8 @@ def keep(store: Store, checkpoint: Checkpoint) -> Checkpoint:
         if known is None or checkpoint.round_id is None:
             session.add(checkpoint)
             return checkpoint
-        known.card, known.examples, known.created_at = checkpoint.card, checkpoint.examples, checkpoint.created_at
+        for name in ("card", "examples", "data_version", "created_at"):
+            setattr(known, name, getattr(checkpoint, name))
         session.add(known)
         return known
 

@@ -1,5 +1,6 @@
 """The database behind the store: connections, transactions and migrations."""
 
+import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +10,8 @@ from typing import Any
 
 from alembic import command
 from alembic.config import Config as AlembicConfig
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import Connection, Engine, event, make_url, update
 from sqlalchemy.dialects import postgresql, sqlite
@@ -20,6 +23,7 @@ from loop.records import Claim
 
 MIGRATIONS = Path(__file__).resolve().parents[1] / "migrations"
 BUSY_SECONDS = 60
+QUIET = "end other processes that use it, like `preceptor serve`, and call this again"
 
 
 class Store:
@@ -53,6 +57,16 @@ class Store:
             raise StoreUnusable(
                 f"{self._shown}: {error}; a newer version of preceptor wrote it: upgrade, or name another run.database"
             ) from error
+
+    def revisions(self) -> tuple[str | None, str | None]:
+        """The revision that the database is at, and the one that this version of ours wants.
+
+        Raises:
+            StoreUnusable: the database cannot be opened or read.
+        """
+        wanted = ScriptDirectory(str(MIGRATIONS)).get_current_head()
+        with self._explained(), self._engine.connect() as connection:
+            return MigrationContext.configure(connection).get_current_revision(), wanted
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
@@ -105,6 +119,38 @@ class Store:
                 yield
             finally:
                 self._local.session = None
+
+    @property
+    def file(self) -> Path | None:
+        """The file of an SQLite database."""
+        url = make_url(self.url)
+        return Path(url.database) if url.drivername.startswith("sqlite") and url.database else None
+
+    def compact(self) -> None:
+        """Write the database anew, so that nothing of what was deleted is left in its files.
+
+        Raises:
+            StoreUnusable: another process reads or writes it.
+        """
+        if not self.url.startswith("sqlite"):
+            with (
+                self._explained(),
+                self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection,
+            ):
+                connection.exec_driver_sql("VACUUM FULL")
+            return
+        self._engine.dispose()
+        raw = self._engine.raw_connection()
+        try:
+            cursor = raw.cursor()
+            cursor.execute("VACUUM")
+            (busy, _, _) = cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        except sqlite3.OperationalError as error:
+            raise StoreUnusable(f"{self._shown}: {error}; {QUIET}") from error
+        finally:
+            raw.close()
+        if busy:
+            raise StoreUnusable(f"{self._shown}: others read it; {QUIET}")
 
     def close(self) -> None:
         """Close all connections."""

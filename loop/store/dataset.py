@@ -1,10 +1,13 @@
 """The rows of a dataset, read by a cursor: what was decided, with everything that it came from."""
 
+import json
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, NamedTuple
 
+import orjson
+from sqlalchemy import Text, bindparam, type_coerce
 from sqlmodel import Session, col, func, select
 
 from loop.records import (
@@ -22,11 +25,24 @@ from loop.records import (
     Verdict,
 )
 from loop.store.database import Store
+from loop.store.pieces import pieces
 from loop.store.rationales import FIRST, REAL
-from loop.store.reviews import verdicts_in
+from loop.store.reviews import verdicts_in, verdicts_query
 
 PIECE = 1000
 """Rows that are in memory at once."""
+KINDS, AUTHORS = dict(DecisionKind.__members__), dict(Author.__members__)
+"""By the name that the database holds; a column's own type takes longer to say it."""
+
+
+NOTHING_SAID: Mapping[int, Sequence[Verdict]] = {}
+
+
+class Until(NamedTuple):
+    """A state of a run that is over or lasts: its newest decision, and when verdicts had come; None: up to now."""
+
+    last_decision: int
+    moment: datetime | None = None
 
 
 class Version(NamedTuple):
@@ -59,8 +75,7 @@ class Decided(NamedTuple):
     round: int
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(NamedTuple):
     """A decided item, and what became of it until then."""
 
     decided: Decided
@@ -74,16 +89,20 @@ class Origin:
     """What counts of what was said, by rationale, oldest first."""
 
 
-ITEM = (Item.key, Item.question, Item.context, Item.choices, Item.domain, Item.source, Item.text_hash)
-DECISION = (Decision.kind, Decision.reason, Decision.certified, Round.number)
+ITEM = (
+    Item.key, Item.question, Item.context, type_coerce(col(Item.choices), Text), Item.domain, Item.source,
+    Item.text_hash,
+)  # fmt: skip
+DECISION = (type_coerce(col(Decision.kind), Text), Decision.reason, Decision.certified, Round.number)
 VERSION = (
-    Rationale.id, Rationale.author, Rationale.steps, Rationale.answer, Rationale.stated, Rationale.supersedes,
-    Risk.value, func.coalesce(Reply.model, func.nullif(Rationale.teacher, "")), Reply.prompt_hash,
+    Rationale.id, type_coerce(col(Rationale.author), Text), type_coerce(col(Rationale.steps), Text), Rationale.answer,
+    Rationale.stated, Rationale.supersedes, Risk.value, func.coalesce(Reply.model, func.nullif(Rationale.teacher, "")),
+    Reply.prompt_hash,
 )  # fmt: skip
 
 
-def origins(store: Store, run: str, kinds: Collection[DecisionKind]) -> Iterator[Origin]:
-    """What was decided so and is in force, by item key, whatever language the database sorts in."""
+def origins(store: Store, run: str, kinds: Collection[DecisionKind], until: Until) -> Iterator[Origin]:
+    """What was decided so and was in force until then, by item key, whatever language the database sorts in."""
     with store.snapshot() as session:
         order = col(Item.key).collate({"sqlite": "BINARY"}.get(session.get_bind().dialect.name, "C"))
         query: Any = select(*ITEM, *DECISION, *VERSION)  # type: ignore[call-overload]
@@ -94,11 +113,13 @@ def origins(store: Store, run: str, kinds: Collection[DecisionKind]) -> Iterator
             .join(Rationale, col(Rationale.id) == Decision.rationale_id)
             .outerjoin(Risk, col(Risk.rationale_id) == Rationale.id)
             .outerjoin(Reply, col(Reply.id) == Rationale.reply_id)
-            .where(col(Decision.id).in_(_in_force(run)), col(Decision.kind).in_(kinds))
+            .where(col(Decision.id).in_(_in_force(run, until.last_decision)), col(Decision.kind).in_(kinds))
             .order_by(order)
         )
-        for piece in session.execute(query, execution_options={"yield_per": PIECE}).partitions():
-            yield from _origins(session, run, piece)
+        origins_of = _Origins(session, run, until)
+        rows = session.connection().execute(query, execution_options={"yield_per": PIECE})
+        for piece in rows.partitions():
+            yield from origins_of(piece)
 
 
 def decided_counts(store: Store, run: str) -> Counter[str]:
@@ -162,69 +183,99 @@ def reviewed(store: Store, run: str) -> list[Rationale]:
         return list(session.exec(query.order_by(col(Rationale.id))))
 
 
-def _in_force(run: str) -> Any:
-    """The ids of a run's newest decisions."""
-    return select(func.max(Decision.id)).where(Decision.run == run).group_by(col(Decision.item_key))
+def _in_force(run: str, last_decision: int | None = None) -> Any:
+    """The ids of a run's newest decisions, now or when this one was the newest of all."""
+    query = select(func.max(Decision.id)).where(Decision.run == run)
+    if last_decision is not None:
+        query = query.where(col(Decision.id) <= last_decision)
+    return query.group_by(col(Decision.item_key))
 
 
-def _origins(session: Session, run: str, rows: Sequence[Sequence[Any]]) -> Iterator[Origin]:
-    cut = len(Decided._fields)
-    pairs = [(Decided(*row[:cut]), Version(*row[cut:])) for row in rows]
-    known = {version.id: version for _, version in pairs}
-    missing = {version.supersedes for version in known.values() if version.supersedes} - known.keys()
-    while missing:
-        found = _versions(session, missing)
-        known |= found
-        missing = {version.supersedes for version in found.values() if version.supersedes} - known.keys()
-    rejected = _rejected(session, run, [decided.key for decided, _ in pairs])
-    students = _revised(session, known)
-    said = _said(session, [*known, *(each.id for found in rejected.values() for each in found)])
-    for decided, version in pairs:
-        chain = [version]
-        while chain[0].supersedes:
-            chain.insert(0, known[chain[0].supersedes])
-        before = [each for each in rejected.get(decided.key, ()) if each not in chain]
-        own = {each.id: said[each.id] for each in (*chain, *before) if each.id in said}
-        yield Origin(decided, chain, students.get(chain[0].id), before, own)
+class _Origins:
+    """What became of decided items. What few rows have is asked for of these alone."""
+
+    def __init__(self, session: Session, run: str, until: Until) -> None:
+        self._session, self._verdicts = session, verdicts_query(until.moment)
+        of_ids: Any = select(*VERSION)  # type: ignore[call-overload]
+        self._of_ids = (
+            of_ids.select_from(Rationale)
+            .outerjoin(Risk, col(Risk.rationale_id) == Rationale.id)
+            .outerjoin(Reply, col(Reply.id) == Rationale.reply_id)
+            .where(col(Rationale.id).in_(bindparam("ids", expanding=True)))
+        )
+        rejected = select(Decision.item_key, Decision.rationale_id).where(
+            Decision.run == run, Decision.kind == DecisionKind.REJECTED, col(Decision.id) <= until.last_decision
+        )
+        self._rejected: dict[str, list[int]] = {}
+        for key, number in dict.fromkeys(session.exec(rejected.order_by(col(Decision.id)))):
+            if number is not None:
+                self._rejected.setdefault(key, []).append(number)
+        self._judged = set(session.exec(select(Verdict.rationale_id).distinct()))
+        revised = select(Revision.rationale_id, Revision.student_id).join(Round, col(Round.id) == Revision.round_id)
+        self._revised = {made: student for made, student in session.exec(revised.where(Round.run == run)) if student}
+
+    def __call__(self, rows: Sequence[Sequence[Any]]) -> Iterator[Origin]:
+        """The origins of a piece of decided items."""
+        cut = len(Decided._fields)
+        pairs = [(_decided(row[:cut]), _version(row[cut:])) for row in rows]
+        known = {version.id: version for _, version in pairs}
+        missing = {version.supersedes for version in known.values() if version.supersedes} - known.keys()
+        while missing:
+            found = self._versions(missing)
+            known |= found
+            missing = {version.supersedes for version in found.values() if version.supersedes} - known.keys()
+        rejected = {decided.key: self._rejected[decided.key] for decided, _ in pairs if decided.key in self._rejected}
+        before = self._versions({number for numbers in rejected.values() for number in numbers})
+        students = self._versions({self._revised[number] for number in known.keys() & self._revised.keys()})
+        said = self._said((known.keys() | before.keys()) & self._judged)
+        for decided, version in pairs:
+            chain = [version]
+            while chain[0].supersedes:
+                chain.insert(0, known[chain[0].supersedes])
+            student = students.get(self._revised.get(chain[0].id, 0))
+            refused = [before[each] for each in rejected.get(decided.key, ())]
+            refused = [each for each in refused if each not in chain] if refused else refused
+            own = {each.id: said[each.id] for each in (*chain, *refused) if each.id in said} if said else NOTHING_SAID
+            yield Origin(decided, chain, student, refused, own)
+
+    def _versions(self, ids: Collection[int]) -> dict[int, Version]:
+        if not ids:
+            return {}
+        rows = self._session.connection().execute(self._of_ids, {"ids": sorted(ids)})
+        return {row[0]: _version(row) for row in rows}
+
+    def _said(self, ids: Collection[int]) -> dict[int, list[Verdict]]:
+        return _said(self._session, sorted(ids), self._verdicts)
 
 
-def _revised(session: Session, ids: Collection[int]) -> dict[int, Version]:
-    """What the student wrote, by the rationale that the teacher made of it."""
-    query = select(Revision.rationale_id, Revision.student_id).where(col(Revision.rationale_id).in_(ids))
-    rows = [(made, student) for made, student in session.exec(query) if made is not None and student is not None]
-    versions = _versions(session, {student for _, student in rows}) if rows else {}
-    return {made: versions[student] for made, student in rows}
-
-
-def _versions(session: Session, ids: Collection[int]) -> dict[int, Version]:
-    query: Any = select(*VERSION)  # type: ignore[call-overload]
-    query = (
-        query.select_from(Rationale)
-        .outerjoin(Risk, col(Risk.rationale_id) == Rationale.id)
-        .outerjoin(Reply, col(Reply.id) == Rationale.reply_id)
-        .where(col(Rationale.id).in_(ids))
+def _decided(row: Sequence[Any]) -> Decided:
+    key, question, context, choices, domain, source, text_hash, kind, reason, certified, number = row
+    return Decided(
+        key, question, context, _listed(choices), domain, source, text_hash, KINDS[kind], reason, certified, number
     )
-    return {row[0]: Version(*row) for row in session.execute(query)}
 
 
-def _rejected(session: Session, run: str, keys: Sequence[str]) -> dict[str, list[Version]]:
-    """What was rejected of these items, by key, oldest first."""
-    query = select(Decision.item_key, Decision.rationale_id).where(
-        Decision.run == run, Decision.kind == DecisionKind.REJECTED, col(Decision.item_key).in_(keys)
-    )
-    rows = [(key, number) for key, number in session.exec(query.order_by(col(Decision.id))) if number is not None]
-    versions = _versions(session, {number for _, number in rows}) if rows else {}
-    found: dict[str, list[Version]] = {}
-    for key, number in dict.fromkeys(rows):
-        found.setdefault(key, []).append(versions[number])
+def _version(row: Sequence[Any]) -> Version:
+    number, author, steps, answer, stated, supersedes, risk, model, prompt = row
+    return Version(number, AUTHORS[author], _listed(steps), answer, stated, supersedes, risk, model, prompt)
+
+
+def _listed(value: str | list[str]) -> list[str]:
+    """A list as the driver gives it: as the JSON that is stored, or read already."""
+    if isinstance(value, list):
+        return value
+    try:
+        found: list[str] = orjson.loads(value)
+    except orjson.JSONDecodeError:  # half a surrogate pair
+        found = json.loads(value)
     return found
 
 
-def _said(session: Session, ids: Sequence[int]) -> dict[int, list[Verdict]]:
-    """The verdicts that can be read and count, by rationale, oldest first."""
+def _said(session: Session, ids: Sequence[int], query: Any = None) -> dict[int, list[Verdict]]:
+    """The verdicts that can be read and count, or did as the query says, by rationale, oldest first."""
     found: dict[int, list[Verdict]] = {}
-    for start in range(0, len(ids), PIECE):
-        for number, given in verdicts_in(session, ids[start : start + PIECE]).items():
+    for some in pieces(ids):
+        for number, given in verdicts_in(session, some, query).items():
             read = [each for each in given if each.kind is not None]
             if read:
                 found[number] = sorted(read, key=lambda each: (each.updated_at, each.annotation))

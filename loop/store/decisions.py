@@ -41,10 +41,11 @@ def revise(store: Store, decisions: Sequence[Decision]) -> int:
     return revised
 
 
-def newest(store: Store, run: str) -> dict[str, Decision]:
-    """The decision in force by item key."""
+def newest(store: Store, run: str, until: int | None = None) -> dict[str, Decision]:
+    """The decision in force by item key, now or when the decision of the id `until` was the newest."""
+    query = select(Decision).where(Decision.run == run).order_by(col(Decision.id))
     with store.reading() as session:
-        rows = session.exec(select(Decision).where(Decision.run == run).order_by(col(Decision.id)))
+        rows = session.exec(query if until is None else query.where(col(Decision.id) <= until))
         return {row.item_key: row for row in rows}
 
 
@@ -68,16 +69,13 @@ def last_id(store: Store, run: str) -> int:
 
 def taken_back(store: Store, run: str, since: int) -> list[str]:
     """The items that taught when the decision of that id was the latest one, and teach no longer."""
-    query = select(Decision).where(Decision.run == run, col(Decision.id) <= since).order_by(col(Decision.id))
-    with store.reading() as session:
-        then = {row.item_key: row for row in session.exec(query)}
-    today = newest(store, run)
+    then, today = newest(store, run, since), newest(store, run)
     return sorted(key for key, row in then.items() if _teaches(row) and not _teaches(today[key]))
 
 
-def decided(store: Store, run: str) -> list[tuple[Item, Rationale, Decision]]:
-    """Gold and silver in force with item and rationale, by item key."""
-    ids = [row.id for row in newest(store, run).values() if _teaches(row)]
+def decided(store: Store, run: str, until: int | None = None) -> list[tuple[Item, Rationale, Decision]]:
+    """Gold and silver in force, now or as in `newest`, with item and rationale, by item key."""
+    ids = [row.id for row in newest(store, run, until).values() if _teaches(row)]
     query = (
         select(Item, Rationale, Decision)
         .join(Decision, col(Decision.item_key) == Item.key)

@@ -1,20 +1,15 @@
-"""Exports in the store: which datasets were written when, and from which decisions."""
+"""Exports in the store: which datasets were written, and of which state."""
 
-from pathlib import Path
+from sqlmodel import col, select
 
-from sqlmodel import col, func, select
-
-from loop.records import Decision, Export
-from loop.store.database import Store, now
+from loop.records import Export
+from loop.store.database import Store
 
 
-def keep(store: Store, run: str, folder: Path, form: str) -> None:
-    """Note that a dataset was written from the decisions in force."""
+def keep(store: Store, written: Export) -> None:
+    """Note that a dataset was written."""
     with store.writing() as session:
-        last = session.exec(select(func.max(Decision.id)).where(Decision.run == run)).one()
-        session.add(
-            Export(run=run, folder=str(folder.resolve()), format=form, last_decision=last or 0, exported_at=now())
-        )  # fmt: skip
+        session.add(written)
 
 
 def of_run(store: Store, run: str) -> list[Export]:

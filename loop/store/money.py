@@ -9,6 +9,7 @@ from typing import Any
 from sqlmodel import Session, col, select
 
 from loop.errors import BudgetSpent
+from loop.events import happened
 from loop.ledger import MICRO
 from loop.records import BATCHED, NO_CAP, Balance, Charge, ChargeState, Currency
 from loop.store.claims import is_alive, owner_name
@@ -166,6 +167,8 @@ class Purse:
             dead = [charge.id for charge in held if charge.id is not None and self._is_dead(charge.owner)]
             for charge_id in dead:
                 self._assume(session, charge_id)
+        for charge_id in dead:
+            happened("charge_assumed", charge=charge_id)
         return len(dead)
 
     def _assume(self, session: Session, charge_id: int) -> None:

@@ -1,10 +1,10 @@
 """Keys and ids in pieces that fit into one IN list."""
 
 from collections.abc import Iterable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 MANY = 500
-Name = TypeVar("Name", int, str)
+Name = TypeVar("Name", int, str, tuple[Any, ...])
 
 
 def pieces(names: Iterable[Name]) -> list[list[Name]]:

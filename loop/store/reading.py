@@ -1,10 +1,11 @@
 """What status, history, export and report read across a whole run."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from sqlalchemy import inspect
+from sqlalchemy import inspect, or_
 from sqlalchemy.orm import defer
 from sqlmodel import Session, SQLModel, col, func, select
 
@@ -183,21 +184,45 @@ def all_keys(store: Store) -> list[str]:
 def spent_by_round(store: Store, run: str) -> dict[int, dict[Currency, int]]:
     """Settled millionths by round and currency: dollars by what they were charged for, minutes by review task."""
     found: defaultdict[int, dict[Currency, int]] = defaultdict(lambda: dict.fromkeys(Currency, 0))
-    asked = select(Charge.purpose, Charge.settled).where(Charge.run == run, Charge.currency == Currency.USD)
     reviewed = (
-        select(ReviewTask.round_id, Charge.settled)
+        select(ReviewTask.round_id, func.sum(Charge.settled))
         .join(Charge, col(Charge.id) == ReviewTask.charge_id)
         .where(Charge.run == run)
+        .group_by(col(ReviewTask.round_id))
     )
     with store.reading() as session:
-        for purpose, settled in session.exec(asked):
-            kind, _, rest = purpose.partition("/")
-            number = rest.partition("/")[0]
-            if kind in PAID | {DEMONSTRATE} and number.isdigit():
-                found[int(number)][Currency.USD] += settled
+        for round_id, settled in session.exec(_settled(run, PAID | {DEMONSTRATE})):
+            found[round_id][Currency.USD] = int(settled)
         for round_id, settled in session.exec(reviewed):
-            found[round_id][Currency.MINUTES] += settled
+            found[round_id][Currency.MINUTES] = int(settled)
     return dict(found)
+
+
+def spent_on_batches(store: Store, run: str) -> dict[int, int]:
+    """Micro-dollars that a round's batch cost, by the round's id: settled, or saved by remembering."""
+    found: Counter[int] = Counter()
+    own = select(Round.id).where(Round.run == run)
+    judged = select(Rationale.round_id, func.sum(Judgement.saved)).join(
+        Rationale, col(Rationale.id) == Judgement.rationale_id
+    )
+    remembered = [
+        *(select(each.round_id, func.sum(each.saved)).group_by(col(each.round_id)) for each in (Reply, RevisionReply)),
+        judged.group_by(col(Rationale.round_id)),
+    ]
+    with store.reading() as session:
+        mine = set(session.exec(own))
+        for query in (_settled(run, PAID), *remembered):
+            found.update({number: int(micro_usd) for number, micro_usd in session.exec(query) if number in mine})
+    return dict(found)
+
+
+def _settled(run: str, kinds: Iterable[str]) -> Any:
+    """Sums of the settled micro-dollars of these kinds, by the round's id."""
+    wanted = or_(*(col(Charge.purpose).startswith(f"{kind}/") for kind in sorted(kinds)))
+    query = select(Charge.round_id, func.sum(Charge.settled)).where(
+        Charge.run == run, Charge.currency == Currency.USD, col(Charge.round_id).is_not(None), wanted
+    )
+    return query.group_by(col(Charge.round_id))
 
 
 def spent_by_query(store: Store, run: str) -> dict[tuple[int, str], int]:

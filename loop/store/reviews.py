@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import bindparam, tuple_, update
+from sqlalchemy import ColumnElement, bindparam, tuple_, update
 from sqlalchemy.orm import aliased
 from sqlmodel import Session, col, func, select
 
@@ -24,6 +24,7 @@ from loop.records import (
     ReviewTask,
     Round,
     Verdict,
+    Withdrawal,
     WithdrawnVerdict,
     counted,
     once,
@@ -135,27 +136,41 @@ def verdicts(store: Store, rationale_ids: Sequence[int]) -> dict[int, list[Verdi
         return verdicts_in(session, rationale_ids)
 
 
-def verdicts_in(session: Session, rationale_ids: Sequence[int]) -> dict[int, list[Verdict]]:
-    """As `verdicts`, within a transaction."""
-    newer = aliased(Verdict)
-    superseded = (
-        select(newer.updated_at)
-        .where(
-            newer.board == Verdict.board,
-            newer.project == Verdict.project,
-            newer.annotation == Verdict.annotation,
-            col(newer.updated_at) > col(Verdict.updated_at),
-        )
-        .exists()
-    )
-    query = select(Verdict).where(
-        col(Verdict.rationale_id).in_(rationale_ids), ~superseded, VERSION.not_in(WITHDRAWN), STANDS
-    )
+def verdicts_in(session: Session, rationale_ids: Sequence[int], query: Any = None) -> dict[int, list[Verdict]]:
+    """As `verdicts`, within a transaction; `query` is what `verdicts_query` made, for who asks again and again."""
     found: defaultdict[int, list[Verdict]] = defaultdict(list)
-    for verdict in session.exec(query.order_by(col(Verdict.annotation))):
-        assert verdict.rationale_id is not None
+    asked = verdicts_query() if query is None else query
+    for verdict in session.execute(asked, {"ids": list(rationale_ids)}).scalars():
         found[verdict.rationale_id].append(verdict)
     return {number: sorted(once(given), key=lambda each: each.annotation) for number, given in found.items()}
+
+
+def verdicts_query(until: datetime | None = None) -> Any:
+    """The verdicts on the rationales `ids` that count, or that were there and counted at a moment."""
+    newer = aliased(Verdict)
+    superseded = select(newer.updated_at).where(
+        newer.board == Verdict.board,
+        newer.project == Verdict.project,
+        newer.annotation == Verdict.annotation,
+        col(newer.updated_at) > col(Verdict.updated_at),
+    )
+    withdrawn = WITHDRAWN
+    conditions: list[ColumnElement[bool]] = [STANDS]
+    if until is not None:
+        superseded = superseded.where(col(newer.pulled_at) <= until)
+        withdrawn = withdrawn.join(Withdrawal, col(Withdrawal.id) == WithdrawnVerdict.withdrawal_id)
+        withdrawn = withdrawn.where(col(Withdrawal.withdrawn_at) <= until)
+        conditions = [STANDS | (col(Verdict.deleted_at) > until), col(Verdict.pulled_at) <= until]
+    return (
+        select(Verdict)
+        .where(
+            col(Verdict.rationale_id).in_(bindparam("ids", expanding=True)),
+            ~superseded.exists(),
+            VERSION.not_in(withdrawn),
+            *conditions,
+        )
+        .order_by(col(Verdict.annotation))
+    )
 
 
 def ever_judged(store: Store, run: str) -> set[int]:

@@ -8,6 +8,7 @@ from typing import Any
 from sqlmodel import Session, SQLModel, col, select
 
 from loop.errors import StageMoved
+from loop.events import about, happened
 from loop.records import ConfigRow, Query, Round, Score, Stage
 from loop.store.database import Store, now, rows_changed, values
 
@@ -37,6 +38,8 @@ def open_round(store: Store, run: str, config: Mapping[str, Any]) -> Round:
         digest = _kept(session, config)
         opened = Round(run=run, number=last.number + 1 if last else 1, config_hash=digest, opened_at=now())
         session.add(opened)
+    with about(run=run, round=opened.number):
+        happened("stage_entered", stage=opened.stage.value)
     return opened
 
 
@@ -76,7 +79,11 @@ def enter(store: Store, opened: Round, stage: Stage, rows: Sequence[SQLModel] = 
             raise StageMoved(f"round {opened.number} has left the stage {opened.stage} meanwhile")
         session.add_all(rows)
         session.flush()
-        return session.exec(select(Round).where(Round.id == opened.id)).one()
+        moved = session.exec(select(Round).where(Round.id == opened.id)).one()
+    happened("stage_ended", stage=opened.stage.value)
+    if stage is not Stage.CLOSED:
+        happened("stage_entered", stage=stage.value)
+    return moved
 
 
 def keep_scores(store: Store, scores: Sequence[Score]) -> None:

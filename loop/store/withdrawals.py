@@ -1,9 +1,8 @@
 """Recalls in the store: which verdicts no longer count, which decisions rested on them, what is reviewed again."""
 
-from collections import defaultdict
-from collections.abc import Collection, Container, Iterable, Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections import Counter
+from collections.abc import Collection, Iterable
+from datetime import datetime
 
 from sqlalchemy import ColumnElement
 from sqlmodel import Session, col, func, select
@@ -19,12 +18,12 @@ from loop.records import (
     Verdict,
     Withdrawal,
     WithdrawnVerdict,
-    deciding,
     role,
 )
 from loop.store.database import Store, now
 from loop.store.rationales import REAL
 from loop.store.reviews import VERSION, WITHDRAWN
+from loop.store.tainted import Grounds, Touched, parents_of, reviewed, touched_in
 
 WITHDRAWN_AS = (
     (col(Verdict.board) == WithdrawnVerdict.board)
@@ -34,47 +33,50 @@ WITHDRAWN_AS = (
 )
 
 
-@dataclass(frozen=True)
-class Touched:
-    """What a recall takes back."""
+def withdraw(store: Store, run: str, grounds: Grounds, reason: str) -> Touched:
+    """Let what is doubted count no longer, and put the decisions that rest on it back to undecided.
 
-    verdicts: tuple[Verdict, ...]
-    """Every version since the moment; only the newest of each annotation counted before."""
-    decisions: tuple[Decision, ...]
-    """Those in force that rested on them."""
-    open_items: tuple[str, ...]
-    """Items with such verdicts about which nothing is decided yet: held back, or still in review."""
-
-
-def touched(store: Store, run: str, reviewer: str, since: datetime) -> Touched:
-    """What a reviewer said since a moment and still counts, and what rests on it."""
-    with store.reading() as session:
-        return _touched(session, run, reviewer, since)
-
-
-def withdraw(store: Store, run: str, reviewer: str, since: datetime, reason: str) -> Touched:
-    """Let what a reviewer said since a moment count no longer, and put what rested on it back to undecided."""
+    A reviewer's verdicts are withdrawn, and the items reviewed again. Of doubted replies what reviewers said of them
+    stays said, but decides nothing any more; the items may be asked again.
+    """
     with store.writing() as session:
-        found = _touched(session, run, reviewer, since)
-        row = Withdrawal(run=run, reviewer=reviewer, since=since, reason=reason, withdrawn_at=now())
+        found = touched_in(session, run, grounds)
+        row = Withdrawal(
+            run=run, reviewer=grounds.reviewer, teacher_model=grounds.teacher_model, prompt_hash=grounds.prompt,
+            since=grounds.since, reason=reason, withdrawn_at=now(),
+        )  # fmt: skip
         session.add(row)
         session.flush()
         assert row.id is not None
         for each in found.verdicts:
             key = {name: getattr(each, name) for name in ("board", "project", "annotation", "updated_at")}
             session.add(WithdrawnVerdict(**key, withdrawal_id=row.id))
-        parents, said_of = _parents(session), {each.rationale_id for each in found.verdicts}
+        parents, said_of = parents_of(session), {each.rationale_id for each in found.verdicts}
         for decision in found.decisions:
-            _reopen(session, decision, row, _reviewed(decision.rationale_id, parents, said_of))
+            about = reviewed(decision.rationale_id, parents, said_of) if grounds.reviewer else decision.rationale_id
+            _reopen(session, decision, row, about)
     return found
 
 
-def of_run(store: Store, run: str) -> list[tuple[Withdrawal, int]]:
-    """The recalls of a run, oldest first, each with the number of verdicts that it withdrew."""
+def of_run(store: Store, run: str) -> list[tuple[Withdrawal, int, int]]:
+    """The recalls of a run, oldest first, each with the number of verdicts it withdrew and of decisions it put back."""
     with store.reading() as session:
         rows = session.exec(select(Withdrawal).where(Withdrawal.run == run).order_by(col(Withdrawal.id)))
-        withdrawn = list(session.exec(select(WithdrawnVerdict.withdrawal_id)))
-        return [(row, withdrawn.count(row.id or 0)) for row in rows]
+        withdrawn = Counter(session.exec(select(WithdrawnVerdict.withdrawal_id)))
+        reopened = Counter(session.exec(select(Reopened.withdrawal_id)))
+        return [(row, withdrawn[row.id or 0], reopened[row.id or 0]) for row in rows]
+
+
+def of_replies(store: Store, run: str) -> set[tuple[int, str]]:
+    """The rounds and items whose replies a recall doubted: nothing is decided by them any more."""
+    query = (
+        select(Decision.round_id, Decision.item_key)
+        .join(Reopened, col(Reopened.decision_id) == Decision.id)
+        .join(Withdrawal, col(Withdrawal.id) == Reopened.withdrawal_id)
+        .where(Decision.run == run, Withdrawal.reviewer == "")
+    )
+    with store.reading() as session:
+        return set(session.exec(query))
 
 
 def reasons(store: Store, verdicts: Iterable[Verdict]) -> dict[tuple[str, str, str, str], Withdrawal]:
@@ -163,75 +165,15 @@ def _judged(session: Session, run: str, condition: ColumnElement[bool]) -> set[t
     return {(number, slot) for number, slot in session.exec(query)}
 
 
-def _touched(session: Session, run: str, reviewer: str, since: datetime) -> Touched:
-    query = (
-        select(Verdict, Rationale)
-        .join(Rationale, col(Rationale.id) == Verdict.rationale_id)
-        .join(Round, col(Round.id) == Rationale.round_id)
-        .where(Round.run == run, VERSION.not_in(WITHDRAWN))
-        .order_by(col(Verdict.updated_at), col(Verdict.annotation))
-    )
-    rows = list(session.exec(query))
-    start = since.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-    taken = [each for each, _ in rows if each.reviewer == reviewer and each.updated_at >= start]
-    newest: defaultdict[int, dict[tuple[str, str, str], Verdict]] = defaultdict(dict)
-    for each, _ in rows:
-        newest[each.rationale_id or 0][each.board, each.project, each.annotation] = each
-    rested = {
-        number for number, said in newest.items() if any(each in taken for each in deciding(said.values()))
-    }  # fmt: skip
-    about = {each.id or 0: each for _, each in rows if each.id in rested and not each.planted}
-    known_since = {
-        number: min(each.pulled_at for each, _ in rows if each.rationale_id == number and each.reviewer == reviewer)
-        for number in about
-    }
-    decided = set(session.exec(select(Decision.round_id, Decision.item_key).where(Decision.run == run)))
-    waiting = {each.item_key for each in about.values() if (each.round_id, each.item_key) not in decided}
-    return Touched(tuple(taken), tuple(_resting(session, run, known_since)), tuple(sorted(waiting)))
-
-
-def _resting(session: Session, run: str, known_since: Mapping[int, datetime]) -> list[Decision]:
-    """The decisions in force about these rationales, or corrections of them, that were made when the verdict was known.
-
-    What was accepted unreviewed rests on no verdict.
-    """
-    parents = _parents(session)
-    found = []
-    for row in _newest(session, run).values():
-        since = known_since.get(_reviewed(row.rationale_id, parents, known_since) or 0)
-        if since is not None and row.decided_at >= since and row.kind is not DecisionKind.SILVER:
-            found.append(row)
-    return found
-
-
-def _newest(session: Session, run: str) -> dict[str, Decision]:
-    rows = session.exec(select(Decision).where(Decision.run == run).order_by(col(Decision.id)))
-    return {row.item_key: row for row in rows}
-
-
-def _parents(session: Session) -> dict[int | None, int | None]:
-    query = select(Rationale.id, Rationale.supersedes).where(col(Rationale.supersedes).is_not(None))
-    return dict(session.exec(query).all())
-
-
-def _reviewed(
-    number: int | None, parents: Mapping[int | None, int | None], said_of: Container[int | None]
-) -> int | None:
-    """The rationale itself or the nearest one before it of which the reviewer said something."""
-    while number is not None and number not in said_of:
-        number = parents.get(number)
-    return number
-
-
 def _reopen(session: Session, decision: Decision, row: Withdrawal, reviewed: int | None) -> None:
-    """Supersede a decision by an undecided one about the rationale that was reviewed."""
+    """Supersede a decision by an undecided one about the rationale that is doubted, or was reviewed."""
     undecided = Decision(
         run=decision.run,
         item_key=decision.item_key,
         round_id=decision.round_id,
         rationale_id=reviewed,
         kind=DecisionKind.UNDECIDED,
-        reason=f"recall {row.id}: what a reviewer said since {row.since:%Y-%m-%d} no longer counts ({row.reason})",
+        reason=f"recall {row.id}: {doubted_text(row)} no longer counts ({row.reason})",
         version=decision.version + 1,
         supersedes=decision.id,
         decided_at=row.withdrawn_at,
@@ -243,8 +185,24 @@ def _reopen(session: Session, decision: Decision, row: Withdrawal, reviewed: int
     session.add(Reopened(decision_id=undecided.id, withdrawal_id=row.id))
 
 
+def doubted_text(row: Withdrawal) -> str:
+    """What a recall takes back, in words."""
+    since = "" if row.since is None else f" since {row.since:%Y-%m-%d}"
+    replies = f"{row.teacher_model} replied" if row.teacher_model else "the teacher replied" if row.prompt_hash else ""
+    replies += f" to prompt {row.prompt_hash[:12]}" if row.prompt_hash else ""
+    if row.reviewer:
+        return "what a reviewer said" + (f" of what {replies}" if replies else "") + since
+    return f"what {replies or 'was decided'}{since}"
+
+
 def _awaiting(session: Session, run: str) -> dict[str, Decision]:
     newest = select(func.max(Decision.id)).where(Decision.run == run).group_by(col(Decision.item_key))
-    query = select(Decision).join(Reopened, col(Reopened.decision_id) == Decision.id)
-    rows = session.exec(query.where(col(Decision.id).in_(newest)).order_by(col(Decision.item_key)))
+    query = (
+        select(Decision)
+        .join(Reopened, col(Reopened.decision_id) == Decision.id)
+        .join(Withdrawal, col(Withdrawal.id) == Reopened.withdrawal_id)
+        .where(col(Decision.id).in_(newest), Withdrawal.reviewer != "")
+        .order_by(col(Decision.item_key))
+    )
+    rows = session.exec(query)
     return {row.item_key: row for row in rows}

@@ -20,7 +20,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from loop.config import StudentConfig
+from loop.config import StudentConfig, WhiteBoxConfig
 from loop.errors import StudentError
 from loop.student import packaged
 
@@ -41,6 +41,38 @@ def load_causal(
         StudentError: the model or the checkpoint cannot be loaded.
     """
     return _load_writer(AutoModelForCausalLM, folder, config, cache, dtype)
+
+
+def load_teacher(config: StudentConfig, settings: WhiteBoxConfig, cache: Path, dtype: torch.dtype) -> PreTrainedModel:
+    """The local teacher of a white-box objective.
+
+    Raises:
+        StudentError: it is not on this disk, or no causal language model.
+    """
+    with _told_of_teacher(settings):
+        source = packaged.model_directory(settings.teacher, cache)
+        options = {"local_files_only": True, "trust_remote_code": config.trust_remote_code}
+        teacher = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **options)
+    teacher.train(False)
+    teacher.requires_grad_(False)
+    return _placed(teacher)
+
+
+def tokenizers(
+    config: StudentConfig, settings: WhiteBoxConfig, cache: Path
+) -> tuple[PreTrainedTokenizerBase, PreTrainedTokenizerBase]:
+    """Those of the untrained student and of its local teacher.
+
+    Raises:
+        StudentError: one cannot be loaded.
+    """
+    with _told(None, config):
+        source = packaged.model_directory(config.model, cache)
+        own = AutoTokenizer.from_pretrained(source, **_options(source, config))
+    with _told_of_teacher(settings):
+        source = packaged.model_directory(settings.teacher, cache)
+        options = {"local_files_only": True, "trust_remote_code": config.trust_remote_code}
+        return own, AutoTokenizer.from_pretrained(source, **options)
 
 
 def load_seq2seq(
@@ -184,6 +216,19 @@ def _told(folder: Path | None, config: StudentConfig) -> Iterator[None]:
         raise StudentError(
             f"{folder or config.model}: cannot be loaded ({first_line(error)}); student.model takes a local directory "
             f"of {KINDS[config.kind]}, and a checkpoint needs the model that it was trained from"
+        ) from error
+
+
+@contextmanager
+def _told_of_teacher(settings: WhiteBoxConfig) -> Iterator[None]:
+    """As `_told`, for the local teacher."""
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
+        raise StudentError(
+            f"student.white_box.teacher = {settings.teacher!r}: cannot be loaded ({first_line(error)}); it takes "
+            "a causal language model that is on this disk already: a directory (relative to the config file), a hub "
+            f"name that was downloaded before, or {packaged.SMOLLM2}"
         ) from error
 
 

@@ -55,6 +55,19 @@ class Task:
     parts: Sequence[Part]
 
 
+Tasks = list[tuple[float, Rows, torch.Tensor]]
+"""Each task's share of the loss, its rows and their weights."""
+
+
+def by_rows(mixed: Sequence[Task]) -> Tasks:
+    """Tasks of one part each, whose tokens weigh alike within a row."""
+    return [
+        (part.share, task.rows, torch.stack([each.mean() for each in part.weights]))
+        for task in mixed
+        for part in task.parts[:1]
+    ]
+
+
 def tasks(base: Writer[Any], examples: Sequence[Example], config: StudentConfig) -> list[Task]:
     """The answer task and the rationale task, in this order, without one that has no share; or the one task of both."""
     share, weights = config.rationale_weight, weighing.of_examples(examples, config)
@@ -118,20 +131,25 @@ def one_by_one(
 
 
 def token_losses(model: torch.nn.Module, rows: Rows, pad: int) -> TokenLosses:
-    """The losses of the target tokens of a causal model.
+    """The losses of the target tokens of a causal model."""
+    logits, targets, is_target = target_logits(model, rows, pad)
+    nll = torch.nn.functional.cross_entropy(logits.float().flatten(0, 1), targets.flatten(), reduction="none")
+    return nll.view(targets.shape), is_target
 
-    Rows stand at the right end, so that logits are computed for target places only.
+
+def target_logits(model: torch.nn.Module, rows: Rows, pad: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Logits of a causal model, the tokens that stand there, and which places are targets (1 or 0).
+
+    (rows, longest target, vocabulary), and (rows, longest target) twice. Rows stand at the right end, so that logits
+    are computed for target places only.
     """
     ids, mask = (each.to(_device(model)) for each in padded([context + target for context, target in rows], pad))
     longest = max(len(target) for _, target in rows)
     positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
     out = model(input_ids=ids, attention_mask=mask, position_ids=positions, logits_to_keep=longest + 1, use_cache=False)
-    targets = ids[:, -longest:]
     lengths = torch.tensor([len(target) for _, target in rows], device=ids.device)
     is_target = (torch.arange(longest, device=ids.device)[None, :] >= longest - lengths[:, None]).float()
-    logits = out.logits[:, :-1].float()
-    nll = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
-    return nll.view(targets.shape), is_target
+    return out.logits[:, :-1], ids[:, -longest:], is_target
 
 
 def row(base: Writer[Any], prompt: str, target: str) -> Row:

@@ -26,6 +26,15 @@ ALIKE = 16
 
 
 @dataclass(frozen=True)
+class Beside:
+    """What learns together with the model, at a rate of its own, and is left behind at the end."""
+
+    model: torch.nn.Module
+    learning_rate: float
+    """Peak; the schedule is the model's."""
+
+
+@dataclass(frozen=True)
 class Lesson:
     """What is learned, and by what: one row an example."""
 
@@ -38,6 +47,7 @@ class Lesson:
     """Of each row; those of like length share a batch."""
     figures: Mapping[str, object] = field(default_factory=dict)
     """What there is to say of it on the card."""
+    beside: Beside | None = None
 
 
 @dataclass
@@ -99,9 +109,14 @@ class _Fit:
         self.course = Course()
         self._per_epoch = math.ceil(len(learned) / config.batch_size)
         self._rate = _warm_up_and_decay(len(self.order))
-        self._weights = {name: each for name, each in lesson.model.named_parameters() if each.requires_grad}
+        self._weights = _learning(lesson.model)
         self._best: dict[str, torch.Tensor] = {}
-        self._optimiser = torch.optim.AdamW(self._weights.values(), weight_decay=0.0, fused=True)
+        groups = [{"params": list(self._weights.values()), "peak": config.learning_rate}]
+        if lesson.beside is not None:
+            more = {f"beside.{name}": each for name, each in _learning(lesson.beside.model).items()}
+            groups.append({"params": list(more.values()), "peak": lesson.beside.learning_rate})
+            self._weights |= more
+        self._optimiser = torch.optim.AdamW(groups, weight_decay=0.0, fused=True)
 
     def go_on_from(self, tensors: Mapping[str, torch.Tensor], facts: Facts) -> None:
         """Take up what was kept."""
@@ -153,13 +168,15 @@ class _Fit:
 
     def _step(self, batch: Sequence[int]) -> None:
         """Learn one batch, one task after the other."""
-        self._optimiser.param_groups[0]["lr"] = self.config.learning_rate * self._rate(len(self.course.losses))
+        for group in self._optimiser.param_groups:
+            group["lr"] = group["peak"] * self._rate(len(self.course.losses))
         total = 0.0
         for loss in self.lesson.losses(batch):
             torch.autograd.backward(loss)
             total += loss.item()
         self.course.losses.append(_checked(total, batch, self.lesson))
-        torch.nn.utils.clip_grad_norm_(self.lesson.model.parameters(), LONGEST_NORM)
+        for group in self._optimiser.param_groups:
+            torch.nn.utils.clip_grad_norm_(group["params"], LONGEST_NORM)
         self._optimiser.step()
         self._optimiser.zero_grad()
 
@@ -253,6 +270,11 @@ def _checked(loss: float, batch: Sequence[int], lesson: Lesson) -> float:
             "with `preceptor history KEY`. The student stays as it was"
         )
     return loss
+
+
+def _learning(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
+    """The weights that learn, by name."""
+    return {name: each for name, each in model.named_parameters() if each.requires_grad}
 
 
 def _warm_up_and_decay(steps: int) -> Callable[[int], float]:

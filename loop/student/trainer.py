@@ -21,6 +21,7 @@ from loop.student.fitting import Lesson, computes_bfloat16
 from loop.student.seq2seq import Seq2Seq, pair_losses
 from loop.student.tagger import NO_TAG, Tagger
 from loop.student.training import Training
+from loop.student.white_box import WhiteBox
 from loop.student.writer import Writer
 
 LORA_ALPHA = 2
@@ -44,6 +45,14 @@ class WriterTraining(Training[Kind]):
             StudentError: the model or the checkpoint cannot be loaded.
         """
 
+    def white_box(self, base: Kind, model: torch.nn.Module, tasks: distill_step_by_step.Tasks) -> WhiteBox | None:  # noqa: ARG002 - most kinds learn from texts alone
+        """The lessons from a local teacher's logits, where the config names one.
+
+        Raises:
+            StudentError: the teacher is not there, or does not fit the student.
+        """
+        return None
+
     @abstractmethod
     def token_losses(self, base: Kind) -> Callable[..., distill_step_by_step.TokenLosses]:
         """What gives the losses of the target tokens of some rows, by a model."""
@@ -60,19 +69,29 @@ class WriterTraining(Training[Kind]):
         """The answer task and the rationale task, mixed."""
         tasks = distill_step_by_step.tasks(base, examples, self.config)
         of_tokens, of_rows = self.token_losses(base), self.row_losses(base)
+        white_box = self.white_box(base, model, distill_step_by_step.by_rows(tasks))
         weight = self.config.preference_weight
         pairs = dpo.pairs(base, examples) if weight else {}
         before = dpo.reference(model, pairs, of_tokens)
 
         def losses(batch: Sequence[int]) -> Iterator[torch.Tensor]:
-            yield from distill_step_by_step.losses(model, tasks, batch, of_rows)
+            if white_box is None:
+                yield from distill_step_by_step.losses(model, tasks, batch, of_rows)
+            else:
+                yield from white_box.losses(batch)
             if paired := [number for number in batch if number in pairs]:
                 some, leads = [pairs[number] for number in paired], [before[number] for number in paired]
                 yield weight * dpo.loss(model, some, leads, of_tokens)
 
         lengths = [len(context + target) for context, target in tasks[-1].rows]
         targets = sum(len(target) for task in tasks for _, target in task.rows)
-        return Lesson(examples, model, losses, lengths, {"target_tokens": targets, "preference_pairs": len(pairs)})
+        figures = {"target_tokens": targets, "preference_pairs": len(pairs), "objective": self.objective}
+        return Lesson(examples, model, losses, lengths, figures, None if white_box is None else white_box.beside)
+
+    @property
+    def objective(self) -> str:
+        """What students are trained by, beside their preferences, for the card."""
+        return "cross-entropy" if self.config.white_box is None else self.config.white_box.objective
 
     def dtype(self) -> torch.dtype:
         """bf16 for LoRA where the processor computes in it; all-weights training needs float32."""
@@ -132,6 +151,11 @@ class DecoderTrainer(WriterTraining[Decoder]):
     def row_losses(self, base: Decoder) -> distill_step_by_step.OfRows:
         """Those of all tasks in one pass, in which a question is read once."""
         return partial(distill_step_by_step.together, pad=base.pad)
+
+    def white_box(self, base: Decoder, model: torch.nn.Module, tasks: distill_step_by_step.Tasks) -> WhiteBox | None:
+        """As the config has it."""
+        settings = self.config.white_box
+        return None if settings is None else WhiteBox(base, model, tasks, settings, self.cache)
 
     def _on_openvino(self, student: Decoder, folder: Path | None) -> Decoder:
         """The same student, whose explanations OpenVINO writes.

@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from loop.config import TeacherConfig
 from loop.errors import TeacherBusy, TeacherDown, TeacherError, TeacherRefused
+from loop.events import happened
 from loop.ledger import discounted
 from loop.ports import (
     Bar,
@@ -131,6 +132,7 @@ class _Mail:
             self.book.close_job(job.id, str(refused))
             raise
         self.book.created(job.id, remote_id)
+        happened("batch_handed_over", count=len(lines))
         self.progress.say(
             f"  batch {remote_id}: {len(lines)} requests for {1 - self.config.batch_discount:.0%} of the price; it "
             "stays at the endpoint if you stop here, and `preceptor run` takes it up again"
@@ -176,7 +178,9 @@ class _Mail:
                 self._close(line, result)
         for line in lines.values():
             self.book.assume(line.charge_id)
+            happened("charge_assumed", charge=line.charge_id)
         self.book.close_job(job.id)
+        happened("batch_ended", count=len(results))
         if foreign or failed or lines:
             self.progress.say(
                 f"  batch {job.remote_id or job.name}: {failed} requests failed, {len(lines)} have no result and are "
@@ -191,8 +195,10 @@ class _Mail:
                 self.teacher.remember(line.request, result)
             price = discounted(got.micro_usd, self.config.batch_discount)
             self.asking.keep(line.item, replace(got, micro_usd=price))
+            happened("charge_settled", charge=line.charge_id, micro_usd=price)
             return
         self.book.release(line.charge_id)
+        happened("charge_released", charge=line.charge_id)
         if not isinstance(result, TeacherBusy):
             self.refused.add((line.item.key, line.request.sample))
 

@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 
 from loop.config import EndpointConfig
 from loop.errors import BudgetSpent, ItemRefused, PromptTooLong, TeacherBusy, TeacherDown, TeacherRefused
+from loop.events import about, happened
 from loop.ledger import longest_reply
 from loop.ports import SOON, Bar, Completion, Remembering, Request, Teacher, Till
 from loop.teacher.clerk import Clerk
@@ -128,10 +129,11 @@ class Sender:
         Where a request is longer than the model reads, what `shorter` makes of it is sent instead.
         """
         try:
-            if self._recall(request, purpose, keep):
-                await asyncio.sleep(0)  # so that a long row of remembered replies can be stopped
-                return True
-            return await self._attempts(request, purpose, keep)
+            with about(item=request.item_key, request=purpose):
+                if self._recall(request, purpose, keep):
+                    await asyncio.sleep(0)  # so that a long row of remembered replies can be stopped
+                    return True
+                return await self._attempts(request, purpose, keep)
         except PromptTooLong as refused:
             less = shorter(request)
             if less is not None:
@@ -157,6 +159,7 @@ class Sender:
         paid = self._received(request, known.completion, charge=0)
         charge = self.till.reserve(f"{purpose}/remembered", 0, item_key=request.item_key)
         keep(replace(paid, charge_id=charge, micro_usd=0, remembered=known.origin, saved=paid.micro_usd))
+        happened("request_remembered", model=request.model, charge=charge)
         return True
 
     async def _attempts(self, request: Request, purpose: str, keep: Callable[[Received], None]) -> bool:
@@ -172,6 +175,7 @@ class Sender:
                 if failed == self.config.attempts:
                     self._lose(request, busy)
                     break
+                happened("request_retried", attempt=failed, sent=busy.sent)
                 await self._pause(request, failed - 1, busy.retry_after)
                 continue
             if received is None or not _is_cut(received, asked, request):
@@ -251,6 +255,7 @@ class Sender:
                 else:
                     await self.clerk.enter(lambda: keep(received))
                     self.lengths[prompt_type(request, purpose)].append(received.output_tokens)
+                _tell_settled(received)
             finally:
                 self.holds -= 1
                 self.hold_closed.set()
@@ -284,11 +289,11 @@ class Sender:
 
         if not self.next_in_line.locked() and not self.stopped.is_set():
             with contextlib.suppress(BudgetSpent):
-                return await self.clerk.enter(hold, self._unhold)
+                return _reserved(await self.clerk.enter(hold, self._unhold), worst)
         async with self.next_in_line:
             while not self.stopped.is_set():
                 try:
-                    return await self.clerk.enter(hold, self._unhold)
+                    return _reserved(await self.clerk.enter(hold, self._unhold), worst)
                 except BudgetSpent as spent:
                     if self.holds == 0 or spent.scope in self.exhausted:
                         self.exhausted.add(spent.scope)
@@ -299,30 +304,42 @@ class Sender:
 
     def _unhold(self, charge: int) -> None:
         """Give back a hold for which nothing will be sent."""
-        self.till.release(charge)
+        self._release(charge)
         self.holds -= 1
         self.hold_closed.set()
+
+    def _release(self, charge: int) -> None:
+        self.till.release(charge)
+        happened("charge_released", charge=charge)
+
+    def _assume(self, charge: int) -> None:
+        self.till.assume(charge)
+        happened("charge_assumed", charge=charge)
 
     async def _send(self, request: Request, charge: int, place: Place) -> Completion:
         """The completion; the hold is closed where none came, and so is the endpoint where it says so."""
         clock = asyncio.get_running_loop().time
         start = clock()
+        happened("request_sent", model=request.model, charge=charge)
         try:
             completion = await self.endpoint.complete(request)
         except TeacherBusy as busy:
             place.overloaded = busy.overloaded
-            close = self.till.assume if busy.sent else self.till.release
+            close = self._assume if busy.sent else self._release
             close(charge)
             if busy.retry_after:
                 self.till.close(min(busy.retry_after, LONGEST_PAUSE))
             raise
         except TeacherRefused:
-            self.till.release(charge)
+            happened("request_refused", model=request.model, charge=charge)
+            self._release(charge)
             raise
         except asyncio.CancelledError:
-            self.till.assume(charge)
+            self._assume(charge)
             raise
-        place.overloaded = clock() - start > SLOW * self.config.timeout
+        seconds = clock() - start
+        happened("request_answered", model=request.model, charge=charge, seconds=round(seconds, 3))
+        place.overloaded = seconds > SLOW * self.config.timeout
         if completion.closed_for:
             self.till.close(min(completion.closed_for, LONGEST_PAUSE))
         return completion
@@ -344,6 +361,19 @@ class Sender:
         finally:
             for wait in waits:
                 wait.cancel()
+
+
+def _reserved(charge: int, micro_usd: int) -> int:
+    """The charge, after it was told."""
+    happened("charge_reserved", charge=charge, micro_usd=micro_usd)
+    return charge
+
+
+def _tell_settled(received: Received) -> None:
+    happened(
+        "charge_settled", charge=received.charge_id, micro_usd=received.micro_usd,
+        input_tokens=received.input_tokens, output_tokens=received.output_tokens,
+    )  # fmt: skip
 
 
 def received(completion: Completion, request: Request, charge: int, price: Price) -> Received:

@@ -1,0 +1,158 @@
+"""Writes the reference pages of settings and commands from the code: `python -m connectors.reference FOLDER`."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, get_args
+
+import typer
+from pydantic import BaseModel
+from typer.core import TyperArgument, TyperGroup, TyperOption
+
+from connectors.cli import app
+from loop.config import Config
+
+EVERYWHERE = ("config", "run", "help")
+"""Options that are told once for all commands."""
+MOST = {"maximum": "at most", "exclusiveMaximum": "below"}
+LEAST = {"minimum": "at least", "exclusiveMinimum": "above"}
+
+
+def settings_page() -> str:
+    """Every table of the config file with its keys, from the settings' own explanations."""
+    parts = [
+        "# Settings\n\nWritten from `loop/config.py` by `make docs`. `preceptor init` writes a `config.toml` with all "
+        "of them and their defaults. An unknown key or a wrong value is refused, with what was expected.\n"
+    ]
+    for name, field in Config.model_fields.items():
+        parts += _table(f"[{name}]", field.annotation)
+    return "\n".join(parts)
+
+
+def commands_page() -> str:
+    """Every command with its arguments and options, from the command line's own help."""
+    lines = [
+        "# Commands\n\nWritten from `connectors/cli.py` by `make docs`; `preceptor COMMAND --help` says the same.\n",
+        "Nearly all commands take `--config PATH` (default: `config.toml`), and `--run NAME` where a database holds "
+        "several runs.\n",
+    ]
+    for name, command in _leaves("preceptor", typer.main.get_command(app)):
+        lines.append(f"## {name}\n\n```text\n{_usage(name, command)}\n```\n\n{command.help}\n")
+        own = [each for each in command.params if each.name not in EVERYWHERE]
+        if own:
+            lines += ["| | default | what it is |", "|---|---|---|", *map(_parameter, own), ""]
+    return "\n".join(lines)
+
+
+def write(folder: Path) -> None:
+    """Write both pages into the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "settings.md").write_text(settings_page(), encoding="utf-8")
+    (folder / "commands.md").write_text(commands_page(), encoding="utf-8")
+
+
+def _table(title: str, model: Any, known: Sequence[str] = ()) -> Iterator[str]:
+    """A table's rows, and behind it the tables of which it holds a list; keys that are `known` are left out."""
+    assert isinstance(model, type)
+    assert issubclass(model, BaseModel)
+    schema = model.model_json_schema()
+    yield f"## `{title}`\n\n{_cell(model.__doc__ or '')}\n"
+    if known:
+        yield f"It has the keys of `[{title.strip('[]').rpartition('.')[0]}]` that are named there, and:\n"
+    yield "| key | default | allowed | what it is |\n|---|---|---|---|"
+    fields = {name: each for name, each in model.model_fields.items() if name not in known}
+    for name, field in fields.items():
+        told = schema["properties"][name]
+        allowed = _allowed(told, schema.get("$defs", {}))
+        default = "needed" if field.is_required() else _default(told.get("default"))
+        yield f"| `{name}` | {default} | {allowed} | {_cell(field.description or '')} |"
+    yield ""
+    for name, field in fields.items():
+        (row, *_) = get_args(field.annotation) or (None,)
+        if isinstance(row, type) and issubclass(row, BaseModel):
+            shared = [key for key in row.model_fields if key in model.model_fields and key != "model"]
+            yield from _table(f"[[{title.strip('[]')}.{name}]]", row, shared)
+
+
+def _allowed(told: Mapping[str, Any], others: Mapping[str, Any]) -> str:
+    """What a key may be, in words."""
+    if "$ref" in told:
+        return _allowed(others[told["$ref"].rpartition("/")[2]], others)
+    if "anyOf" in told:
+        return (
+            " or ".join(_allowed(each, others) for each in told["anyOf"] if each.get("type") != "null") + ", or unset"
+        )
+    if "enum" in told:
+        return ", ".join(f"`{each}`" for each in told["enum"])
+    if told.get("type") == "array":
+        row = _allowed(told["items"], others)
+        return f"list of {row if row.startswith('`') else f'{row}s'}"
+    kind = {
+        "string": "path" if told.get("format") == "path" else "text",
+        "boolean": "`true`, `false`",
+        "integer": "whole number",
+        "object": "table",
+    }.get(told.get("type", ""), "number")
+    bounds = [f"{word} {told[name]:g}" for name, word in (LEAST | MOST).items() if name in told]
+    return ", ".join([kind, *bounds])
+
+
+def _default(value: object) -> str:
+    if value is None or value in ({}, []):
+        return "none"
+    if isinstance(value, list):
+        return ", ".join(f"`{each}`" for each in value)
+    return f"`{json.dumps(value, ensure_ascii=False)}`"
+
+
+def _leaves(name: str, command: Any) -> Iterator[tuple[str, Any]]:
+    """All commands with their whole names; groups have none of their own."""
+    if not isinstance(command, TyperGroup):
+        yield name, command
+        return
+    for word, each in command.commands.items():
+        yield from _leaves(f"{name} {word}", each)
+
+
+def _usage(name: str, command: Any) -> str:
+    arguments = [_shown(each) for each in command.params if isinstance(each, TyperArgument)]
+    return " ".join([name, "[OPTIONS]", *arguments])
+
+
+def _parameter(parameter: Any) -> str:
+    """An argument or option as a row."""
+    text = _cell(parameter.help or "")
+    if isinstance(parameter, TyperArgument):
+        default = "needed" if parameter.required else f"`{parameter.default}`"
+        return f"| `{_shown(parameter)}` | {default} | {text} |"
+    assert isinstance(parameter, TyperOption)
+    name, values = (parameter.opts[0], "") if parameter.is_flag else _valued(parameter)
+    default = "needed" if parameter.required else _option_default(parameter)
+    return f"| `{name}` | {default} | {text}{values} |"
+
+
+def _option_default(option: TyperOption) -> str:
+    return "off" if option.is_flag else "none" if option.default in (None, (), "") else f"`{option.default}`"
+
+
+def _shown(argument: TyperArgument) -> str:
+    name = (argument.metavar or str(argument.name).upper()).removesuffix("...")
+    return f"{name}..." if argument.nargs == -1 or argument.metavar else name
+
+
+def _valued(option: TyperOption) -> tuple[str, str]:
+    """An option with the kind of its value, and those that it may have where they are few."""
+    kind = option.type_descriptor.annotation
+    if isinstance(kind, type) and issubclass(kind, StrEnum):
+        return f"{option.opts[0]} {kind.__name__.upper()}", f" One of {', '.join(f'`{each}`' for each in kind)}."
+    return f"{option.opts[0]} {'N' if kind is int else 'PATH' if kind is Path else 'TEXT'}", ""
+
+
+def _cell(text: str) -> str:
+    """A text in one cell of a table."""
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+if __name__ == "__main__":
+    typer.run(write)

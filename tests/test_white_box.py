@@ -2,6 +2,7 @@
 
 import json
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -175,10 +176,9 @@ def test_a_tasks_loss_is_a_mixture_of_its_hard_targets_and_the_objective(
     soft, half = losses(1.0), losses(0.25)
     trainer = a_trainer(model)
     base = trainer.base(None)
-    tasks = distill_step_by_step.by_rows(distill_step_by_step.tasks(base, sums(4), base.student))
-    hard = [
-        each.item() for each in distill_step_by_step.losses(base.model, tasks, [0, 2, 3], trainer.token_losses(base))
-    ]
+    tasks = distill_step_by_step.tasks(base, sums(4), base.student)
+    of_rows = partial(distill_step_by_step.one_by_one, of_tokens=trainer.token_losses(base))
+    hard = [each.item() for each in distill_step_by_step.losses(base.model, tasks, [0, 2, 3], of_rows)]
     assert (len(soft), len(half)) == (2, sum(parts))
     assert sum(half) == pytest.approx(0.25 * sum(soft) + 0.75 * sum(hard), abs=1e-5)
     assert half[0] == pytest.approx(0.25 * soft[0] + 0.75 * hard[0], abs=1e-5)

@@ -168,13 +168,13 @@ def run_cell(data: Path, models: Path, method: str, seed: int) -> Row:
 def _measured(student: Decoder, made: World) -> Row:
     """Accuracy of direct answers, and the loss of texts that it has not seen, in nats a token."""
     right = grade(made.dev, student.predict(made.dev))
-    tasks = distill_step_by_step.tasks(student, made.held_out)
+    tasks = distill_step_by_step.tasks(student, made.held_out, student.student)
     losses = []
     with torch.no_grad():
         for start in range(0, HELD_OUT, 10):
             batch = range(start, start + 10)
             parts = distill_step_by_step.losses(
-                student.model, tasks, batch, lambda *of: distill_step_by_step.token_losses(*of, student.pad)
+                student.model, tasks, batch, lambda *of: distill_step_by_step.together(*of, student.pad)
             )
             losses.append(sum(each.item() for each in parts))
     return {"accuracy": sum(right) / len(right), "loss": float(np.mean(losses))}

@@ -5,7 +5,16 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+    model_validator,
+)
 
 from loop.answer import AnswerKind
 from loop.errors import BadConfig
@@ -154,6 +163,22 @@ class StudentConfig(Table):
     """Rank of the LoRA adapters on all linear layers; 0 trains all weights, as an encoder always does."""
     rationale_weight: float = Field(default=0.5, ge=0, le=1)
     """Share of the rationale task in the loss; the answer task gets the rest (Distilling Step-by-Step)."""
+    targets: Literal["two_tasks", "rationale_then_answer", "validated"] = "two_tasks"
+    """What students that write learn to write. `two_tasks`: the answer at once, and steps and then the answer, two
+    texts an example. `rationale_then_answer`: the second text alone, whose steps and answer are averaged apart and
+    mixed by `rationale_weight`; cheaper, but what is answered at once (`query.sieve`, probabilities) is then never
+    practised. `validated`: the one that does better in a short trial, on the gold rationales that validate."""
+    gold_weight: Annotated[float, Field(gt=0)] | Literal["validated"] = 1.0
+    """How much a rationale that people decided counts beside one that nobody looked at; seed items count as decided.
+    `validated`: 1, 2 or 4, whichever does best in a short trial, on the gold rationales that validate."""
+    risk_weight: bool = False
+    """Whether a rationale that nobody looked at counts by how probably it is right: 1 - risk."""
+    repaired_weight: float = Field(default=1.0, gt=0)
+    """How much the tokens of a step that a person changed count beside those of other steps, for students that
+    write."""
+    mixture: bool = False
+    """Whether the domains in which the student in force lags behind the teacher on `dev` count more, by the shares
+    after which `query.domain_share` picks (DDK). It needs items with a domain, and does nothing in the first round."""
     preference_weight: float = Field(default=0.0, ge=0)
     """Weight, beside the loss of the two tasks, of the preference of what people wrote over what they corrected or
     rejected (DPO, for students that write). 0: off, corrections are learned like any other rationale."""
@@ -177,6 +202,46 @@ class StudentConfig(Table):
     between explanations then counts half by the order of this evidence."""
     trust_remote_code: bool = False
     """Whether code that comes with the model may run."""
+
+    @field_validator("gold_weight", mode="wrap")
+    @classmethod
+    def _a_weight_or_the_word(cls, given: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return handler(given)
+        except ValidationError as error:
+            raise ValueError('expected a number above 0, or "validated"') from error
+
+    @model_validator(mode="after")
+    def _there_is_what_validates(self) -> "StudentConfig":
+        asked = [name for name in ("targets", "gold_weight") if getattr(self, name) == "validated"]
+        if asked and not self.validation_share:
+            raise ValueError(f'{asked[0]} = "validated" needs a validation part: set validation_share, e.g. to 0.1')
+        return self
+
+    @model_validator(mode="after")
+    def _targets_have_what_they_weigh(self) -> "StudentConfig":
+        if self.kind == "encoder" and self.targets != "two_tasks":
+            raise ValueError('targets are what a student writes, and an encoder writes nothing: set "two_tasks"')
+        if self.kind == "encoder" and self.repaired_weight != 1:
+            raise ValueError(
+                "repaired_weight is of the tokens that a student writes, and an encoder writes none: set 1"
+            )
+        if self.targets != "two_tasks" and self.rationale_weight in (0, 1):
+            raise ValueError(
+                f"targets = {self.targets!r} mixes steps and answer by rationale_weight: set it between 0 and 1"
+            )
+        if self.targets != "two_tasks" and self.answers_by == "answer":
+            raise ValueError(
+                f'targets = {self.targets!r} needs answers_by = "rationale": a student that learns to answer after '
+                "its steps alone cannot answer at once"
+            )
+        if self.white_box is not None and (self.targets != "two_tasks" or self.repaired_weight != 1):
+            raise ValueError('[student.white_box] needs targets = "two_tasks" and repaired_weight = 1')
+        if self.repaired_weight != 1 and self.rationale_weight == 0:
+            raise ValueError(
+                "repaired_weight weighs steps, and rationale_weight = 0 learns none: set repaired_weight 1"
+            )
+        return self
 
     @model_validator(mode="after")
     def _engine_fits_the_student(self) -> "StudentConfig":

@@ -194,6 +194,12 @@ class Example:
     weight: float = 1.0
     refused: tuple[tuple[str, ...], Answer] | None = None
     """Steps and answer that people corrected or rejected in its favour."""
+    gold: bool = False
+    """Whether people decided it, or it came with its answer."""
+    risk: float = 0.0
+    """How probably it is wrong, where nobody decided it."""
+    repaired: frozenset[int] = frozenset()
+    """Numbers of the steps that a person changed, from 0."""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import json
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -59,7 +60,7 @@ def taught(
 def apart(trainer: DecoderTrainer, student: Path, teacher: Path) -> float:
     """How far a student is from the teacher on the decided texts, in nats a token."""
     own, other = trainer.on_torch(student), trainer.on_torch(teacher)
-    [_, (_, rows, own_weights)] = distill_step_by_step.tasks(own, sums(8))
+    [_, (_, rows, own_weights)] = distill_step_by_step.by_rows(distill_step_by_step.tasks(own, sums(8), own.student))
     settings = trainer.config.white_box
     assert settings is not None
     pair = Pair(own.model, other.model, settings, own.pad, own.end, 16, own.tokenizer)
@@ -164,7 +165,7 @@ def test_a_tasks_loss_is_a_mixture_of_its_hard_targets_and_the_objective(
     def losses(weight: float) -> list[float]:
         trainer = taught(model, teacher, objective, {"weight": weight, "student_share": 1.0})
         base = trainer.base(None)
-        tasks = distill_step_by_step.tasks(base, sums(4))
+        tasks = distill_step_by_step.by_rows(distill_step_by_step.tasks(base, sums(4), base.student))
         settings = trainer.config.white_box
         assert settings is not None
         box = WhiteBox(base, base.model, tasks, settings, trainer.cache)
@@ -175,10 +176,9 @@ def test_a_tasks_loss_is_a_mixture_of_its_hard_targets_and_the_objective(
     soft, half = losses(1.0), losses(0.25)
     trainer = a_trainer(model)
     base = trainer.base(None)
-    tasks = distill_step_by_step.tasks(base, sums(4))
-    hard = [
-        each.item() for each in distill_step_by_step.losses(base.model, tasks, [0, 2, 3], trainer.token_losses(base))
-    ]
+    tasks = distill_step_by_step.tasks(base, sums(4), base.student)
+    of_rows = partial(distill_step_by_step.one_by_one, of_tokens=trainer.token_losses(base))
+    hard = [each.item() for each in distill_step_by_step.losses(base.model, tasks, [0, 2, 3], of_rows)]
     assert (len(soft), len(half)) == (2, sum(parts))
     assert sum(half) == pytest.approx(0.25 * sum(soft) + 0.75 * sum(hard), abs=1e-5)
     assert half[0] == pytest.approx(0.25 * soft[0] + 0.75 * hard[0], abs=1e-5)
@@ -193,7 +193,7 @@ def test_direct_answers_are_never_the_students_own(model: Path, teacher: Path, m
     )
     trainer = taught(model, teacher, "gkd")
     base = trainer.base(None)
-    tasks = distill_step_by_step.tasks(base, sums(4))
+    tasks = distill_step_by_step.by_rows(distill_step_by_step.tasks(base, sums(4), base.student))
     assert trainer.config.white_box is not None
     box = WhiteBox(base, base.model, tasks, trainer.config.white_box, trainer.cache)
     base.model.train()

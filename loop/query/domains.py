@@ -52,6 +52,17 @@ def quotas(share: Mapping[str, float], size: int, available: Mapping[str, int]) 
     return given
 
 
+def weights(share: Mapping[str, float], counts: Mapping[str, int]) -> dict[str, float]:
+    """How much an example of each domain weighs, so that domains of so many examples have their shares of the whole.
+
+    Domains without a share keep the weight 1, and the mean over all examples stays 1. Where DDK draws more examples of
+    a domain, these count more: in the mean the same, and every example is seen once an epoch.
+    """
+    known = [name for name in counts if name in share]
+    total, whole = sum(counts[name] for name in known), sum(share[name] for name in known)
+    return dict.fromkeys(counts, 1.0) | {name: share[name] / whole * total / counts[name] for name in known}
+
+
 def _complete(gaps: Mapping[str, float], names: Sequence[str]) -> dict[str, float]:
     average = sum(gaps.values()) / len(gaps) if gaps else 1.0
     return {name: gaps.get(name, average) for name in names}

@@ -1,6 +1,5 @@
 """SELECT: which items the round asks."""
 
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -12,14 +11,14 @@ from loop.ports import Student, Teacher
 from loop.query import racing, select
 from loop.query.acquisition import ACQUISITIONS, Candidates
 from loop.query.cost import relative_costs, review_chances
-from loop.query.domains import gap, shares
 from loop.query.sieve import sieve
-from loop.records import Contamination, DecisionKind, Item, Part, Round, Stage
+from loop.records import Contamination, Item, Round, Stage
 from loop.stages.contamination import look
+from loop.stages.lagging import domain_shares
 from loop.stages.parts import PIECE, Parts, id_of, in_force, seed_of
 from loop.stages.review import review_threshold
 from loop.stages.train import seed_examples, train_into
-from loop.store import checkpoints, decisions, items, reading, rounds, shadows
+from loop.store import decisions, items, reading, rounds, shadows
 from loop.store.database import Store
 from loop.teacher.prompt import most_input_tokens, request_for
 
@@ -49,7 +48,7 @@ def select_batch(current: Round, store: Store, parts: Parts, config: Config) -> 
         candidates = _candidates(pool, student, parts, config, seed)
         known = _known(current, candidates, looker, store, parts, config)
         wanted = select.best(candidates, known, config.query, seed=seed)
-        lagging = _domain_shares(current, store) if config.query.domain_share else None
+        lagging = domain_shares(store, current.run) if config.query.domain_share else None
         chosen = select.compose(id_of(current), wanted, pool, config, seed=seed, shares=lagging)
         said += f" of {len(candidates)} candidates"
     parts.progress.say(f"round {current.number}: {said}; {len(chosen)} items picked")
@@ -141,24 +140,6 @@ def _costs(candidates: Sequence[Item], store: Store, run: str, teacher: Teacher,
     ]
     chances = review_chances(candidates, past, config.review.audit_share)
     return relative_costs(usd, [each * config.review.minutes_per_review for each in chances], config.budget)
-
-
-def _domain_shares(current: Round, store: Store) -> dict[str, float]:
-    """Which domains lag, from every past round's student on dev and from what became of the teacher's rationales."""
-    domain = reading.domains(store)
-    kept = {item.key for item, rationale, _ in decisions.decided(store, current.run) if rationale.is_reply}
-    teacher: dict[str, list[bool]] = defaultdict(list)
-    for key, decision in decisions.newest(store, current.run).items():
-        if decision.kind is not DecisionKind.UNDECIDED:
-            teacher[domain[key]].append(key not in kept)
-    gaps = []
-    for past in rounds.all_rounds(store, current.run):
-        if past.student_id is not None:
-            student: dict[str, list[bool]] = defaultdict(list)
-            for row in checkpoints.predictions(store, past.student_id, Part.DEV):
-                student[domain[row.item_key]].append(not row.correct)
-            gaps.append({name: gap(wrong, teacher[name]) for name, wrong in student.items()})
-    return shares(gaps)
 
 
 def _score(

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -9,11 +10,13 @@ from pathlib import Path
 
 from loop.config import Config
 from loop.events import happened
-from loop.ports import Example, Trained
-from loop.records import Checkpoint, DataVersion, Round, Split, Stage
+from loop.ports import Example, Progress, Trained
+from loop.query import domains
+from loop.records import Checkpoint, DataVersion, DecisionKind, Round, Split, Stage
+from loop.stages.lagging import domain_shares
 from loop.stages.parts import Parts, id_of, seed_of
 from loop.stages.warming import warm_start
-from loop.store import checkpoints, decisions, items, rounds, versions
+from loop.store import checkpoints, decisions, items, rationales, reading, rounds, versions
 from loop.store.database import Store
 
 
@@ -22,7 +25,7 @@ def train_student(current: Round, store: Store, parts: Parts, config: Config) ->
     last = decisions.last_id(store, current.run)  # a decision that comes meanwhile is not learned
     examples = {each.item.key: each for each in seed_examples(store)} | accepted_examples(store, current.run, last)
     if config.student.preference_weight:
-        examples = _with_refused(examples, store, current.run)
+        examples = _with_refused(examples, store, current.run, parts.progress)
     if not examples:
         parts.progress.say("nothing was accepted yet: the student stays as it is")
         return rounds.enter(store, current, Stage.EVALUATE)
@@ -31,6 +34,8 @@ def train_student(current: Round, store: Store, parts: Parts, config: Config) ->
     if not wanted:
         parts.progress.say("nothing new was accepted: the student stays as it is")
         return rounds.enter(store, current, Stage.EVALUATE)
+    if config.student.mixture:
+        wanted = _mixed(wanted, domain_shares(store, current.run), parts.progress)
     start = None if warm is None else parts.folder / warm.student.folder
     version = _version(current, store, last)
     trained = train_into(f"round-{current.number}", wanted, parts, seed_of(config, current.number), start)
@@ -61,29 +66,57 @@ def _version(current: Round, store: Store, last: int) -> DataVersion:
 def seed_examples(store: Store) -> list[Example]:
     """The seed items with their steps."""
     return [
-        Example(item=item, steps=tuple(item.steps), answer=item.gold)
+        Example(item=item, steps=tuple(item.steps), answer=item.gold, gold=True)
         for item in items.of_split(store, Split.SEED)
         if item.gold is not None and item.steps
     ]
 
 
 def accepted_examples(store: Store, run: str, until: int | None = None) -> dict[str, Example]:
-    """The gold and silver rationales in force, now or when `until` was the newest decision, by item key."""
-    return {
-        item.key: Example(item=item, steps=tuple(rationale.steps), answer=rationale.parsed)
-        for item, rationale, _ in decisions.decided(store, run, until)
-        if rationale.parsed is not None
-    }
+    """The gold and silver rationales in force, now or when `until` was the newest decision, by item key.
+
+    With what people did to them and with their risks.
+    """
+    decided, risks = decisions.decided(store, run, until), reading.risks_of(store, run)
+    before = rationales.superseded(store, [rationale for _, rationale, _ in decided])
+    found = {}
+    for item, rationale, row in decided:
+        if rationale.parsed is None:
+            continue
+        gold = row.kind is DecisionKind.GOLD
+        found[item.key] = Example(
+            item=item,
+            steps=tuple(rationale.steps),
+            answer=rationale.parsed,
+            gold=gold,
+            risk=0.0 if gold else risks.get(rationale.id or 0, 0.0),
+            repaired=rationales.repaired_steps(rationales.chain(rationale, before)),
+        )
+    return found
 
 
-def _with_refused(examples: Mapping[str, Example], store: Store, run: str) -> dict[str, Example]:
+def _with_refused(examples: Mapping[str, Example], store: Store, run: str, progress: Progress) -> dict[str, Example]:
     """The examples with what people corrected or rejected in their favour."""
     refused = {
         key: (tuple(row.steps), row.parsed)
         for key, row in decisions.refused(store, run).items()
         if row.parsed is not None
     }
+    alone = refused.keys() - examples.keys()
+    if alone:
+        progress.say(
+            f"  {len(alone)} rejected rationales teach no preference: nothing of their items was accepted to prefer"
+        )
     return {key: replace(each, refused=refused.get(key)) for key, each in examples.items()}
+
+
+def _mixed(examples: Sequence[Example], shares: Mapping[str, float], progress: Progress) -> list[Example]:
+    """The examples, weighing as much as gives each domain its share."""
+    weights = domains.weights(shares, Counter(each.item.domain for each in examples))
+    if shares:
+        said = ", ".join(f"{name} {weight:.2f}" for name, weight in sorted(weights.items()))
+        progress.say(f"  an example of each domain weighs: {said}")
+    return [replace(each, weight=weights[each.item.domain]) for each in examples]
 
 
 def train_into(name: str, examples: Sequence[Example], parts: Parts, seed: int, start: Path | None = None) -> Trained:

@@ -3,10 +3,10 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from sqlalchemy.orm import aliased
 from sqlmodel import Session, col, func, select
 
 from loop.records import Decision, DecisionKind, Item, Rationale
+from loop.store import rationales
 from loop.store.database import Store
 
 
@@ -89,24 +89,25 @@ def decided(store: Store, run: str, until: int | None = None) -> list[tuple[Item
 
 
 def refused(store: Store, run: str) -> dict[str, Rationale]:
-    """What people corrected or rejected of each item, the latest, by item key; only rationales that can be read."""
-    original = aliased(Rationale)
-    rejected = (
-        select(Decision.item_key, Rationale)
-        .join(Rationale, col(Rationale.id) == Decision.rationale_id)
-        .where(Decision.run == run, Decision.kind == DecisionKind.REJECTED)
-        .order_by(col(Decision.id))
-    )
-    corrected = (
-        select(Decision.item_key, original)
-        .join(Rationale, col(Rationale.id) == Decision.rationale_id)
-        .join(original, col(original.id) == Rationale.supersedes)
-        .where(Decision.run == run, Decision.kind == DecisionKind.GOLD)
+    """What people corrected or rejected of each item, the latest, by item key; only rationales that can be read.
+
+    What a later decision of the same round took back was not refused. Where the teacher went on from corrected steps,
+    what had been corrected is the rationale before them.
+    """
+    query = (
+        select(Decision, Rationale)
+        .join(Rationale, col(Rationale.id) == Decision.rationale_id, isouter=True)
+        .where(Decision.run == run)
         .order_by(col(Decision.id))
     )
     with store.reading() as session:
-        rows = [*session.exec(rejected), *session.exec(corrected)]
-        return {key: row for key, row in rows if row.answer is not None and row.steps}
+        last = {(row.item_key, row.round_id): (row, rationale) for row, rationale in session.exec(query)}
+    standing = [(row, rationale) for row, rationale in last.values() if rationale is not None]
+    gold = [rationale for row, rationale in standing if row.kind is DecisionKind.GOLD]
+    before = rationales.superseded(store, gold)
+    rejected = [rationale for row, rationale in standing if row.kind is DecisionKind.REJECTED]
+    rows = [*rejected, *(each for one in gold for each in rationales.chain(one, before)[:-1])]
+    return {row.item_key: row for row in rows if row.answer is not None and row.steps}
 
 
 def _teaches(row: Decision) -> bool:

@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 
 from sqlalchemy import tuple_
 from sqlmodel import col, select
@@ -129,6 +130,39 @@ def keep_correction(store: Store, original: Rationale, *, steps: list[str], answ
         )
         session.add(corrected)
     return corrected
+
+
+def superseded(store: Store, some: Iterable[Rationale]) -> dict[int, Rationale]:
+    """All versions that some rationales took the place of, back to the first, by id."""
+    found: dict[int, Rationale] = {}
+    wanted = {each.supersedes for each in some if each.supersedes is not None}
+    with store.reading() as session:
+        while wanted:
+            new: dict[int, Rationale] = {}
+            for part in pieces(wanted):
+                rows = session.exec(select(Rationale).where(col(Rationale.id).in_(part)))
+                new |= {row.id: row for row in rows if row.id is not None}
+            found |= new
+            wanted = {row.supersedes for row in new.values() if row.supersedes is not None} - found.keys()
+    return found
+
+
+def chain(rationale: Rationale, before: Mapping[int, Rationale]) -> list[Rationale]:
+    """A rationale behind the versions that it took the place of, the first one first."""
+    found = [rationale]
+    while found[0].supersedes is not None:
+        found.insert(0, before[found[0].supersedes])
+    return found
+
+
+def repaired_steps(versions: Sequence[Rationale]) -> frozenset[int]:
+    """Numbers of the last version's steps that a person wrote or changed in any of the versions, from 0."""
+    told = [[" ".join(step.split()) for step in each.steps] for each in versions]
+    changed: set[str] = set()
+    for (_, old), (version, new) in pairwise(zip(versions, told, strict=True)):
+        if version.author is Author.HUMAN:
+            changed |= set(new) - set(old)
+    return frozenset(number for number, step in enumerate(told[-1]) if step in changed)
 
 
 def prefix_steps(store: Store, rationale: Rationale) -> list[str]:

@@ -1,51 +1,133 @@
 """The objective of Distilling Step-by-Step (arXiv 2305.02301): answer directly, and explain and then answer.
 
 Each task's loss is averaged over its own target tokens before the two are mixed, because rationales are much longer.
+The paper's ablation is the other objective: one target that holds steps and then the answer. Its two parts are
+averaged apart and mixed as the two tasks are, in one pass instead of two.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from loop.config import StudentConfig
 from loop.ports import Example
-from loop.student import prompts
+from loop.student import prompts, weighing
 from loop.student.reading import padded
+from loop.student.tree import grow, target_losses
 from loop.student.writer import Writer
 
 Row = tuple[list[int], list[int]]
 """Context and target of an example, as token ids."""
 Rows = list[Row]
-Tasks = list[tuple[float, Rows, torch.Tensor]]
-"""Each task's share of the loss, its rows and their weights; tasks with no share are left out."""
-
-
 TokenLosses = tuple[torch.Tensor, torch.Tensor]
 """Negative log-likelihood of each target token, and which places are targets, (rows, longest target) each."""
+OfTokens = list[torch.Tensor]
+"""A number for each target token, a tensor a row."""
+OfRows = Callable[[torch.nn.Module, Sequence[Rows]], Iterator[list[torch.Tensor]]]
+"""Gives the losses of the target tokens of each task's rows, row behind row; those of a pass together."""
 
 
-def tasks(base: Writer[Any], examples: Sequence[Example]) -> Tasks:
-    """The answer task and the rationale task, in this order."""
-    answers = [(prompts.answer_prompt(each.item), prompts.answer_target(each.item, each.answer)) for each in examples]
+@dataclass(frozen=True)
+class Part:
+    """What is averaged together: some of the target tokens, and their share of the loss."""
+
+    share: float
+    counted: OfTokens
+    """1 for tokens of this part, 0 for others."""
+    weights: OfTokens
+    """How much each token counts, 0 for those of other parts; 1 in the mean."""
+
+    def loss(self, nll: torch.Tensor, batch: Sequence[int]) -> torch.Tensor:
+        """The part's share of the loss of some rows, of whose target tokens the losses are given, row behind row."""
+        weights, counted = (
+            torch.cat([rows[number] for number in batch]).to(nll.device) for rows in (self.weights, self.counted)
+        )
+        return self.share * (nll * weights).sum() / counted.sum().clamp(min=1e-9)
+
+
+@dataclass(frozen=True)
+class Task:
+    """Rows that are read in one pass, and what their targets are made of."""
+
+    rows: Rows
+    parts: Sequence[Part]
+
+
+Tasks = list[tuple[float, Rows, torch.Tensor]]
+"""Each task's share of the loss, its rows and their weights."""
+
+
+def by_rows(mixed: Sequence[Task]) -> Tasks:
+    """Tasks of one part each, whose tokens weigh alike within a row."""
+    return [
+        (part.share, task.rows, torch.stack([each.mean() for each in part.weights]))
+        for task in mixed
+        for part in task.parts[:1]
+    ]
+
+
+def tasks(base: Writer[Any], examples: Sequence[Example], config: StudentConfig) -> list[Task]:
+    """The answer task and the rationale task, in this order, without one that has no share; or the one task of both."""
+    share, weights = config.rationale_weight, weighing.of_examples(examples, config)
     rationales = [
-        (prompts.rationale_prompt(each.item), prompts.rationale_target(each.item, each.steps, each.answer))
+        row(
+            base,
+            prompts.rationale_prompt(each.item),
+            prompts.rationale_target(each.item, each.steps, each.answer),
+        )
         for each in examples
     ]
-    weight = base.student.rationale_weight
-    weights = torch.tensor([each.weight for each in examples])
-    told = torch.tensor([float(bool(each.steps)) for each in examples])  # no steps are no rationale
-    both = [(1 - weight, answers, weights), (weight, rationales, weights * told)]
-    return [(share, [row(base, *texts) for texts in pairs], own) for share, pairs, own in both if share > 0]
+    told = [float(bool(each.steps)) for each in examples]  # no steps are no rationale
+    every = [torch.full((len(target),), each) for (_, target), each in zip(rationales, told, strict=True)]
+    weighed = [
+        weight * _emphasis(base, each, len(target), config)
+        for weight, each, (_, target) in zip(weights, examples, rationales, strict=True)
+    ]
+
+    def part(own: float, counted: OfTokens, of: OfTokens) -> Part:
+        return Part(own, counted, weighing.scaled(of, counted, examples, config))
+
+    if config.targets == "rationale_then_answer":
+        steps = [each * _is_step(base, one, len(each)) for each, one in zip(every, examples, strict=True)]
+        behind = [each - own for each, own in zip(every, steps, strict=True)]
+        return [Task(rationales, [part(1 - share, behind, weighed), part(share, steps, weighed)])]
+    answers = [
+        row(base, prompts.answer_prompt(each.item), prompts.answer_target(each.item, each.answer)) for each in examples
+    ]
+    all_of_it = [torch.ones(len(target)) for _, target in answers]
+    plain = [weight * each for weight, each in zip(weights, all_of_it, strict=True)]
+    both = [(1 - share, answers, all_of_it, plain), (share, rationales, every, weighed)]
+    return [Task(rows, [part(own, counted, of)]) for own, rows, counted, of in both if own > 0]
 
 
 def losses(
-    model: torch.nn.Module, mixed: Tasks, batch: Sequence[int], of_tokens: Callable[..., TokenLosses]
+    model: torch.nn.Module, mixed: Sequence[Task], batch: Sequence[int], of_rows: OfRows
 ) -> Iterator[torch.Tensor]:
-    """Each task's share of one batch's loss, made when it is asked for; `of_tokens` gives the losses of some rows."""
-    for share, rows, weights in mixed:
-        token_loss, is_target = of_tokens(model, [rows[number] for number in batch])
-        counted = is_target * weights[list(batch)].to(is_target.device)[:, None]
-        yield share * (token_loss * counted).sum() / counted.sum().clamp(min=1e-9)
+    """What is read in one pass of one batch's loss, made when it is asked for."""
+    read = of_rows(model, [[task.rows[number] for number in batch] for task in mixed])
+    tasks = iter(mixed)
+    for together in read:
+        parts = [part.loss(nll, batch) for nll, task in zip(together, tasks, strict=False) for part in task.parts]
+        yield torch.stack(parts).sum()
+
+
+def together(model: torch.nn.Module, by_task: Sequence[Rows], pad: int) -> Iterator[list[torch.Tensor]]:
+    """The losses of a causal model: what the tasks of an example have in common is read once, all tasks in one pass."""
+    trees = [grow([context + target for context, target in rows]) for rows in zip(*by_task, strict=True)]
+    counts = [[len(target) for _, target in rows] for rows in zip(*by_task, strict=True)]
+    each = torch.split(target_losses(model, trees, counts, pad), [count for some in counts for count in some])
+    yield [torch.cat(each[number :: len(by_task)]) for number in range(len(by_task))]
+
+
+def one_by_one(
+    model: torch.nn.Module, by_task: Sequence[Rows], of_tokens: Callable[..., TokenLosses]
+) -> Iterator[list[torch.Tensor]]:
+    """The losses of a model to which the tasks of an example are different texts from the start."""
+    for rows in by_task:
+        nll, is_target = of_tokens(model, rows)
+        yield [nll[is_target.bool()]]
 
 
 def token_losses(model: torch.nn.Module, rows: Rows, pad: int) -> TokenLosses:
@@ -73,6 +155,21 @@ def target_logits(model: torch.nn.Module, rows: Rows, pad: int) -> tuple[torch.T
 def row(base: Writer[Any], prompt: str, target: str) -> Row:
     """Context and target of a prompt and what is to be written after it."""
     return base.encoded(prompt), [*base.tokens(target), base.end]
+
+
+def _emphasis(base: Writer[Any], example: Example, length: int, config: StudentConfig) -> torch.Tensor:
+    """How much each token of a rationale's target counts beside the others, (length,)."""
+    found = torch.ones(length)
+    if example.repaired and config.repaired_weight != 1:
+        ends = base.step_ends(example.steps)
+        for number in example.repaired:
+            found[ends[number] : ends[number + 1]] = config.repaired_weight
+    return found
+
+
+def _is_step(base: Writer[Any], example: Example, length: int) -> torch.Tensor:
+    """1 for each token of a rationale's target that is of its steps, 0 behind them, (length,)."""
+    return (torch.arange(length) < base.step_ends(example.steps)[-1]).float()
 
 
 def _device(model: torch.nn.Module) -> torch.device:

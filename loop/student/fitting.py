@@ -174,7 +174,7 @@ class _Fit:
         for loss in self.lesson.losses(batch):
             torch.autograd.backward(loss)
             total += loss.item()
-        self.course.losses.append(self._checked(total, batch))
+        self.course.losses.append(_checked(total, batch, self.lesson))
         for group in self._optimiser.param_groups:
             torch.nn.utils.clip_grad_norm_(group["params"], LONGEST_NORM)
         self._optimiser.step()
@@ -185,33 +185,12 @@ class _Fit:
         return done % self._per_epoch == 0 or done == len(self.order)
 
     def _validate(self) -> None:
-        """Note the mean loss of the rows that validate, in batches that never change, and keep the best weights."""
-        lesson, size = self.lesson, self.config.batch_size
-        ordered = sorted(self.held, key=lambda number: lesson.lengths[number])
-        lesson.model.train(False)
-        total = 0.0
-        with torch.no_grad():
-            for batch in (ordered[start : start + size] for start in range(0, len(ordered), size)):
-                loss = sum(each.item() for each in lesson.losses(batch))
-                total += self._checked(loss, batch) * len(batch)
-        lesson.model.train()
-        self.course.validation.append(total / len(ordered))
+        """Note the mean loss of the rows that validate, and keep the best weights."""
+        self.lesson.model.train(False)
+        self.course.validation.append(mean_loss(self.lesson, self.held, self.config.batch_size))
+        self.lesson.model.train()
         if self.course.best == len(self.course.validation):
             self._best = {name: each.detach().clone() for name, each in self._weights.items()}
-
-    def _checked(self, loss: float, batch: Sequence[int]) -> float:
-        """The loss.
-
-        Raises:
-            StudentError: it is no number.
-        """
-        if not math.isfinite(loss):
-            keys = ", ".join(repr(self.lesson.examples[number].item.key) for number in batch)
-            raise StudentError(
-                f"the loss is {loss} on the batch of items {keys}; lower student.learning_rate, or look at these items "
-                "with `preceptor history KEY`. The student stays as it was"
-            )
-        return loss
 
     def _kept(self) -> dict[str, torch.Tensor]:
         """Everything that decides how the training goes on, but for the course."""
@@ -220,6 +199,21 @@ class _Fit:
         for name, weight in self._weights.items():
             kept |= {f"{part}/{name}": each for part, each in self._optimiser.state[weight].items()}
         return {**kept, "random": torch.get_rng_state()}
+
+
+def mean_loss(lesson: Lesson, numbers: Sequence[int], size: int) -> float:
+    """The mean loss of some rows, in batches that never change; nothing is learned.
+
+    Raises:
+        StudentError: it is no number.
+    """
+    ordered = sorted(numbers, key=lambda number: lesson.lengths[number])
+    total = 0.0
+    with torch.no_grad():
+        for batch in (ordered[start : start + size] for start in range(0, len(ordered), size)):
+            loss = sum(each.item() for each in lesson.losses(batch))
+            total += _checked(loss, batch, lesson) * len(batch)
+    return total / len(ordered)
 
 
 def batches(lengths: Sequence[int], size: int, epochs: float, seed: int) -> Iterator[list[int]]:
@@ -263,6 +257,21 @@ def computes_bfloat16() -> bool:
     return bool(able.get("avx512_bf16") or able.get("amx_bf16") or torch.cuda.is_available())
 
 
+def _checked(loss: float, batch: Sequence[int], lesson: Lesson) -> float:
+    """The loss.
+
+    Raises:
+        StudentError: it is no number.
+    """
+    if not math.isfinite(loss):
+        keys = ", ".join(repr(lesson.examples[number].item.key) for number in batch)
+        raise StudentError(
+            f"the loss is {loss} on the batch of items {keys}; lower student.learning_rate, or look at these items "
+            "with `preceptor history KEY`. The student stays as it was"
+        )
+    return loss
+
+
 def _learning(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
     """The weights that learn, by name."""
     return {name: each for name, each in model.named_parameters() if each.requires_grad}
@@ -282,7 +291,12 @@ def _refused(example: Example) -> list[object]:
 def _digest(examples: Sequence[Example]) -> str:
     """A hash of everything that is trained on."""
     lines = [
-        json.dumps([each.item.key, each.item.text, each.steps, each.answer.canonical, each.weight, *_refused(each)])
+        json.dumps(
+            [
+                *(each.item.key, each.item.text, each.steps, each.answer.canonical, each.weight, *_refused(each)),
+                *(each.gold, each.risk, sorted(each.repaired)),
+            ]
+        )
         for each in examples
     ]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()

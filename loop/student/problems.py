@@ -18,7 +18,7 @@ class Problem(StrEnum):
 
     UNKNOWN = "have an answer that the task does not allow, and are left out"
     CROWDED = "are left out: what is to be written does not fit into the model beside the question"
-    EMPTY = "have no steps, and are left out: only rationales are learned (student.rationale_weight = 1)"
+    EMPTY = "have no steps, and are left out: only rationales are learned (student.rationale_weight = 1, or one target)"
     OVERLAPPING = "have marks that overlap, of which the first and longest is learned"
     SILENT = "have no steps, and teach the answer alone"
     CUT = "are longer than the student reads (student.max_prompt_tokens), and are cut"

@@ -115,8 +115,8 @@ class Seq2Seq(Writer[Pair]):
         each = self._log_probabilities(pairs, [[self.tokens(number_steps(steps[number]))] for number in told])
         found: list[list[float]] = [[] for _ in items]
         for number, [tokens] in zip(told, each, strict=True):
-            ends = [len(self.tokens(number_steps(steps[number][:end]))) for end in range(len(steps[number]) + 1)]
-            found[number] = [float(np.mean(tokens[at : max(end, at + 1)])) for at, end in itertools.pairwise(ends)]
+            ends = itertools.pairwise(self.step_ends(steps[number]))
+            found[number] = [float(np.mean(tokens[at : max(end, at + 1)])) for at, end in ends]
         return found
 
     @torch.inference_mode()

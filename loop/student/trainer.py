@@ -8,14 +8,13 @@ from typing import Any, ClassVar, TypeVar
 
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from loop.answer import AnswerKind
 from loop.config import StudentConfig, TaskConfig
 from loop.errors import StudentError
 from loop.ports import Example, Trainer
-from loop.student import checkpoint, distill_step_by_step, dpo
+from loop.student import checkpoint, distill_step_by_step, dpo, lora, weighing
 from loop.student.decoder import Decoder
 from loop.student.encoder import Encoder
 from loop.student.fitting import Lesson, computes_bfloat16
@@ -58,30 +57,34 @@ class WriterTraining(Training[Kind]):
     def token_losses(self, base: Kind) -> Callable[..., distill_step_by_step.TokenLosses]:
         """What gives the losses of the target tokens of some rows, by a model."""
 
+    def row_losses(self, base: Kind) -> distill_step_by_step.OfRows:
+        """What gives the losses of the target tokens of all tasks; each task is a pass where nothing is shared."""
+        return partial(distill_step_by_step.one_by_one, of_tokens=self.token_losses(base))
+
     def base(self, start: Path | None) -> Kind:
         """The student on torch, whatever writes its explanations; adapters of a checkpoint are not in it yet."""
         return self.on_torch(None if self.config.lora_rank else start)
 
-    def lesson(self, base: Kind, examples: Sequence[Example], start: Path | None) -> Lesson:
+    def lesson(self, base: Kind, model: torch.nn.Module, examples: Sequence[Example]) -> Lesson:
         """The answer task and the rationale task, mixed."""
-        tasks = distill_step_by_step.tasks(base, examples)
-        model, of_tokens = self._trainable(base.model, start), self.token_losses(base)
-        white_box = self.white_box(base, model, tasks)
+        tasks = distill_step_by_step.tasks(base, examples, self.config)
+        of_tokens, of_rows = self.token_losses(base), self.row_losses(base)
+        white_box = self.white_box(base, model, distill_step_by_step.by_rows(tasks))
         weight = self.config.preference_weight
         pairs = dpo.pairs(base, examples) if weight else {}
         before = dpo.reference(model, pairs, of_tokens)
 
         def losses(batch: Sequence[int]) -> Iterator[torch.Tensor]:
             if white_box is None:
-                yield from distill_step_by_step.losses(model, tasks, batch, of_tokens)
+                yield from distill_step_by_step.losses(model, tasks, batch, of_rows)
             else:
                 yield from white_box.losses(batch)
             if paired := [number for number in batch if number in pairs]:
                 some, leads = [pairs[number] for number in paired], [before[number] for number in paired]
                 yield weight * dpo.loss(model, some, leads, of_tokens)
 
-        lengths = [len(context + target) for context, target in tasks[-1][1]]
-        targets = sum(len(target) for _, rows, _ in tasks for _, target in rows)
+        lengths = [len(context + target) for context, target in tasks[-1].rows]
+        targets = sum(len(target) for task in tasks for _, target in task.rows)
         figures = {"target_tokens": targets, "preference_pairs": len(pairs), "objective": self.objective}
         return Lesson(examples, model, losses, lengths, figures, None if white_box is None else white_box.beside)
 
@@ -96,22 +99,26 @@ class WriterTraining(Training[Kind]):
             return torch.bfloat16 if self.config.dtype == "bfloat16" else torch.float32
         return torch.bfloat16 if self.config.lora_rank and computes_bfloat16() else torch.float32
 
-    def _trainable(self, model: PreTrainedModel, start: Path | None) -> torch.nn.Module:
-        rank = self.config.lora_rank
-        if rank == 0:
-            whole: torch.nn.Module = model
-            return whole
+    def trainable(self, base: Kind, start: Path | None) -> torch.nn.Module:
+        """The model with its adapters, or as it is where all weights train."""
+        model = base.model
+        if self.config.lora_rank == 0:
+            return super().trainable(base, start)
         if start is not None:
-            return checkpoint.load_adapters(model, start, self.config)
-        lora = LoraConfig(
-            r=rank,
-            lora_alpha=LORA_ALPHA * rank,
+            adapted = checkpoint.load_adapters(model, start, self.config)
+        else:
+            adapted = get_peft_model(model, self._adapters(model))
+        lora.quicken(adapted)
+        return adapted
+
+    def _adapters(self, model: torch.nn.Module) -> LoraConfig:
+        return LoraConfig(
+            r=self.config.lora_rank,
+            lora_alpha=LORA_ALPHA * self.config.lora_rank,
             target_modules="all-linear",
             task_type=self.lora_task,
             fan_in_fan_out=any(isinstance(each, Conv1D) for each in model.modules()),
         )
-        adapted: torch.nn.Module = get_peft_model(model, lora)
-        return adapted
 
 
 class DecoderTrainer(WriterTraining[Decoder]):
@@ -140,6 +147,10 @@ class DecoderTrainer(WriterTraining[Decoder]):
     def token_losses(self, base: Decoder) -> Callable[..., distill_step_by_step.TokenLosses]:
         """Those of the last tokens of a sequence."""
         return partial(distill_step_by_step.token_losses, pad=base.pad)
+
+    def row_losses(self, base: Decoder) -> distill_step_by_step.OfRows:
+        """Those of all tasks in one pass, in which a question is read once."""
+        return partial(distill_step_by_step.together, pad=base.pad)
 
     def white_box(self, base: Decoder, model: torch.nn.Module, tasks: distill_step_by_step.Tasks) -> WhiteBox | None:
         """As the config has it."""
@@ -206,29 +217,33 @@ class EncoderTrainer(Training[Encoder]):
         """The untrained student, or that of a checkpoint."""
         return self.student(start)
 
-    def lesson(self, base: Encoder, examples: Sequence[Example], start: Path | None) -> Lesson:  # noqa: ARG002 - `base` is it
+    def lesson(self, base: Encoder, model: torch.nn.Module, examples: Sequence[Example]) -> Lesson:
         """The answer from the whole item, and the answer from the words that the rationale mentions, mixed."""
-        weights = torch.tensor([each.weight for each in examples])
+        weights = list(weighing.of_examples(examples, self.config)[:, None])
         answers = torch.tensor([base.labels.index(each.answer) for each in examples])
         told = torch.tensor([float(bool(each.steps)) for each in examples])  # no steps mention nothing
         whole = [base.read(each.item) for each in examples]
         evidence = [base.only(text, each.steps) for text, each in zip(whole, examples, strict=True)]
         share = self.config.rationale_weight
-        both = [(1 - share, whole, weights), (share, evidence, weights * told)]
-        tasks = [task for task in both if task[0] > 0]
+        both = [(1 - share, whole, torch.ones_like(told)), (share, evidence, told)]
+        tasks = [
+            (part, texts, counted, torch.cat(weighing.scaled(weights, list(counted[:, None]), examples, self.config)))
+            for part, texts, counted in both
+            if part > 0
+        ]
 
         def losses(batch: Sequence[int]) -> Iterator[torch.Tensor]:
             chosen = list(batch)
-            for part, texts, own in tasks:
+            for part, texts, counted, own in tasks:
                 with base.quick():
-                    logits = base.model(**base.tokens([texts[number] for number in chosen])).logits
+                    logits = model(**base.tokens([texts[number] for number in chosen])).logits
                 each = torch.nn.functional.cross_entropy(
                     logits.float(), answers[chosen].to(logits.device), reduction="none"
                 )
-                counted = own[chosen].to(logits.device)
-                yield part * (each * counted).sum() / counted.sum().clamp(min=1e-9)
+                total = (each * own[chosen].to(logits.device)).sum()
+                yield part * total / counted[chosen].sum().clamp(min=1e-9).to(logits.device)
 
-        return Lesson(examples, base.model, losses, [len(text) for text in whole])
+        return Lesson(examples, model, losses, [len(text) for text in whole])
 
 
 class TaggerTrainer(Training[Tagger]):
@@ -250,8 +265,10 @@ class TaggerTrainer(Training[Tagger]):
         """The untrained student, or that of a checkpoint."""
         return self.student(start)
 
-    def lesson(self, base: Tagger, examples: Sequence[Example], start: Path | None) -> Lesson:  # noqa: ARG002 - `base` is it
+    def lesson(self, base: Tagger, model: torch.nn.Module, examples: Sequence[Example]) -> Lesson:
         """The tag of every token; rationales say nothing that the marks do not."""
+        one = list(weighing.of_examples(examples, self.config)[:, None])
+        weights = torch.cat(weighing.scaled(one, [torch.ones(1)] * len(one), examples, self.config))
 
         def losses(batch: Sequence[int]) -> Iterator[torch.Tensor]:
             some = [examples[number] for number in batch]
@@ -260,15 +277,14 @@ class TaggerTrainer(Training[Tagger]):
                 [base.tags(each.answer, offsets) for each, offsets in zip(some, read.offsets, strict=True)]
             ).to(base.model.device)
             with base.quick():
-                logits = base.model(**read.tensors).logits
+                logits = model(**read.tensors).logits
             each = torch.nn.functional.cross_entropy(
                 logits.float().flatten(0, 1), tags.flatten(), reduction="none", ignore_index=NO_TAG
             )
-            weights = torch.tensor([example.weight for example in some], device=tags.device)
-            counted = (tags != NO_TAG) * weights[:, None]
-            yield (each.view(tags.shape) * counted).sum() / counted.sum().clamp(min=1e-9)
+            own = weights[list(batch)].to(tags.device)[:, None]
+            yield (each.view(tags.shape) * own).sum() / (tags != NO_TAG).sum().clamp(min=1)
 
-        return Lesson(examples, base.model, losses, [len(each.item.text) for each in examples])
+        return Lesson(examples, model, losses, [len(each.item.text) for each in examples])
 
 
 def trainer(student: StudentConfig, task: TaskConfig, cache: Path) -> Trainer:

@@ -2,7 +2,8 @@
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
@@ -12,8 +13,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from loop.config import StudentConfig, TaskConfig
 from loop.errors import StudentError
 from loop.ports import Example, Progress, Trained
-from loop.student import checkpoint, problems
-from loop.student.fitting import Lesson, card, fingerprint, fit
+from loop.student import checkpoint, choosing, problems
+from loop.student.fitting import Lesson, card, fingerprint, fit, mean_loss
 from loop.student.problems import Problem
 from loop.student.state import TrainingState
 
@@ -30,6 +31,16 @@ class Base(Protocol):
 
 
 Kind = TypeVar("Kind", bound=Base)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One training: what it draws by, where it leaves its checkpoint, who is told, and from where it starts."""
+
+    seed: int
+    folder: Path
+    progress: Progress
+    start: Path | None
 
 
 class Training(ABC, Generic[Kind]):
@@ -49,15 +60,21 @@ class Training(ABC, Generic[Kind]):
         """
 
     @abstractmethod
-    def lesson(self, base: Kind, examples: Sequence[Example], start: Path | None) -> Lesson:
-        """What the student learns of the examples; adapters that train go on from those of a checkpoint."""
+    def lesson(self, base: Kind, model: torch.nn.Module, examples: Sequence[Example]) -> Lesson:
+        """What the model that trains learns of the examples."""
+
+    def trainable(self, base: Kind, start: Path | None) -> torch.nn.Module:  # noqa: ARG002 - where there are adapters
+        """The model that trains; adapters go on from those of a checkpoint."""
+        model: torch.nn.Module = base.model
+        return model
 
     def train(
         self, examples: Sequence[Example], *, seed: int, folder: Path, progress: Progress, start: Path | None = None
     ) -> Trained:
         """Train on all examples, from the base model or a checkpoint, and leave a complete checkpoint in `folder`.
 
-        A training that was killed goes on where it was, if it had the same examples, settings and versions.
+        What the settings leave to a trial is chosen first. A training that was killed goes on where it was, if it had
+        the same examples, settings and versions.
 
         Raises:
             StudentError: there are no examples, base or checkpoint cannot be loaded, the loss is no number, or the
@@ -65,20 +82,63 @@ class Training(ABC, Generic[Kind]):
         """
         if not examples:
             raise StudentError("there is nothing to train on; accept some rationales first")
+        run = _Run(seed, folder, progress, start)
+        if not choosing.is_open(self.config):
+            return self._train(examples, run, {})
+        learned, measured = choosing.parts(examples, self.config)
+
+        def loss_of(name: str, how: StudentConfig, measure: StudentConfig) -> float:
+            progress.say(f"  trial: {name}")
+            part = replace(run, folder=folder.with_name(f"{folder.name}.{name}"))
+            return self._like(how)._try(learned, measured, self._like(measure), part)
+
+        config, trials = choosing.chosen(self.config, len(measured), loss_of, progress.say)
+        trained = self._like(config)._train(examples, run, {"trials": trials})
+        for file in folder.parent.glob(f".{folder.name}.*.training"):
+            file.unlink()
+        return trained
+
+    def _like(self, config: StudentConfig) -> "Training[Kind]":
+        return type(self)(config, self.task, self.cache)
+
+    def _train(self, examples: Sequence[Example], run: "_Run", chosen: Mapping[str, object]) -> Trained:
+        """Train by settings of which none is open, and save."""
         started = time.monotonic()
-        base = self.base(start)
-        examples, noticed = self._examined(base, examples, progress)
-        planned = {**card(examples, self.config, base.model, seed=seed), "started_from": start and start.name}
-        state = TrainingState(folder, fingerprint(planned), progress.say)
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            lesson = self.lesson(base, examples, start)
-            fitted = fit(lesson, self.config, seed=seed, progress=progress, state=state)
+        base = self.base(run.start)
+        examples, noticed = self._examined(base, examples, run.progress)
+        planned = self._planned(base, examples, run)
+        state = TrainingState(run.folder, fingerprint(planned), run.progress.say)
+        lesson, fitted = self._fitted(base, examples, run, state)
         seconds = round(time.monotonic() - started, 1)
-        figures = {**planned, **noticed, **lesson.figures, **fitted, "seconds": seconds}
-        checkpoint.save(lesson.model, base.tokenizer, figures, folder)
+        figures = {**planned, **noticed, **chosen, **lesson.figures, **fitted, "seconds": seconds}
+        checkpoint.save(lesson.model, base.tokenizer, figures, run.folder)
         state.remove()
-        return Trained(folder=folder, card=figures)
+        return Trained(folder=run.folder, card=figures)
+
+    def _try(
+        self, learned: Sequence[Example], measured: Sequence[Example], measure: "Training[Kind]", run: "_Run"
+    ) -> float:
+        """Train, and say the loss of other examples by another way of measuring; the file of how far it is stays."""
+        base = self.base(run.start)
+        (learned, _), (measured, _) = (problems.examined(some, base.problems) for some in (learned, measured))
+        state = TrainingState(run.folder, fingerprint(self._planned(base, learned, run)), run.progress.say)
+        lesson, _ = self._fitted(base, learned, run, state)
+        found = measure.lesson(base, lesson.model, measured)
+        return mean_loss(found, range(len(measured)), self.config.batch_size)
+
+    def _fitted(
+        self, base: Kind, examples: Sequence[Example], run: "_Run", state: TrainingState
+    ) -> tuple[Lesson, dict[str, object]]:
+        """What was learned, by the model that it is learned by, and the figures of how it went."""
+        with torch.random.fork_rng():
+            torch.manual_seed(run.seed)
+            lesson = self.lesson(base, self.trainable(base, run.start), examples)
+            return lesson, fit(lesson, self.config, seed=run.seed, progress=run.progress, state=state)
+
+    def _planned(self, base: Kind, examples: Sequence[Example], run: "_Run") -> dict[str, object]:
+        """What the card says before anything is learned."""
+        known = card(examples, self.config, base.model, seed=run.seed)
+        return {**known, "started_from": run.start and run.start.name}
 
     def _examined(
         self, base: Kind, examples: Sequence[Example], progress: Progress

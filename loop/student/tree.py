@@ -14,6 +14,10 @@ from transformers import PreTrainedModel
 
 from loop.student.reading import last
 
+SHORT = 192
+"""Up to so many tokens attention is learned in plain products on a CPU: the fused kernel's way back takes four times as
+long. What plain products remember grows with the square, so that longer texts leave it to the kernel."""
+
 
 @dataclass(frozen=True)
 class TokenTree:
@@ -50,6 +54,35 @@ def grow(sequences: Sequence[Sequence[int]]) -> TokenTree:
     return TokenTree(tokens, parents, paths)
 
 
+@dataclass(frozen=True)
+class Grove:
+    """Trees side by side, one a row, padded on the left."""
+
+    ids: torch.Tensor
+    """Tokens, (rows, longest)."""
+    depths: torch.Tensor
+    """Their positions, (rows, longest)."""
+    seen: torch.Tensor
+    """What each sees, (rows, longest, longest)."""
+    starts: list[int]
+    """Where each row's tree begins."""
+
+
+def side_by_side(trees: Sequence[TokenTree], pad: int) -> Grove:
+    """Trees as the model takes them; `pad` is the token that fills a row up, and sees itself alone."""
+    longest = max(len(tree.tokens) for tree in trees)
+    starts = [longest - len(tree.tokens) for tree in trees]
+    ids = torch.full((len(trees), longest), pad)
+    depths = torch.zeros_like(ids)
+    seen = torch.eye(longest, dtype=torch.bool).repeat(len(trees), 1, 1)
+    for row, (tree, start) in enumerate(zip(trees, starts, strict=True)):
+        ids[row, start:] = torch.tensor(tree.tokens)
+        ancestry = tree.ancestry()
+        seen[row, start:, start:] = ancestry
+        depths[row, start:] = ancestry.sum(dim=1) - 1
+    return Grove(ids, depths, seen, starts)
+
+
 class TreeReading:
     """Trees that a model has read, one a row, padded on the left."""
 
@@ -63,19 +96,11 @@ class TreeReading:
             logits_from: The first column whose logits are kept.
         """
         self._model = model
-        self.longest = max(len(tree.tokens) for tree in trees)
-        self._starts = [self.longest - len(tree.tokens) for tree in trees]
-        self._kept_from = logits_from
-        ids = torch.full((len(trees), self.longest), pad)
-        self.depths = torch.zeros_like(ids)
-        self.seen = torch.eye(self.longest, dtype=torch.bool).repeat(len(trees), 1, 1)
-        for row, (tree, start) in enumerate(zip(trees, self._starts, strict=True)):
-            ids[row, start:] = torch.tensor(tree.tokens)
-            ancestry = tree.ancestry()
-            self.seen[row, start:, start:] = ancestry
-            self.depths[row, start:] = ancestry.sum(dim=1) - 1
+        grove = side_by_side(trees, pad)
+        self.depths, self.seen = grove.depths, grove.seen
+        self._starts, self._kept_from = grove.starts, logits_from
         self._cache: Any = None
-        self._logits = self._forward(ids, self.depths, self.seen, self.longest - logits_from)
+        self._logits = self._forward(grove.ids, self.depths, self.seen, grove.ids.shape[1] - logits_from)
 
     def column(self, row: int, node: int) -> int:
         """Where a node of a row's tree stands."""
@@ -96,11 +121,10 @@ class TreeReading:
         return self._forward(tokens, depths, seen, tokens.shape[1]).float()
 
     def _forward(self, ids: torch.Tensor, depths: torch.Tensor, seen: torch.Tensor, keep: int) -> torch.Tensor:
-        device, dtype = self._model.device, self._model.dtype
-        mask = torch.zeros(seen.shape, dtype=dtype).masked_fill_(~seen, torch.finfo(dtype).min)
+        device = self._model.device
         out = self._model(
             input_ids=ids.to(device),
-            attention_mask=mask[:, None].to(device),
+            attention_mask=mask_of(seen, self._model.dtype).to(device),
             position_ids=depths.to(device),
             past_key_values=self._cache,
             use_cache=True,
@@ -109,6 +133,43 @@ class TreeReading:
         self._cache = out.past_key_values
         logits: torch.Tensor = out.logits
         return logits
+
+
+def mask_of(seen: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """What is seen, (rows, tokens, columns), as a 4-dimensional attention mask."""
+    return torch.zeros(seen.shape, dtype=dtype).masked_fill_(~seen, torch.finfo(dtype).min)[:, None]
+
+
+def target_losses(model: Any, trees: Sequence[TokenTree], targets: Sequence[Sequence[int]], pad: int) -> torch.Tensor:
+    """The negative log-likelihoods of the last tokens of each sequence of each tree, as many as `targets` says.
+
+    Row by row, sequence by sequence, one behind the other; the product with the vocabulary is taken where it is needed.
+    """
+    grove, device = side_by_side(trees, pad), next(model.parameters()).device
+    wanted = [
+        (row, path[-count - 1 :])
+        for row, (tree, counts) in enumerate(zip(trees, targets, strict=True))
+        for path, count in zip(tree.paths, counts, strict=True)
+    ]
+    rows = torch.tensor([row for row, nodes in wanted for _ in nodes[1:]])
+    columns = torch.tensor([grove.starts[row] + node for row, nodes in wanted for node in nodes[:-1]])
+    after = torch.tensor([trees[row].tokens[node] for row, nodes in wanted for node in nodes[1:]])
+    head = model.get_output_embeddings()
+    picking = head.register_forward_pre_hook(lambda _, given: (given[0][rows, columns],))
+    attention = model.config._attn_implementation
+    if device.type == "cpu" and grove.ids.shape[1] <= SHORT:
+        model.config._attn_implementation = "eager"
+    try:
+        logits = model(
+            input_ids=grove.ids.to(device),
+            attention_mask=mask_of(grove.seen, head.weight.dtype).to(device),
+            position_ids=grove.depths.to(device),
+            use_cache=False,
+        ).logits
+    finally:
+        picking.remove()
+        model.config._attn_implementation = attention
+    return torch.nn.functional.cross_entropy(logits.float(), after.to(device), reduction="none")
 
 
 @torch.inference_mode()

@@ -130,7 +130,7 @@ class Writer(ABC, Generic[Context]):
 
     def problems(self, example: Example) -> list[Problem]:
         """What is wrong with an example that it is to learn."""
-        weight = self.student.rationale_weight
+        weight = self.student.rationale_weight if self.student.targets != "rationale_then_answer" else 1.0
         found = [] if is_allowed(example, self.task) else [Problem.UNKNOWN]
         found += about_steps(example, weight)
         tokens, room = self.reads(example.item)
@@ -148,6 +148,10 @@ class Writer(ABC, Generic[Context]):
         """A text as token ids, nothing added."""
         ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids
+
+    def step_ends(self, steps: Sequence[str]) -> list[int]:
+        """Where each step ends in what is written, counted in tokens: of no steps, of the first one, of two, ..."""
+        return [len(self.tokens(number_steps(steps[:end]))) for end in range(len(steps) + 1)]
 
     def decoded(self, rows: Sequence[Sequence[int]]) -> list[str]:
         """What was written, as text."""

@@ -1,0 +1,98 @@
+"""What makes training quick changes nothing but the time: adapters in one format, and questions that are read once."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from peft import get_peft_model
+
+from loop.student import lora
+from loop.student.distill_step_by_step import one_by_one, tasks, together, token_losses
+from tests.test_families import a_folder, decoders
+from tests.test_student import a_trainer, model, sums  # noqa: F401 - a fixture
+
+CAUSAL = ("qwen2", "gpt2", "llama")
+
+
+@pytest.fixture(scope="module", params=CAUSAL)
+def causal(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return a_folder(request.param, tmp_path_factory.mktemp("quick") / request.param)
+
+
+def adapted(folder: Path, dtype: torch.dtype) -> torch.nn.Module:
+    """The tiny model with adapters that say something."""
+    trainer = a_trainer(folder, lora_rank=4, dtype="float32")
+    torch.manual_seed(0)
+    found = get_peft_model(trainer.base(None).model.to(dtype), trainer._adapters(trainer.base(None).model))
+    for name, each in found.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(each, std=0.1)
+    return found.to(dtype) if dtype is torch.float64 else found
+
+
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float64, 1e-9), (torch.float32, 1e-5), (torch.bfloat16, 5e-2)])
+def test_adapters_give_the_same_losses_and_gradients_as_those_of_peft(
+    model: Path,  # noqa: F811
+    dtype: torch.dtype,
+    bound: float,
+) -> None:
+    plain, quick = adapted(model, dtype), adapted(model, dtype)
+    lora.quicken(quick)
+    rows = [([5, 6, 7, 20], [8, 9]), ([30, 31], [4, 21])]
+    for each in (plain, quick):
+        nll, is_target = token_losses(each, rows, 0)
+        (nll * is_target).sum().backward()
+    one, other = (
+        {name: each.grad for name, each in some.named_parameters() if each.grad is not None} for some in (plain, quick)
+    )
+    assert one.keys() == other.keys()
+    assert all(name.split(".")[-2] == "default" for name in one)
+    largest = max(float(each.abs().max()) for each in one.values())
+    assert largest > 0.01
+    for name, each in one.items():
+        assert other[name].dtype == each.dtype
+        assert torch.allclose(each, other[name], atol=bound * largest, rtol=bound), name
+
+
+def test_adapters_are_stored_as_peft_stores_them(model: Path, tmp_path: Path) -> None:  # noqa: F811
+    plain, quick = adapted(model, torch.float32), adapted(model, torch.float32)
+    lora.quicken(quick)
+    for name, each in (("plain", plain), ("quick", quick)):
+        each.save_pretrained(tmp_path / name)
+    one, other = ((tmp_path / name / "adapter_model.safetensors").read_bytes() for name in ("plain", "quick"))
+    assert one == other
+
+
+def test_a_question_that_is_read_once_gives_the_losses_and_gradients_of_two_readings(causal: Path) -> None:
+    found = []
+    for once in (True, False):
+        trainer = decoders(causal)
+        base = trainer.base(None)
+        by_task = [task.rows for task in tasks(base, sums(5), trainer.config)]
+        read = (
+            together(base.model, by_task, base.pad)
+            if once
+            else one_by_one(base.model, by_task, lambda *of, pad=base.pad: token_losses(*of, pad))
+        )
+        losses = [each for some in read for each in some]
+        assert len(losses) == 2
+        sum(each.mean() for each in losses).backward()
+        found.append((losses, {name: each.grad for name, each in base.model.named_parameters()}))
+    (one, own), (other, theirs) = found
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(one, other, strict=True))
+    assert all(torch.allclose(own[name], theirs[name], atol=1e-5) for name in own)
+
+
+def test_of_both_tasks_the_question_is_read_once(model: Path) -> None:  # noqa: F811
+    trainer = a_trainer(model)
+    base = trainer.base(None)
+    by_task = [task.rows for task in tasks(base, sums(1), trainer.config)]
+    read: list[int] = []
+    base.model.register_forward_pre_hook(
+        lambda _, args, given: read.append(given["input_ids"].numel()), with_kwargs=True
+    )
+    list(together(base.model, by_task, base.pad))
+    apart = sum(len(context + target) for [(context, target)] in by_task)
+    common = next(n for n, (a, b) in enumerate(zip(*(context for [(context, _)] in by_task), strict=False)) if a != b)
+    assert read == [apart - common]
+    assert common > 5

@@ -101,7 +101,8 @@ def test_a_temperature_flattens_before_it_compares() -> None:
     assert torch.allclose(log_probabilities(some, 2.0).exp(), (some / 2).softmax(dim=-1))
 
 
-def test_the_mean_is_over_target_tokens_by_their_weights() -> None:
-    each, counted = torch.tensor([[5.0, 1.0, 3.0], [9.0, 9.0, 2.0]]), torch.tensor([[0.0, 1, 1], [0, 0, 0.5]])
-    assert token_mean(each, counted).item() == pytest.approx((1 + 3 + 0.5 * 2) / 2.5)
+def test_the_mean_of_weighed_tokens_is_over_how_many_there_are() -> None:
+    each, weight = torch.tensor([[5.0, 1.0, 3.0], [9.0, 9.0, 2.0]]), torch.tensor([[0.0, 1, 1], [0, 0, 0.5]])
+    assert token_mean(each, weight).item() == pytest.approx((1 + 3 + 0.5 * 2) / 3)
+    assert token_mean(each, 3 * weight).item() == pytest.approx(3 * token_mean(each, weight).item())
     assert token_mean(each, torch.zeros(2, 3)).item() == 0

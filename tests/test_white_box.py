@@ -2,6 +2,7 @@
 
 import json
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -153,6 +154,17 @@ def test_what_validates_is_looked_at_by_its_texts_whatever_the_objective(
     card = trainer.train(examples, seed=1, folder=tmp_path / "gkd", progress=QUIET).card
     assert card["validation_loss_per_epoch"] == plain["validation_loss_per_epoch"]
     assert card["loss_per_epoch"] != plain["loss_per_epoch"]
+
+
+def test_gold_that_weighs_more_validates_as_it_does_without_a_teacher(
+    model: Path, teacher: Path, tmp_path: Path
+) -> None:
+    """Batches of gold and silver, and some of more gold than others."""
+    examples = [replace(each, gold=number % 3 == 0) for number, each in enumerate(many(sums(10), 40))]
+    common = {"validation_share": 0.5, "epochs": 1, "learning_rate": 1e-12, "gold_weight": 3.0}
+    plain = a_trainer(model, **common).train(examples, seed=1, folder=tmp_path / "plain", progress=QUIET).card
+    card = taught(model, teacher, "jsd", **common).train(examples, seed=1, folder=tmp_path / "jsd", progress=QUIET).card
+    assert card["validation_loss_per_epoch"] == pytest.approx(plain["validation_loss_per_epoch"], abs=1e-4)
 
 
 @pytest.mark.parametrize(("objective", "parts"), [("jsd", [1, 1]), ("gkd", [1, 2])])

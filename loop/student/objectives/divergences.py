@@ -41,6 +41,9 @@ def generalised_jsd(teacher: torch.Tensor, student: torch.Tensor, beta: float) -
     return beta * forward_kl(teacher, middle) + (1 - beta) * forward_kl(student, middle)
 
 
-def token_mean(each: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
-    """The mean over the target tokens; `counted` weighs each place, of the same shape, and is 0 where none is."""
-    return (each * counted).sum() / counted.sum().clamp(min=1e-9)
+def token_mean(each: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """The mean of the weighed losses of target tokens; `weight` has the same shape, and is 0 where nothing counts.
+
+    It is divided by how many count, not by what they weigh: a batch of light tokens moves the student less.
+    """
+    return (each * weight).sum() / (weight > 0).sum().clamp(min=1)

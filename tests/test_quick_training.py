@@ -5,11 +5,13 @@ from pathlib import Path
 import pytest
 import torch
 from peft import get_peft_model
+from transformers import AutoModelForCausalLM, Gemma3TextConfig, MistralConfig, PretrainedConfig
 
 from loop.student import lora
 from loop.student.distill_step_by_step import one_by_one, tasks, together, token_losses
-from tests.test_families import a_folder, decoders
+from tests.test_families import SMALL, a_folder, decoders
 from tests.test_student import a_trainer, model, sums  # noqa: F401 - a fixture
+from tests.tiny import tiny_tokenizer
 
 CAUSAL = ("qwen2", "gpt2", "llama")
 
@@ -81,6 +83,38 @@ def test_a_question_that_is_read_once_gives_the_losses_and_gradients_of_two_read
     (one, own), (other, theirs) = found
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(one, other, strict=True))
     assert all(torch.allclose(own[name], theirs[name], atol=1e-5) for name in own)
+
+
+def windows(folder: Path, config: PretrainedConfig) -> Path:
+    """An untrained model whose layers look back four tokens."""
+    tokenizer = tiny_tokenizer()
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+SMALL_WINDOWS = {
+    **{"vocab_size": len(tiny_tokenizer()), "num_key_value_heads": 1, "sliding_window": 4, **SMALL},
+    **{"pad_token_id": 0, "bos_token_id": None, "eos_token_id": 1},
+}
+SLIDING = {
+    "gemma3": Gemma3TextConfig(
+        **SMALL_WINDOWS, head_dim=16, query_pre_attn_scalar=16, layer_types=["sliding_attention", "full_attention"]
+    ),
+    "mistral": MistralConfig(**SMALL_WINDOWS),
+}
+
+
+@pytest.mark.parametrize("name", SLIDING)
+def test_where_windows_slide_the_losses_are_those_of_each_text_alone(name: str, tmp_path: Path) -> None:
+    trainer = decoders(windows(tmp_path / name, SLIDING[name]))
+    base = trainer.base(None)
+    by_task = [task.rows for task in tasks(base, sums(3), trainer.config)]
+    with torch.no_grad():
+        found = [each for some in trainer.row_losses(base)(base.model, by_task) for each in some]
+        alone = [torch.cat([token_losses(base.model, [row], base.pad)[0][0] for row in rows]) for rows in by_task]
+    assert all(torch.allclose(one, other, atol=1e-5) for one, other in zip(found, alone, strict=True))
 
 
 def test_of_both_tasks_the_question_is_read_once(model: Path) -> None:  # noqa: F811

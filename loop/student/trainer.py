@@ -21,6 +21,7 @@ from loop.student.fitting import Lesson, computes_bfloat16
 from loop.student.seq2seq import Seq2Seq, pair_losses
 from loop.student.tagger import NO_TAG, Tagger
 from loop.student.training import Training
+from loop.student.tree import looks_far
 from loop.student.white_box import WhiteBox
 from loop.student.writer import Writer
 
@@ -149,7 +150,9 @@ class DecoderTrainer(WriterTraining[Decoder]):
         return partial(distill_step_by_step.token_losses, pad=base.pad)
 
     def row_losses(self, base: Decoder) -> distill_step_by_step.OfRows:
-        """Those of all tasks in one pass, in which a question is read once."""
+        """Those of all tasks in one pass, in which a question is read once; where windows slide, a pass each."""
+        if not looks_far(base.model):
+            return super().row_losses(base)
         return partial(distill_step_by_step.together, pad=base.pad)
 
     def white_box(self, base: Decoder, model: torch.nn.Module, tasks: distill_step_by_step.Tasks) -> WhiteBox | None:

@@ -140,6 +140,17 @@ def mask_of(seen: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return torch.zeros(seen.shape, dtype=dtype).masked_fill_(~seen, torch.finfo(dtype).min)[:, None]
 
 
+def looks_far(model: PreTrainedModel) -> bool:
+    """Whether every layer looks at all that stands before a token, so that a branching mask says what it sees.
+
+    Layers with a sliding window take the mask as it is and then forget their window; others read one line of tokens.
+    """
+    config = model.config.get_text_config()
+    if kinds := getattr(config, "layer_types", None):
+        return set(kinds) == {"full_attention"}
+    return getattr(config, "sliding_window", None) is None
+
+
 def target_losses(model: Any, trees: Sequence[TokenTree], targets: Sequence[Sequence[int]], pad: int) -> torch.Tensor:
     """The negative log-likelihoods of the last tokens of each sequence of each tree, as many as `targets` says.
 

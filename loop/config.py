@@ -91,7 +91,7 @@ class WhiteBoxConfig(Table):
     """Share of the objective in the loss of each task; the decided texts as hard targets get the rest. 1: they are not
     targets, as in GKD's paper."""
     temperature: float = Field(default=1.0, gt=0)
-    """Both distributions are tempered with it before they are compared."""
+    """Both distributions are tempered with it before they are compared; `minillm` draws the student's texts at it."""
     beta: float = Field(default=0.5, ge=0, le=1)
     """`jsd` and `gkd`: 0 is forward KL, 1 is reverse KL."""
     student_share: float = Field(default=0.5, ge=0, le=1)

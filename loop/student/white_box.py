@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from loop.config import StudentConfig, WhiteBoxConfig
+from loop.config import WRITING_OBJECTIVES, StudentConfig, WhiteBoxConfig
 from loop.errors import StudentError
 from loop.student import checkpoint
 from loop.student.decoder import Decoder
@@ -64,7 +64,7 @@ class WhiteBox:
         examine(base.student, settings, cache)
         dtype = torch.bfloat16 if base.student.dtype != "float32" and computes_bfloat16() else torch.float32
         teacher = checkpoint.load_teacher(base.student, settings, cache, dtype)
-        _refuse_short(teacher, base, settings)
+        _refuse_short(teacher, base, tasks, settings)
         self.beside: Beside | None = None
         if settings.objective == "online_kd":
             self.beside = Beside(online_kd.adapted(teacher, settings.online_rank), settings.online_learning_rate)
@@ -135,16 +135,18 @@ def _apart(own: PreTrainedTokenizerBase, others: PreTrainedTokenizerBase) -> str
     return f"other tokens ({len(others)}, {len(differing)} of either differ)"
 
 
-def _refuse_short(teacher: PreTrainedModel, base: Decoder, settings: WhiteBoxConfig) -> None:
-    """Refuse a teacher that reads less than the student reads and writes.
+def _refuse_short(teacher: PreTrainedModel, base: Decoder, tasks: Tasks, settings: WhiteBoxConfig) -> None:
+    """Refuse a teacher that reads less than the longest text: a decided one, or one that the student may write.
 
     Raises:
         StudentError: it does.
     """
     positions = getattr(teacher.config, "max_position_embeddings", None)
-    longest = base.room + base.student.max_new_tokens
+    own = base.student.max_new_tokens if settings.objective in WRITING_OBJECTIVES else 0
+    texts = [(len(context), max(own, len(target))) for _, rows, _ in tasks for context, target in rows]
+    longest, written = max(sum(text) for text in texts), max(target for _, target in texts)
     if positions is not None and positions < longest:
         raise StudentError(
-            f"{_named(settings)} reads {positions} tokens, the student reads and writes up to {longest}; set "
-            f"student.max_prompt_tokens to {positions - base.student.max_new_tokens}"
+            f"{_named(settings)} reads {positions} tokens, the longest question and rationale have {longest}; take "
+            f"a teacher that reads as much, or set student.max_prompt_tokens to {positions - written}"
         )

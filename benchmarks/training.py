@@ -39,6 +39,7 @@ from connectors.progress import RichProgress
 from connectors.wiring import cache_folder
 from loop.config import StudentConfig
 from loop.ports import Example
+from loop.student import lora
 from loop.student.decoder import Decoder
 from loop.student.distill_step_by_step import Row, tasks
 from loop.student.fitting import Lesson, mean_loss
@@ -202,7 +203,7 @@ def _alike(trainer: DecoderTrainer, examples: Sequence[Example], seed: int, fold
     base = trainer.on_torch(None)
     from peft import get_peft_model  # noqa: PLC0415 - the peer's own adapters
 
-    model = get_peft_model(base.model, trainer._adapters(base.model))
+    model = get_peft_model(base.model, lora.settings(base.model, trainer.config.lora_rank, trainer.lora_task))
     rows, collate = _pairs(base, examples, trainer.config)
     settings = _arguments(
         folder,

@@ -25,7 +25,7 @@ def adapted(folder: Path, dtype: torch.dtype) -> torch.nn.Module:
     """The tiny model with adapters that say something."""
     trainer = a_trainer(folder, lora_rank=4, dtype="float32")
     torch.manual_seed(0)
-    found = get_peft_model(trainer.base(None).model.to(dtype), trainer._adapters(trainer.base(None).model))
+    found = get_peft_model(trainer.base(None).model.to(dtype), lora.settings(trainer.base(None).model, 4, "CAUSAL_LM"))
     for name, each in found.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(each, std=0.1)

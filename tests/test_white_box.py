@@ -213,6 +213,13 @@ def test_direct_answers_are_never_the_students_own(model: Path, teacher: Path, m
     assert seen == [[tasks[1][1][0], tasks[1][1][2]]]
 
 
+def test_a_target_of_two_parts_is_no_task_of_one(model: Path) -> None:
+    trainer = a_trainer(model, targets="rationale_then_answer")
+    mixed = distill_step_by_step.tasks(trainer.base(None), sums(2), trainer.config)
+    with pytest.raises(ValueError, match="too many values"):
+        distill_step_by_step.by_rows(mixed)
+
+
 # --- what is refused ------------------------------------------------------------------------------------------------
 
 
@@ -252,19 +259,38 @@ def test_a_teacher_of_other_tokens_is_refused(model: Path, teacher: Path, tmp_pa
     assert "set eos_token in the teacher's tokenizer_config.json" in text
 
 
-def test_a_teacher_that_reads_less_than_the_student_is_refused(model: Path, teacher: Path, tmp_path: Path) -> None:
-    short = tmp_path / "short"
-    short.mkdir()
+def reading(folder: Path, teacher: Path, positions: int) -> Path:
+    """The same teacher with so many positions."""
+    folder.mkdir()
     for file in teacher.iterdir():
-        (short / file.name).write_bytes(file.read_bytes())
-    config = json.loads((short / "config.json").read_text())
-    (short / "config.json").write_text(json.dumps({**config, "max_position_embeddings": 64}))
-    assert "reads 64 tokens, the student reads and writes up to 128; set student.max_prompt_tokens to 48" in refused(
-        model, short
+        (folder / file.name).write_bytes(file.read_bytes())
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "max_position_embeddings": positions}))
+    return folder
+
+
+def test_a_teacher_that_reads_less_than_the_longest_text_is_refused(model: Path, teacher: Path, tmp_path: Path) -> None:
+    short = reading(tmp_path / "short", teacher, 64)
+    trainer = taught(model, short, "jsd", epochs=1)
+    trainer.train(sums(2), seed=1, folder=tmp_path / "one", progress=QUIET)
+    long = [replace(each, steps=each.steps * 8) for each in sums(2)]
+    base = trainer.base(None)
+    [_, task] = distill_step_by_step.tasks(base, long, trainer.config)
+    context, target = max(task.rows, key=lambda row: len(row[0] + row[1]))
+    with pytest.raises(StudentError) as caught:
+        trainer.train(long, seed=1, folder=tmp_path / "two", progress=QUIET)
+    assert f"reads 64 tokens, the longest question and rationale have {len(context + target)}; take" in str(
+        caught.value
     )
-    a_trainer(model, white_box=a_box(short), max_prompt_tokens=48, epochs=1).train(
-        sums(2), seed=1, folder=tmp_path / "one", progress=QUIET
-    )
+    assert f"set student.max_prompt_tokens to {64 - len(target)}" in str(caught.value)
+
+
+def test_a_teacher_that_reads_less_than_what_the_student_may_write_is_refused(
+    model: Path, teacher: Path, tmp_path: Path
+) -> None:
+    short = reading(tmp_path / "short", teacher, 30)
+    taught(model, short, "jsd", epochs=1).train(sums(2), seed=1, folder=tmp_path / "one", progress=QUIET)
+    assert "reads 30 tokens, the longest question and rationale have" in refused(model, short)
 
 
 @pytest.mark.parametrize(

@@ -61,11 +61,11 @@ Tasks = list[tuple[float, Rows, torch.Tensor]]
 
 def by_rows(mixed: Sequence[Task]) -> Tasks:
     """Tasks of one part each, whose tokens weigh alike within a row."""
-    return [
-        (part.share, task.rows, torch.stack([each.mean() for each in part.weights]))
-        for task in mixed
-        for part in task.parts[:1]
-    ]
+    found: Tasks = []
+    for task in mixed:
+        [part] = task.parts
+        found.append((part.share, task.rows, torch.stack([each.mean() for each in part.weights])))
+    return found
 
 
 def tasks(base: Writer[Any], examples: Sequence[Example], config: StudentConfig) -> list[Task]:

@@ -5,11 +5,17 @@ adapters stay in float32 and are what is trained and stored; they are rounded to
 meet its inputs, as the base model's own results are.
 """
 
+from collections.abc import Sequence
 from types import MethodType
 from typing import Any
 
 import torch
+from peft import LoraConfig, get_peft_model
 from peft.tuners.lora import Linear
+from transformers.pytorch_utils import Conv1D
+
+ALPHA = 2
+"""Alpha as a multiple of the rank."""
 
 
 class _Adapted(torch.autograd.Function):
@@ -35,6 +41,24 @@ class _Adapted(torch.autograd.Function):
             of_x = gradient @ weight
             of_x.addmm_(below, a)
         return of_x, None, None, below.T @ x, gradient.T @ low * ctx.scale, None
+
+
+def settings(model: torch.nn.Module, rank: int, task: str, layers: str | Sequence[str] = "all-linear") -> LoraConfig:
+    """Adapters of a rank on some layers of a model; `task` is what `peft` calls such models."""
+    return LoraConfig(
+        r=rank,
+        lora_alpha=ALPHA * rank,
+        target_modules=layers if isinstance(layers, str) else list(layers),
+        task_type=task,
+        fan_in_fan_out=any(isinstance(each, Conv1D) for each in model.modules()),
+    )
+
+
+def adapted(model: Any, rank: int, task: str, layers: str | Sequence[str] = "all-linear") -> torch.nn.Module:
+    """The model with new adapters, which alone learn, quickened; as `settings` has them."""
+    found: torch.nn.Module = get_peft_model(model, settings(model, rank, task, layers))
+    quicken(found)
+    return found
 
 
 def quicken(model: torch.nn.Module) -> None:

@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import torch
-from peft import LoraConfig, get_peft_model
-from transformers.pytorch_utils import Conv1D
 
 from loop.answer import AnswerKind
 from loop.config import StudentConfig, TaskConfig
@@ -24,10 +22,6 @@ from loop.student.training import Training
 from loop.student.tree import looks_far
 from loop.student.white_box import WhiteBox
 from loop.student.writer import Writer
-
-LORA_ALPHA = 2
-"""Alpha as a multiple of the rank."""
-
 
 Kind = TypeVar("Kind", bound=Writer[Any])
 
@@ -105,21 +99,11 @@ class WriterTraining(Training[Kind]):
         model = base.model
         if self.config.lora_rank == 0:
             return super().trainable(base, start)
-        if start is not None:
-            adapted = checkpoint.load_adapters(model, start, self.config)
-        else:
-            adapted = get_peft_model(model, self._adapters(model))
+        if start is None:
+            return lora.adapted(model, self.config.lora_rank, self.lora_task)
+        adapted = checkpoint.load_adapters(model, start, self.config)
         lora.quicken(adapted)
         return adapted
-
-    def _adapters(self, model: torch.nn.Module) -> LoraConfig:
-        return LoraConfig(
-            r=self.config.lora_rank,
-            lora_alpha=LORA_ALPHA * self.config.lora_rank,
-            target_modules="all-linear",
-            task_type=self.lora_task,
-            fan_in_fan_out=any(isinstance(each, Conv1D) for each in model.modules()),
-        )
 
 
 class DecoderTrainer(WriterTraining[Decoder]):

@@ -8,14 +8,11 @@ divergences is not known from the paper and is forward KL here.
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model
 from transformers.pytorch_utils import Conv1D
 
+from loop.student import lora
 from loop.student.objectives.comparing import Compared
 from loop.student.objectives.divergences import forward_kl, token_mean
-
-LORA_ALPHA = 2
-"""Alpha as a multiple of the rank."""
 
 
 def adapted(teacher: Any, rank: int) -> torch.nn.Module:
@@ -25,15 +22,7 @@ def adapted(teacher: Any, rank: int) -> torch.nn.Module:
         for name, each in teacher.named_modules()
         if isinstance(each, torch.nn.Linear | Conv1D) and "att" in name.lower()
     ]
-    lora = LoraConfig(
-        r=rank,
-        lora_alpha=LORA_ALPHA * rank,
-        target_modules=attention,
-        task_type="CAUSAL_LM",
-        fan_in_fan_out=any(isinstance(each, Conv1D) for each in teacher.modules()),
-    )
-    module: torch.nn.Module = get_peft_model(teacher, lora)
-    return module
+    return lora.adapted(teacher, rank, "CAUSAL_LM", attention)
 
 
 def loss(compared: Compared) -> torch.Tensor:

@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 from peft import get_peft_model
+from peft.tuners.lora import Linear
 from transformers import AutoModelForCausalLM, Gemma3TextConfig, MistralConfig, PretrainedConfig
 
-from loop.student import lora
+from loop.student import lora, tree
 from loop.student.distill_step_by_step import one_by_one, tasks, together, token_losses
 from tests.test_families import SMALL, a_folder, decoders
 from tests.test_student import a_trainer, model, sums  # noqa: F401 - a fixture
@@ -32,14 +33,30 @@ def adapted(folder: Path, dtype: torch.dtype) -> torch.nn.Module:
     return found.to(dtype) if dtype is torch.float64 else found
 
 
+def quickened(folder: Path, dtype: torch.dtype) -> torch.nn.Module:
+    """The same, quick in every adapted layer."""
+    found = adapted(folder, dtype)
+    lora.quicken(found)
+    layers = [each for each in found.modules() if isinstance(each, Linear)]
+    assert layers
+    assert all(getattr(each.forward, "__func__", None) is lora._forward for each in layers)
+    return found
+
+
+def test_a_student_that_trains_is_quick(model: Path) -> None:  # noqa: F811
+    trainer = a_trainer(model, lora_rank=4)
+    layers = [each for each in trainer.trainable(trainer.base(None), None).modules() if isinstance(each, Linear)]
+    assert layers
+    assert all(each.forward.__func__ is lora._forward for each in layers)
+
+
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float64, 1e-9), (torch.float32, 1e-5), (torch.bfloat16, 5e-2)])
 def test_adapters_give_the_same_losses_and_gradients_as_those_of_peft(
     model: Path,  # noqa: F811
     dtype: torch.dtype,
     bound: float,
 ) -> None:
-    plain, quick = adapted(model, dtype), adapted(model, dtype)
-    lora.quicken(quick)
+    plain, quick = adapted(model, dtype), quickened(model, dtype)
     rows = [([5, 6, 7, 20], [8, 9]), ([30, 31], [4, 21])]
     for each in (plain, quick):
         nll, is_target = token_losses(each, rows, 0)
@@ -57,15 +74,19 @@ def test_adapters_give_the_same_losses_and_gradients_as_those_of_peft(
 
 
 def test_adapters_are_stored_as_peft_stores_them(model: Path, tmp_path: Path) -> None:  # noqa: F811
-    plain, quick = adapted(model, torch.float32), adapted(model, torch.float32)
-    lora.quicken(quick)
+    plain, quick = adapted(model, torch.float32), quickened(model, torch.float32)
     for name, each in (("plain", plain), ("quick", quick)):
         each.save_pretrained(tmp_path / name)
     one, other = ((tmp_path / name / "adapter_model.safetensors").read_bytes() for name in ("plain", "quick"))
     assert one == other
 
 
-def test_a_question_that_is_read_once_gives_the_losses_and_gradients_of_two_readings(causal: Path) -> None:
+@pytest.mark.parametrize("short", [tree.SHORT, 0])
+def test_a_question_that_is_read_once_gives_the_losses_and_gradients_of_two_readings(
+    causal: Path, short: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In plain products, and by the kernel that longer texts are left to."""
+    monkeypatch.setattr(tree, "SHORT", short)
     found = []
     for once in (True, False):
         trainer = decoders(causal)
@@ -83,6 +104,38 @@ def test_a_question_that_is_read_once_gives_the_losses_and_gradients_of_two_read
     (one, own), (other, theirs) = found
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(one, other, strict=True))
     assert all(torch.allclose(own[name], theirs[name], atol=1e-5) for name in own)
+
+
+class TornError(Exception):
+    """What a pass ends with."""
+
+
+@pytest.mark.parametrize("short", [tree.SHORT, 0])
+def test_a_pass_attends_in_plain_products_up_to_a_length_and_leaves_the_model_as_it_was(
+    model: Path,  # noqa: F811
+    short: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tree, "SHORT", short)
+    trainer = a_trainer(model)
+    base = trainer.base(None)
+    by_task = [task.rows for task in tasks(base, sums(2), trainer.config)]
+    config, seen = base.model.config, []
+    before = config._attn_implementation
+    layer = base.model.model.layers[1]
+    hook = layer.register_forward_pre_hook(lambda *_: seen.append(config._attn_implementation))
+    list(together(base.model, by_task, base.pad))
+    assert (seen, config._attn_implementation) == ([before if short == 0 else "eager"], before)
+    hook.remove()
+
+    def torn(*_: object) -> None:
+        raise TornError
+
+    layer.register_forward_pre_hook(torn)
+    with pytest.raises(TornError):
+        list(together(base.model, by_task, base.pad))
+    assert config._attn_implementation == before != "eager"
+    assert not base.model.get_output_embeddings()._forward_pre_hooks
 
 
 def windows(folder: Path, config: PretrainedConfig) -> Path:

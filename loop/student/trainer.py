@@ -14,6 +14,7 @@ from loop.errors import StudentError
 from loop.ports import Example, Trainer
 from loop.student import checkpoint, distill_step_by_step, dpo, lora, weighing
 from loop.student.decoder import Decoder
+from loop.student.distill_step_by_step import Task
 from loop.student.encoder import Encoder
 from loop.student.fitting import Lesson, computes_bfloat16
 from loop.student.seq2seq import Seq2Seq, pair_losses
@@ -40,7 +41,7 @@ class WriterTraining(Training[Kind]):
             StudentError: the model or the checkpoint cannot be loaded.
         """
 
-    def white_box(self, base: Kind, model: torch.nn.Module, tasks: distill_step_by_step.Tasks) -> WhiteBox | None:  # noqa: ARG002 - most kinds learn from texts alone
+    def white_box(self, base: Kind, model: torch.nn.Module, tasks: Sequence[Task]) -> WhiteBox | None:  # noqa: ARG002 - most kinds learn from texts alone
         """The lessons from a local teacher's logits, where the config names one.
 
         Raises:
@@ -64,7 +65,7 @@ class WriterTraining(Training[Kind]):
         """The answer task and the rationale task, mixed."""
         tasks = distill_step_by_step.tasks(base, examples, self.config)
         of_tokens, of_rows = self.token_losses(base), self.row_losses(base)
-        white_box = self.white_box(base, model, distill_step_by_step.by_rows(tasks))
+        white_box = self.white_box(base, model, tasks)
         weight = self.config.preference_weight
         pairs = dpo.pairs(base, examples) if weight else {}
         before = dpo.reference(model, pairs, of_tokens)
@@ -139,10 +140,12 @@ class DecoderTrainer(WriterTraining[Decoder]):
             return super().row_losses(base)
         return partial(distill_step_by_step.together, pad=base.pad)
 
-    def white_box(self, base: Decoder, model: torch.nn.Module, tasks: distill_step_by_step.Tasks) -> WhiteBox | None:
+    def white_box(self, base: Decoder, model: torch.nn.Module, tasks: Sequence[Task]) -> WhiteBox | None:
         """As the config has it."""
         settings = self.config.white_box
-        return None if settings is None else WhiteBox(base, model, tasks, settings, self.cache)
+        if settings is None:
+            return None
+        return WhiteBox(base, model, distill_step_by_step.by_rows(tasks), settings, self.cache)
 
     def _on_openvino(self, student: Decoder, folder: Path | None) -> Decoder:
         """The same student, whose explanations OpenVINO writes.

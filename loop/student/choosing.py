@@ -74,8 +74,8 @@ def _trial(config: StudentConfig, name: str, value: object) -> StudentConfig:
 
 
 def _measure(how: StudentConfig, name: str) -> StudentConfig:
-    """How a trial is measured: with all rationales alike, and all forms of targets alike."""
-    alike: dict[str, object] = {"gold_weight": 1.0, "risk_weight": False, "repaired_weight": 1.0}
+    """How a trial is measured: with all rationales alike, all forms of targets alike, and by texts alone."""
+    alike: dict[str, object] = {"gold_weight": 1.0, "risk_weight": False, "repaired_weight": 1.0, "white_box": None}
     if name == "targets":
         alike["targets"] = "rationale_then_answer"
     return how.model_copy(update={**alike, "preference_weight": 0.0})

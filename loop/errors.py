@@ -20,6 +20,7 @@ PreceptorError
 │   └── BoardRefused     the review server refuses the token or the request
 ├── TrackerDown          the tracker does not take the figures of a round
 └── StudentError         the student's model cannot be loaded, trained or saved
+    └── Diverged         the loss is no number any more
 """
 
 
@@ -121,3 +122,7 @@ class TrackerDown(PreceptorError):
 
 class StudentError(PreceptorError):
     """The student's model cannot be loaded, trained or saved."""
+
+
+class Diverged(StudentError):
+    """The loss is no number any more."""

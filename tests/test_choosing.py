@@ -9,8 +9,10 @@ import pytest
 import torch
 
 from loop.answer import Answer, AnswerKind
+from loop.config import StudentConfig
+from loop.errors import Diverged
 from loop.ports import Example, Silent
-from loop.student import state
+from loop.student import checkpoint, choosing, state
 from loop.student.validation import FEWEST, validating
 from tests.test_student import a_trainer, model, sums, weights  # noqa: F401 - a fixture
 from tests.test_training import Told, many
@@ -73,6 +75,68 @@ def test_trials_teach_nothing_of_what_validates(model: Path, tmp_path: Path) -> 
         trainer = a_trainer(model, **{**TRIED, "epochs": 1})
         found.append(trainer.train(some, seed=1, folder=tmp_path / name, progress=Silent()).card["trials"])
     assert found[0] == found[1]
+
+
+def test_what_was_chosen_before_stays_where_nothing_can_be_tried(model: Path, tmp_path: Path) -> None:  # noqa: F811
+    fixed = {**TRIED, "epochs": 1, "gold_weight": 4.0, "targets": "rationale_then_answer"}
+    a_trainer(model, **fixed).train(sums(8), seed=1, folder=tmp_path / "before", progress=Silent())
+    trainer = a_trainer(model, **{**TRIED, "epochs": 1}, targets="validated")
+    told, before = Told(), tmp_path / "before"
+    found = trainer.train(sums(8), seed=1, folder=tmp_path / "after", progress=told, start=before).card["settings"]
+    assert (found["gold_weight"], found["targets"]) == (4.0, "rationale_then_answer")
+    assert told.lines[1].startswith("  gold_weight = 4.0: fewer than")
+    anew = trainer.train(sums(8), seed=1, folder=tmp_path / "anew", progress=Silent()).card["settings"]
+    assert (anew["gold_weight"], anew["targets"]) == (1.0, "two_tasks")
+
+
+def test_gold_that_cannot_be_learned_is_not_counted_for_a_trial(model: Path, tmp_path: Path) -> None:  # noqa: F811
+    """All of it is without steps, and the one target needs some."""
+    examples = [replace(each, steps=()) if each.gold else each for each in contradicted()]
+    trainer = a_trainer(model, **{**TRIED, "epochs": 1}, targets="rationale_then_answer")
+    card = trainer.train(examples, seed=1, folder=tmp_path / "one", progress=Silent()).card
+    assert (card["trials"], card["settings"]["gold_weight"]) == ({}, 1.0)
+
+
+def test_trials_are_measured_without_a_teacher(
+    model: Path,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loaded, load = [], checkpoint.load_teacher
+    monkeypatch.setattr(checkpoint, "load_teacher", lambda *of: loaded.append(of) or load(*of))
+    box = {"teacher": str(model), "objective": "jsd"}
+    trainer = a_trainer(model, **{**TRIED, "epochs": 1, "white_box": box})
+    card = trainer.train(contradicted(), seed=1, folder=tmp_path / "one", progress=Silent()).card
+    assert list(card["trials"]["gold_weight"]) == ["1.0", "2.0", "4.0"]
+    assert len(loaded) == 3 + 1
+
+
+def test_a_trial_that_diverges_is_not_chosen_and_the_others_go_on(model: Path) -> None:  # noqa: F811
+    def loss_of(name: str, *_: StudentConfig) -> float:
+        if name == "gold_weight-1.0":
+            raise Diverged("the loss is nan")
+        return {"gold_weight-2.0": 2.0, "gold_weight-4.0": 3.0}[name]
+
+    told = Told()
+    config, found = choosing.chosen(a_trainer(model, **TRIED).config, {}, FEWEST, loss_of, told.say)
+    assert config.gold_weight == 2.0
+    assert found == {"gold_weight": {"1.0": None, "2.0": 2.0, "4.0": 3.0}}
+    assert told.lines[0].endswith("(1.0: no number, 2.0: 2.0, 4.0: 3.0)")
+
+
+def test_a_killed_trial_leaves_nothing_behind_where_nothing_is_tried_any_more(
+    model: Path,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(state, "EVERY", 0.0)
+    monkeypatch.setattr(state, "SHARE", 1e9)
+    with pytest.raises(KeyboardInterrupt):
+        a_trainer(model, **TRIED).train(contradicted(), seed=1, folder=tmp_path / "one", progress=Stops(3))
+    assert names(tmp_path) == [".one.gold_weight-1.0.training"]
+    fixed = {**TRIED, "gold_weight": 2.0, "epochs": 1}
+    a_trainer(model, **fixed).train(contradicted(), seed=1, folder=tmp_path / "one", progress=Silent())
+    assert names(tmp_path) == ["one"]
 
 
 class Stops(Told):

@@ -17,7 +17,7 @@ from rich.console import Console
 from connectors.progress import RichProgress
 from loop.answer import Answer, AnswerKind
 from loop.config import StudentConfig
-from loop.errors import StudentError
+from loop.errors import Diverged, StudentError
 from loop.ports import Example, Silent
 from loop.records import Item, Split
 from loop.student import state
@@ -366,6 +366,6 @@ def test_labels_that_the_task_does_not_know_and_labels_that_nobody_has_are_said(
 def test_a_loss_that_is_no_number_names_the_items_of_its_batch(
     trainer: MakesTrainers, examples: list[Example], tmp_path: Path
 ) -> None:
-    with pytest.raises(StudentError, match=r"the loss is (nan|inf) on the batch of items 'k\d', 'k\d'; lower"):
+    with pytest.raises(Diverged, match=r"the loss is (nan|inf) on the batch of items 'k\d', 'k\d'; lower"):
         trainer(learning_rate=1e30, batch_size=2).train(examples[:4], seed=1, folder=tmp_path / "one", progress=QUIET)
     assert list(tmp_path.iterdir()) == []

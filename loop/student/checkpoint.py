@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import PeftModel
@@ -171,6 +172,17 @@ def save(model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, card: Mappi
     )
     with whole(folder, "the checkpoint", cure) as partial:
         _write(model, tokenizer, card, partial)
+
+
+def settings(folder: Path, config: StudentConfig) -> Mapping[str, Any]:
+    """Those that the student of a checkpoint was trained by, as its card says.
+
+    Raises:
+        StudentError: the card cannot be read.
+    """
+    with _told(folder, config):
+        found: Mapping[str, Any] = json.loads((folder / "card.json").read_text(encoding="utf-8"))["settings"]
+    return found
 
 
 @contextmanager

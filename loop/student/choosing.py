@@ -6,9 +6,11 @@ and where the form of the targets is chosen, all by what a student does that exp
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from math import inf, isfinite
 from typing import Any
 
 from loop.config import StudentConfig
+from loop.errors import Diverged
 from loop.ports import Example
 from loop.student.validation import FEWEST, validating
 
@@ -16,12 +18,12 @@ CANDIDATES: Mapping[str, tuple[Any, ...]] = {
     "targets": ("two_tasks", "rationale_then_answer"),
     "gold_weight": (1.0, 2.0, 4.0),
 }
-"""What is tried for each setting; the first is taken where nothing can be measured."""
+"""What is tried for each setting; the first is taken where nothing can be measured and nothing was chosen before."""
 PART = 0.25
 """Share of the epochs that a trial takes, one at least."""
 
-Losses = dict[str, dict[str, float]]
-"""What the trials of each setting found, by candidate."""
+Losses = dict[str, dict[str, float | None]]
+"""What the trials of each setting found, by candidate; None where the loss came to be no number."""
 LossOf = Callable[[str, StudentConfig, StudentConfig], float]
 """The loss of a trial of some name: how it trains, and how it is measured."""
 
@@ -45,25 +47,36 @@ def parts(examples: Sequence[Example], config: StudentConfig) -> tuple[list[Exam
 
 
 def chosen(
-    config: StudentConfig, measured_on: int, loss_of: LossOf, say: Callable[[str], None]
+    config: StudentConfig, before: Mapping[str, Any], measured_on: int, loss_of: LossOf, say: Callable[[str], None]
 ) -> tuple[StudentConfig, Losses]:
-    """The config with all that was open chosen, one setting after the other, and what the trials found."""
+    """The config with all that was open chosen, one setting after the other, and what the trials found.
+
+    `before` are the settings of the student that the training starts from: they stay where nothing can be tried.
+    """
     found: Losses = {}
     for name, candidates in CANDIDATES.items():
         if getattr(config, name) != "validated":
             continue
-        best = candidates[0]
+        best = before.get(name, candidates[0])
         if not measured_on:
             say(f"  {name} = {best}: fewer than {FEWEST} rationales validate that people decided, so nothing is tried")
         else:
             trials = {each: _trial(config, name, each) for each in candidates}
-            tried = {each: loss_of(f"{name}-{each}", how, _measure(how, name)) for each, how in trials.items()}
+            tried = {each: _loss(loss_of, f"{name}-{each}", how, name) for each, how in trials.items()}
             best = min(tried, key=tried.__getitem__)
-            found[name] = {str(each): round(loss, 4) for each, loss in tried.items()}
-            losses = ", ".join(f"{each}: {loss}" for each, loss in found[name].items())
+            found[name] = {str(each): round(loss, 4) if isfinite(loss) else None for each, loss in tried.items()}
+            losses = ", ".join(f"{each}: {'no number' if loss is None else loss}" for each, loss in found[name].items())
             say(f"  {name} = {best} has the least loss on {measured_on} validating gold rationales ({losses})")
         config = config.model_copy(update={name: best})
     return config, found
+
+
+def _loss(loss_of: LossOf, trial: str, how: StudentConfig, name: str) -> float:
+    """The loss of a trial; infinite where it came to be no number."""
+    try:
+        return loss_of(trial, how, _measure(how, name))
+    except Diverged:
+        return inf
 
 
 def _trial(config: StudentConfig, name: str, value: object) -> StudentConfig:

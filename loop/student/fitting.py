@@ -14,7 +14,7 @@ from importlib.metadata import version
 import torch
 
 from loop.config import StudentConfig
-from loop.errors import StudentError
+from loop.errors import Diverged, StudentError
 from loop.ports import Bar, Example, Progress
 from loop.student.state import Facts, TrainingState
 from loop.student.validation import validating
@@ -78,7 +78,7 @@ def fit(
     weights with which it would have ended.
 
     Raises:
-        StudentError: the loss is no number.
+        Diverged: the loss is no number.
     """
     under_way = _Fit(lesson, config, seed)
     learned = len(lesson.examples) - len(under_way.held)
@@ -205,7 +205,7 @@ def mean_loss(lesson: Lesson, numbers: Sequence[int], size: int) -> float:
     """The mean loss of some rows, in batches that never change; nothing is learned.
 
     Raises:
-        StudentError: it is no number.
+        Diverged: it is no number.
     """
     ordered = sorted(numbers, key=lambda number: lesson.lengths[number])
     total = 0.0
@@ -261,11 +261,11 @@ def _checked(loss: float, batch: Sequence[int], lesson: Lesson) -> float:
     """The loss.
 
     Raises:
-        StudentError: it is no number.
+        Diverged: it is no number.
     """
     if not math.isfinite(loss):
         keys = ", ".join(repr(lesson.examples[number].item.key) for number in batch)
-        raise StudentError(
+        raise Diverged(
             f"the loss is {loss} on the batch of items {keys}; lower student.learning_rate, or look at these items "
             "with `preceptor history KEY`. The student stays as it was"
         )

@@ -83,20 +83,26 @@ class Training(ABC, Generic[Kind]):
         if not examples:
             raise StudentError("there is nothing to train on; accept some rationales first")
         run = _Run(seed, folder, progress, start)
-        if not choosing.is_open(self.config):
-            return self._train(examples, run, {})
-        learned, measured = choosing.parts(examples, self.config)
-
-        def loss_of(name: str, how: StudentConfig, measure: StudentConfig) -> float:
-            progress.say(f"  trial: {name}")
-            part = replace(run, folder=folder.with_name(f"{folder.name}.{name}"))
-            return self._like(how)._try(learned, measured, self._like(measure), part)
-
-        config, trials = choosing.chosen(self.config, len(measured), loss_of, progress.say)
-        trained = self._like(config)._train(examples, run, {"trials": trials})
-        for file in folder.parent.glob(f".{folder.name}.*.training"):
+        trained = (
+            self._chosen_and_trained(examples, run) if choosing.is_open(self.config) else self._train(examples, run, {})
+        )
+        for file in folder.parent.glob(f".{folder.name}.*.training*"):
             file.unlink()
         return trained
+
+    def _chosen_and_trained(self, examples: Sequence[Example], run: "_Run") -> Trained:
+        """Choose what the settings leave to trials, then train by it."""
+        usable, _ = problems.examined(examples, self.base(run.start).problems)
+        learned, measured = choosing.parts(usable, self.config)
+
+        def loss_of(name: str, how: StudentConfig, measure: StudentConfig) -> float:
+            run.progress.say(f"  trial: {name}")
+            part = replace(run, folder=run.folder.with_name(f"{run.folder.name}.{name}"))
+            return self._like(how)._try(learned, measured, self._like(measure), part)
+
+        before = checkpoint.settings(run.start, self.config) if run.start else {}
+        config, trials = choosing.chosen(self.config, before, len(measured), loss_of, run.progress.say)
+        return self._like(config)._train(examples, run, {"trials": trials})
 
     def _like(self, config: StudentConfig) -> "Training[Kind]":
         return type(self)(config, self.task, self.cache)

@@ -80,14 +80,8 @@ SOURCES = [
     *(
         f"loop/student/{name}.py"
         for name in (
-            "choosing",
-            "distill_step_by_step",
-            "encoder",
-            "fitting",
-            "lora",
-            "trainer",
-            "training",
-            "weighing",
+            *("checkpoint", "choosing", "decoder", "distill_step_by_step", "encoder", "fitting", "lora", "prompts"),
+            *("reading", "trainer", "training", "tree", "validation", "weighing", "writer"),
         )
     ),
 ]

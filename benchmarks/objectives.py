@@ -61,9 +61,13 @@ METHODS = (PLAIN, LONGER, *OBJECTIVES)
 RESAMPLES = 10_000
 SOURCES = [
     "benchmarks/objectives.py",
-    "loop/student/distill_step_by_step.py",
-    "loop/student/fitting.py",
-    "loop/student/white_box.py",
+    *(
+        f"loop/student/{name}.py"
+        for name in (
+            *("checkpoint", "decoder", "distill_step_by_step", "fitting", "lora", "prompts", "reading", "trainer"),
+            *("training", "tree", "weighing", "white_box", "writer"),
+        )
+    ),
     *(
         f"loop/student/objectives/{name}.py"
         for name in ("comparing", "divergences", "gkd", "mgsr", "minillm", "online_kd")
@@ -126,10 +130,10 @@ def world(data: Path) -> World:
 
 
 def a_family(data: Path) -> Path:
-    """A folder with the teacher and the untrained student; made where it is not there."""
-    facts = json.dumps([TAUGHT, HELD_OUT, TEACHER, LAYERS])
+    """A folder with the teacher and the untrained student; made where it is not there, or was by other code."""
+    made_of = json.dumps([TAUGHT, HELD_OUT, TEACHER, LAYERS, CODE])
     folder = cache_folder() / "benchmarks" / "objectives"
-    if (folder / "facts.json").exists() and json.loads((folder / "facts.json").read_text())["made_of"] == facts:
+    if (folder / "facts.json").exists() and json.loads((folder / "facts.json").read_text())["made_of"] == made_of:
         return folder
     _one_thread()
     started, made = time.process_time(), world(data)
@@ -142,7 +146,7 @@ def a_family(data: Path) -> Path:
     teacher.tokenizer.save_pretrained(folder / "teacher")
     _cut(folder / "teacher", folder / "student")
     seconds = round(time.process_time() - started)
-    (folder / "facts.json").write_text(json.dumps({"made_of": facts, "cpu_seconds": seconds, **measured}))
+    (folder / "facts.json").write_text(json.dumps({"made_of": made_of, "cpu_seconds": seconds, **measured}))
     return folder
 
 

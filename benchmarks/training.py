@@ -52,7 +52,13 @@ BEGIN, END = 0.01, 0.1
 """How far the losses of ours and alike may be apart, as a share: rounding at the start, another order at the end."""
 SOURCES = [
     "benchmarks/training.py",
-    *(f"loop/student/{name}.py" for name in ("distill_step_by_step", "fitting", "lora", "trainer", "training", "tree")),
+    *(
+        f"loop/student/{name}.py"
+        for name in (
+            *("checkpoint", "decoder", "distill_step_by_step", "fitting", "lora", "prompts", "reading", "trainer"),
+            *("training", "tree", "weighing", "writer"),
+        )
+    ),
 ]
 Cell = dict[str, Any]
 

@@ -1,8 +1,12 @@
 """The page about the benchmarks says what their kept results say."""
 
+import ast
 import json
+from types import ModuleType
 
-from benchmarks import kept
+import pytest
+
+from benchmarks import distil, kept, objectives, training
 from benchmarks.check import problems
 
 
@@ -26,3 +30,41 @@ def test_a_changed_source_or_a_figure_apart_is_a_problem() -> None:
     assert "its code changed" in problems(good | {"code": "other"}, {"figures": {"ratio": figure}})[0]
     assert "kept 2.0" in problems(good, {"figures": {"ratio": kept.figure(9.0, 8.0, 9.5, "x")}})[0]
     assert problems(good, {"figures": {}}) == []
+
+
+APART = ("dpo", "handover", "one_pass", "openvino", "packaged", "problems", "seq2seq", "state", "tagger")
+"""What of the student these benchmarks do not measure, though what they measure imports it."""
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "unused"),
+    [
+        (training, ("choosing", "encoder", "validation", "white_box")),
+        (distil, ("white_box",)),
+        (objectives, ("choosing", "encoder", "validation")),
+    ],
+)
+def test_what_is_measured_is_among_the_sources(benchmark: ModuleType, unused: tuple[str, ...]) -> None:
+    """Every module of the student that a source imports is a source too."""
+    wanted = {
+        f"loop/student/{name}.py"
+        for source in benchmark.SOURCES
+        for name in _of_student((kept.ROOT / source).read_text(encoding="utf-8"))
+        if name not in (*APART, *unused)
+    }
+    assert wanted <= set(benchmark.SOURCES)
+    assert len(wanted) > 8
+
+
+def _of_student(code: str) -> list[str]:
+    """Modules of the student that some code imports."""
+    found = []
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("loop.student"):
+            under = str(node.module).split(".")[2:]
+            found += (
+                ["/".join(under)]
+                if under and under != ["objectives"]
+                else ["/".join([*under, each.name]) for each in node.names]
+            )
+    return found

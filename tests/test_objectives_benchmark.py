@@ -1,7 +1,9 @@
 """The benchmark of white-box objectives compares like with like, and cuts its student from its teacher."""
 
+import json
 from pathlib import Path
 
+import pytest
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
@@ -19,6 +21,20 @@ def test_gains_are_over_the_seeds_that_both_have() -> None:
     found = objectives.figures_of([*plain, *own, a_cell("gkd", 0, 0.9, 1.0, 50.0)])
     assert sorted(found) == ["accuracy_gain.jsd", "cpu_ratio.jsd", "loss_change.jsd"]
     assert [found[name]["value"] for name in sorted(found)] == [0.05, 2.5, -0.5]
+
+
+def test_a_teacher_that_other_code_made_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(objectives, "cache_folder", lambda: tmp_path)
+    folder = tmp_path / "benchmarks" / "objectives"
+    folder.mkdir(parents=True)
+    made_of = [objectives.TAUGHT, objectives.HELD_OUT, objectives.TEACHER, objectives.LAYERS]
+    for code, kept in ((objectives.CODE, True), ("other", False)):
+        (folder / "facts.json").write_text(json.dumps({"made_of": json.dumps([*made_of, code])}))
+        if kept:
+            assert objectives.a_family(tmp_path / "no data") == folder
+        else:
+            with pytest.raises(FileNotFoundError):
+                objectives.a_family(tmp_path / "no data")
 
 
 def test_the_student_is_the_named_layers_of_the_teacher(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ the same.
 wrong the row gets the gold label and what a person once wrote to explain it, and where it is right it is accepted;
 either way it is gold. The risk is one minus the out-of-fold probability of PaLM's label by a logistic regression on
 words, fitted on PaLM's labels, so nothing of gold is in it. The settings that weigh people's work are laid on the same
-corrected rows.
+corrected rows; a weight that a trial chooses is compared with a student that spares as many rows for validation.
 
 A grid of cells (set, way, share, seed), each stored when done: run it again with the same file and it goes on.
 Run as `python -m benchmarks.distil --json FILE [--data PATH] [--sets ...] [--ways ...] [--shares ...] [--seeds N]
@@ -58,6 +58,8 @@ SHARES = (0.125, 0.25, 0.5, 1.0)
 """Of the rows, that are learned."""
 REVIEWED = (0.1, 0.2, 0.3)
 """Of the rows, that simulated people look at; all rows are learned."""
+VALIDATED = (0.2, 0.3)
+"""The same where some rows validate: of fewer reviews too few gold rows do, and there is no trial."""
 SETS = ("esnli_palm", "esnli_palm.smollm2", "word_problems.smollm2")
 REVIEWED_SETS = SETS[:2]
 ANSWERS, STEPS, ONE = "answers alone", "step by step", "one target"
@@ -65,11 +67,14 @@ WEIGHINGS: Mapping[str, Mapping[str, object]] = {
     "": {},
     "gold_weight 2": {"gold_weight": 2.0},
     "gold_weight 4": {"gold_weight": 4.0},
+    "validation": {"validation_share": 0.2},
     "gold_weight validated": {"gold_weight": "validated", "validation_share": 0.2},
     "risk_weight": {"risk_weight": True},
     "repaired_weight 2": {"repaired_weight": 2.0},
 }
 """What is laid on corrected rows; the last for students that write."""
+BESIDE = {"gold_weight validated": "validation"}
+"""What a weighing is compared with, where not with corrected rows as they are."""
 FLAGGED, AT_RANDOM = "flagged", "random"
 WAYS = (ANSWERS, STEPS, ONE, *(f"{some} {name}".strip() for some in (FLAGGED, AT_RANDOM) for name in WEIGHINGS))
 PAIRS = 3
@@ -134,8 +139,15 @@ def grid(sets: Sequence[str], ways: Sequence[str], seeds: int) -> list[Key]:
         for name in sets
         for way in ways
         if _goes(name, way)
-        for share in (REVIEWED if _reviewed(way) else SHARES)
+        for share in _shares(way)
     ]
+
+
+def _shares(way: str) -> Sequence[float]:
+    """Shares of the rows that a way is measured with."""
+    if not _reviewed(way):
+        return SHARES
+    return VALIDATED if "validation_share" in WEIGHINGS[way.partition(" ")[2]] else REVIEWED
 
 
 def _goes(name: str, way: str) -> bool:
@@ -271,7 +283,8 @@ def figures_of(cells: Sequence[Cell]) -> tuple[dict[str, Any], list[str]]:
             for which in (FLAGGED, AT_RANDOM):
                 for weighing in list(WEIGHINGS)[1:]:
                     named = f"gain_{weighing.replace(' ', '_')}.{label}.{which}"
-                    found |= _gain(own, (f"{which} {weighing}", share), (which, share), named)
+                    beside = f"{which} {BESIDE.get(weighing, '')}".strip()
+                    found |= _gain(own, (f"{which} {weighing}", share), (beside, share), named)
     return found, notes
 
 

@@ -6,6 +6,7 @@ from benchmarks import distil
 from benchmarks.distil import ANSWERS, ONE, SHARES, STEPS, corrected, figures_of, grid, matching, risks_of
 from loop.answer import Answer, AnswerKind
 from loop.ports import Example
+from loop.student.validation import FEWEST
 from tests.builders import an_item
 
 WARM, COLD = (Answer(kind=AnswerKind.LABEL, value=label) for label in ("warm", "cold"))
@@ -93,3 +94,19 @@ def test_a_gain_of_reviews_is_paired_by_seed() -> None:
     assert figures["review_gain_over_random.s.0.2"]["value"] == pytest.approx(0.03)
     assert figures["gain_gold_weight_4.s.0.2.flagged"]["value"] == pytest.approx(0.01)
     assert figures_of(cells[:2])[0] == {}
+
+
+def test_a_weight_that_a_trial_chooses_is_compared_with_a_student_that_validates_too() -> None:
+    more = {"flagged": 0.0, "flagged validation": -0.03, "flagged gold_weight validated": -0.01}
+    cells = [a_cell(way, 0.2, seed, 0.5 + seed / 10 + gain) for seed in range(3) for way, gain in more.items()]
+    figures, _ = figures_of(cells)
+    assert figures["gain_gold_weight_validated.s.0.2.flagged"]["value"] == pytest.approx(0.02)
+    assert figures["gain_validation.s.0.2.flagged"]["value"] == pytest.approx(-0.03)
+    shares = {distil.WEIGHINGS[name]["validation_share"] for name in ("validation", "gold_weight validated")}
+    assert shares == {0.2}
+
+
+def test_trials_are_not_measured_where_too_few_gold_rows_validate() -> None:
+    tried = {key[2] for key in grid(distil.SETS, distil.WAYS, 1) if "validat" in key[1]}
+    assert tried == {0.2, 0.3}
+    assert all(share * 0.2 * distil.ROWS > 1.5 * FEWEST for share in tried)

@@ -155,7 +155,7 @@ class Stops(Told):
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("after", [12, 26])
+@pytest.mark.parametrize("after", [12, pytest.param(26, marks=pytest.mark.slow)])
 def test_a_killed_trial_goes_on_and_leaves_nothing_behind(
     model: Path,  # noqa: F811
     after: int,

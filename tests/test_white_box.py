@@ -118,7 +118,9 @@ class Stops(Told):
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize(("objective", "rank"), [("gkd", 0), ("minillm", 8), ("online_kd", 8)])
+@pytest.mark.parametrize(
+    ("objective", "rank"), [("gkd", 0), pytest.param("minillm", 8, marks=pytest.mark.slow), ("online_kd", 8)]
+)
 def test_a_training_in_pieces_ends_like_one_in_a_single_piece(
     model: Path,
     teacher: Path,

@@ -3,7 +3,10 @@
 from pathlib import Path
 
 import pytest
+from transformers import Trainer
+from transformers.trainer_pt_utils import LengthGroupedSampler
 
+from benchmarks import training
 from benchmarks.training import _begin, _begin_alike, _figures, _needed
 from loop.student.distill_step_by_step import tasks
 from tests.test_student import a_trainer, model, sums  # noqa: F401 - a fixture
@@ -20,6 +23,20 @@ def test_the_peer_begins_at_our_loss(model: Path) -> None:  # noqa: F811
     base = trainer.base(None)
     lesson = trainer.lesson(base, base.model, sums(10))
     assert _begin_alike(trainer, lesson) == pytest.approx(_begin(trainer, lesson), rel=1e-4)
+
+
+def test_the_peer_has_what_makes_it_quick(
+    model: Path,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[Trainer] = []
+    monkeypatch.setattr(training, "_run", lambda peer, _: made.append(peer))
+    training._alike(a_trainer(model, lora_rank=4), sums(10), 0, tmp_path)
+    sampler = made[0]._get_train_sampler()
+    assert isinstance(sampler, LengthGroupedSampler)
+    assert sampler.lengths == [len(row["rationale"]["input_ids"]) for row in made[0].train_dataset]
+    assert made[0].model.config._attn_implementation == "eager"
 
 
 def test_speeds_are_seconds_for_the_same_tokens() -> None:

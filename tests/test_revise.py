@@ -9,7 +9,7 @@ from connectors.exports import export
 from connectors.history import history, history_text
 from connectors.status import round_figures
 from loop.config import Config
-from loop.records import Decision, DecisionKind, Query, Round, Verdict, VerdictKind
+from loop.records import Decision, DecisionKind, Query, Round, Stage, Verdict, VerdictKind
 from loop.stages.revise import revise
 from loop.store import counting, decisions, items, reading, reviews, rounds
 from loop.store.database import Store, now, values
@@ -109,7 +109,7 @@ def test_a_deleted_verdict_no_longer_decides(store: Store) -> None:
 def test_late_gold_stays_where_a_later_round_found_nothing_better(store: Store) -> None:
     first, ids = asked(store, ["q0"])
     decided(store, first, "q0", DecisionKind.UNDECIDED, ids[0])
-    rounds.enter(store, first, "closed")
+    rounds.enter(store, first, Stage.CLOSED)
     second, again = asked(store, ["q0"])
     a_verdict(store, ids[0], VerdictKind.ACCEPT)
     assert revise(store, RUN, Config()) == 1

@@ -23,7 +23,7 @@ from loop.records import (
 from loop.store.database import Store, now
 from loop.store.rationales import REAL
 from loop.store.reviews import VERSION, WITHDRAWN
-from loop.store.tainted import Grounds, Touched, parents_of, reviewed, touched_in
+from loop.store.tainted import Grounds, Touched, closed_by_replies, parents_of, reviewed, touched_in
 
 WITHDRAWN_AS = (
     (col(Verdict.board) == WithdrawnVerdict.board)
@@ -55,6 +55,7 @@ def withdraw(store: Store, run: str, grounds: Grounds, reason: str) -> Touched:
         for decision in found.decisions:
             about = reviewed(decision.rationale_id, parents, said_of) if grounds.reviewer else decision.rationale_id
             _reopen(session, decision, row, about)
+        session.add_all(Reopened(decision_id=each.id or 0, withdrawal_id=row.id) for each in found.earlier)
     return found
 
 
@@ -63,20 +64,21 @@ def of_run(store: Store, run: str) -> list[tuple[Withdrawal, int, int]]:
     with store.reading() as session:
         rows = session.exec(select(Withdrawal).where(Withdrawal.run == run).order_by(col(Withdrawal.id)))
         withdrawn = Counter(session.exec(select(WithdrawnVerdict.withdrawal_id)))
-        reopened = Counter(session.exec(select(Reopened.withdrawal_id)))
+        reopened = Counter(
+            session.exec(
+                select(Reopened.withdrawal_id)
+                .join(Withdrawal, col(Withdrawal.id) == Reopened.withdrawal_id)
+                .join(Decision, col(Decision.id) == Reopened.decision_id)
+                .where(Decision.decided_at == Withdrawal.withdrawn_at)
+            )
+        )
         return [(row, withdrawn[row.id or 0], reopened[row.id or 0]) for row in rows]
 
 
 def of_replies(store: Store, run: str) -> set[tuple[int, str]]:
     """The rounds and items whose replies a recall doubted: nothing is decided by them any more."""
-    query = (
-        select(Decision.round_id, Decision.item_key)
-        .join(Reopened, col(Reopened.decision_id) == Decision.id)
-        .join(Withdrawal, col(Withdrawal.id) == Reopened.withdrawal_id)
-        .where(Decision.run == run, Withdrawal.reviewer == "")
-    )
     with store.reading() as session:
-        return set(session.exec(query))
+        return set(session.exec(closed_by_replies(run)))
 
 
 def reasons(store: Store, verdicts: Iterable[Verdict]) -> dict[tuple[str, str, str, str], Withdrawal]:

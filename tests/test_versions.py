@@ -272,6 +272,18 @@ def test_a_version_whose_item_was_forgotten_is_not_written_without_it(tmp_path: 
     assert export(store, RUN, tmp_path / "out", Wanted(name="v2")).rows == 3
 
 
+def test_what_is_decided_after_the_newest_item_was_forgotten_comes_into_no_version_of_before(
+    tmp_path: Path, store: Store
+) -> None:
+    decided_anew(store, "q7", DecisionKind.REJECTED)
+    versions.name(store, RUN, "v1")
+    export(store, RUN, tmp_path / "before", Wanted(version="v1"))
+    forgetting.remove(store, "q7", ["What is q7?"], taught=False)
+    decided_anew(store, "q6", DecisionKind.SILVER)
+    export(store, RUN, tmp_path / "after", Wanted(version="v1"))
+    assert files_of(tmp_path / "after") == files_of(tmp_path / "before")
+
+
 def test_a_version_whose_verdicts_cannot_be_read_as_they_were_is_refused_and_can_be_named_anew(
     tmp_path: Path, store: Store
 ) -> None:

@@ -102,14 +102,15 @@ def touched_in(session: Session, run: str, grounds: Grounds) -> Touched:
     return replace(found, decisions=still, earlier=tuple(others.values()))
 
 
-def closed_by_replies(run: str) -> Select[int, str]:
-    """The rounds and items in which a recall doubted the reply, or what was decided."""
-    return (
+def closed_by_replies(run: str, until: datetime | None = None) -> Select[int, str]:
+    """The rounds and items in which a recall, until now or that moment, doubted the reply, or what was decided."""
+    query = (
         select(Decision.round_id, Decision.item_key)
         .join(Reopened, col(Reopened.decision_id) == Decision.id)
         .join(Withdrawal, col(Withdrawal.id) == Reopened.withdrawal_id)
         .where(Decision.run == run, Withdrawal.reviewer == "")
     )
+    return query if until is None else query.where(Withdrawal.withdrawn_at <= until)
 
 
 def written(store: Store, run: str) -> dict[int, Written]:

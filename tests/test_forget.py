@@ -40,6 +40,7 @@ from loop.records import (
     Prediction,
     Prompt,
     Rationale,
+    Reply,
     Shadow,
     Stage,
     Trial,
@@ -153,9 +154,16 @@ def known(store: Store) -> None:
     planted = Rationale(
         item_key="a/1", round_id=id_of(opened), author=Author.TEACHER, steps=[STEP], planted="sign", planted_from=first
     )
+    doubted = Withdrawal(run=RUN, teacher_model="other", prompt_hash=prompt_of(store), reason="bad", withdrawn_at=NOON)
     with store.writing() as session:
-        session.add(planted)
+        session.add_all([planted, doubted])
     rounds.enter(store, rounds.by_id(store, id_of(opened)), Stage.CLOSED, closed_at=NOON)
+
+
+def prompt_of(store: Store) -> str:
+    """The hash of the prompt by which the teacher was asked about `a/1`."""
+    with store.reading() as session:
+        return session.exec(select(Reply.prompt_hash).where(Reply.item_key == "a/1")).one()
 
 
 def test_no_row_and_no_text_of_it_is_left_and_the_other_item_keeps_all_of_its_own(database: str) -> None:
@@ -170,9 +178,12 @@ def test_no_row_and_no_text_of_it_is_left_and_the_other_item_keeps_all_of_its_ow
         assert {QUESTION, STEP, LONG[:200]} <= set(held.texts)
         found, looked = forgetting.search(store, held.texts)
         assert {"item.question", "rationale.steps", "prompt.body", "flag.evidence", "verdict.steps"} <= found.keys()
+        asked_by = prompt_of(store)
         before = {model: counted(store, model) for model in (Charge, Rationale, Flag)}
         forgetting.remove(store, "a/1", held.texts, taught=True)
         assert forgetting.search(store, held.texts) == ({}, looked)
+        with store.reading() as session:
+            assert session.get(Prompt, asked_by) is None
         left = everything(store)
         assert "a/1'" not in left.replace("a/1/2'", "")
         assert '"a/1"' not in left

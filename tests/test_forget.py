@@ -24,7 +24,7 @@ from connectors.progress import RichProgress
 from connectors.report_page import write_report
 from connectors.status import status
 from connectors.wiring import Project
-from loop.config import Config
+from loop.config import Config, TaskConfig
 from loop.errors import PreceptorError, StoreUnusable
 from loop.ports import Completion
 from loop.records import (
@@ -44,16 +44,19 @@ from loop.records import (
     Shadow,
     Stage,
     Trial,
+    Verdict,
     VerdictKind,
     Withdrawal,
 )
 from loop.records.student import Arm
 from loop.records.teacher import TrialKind
-from loop.store import checkpoints, forgetting, items, rationales, rounds
+from loop.store import checkpoints, forgetting, items, rationales, reviews, rounds
 from loop.store import database as database_of
 from loop.store.database import Store
 from loop.store.money import Purse
+from review.desk import Desk
 from review.fake_board import FakeBoard
+from review.task import result
 from tests.builders import (
     NOON,
     RUN,
@@ -283,6 +286,27 @@ def test_a_student_that_learned_it_is_not_trained_on_further(tmp_path: Path) -> 
     forgetting.remove(store, "q2", [], taught=True)
     assert forgetting.taught_since(store, NOON)
     assert not forgetting.taught_since(store, NOON.replace(year=9999))
+
+
+def test_what_people_say_of_it_while_it_is_forgotten_is_not_kept(tmp_path: Path) -> None:
+    store, board = a_store(tmp_path), FakeBoard(tmp_path / "board.json", title="reviews")
+    items.add(store, [an_item("a/1"), an_item("b")])
+    opened = queried(store, a_round(store), ["a/1", "b"])
+    numbers = [a_reply(store, opened, key, steps=[STEP], answer=12) for key in ("a/1", "b")]
+    sent_to_review(store, opened, ["a/1", "b"])
+    book = reviews.RunReviewBook(store, RUN)
+    desk = Desk(lambda _: board, book, lambda _: {}, TaskConfig())
+    desk.push(reviews.pending(store, id_of(opened)))
+    for task in board.open_tasks():
+        board.annotate(task.task, result(VerdictKind.EDIT, steps=[STEP]), seconds=1.0, unique_id=task.uid)
+    forgetting.remove(store, "a/1", [], taught=False)
+    assert book.forgotten({f"{RUN}/1/{end}" for end in ("a/1", "a/1/2", "a/1/again", "a/10", "b")}) == {
+        f"{RUN}/1/a/1", f"{RUN}/1/a/1/2", f"{RUN}/1/a/1/again"
+    }  # fmt: skip
+    assert desk.pull() == 1
+    a_verdict(store, numbers[0], VerdictKind.EDIT)  # looked up before
+    with store.reading() as session:
+        assert session.exec(select(Verdict.rationale_id)).all() == [numbers[1]]
 
 
 # --- remembered replies ---------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from loop.records import (
     role,
 )
 from loop.store.database import Store, now
+from loop.store.pieces import pieces
 from loop.store.rationales import REAL
 from loop.store.reviews import VERSION, WITHDRAWN
 from loop.store.tainted import Grounds, Touched, closed_by_replies, parents_of, reviewed, touched_in
@@ -146,14 +147,15 @@ def last_on_audits(store: Store, run: str) -> datetime | None:
 
 def with_queries(store: Store, decisions: Collection[Decision]) -> dict[str, tuple[Query, Rationale]]:
     """The query and the rationale of each of these decisions, by item key."""
-    numbers = [each.rationale_id for each in decisions]
-    query = (
-        select(Query, Rationale)
-        .join(Rationale, (col(Rationale.round_id) == Query.round_id) & (col(Rationale.item_key) == Query.item_key))
-        .where(col(Rationale.id).in_(numbers))
+    query = select(Query, Rationale).join(
+        Rationale, (col(Rationale.round_id) == Query.round_id) & (col(Rationale.item_key) == Query.item_key)
     )
     with store.reading() as session:
-        return {asked.item_key: (asked, rationale) for asked, rationale in session.exec(query)}
+        return {
+            asked.item_key: (asked, rationale)
+            for some in pieces(each.rationale_id for each in decisions if each.rationale_id is not None)
+            for asked, rationale in session.exec(query.where(col(Rationale.id).in_(some)))
+        }
 
 
 def _judged(session: Session, run: str, condition: ColumnElement[bool]) -> set[tuple[int | None, int]]:

@@ -7,6 +7,7 @@ Exports, checkpoints and files of the user's own are named, and never changed.
 import difflib
 import json
 import mmap
+import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -203,8 +204,9 @@ class Forgetting:
             if _holds(file, plan.texts):
                 file.unlink()
         if config.run.log is not None and (log := self._project.home / config.run.log).exists():
-            lines = log.read_text(encoding="utf-8").splitlines(keepends=True)
-            _replace(log, "".join(line for line in lines if not _is_about(line, plan.key)))
+            lines = log.read_text(encoding="utf-8").split("\n")  # a text may hold what else ends a line
+            kept = [line for line in lines if not _is_about(line, plan.key)]
+            _replace(log.resolve(), "\n".join(kept), stat.S_IMODE(log.stat().st_mode))
 
     def _search(self) -> Found:
         """Look for its texts in every table, in the database's files and in all files of the runs."""
@@ -245,11 +247,13 @@ class Forgetting:
         _replace(self._file, json.dumps(asdict(self.plan), ensure_ascii=False), 0o600)
 
 
-def _replace(file: Path, text: str, mode: int = 0o666) -> None:
-    """Write a file beside its name and rename it."""
+def _replace(file: Path, text: str, mode: int | None = None) -> None:
+    """Write a file beside its name, with these rights, and rename it."""
     partial = file.with_name(f".{file.name}.partial")
-    partial.touch(mode)
-    partial.write_text(text, encoding="utf-8")
+    partial.touch(0o666 if mode is None else 0o600)
+    if mode is not None:
+        partial.chmod(mode)
+    partial.write_text(text, encoding="utf-8", newline="")
     partial.replace(file)
 
 

@@ -416,6 +416,23 @@ def test_an_item_is_gone_from_everywhere_and_what_is_yours_is_named_until_you_de
     assert not (folder / "runs/tiny/report.html").exists()
 
 
+def test_a_log_keeps_its_place_its_rights_and_every_line_about_other_things(folder: Path) -> None:
+    key, log, elsewhere = accepted(folder), folder / "events.jsonl", folder / "logs.jsonl"
+    other = json.dumps({"item": "other", "reason": "two\u2028lines\x85of it"}, ensure_ascii=False)
+    split = json.dumps({"item": key, "reason": "one\u2028two"}, ensure_ascii=False)
+    elsewhere.write_text(f"{other}\n{split}\n", encoding="utf-8")
+    elsewhere.chmod(0o640)
+    log.unlink()
+    log.symlink_to(elsewhere)
+    shutil.rmtree(folder / "runs" / "dataset")
+    assert preceptor("forget", key, "--apply", folder=folder).exit_code == 0
+    assert log.is_symlink()
+    assert elsewhere.stat().st_mode & 0o777 == 0o640
+    left = elsewhere.read_text(encoding="utf-8").split("\n")
+    assert left[0] == other
+    assert not any("one" in line for line in left)
+
+
 def test_the_campaign_goes_on_without_it_and_it_is_not_taken_in_again(folder: Path) -> None:
     key = accepted(folder)
     shutil.rmtree(folder / "runs" / "dataset")

@@ -14,14 +14,14 @@ from pathlib import Path
 
 from connectors import memory
 from connectors.history import history
+from connectors.holding import written_in
 from connectors.wiring import Project
 from loop.errors import BadConfig, BoardError, PreceptorError
-from loop.records import DecisionKind, Item, ReviewTask
+from loop.records import Item, ReviewTask
 from loop.store import claims, counting, exported, forgetting, items, reading
 from loop.store.texts import forms
 
 LEASE_SECONDS = 60.0
-ACCEPTED = (DecisionKind.GOLD.value, DecisionKind.SILVER.value)
 WEIGHTS = (".safetensors", ".bin")
 """Files of numbers, in which no text is looked for."""
 
@@ -157,14 +157,10 @@ class Forgetting:
         return task.uid.split("/", 1)[0]
 
     def _exports(self, run: str, item: Item) -> list[str]:
-        """The datasets that were written while the item was accepted; they may hold it."""
+        """The datasets that may hold the item."""
         decided = [row for row in reading.decisions_of(self._store, run) if row.item_key == item.key]
-        found = []
-        for export in exported.of_run(self._store, run):
-            past = [row for row in decided if (row.id or 0) <= export.last_decision]
-            if past and (past[-1].kind.value in ACCEPTED or export.format == "prm"):
-                found.append(export.folder)
-        return list(dict.fromkeys(found))
+        written = exported.of_run(self._store, run)
+        return list(dict.fromkeys(each.folder for each in written if written_in(each, decided) is not None))
 
     def _clear_boards(self) -> None:
         """Delete its tasks where they stand."""

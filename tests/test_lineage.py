@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from sqlmodel import select
 from typer.testing import CliRunner
 
 from connectors import versions
 from connectors.cli import app
-from connectors.exports import export
+from connectors.exports import Wanted, export
+from connectors.forget import Forgetting
 from connectors.history import history, history_text
 from connectors.progress import RichProgress
 from connectors.recalls import Recalled, recall, recall_summary
@@ -20,7 +22,7 @@ from connectors.status import status, status_text
 from connectors.wiring import Project
 from loop.config import Config, TeacherConfig
 from loop.errors import PreceptorError
-from loop.records import DecisionKind, Prompt, Rationale, Reply, VerdictKind
+from loop.records import Checkpoint, DecisionKind, Prompt, Rationale, Reply, VerdictKind
 from loop.stages.revise import revise
 from loop.store import counting, decisions, items, reading, withdrawals
 from loop.store.asking import RoundAskBook
@@ -126,6 +128,41 @@ def test_what_was_decided_anew_is_still_found_in_what_was_made_before(project: P
     assert [each.partition("(")[2] for each in found.versions] == ["v1): 4 of 4", "v2): 3 of 4"]
     newer = looked_at(project, Grounds(teacher_model="newcomer"))
     assert (rows_of(newer), newer.students) == (["q0"], ("round-3",))
+
+
+def test_what_was_refused_is_found_where_rows_were_chosen_so_or_steps_were_labelled(
+    project: Project, tmp_path: Path
+) -> None:
+    store, forms = (
+        project.store,
+        {"all": Wanted(), "refused": Wanted(where=("decision=rejected",)), "prm": Wanted("prm")},
+    )
+    a_verdict(store, 3, VerdictKind.REJECT, minute=6, marks={"1": "redundant"})
+    for name, wanted in forms.items():
+        export(store, RUN, tmp_path / name, wanted)
+
+    def told(key: str) -> list[set[str]]:
+        row = next(each for each in history(store, RUN, key)["prompts"])
+        found = (
+            [each["folder"] for each in history(store, RUN, key)["exports"]],
+            looked_at(project, Grounds(prompt=row["hash"])).exports,
+            Forgetting(project, key).plan.exports,
+        )
+        return [{Path(folder).name for folder in each} for each in found]
+
+    assert told("q2") == [{"refused", "prm"}] * 3
+    assert told("q1") == [{"all", "prm"}] * 3
+
+
+def test_a_student_knows_what_its_card_says_whatever_the_clock_said(project: Project) -> None:
+    store = project.store
+    last = decisions.last_id(store, RUN)
+    with store.writing() as session:
+        for each in session.exec(select(Checkpoint)):
+            each.card = {"last_decision": last - 1 if each.folder == "round-2" else 0}
+    assert [each["round"] for each in history(store, RUN, "q4")["trained_in"]] == [2]
+    assert history(store, RUN, "q1")["trained_in"][0]["round"] == 2
+    assert looked_at(project, Grounds(teacher_model="panel")).students == ("round-2",)
 
 
 def test_a_prompt_is_meant_by_the_beginning_of_its_hash(project: Project) -> None:

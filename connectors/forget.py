@@ -7,20 +7,21 @@ Exports, checkpoints and files of the user's own are named, and never changed.
 import difflib
 import json
 import mmap
+import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from connectors import memory
 from connectors.history import history
+from connectors.holding import written_in
 from connectors.wiring import Project
 from loop.errors import BadConfig, BoardError, PreceptorError
-from loop.records import DecisionKind, Item, ReviewTask
+from loop.records import Item, ReviewTask
 from loop.store import claims, counting, exported, forgetting, items, reading
 from loop.store.texts import forms
 
 LEASE_SECONDS = 60.0
-ACCEPTED = (DecisionKind.GOLD.value, DecisionKind.SILVER.value)
 WEIGHTS = (".safetensors", ".bin")
 """Files of numbers, in which no text is looked for."""
 
@@ -156,14 +157,10 @@ class Forgetting:
         return task.uid.split("/", 1)[0]
 
     def _exports(self, run: str, item: Item) -> list[str]:
-        """The datasets that were written while the item was accepted; they may hold it."""
+        """The datasets that may hold the item."""
         decided = [row for row in reading.decisions_of(self._store, run) if row.item_key == item.key]
-        found = []
-        for export in exported.of_run(self._store, run):
-            past = [row for row in decided if (row.id or 0) <= export.last_decision]
-            if past and (past[-1].kind.value in ACCEPTED or export.format == "prm"):
-                found.append(export.folder)
-        return list(dict.fromkeys(found))
+        written = exported.of_run(self._store, run)
+        return list(dict.fromkeys(each.folder for each in written if written_in(each, decided) is not None))
 
     def _clear_boards(self) -> None:
         """Delete its tasks where they stand."""
@@ -203,8 +200,9 @@ class Forgetting:
             if _holds(file, plan.texts):
                 file.unlink()
         if config.run.log is not None and (log := self._project.home / config.run.log).exists():
-            lines = log.read_text(encoding="utf-8").splitlines(keepends=True)
-            _replace(log, "".join(line for line in lines if not _is_about(line, plan.key)))
+            lines = log.read_text(encoding="utf-8").split("\n")  # a text may hold what else ends a line
+            kept = [line for line in lines if not _is_about(line, plan.key)]
+            _replace(log.resolve(), "\n".join(kept), stat.S_IMODE(log.stat().st_mode))
 
     def _search(self) -> Found:
         """Look for its texts in every table, in the database's files and in all files of the runs."""
@@ -245,11 +243,13 @@ class Forgetting:
         _replace(self._file, json.dumps(asdict(self.plan), ensure_ascii=False), 0o600)
 
 
-def _replace(file: Path, text: str, mode: int = 0o666) -> None:
-    """Write a file beside its name and rename it."""
+def _replace(file: Path, text: str, mode: int | None = None) -> None:
+    """Write a file beside its name, with these rights, and rename it."""
     partial = file.with_name(f".{file.name}.partial")
-    partial.touch(mode)
-    partial.write_text(text, encoding="utf-8")
+    partial.touch(0o666 if mode is None else 0o600)
+    if mode is not None:
+        partial.chmod(mode)
+    partial.write_text(text, encoding="utf-8", newline="")
     partial.replace(file)
 
 

@@ -9,6 +9,7 @@ from rich.console import Group
 from rich.text import Text
 from sqlmodel import SQLModel
 
+from connectors.holding import learned_until, written_in
 from connectors.versions import version_text
 from loop.errors import PreceptorError
 from loop.ledger import MICRO
@@ -20,7 +21,6 @@ from loop.records import (
     Author,
     Charge,
     Decision,
-    DecisionKind,
     Item,
     ReviewTask,
     Round,
@@ -81,7 +81,7 @@ def history(store: Store, run: str, key: str) -> dict[str, Any]:
         "verdicts": [_verdict(each, names) | _withdrawn(each, recalls) for each in past.verdicts],
         "decisions": decided,
         "versions": _versions(store, run, past.decisions),
-        "trained_in": _trained_in(store, run, item, decided, every),
+        "trained_in": _trained_in(store, run, item, past.decisions, every),
         "exports": _exports(store, run, past.decisions),
     }
 
@@ -151,19 +151,18 @@ def _withdrawn(verdict: Verdict, recalls: Mapping[tuple[str, str, str, str], Wit
 
 
 def _trained_in(
-    store: Store, run: str, item: Item, decided: Sequence[Mapping[str, Any]], every: Sequence[Round]
+    store: Store, run: str, item: Item, decided: Sequence[Decision], every: Sequence[Round]
 ) -> list[dict[str, Any]]:
     """The rounds whose checkpoint learnt from the item, by the decision that was in force then."""
     checkpoints = reading.checkpoints_of(store, run)
+    numbers = {each.id: each.number for each in every}
     found = []
     for each in every:
         trained = checkpoints.get(each.candidate_id or 0)
         if trained is None:
             continue
-        moment = trained.model_dump(mode="json")["created_at"]
-        past = [row for row in decided if row["round"] <= each.number and row["decided_at"] <= moment]
-        taught = past and past[-1]["kind"] in (DecisionKind.GOLD.value, DecisionKind.SILVER.value)
-        if taught or item.split is Split.SEED:
+        taught = versions.held(decided, learned_until(trained, each.number, decided, numbers))
+        if taught is not None or item.split is Split.SEED:
             removed = trained.model_dump(mode="json")["removed_at"]
             how = "validation" if item.key in trained.card.get("validation_keys", ()) else "example"
             said = {"round": each.number, "checkpoint": trained.folder, "version": trained.data_version or None}
@@ -188,12 +187,12 @@ def _versions(store: Store, run: str, decided: Sequence[Decision]) -> list[dict[
 
 
 def _exports(store: Store, run: str, decided: Sequence[Decision]) -> list[dict[str, Any]]:
-    """The exports that were written while the item was gold or silver; filters may have left it out."""
+    """The exports that may hold the item."""
     return [
         each.model_dump(mode="json", include={"folder", "format", "filters", "exported_at"})
         | {"version": each.data_version or None}
         for each in exported.of_run(store, run)
-        if versions.held(decided, each.last_decision) is not None
+        if written_in(each, decided) is not None
     ]
 
 

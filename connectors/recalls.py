@@ -1,15 +1,16 @@
 """Takes back what a reviewer said, a teacher replied or was decided: shows what that touches, and does it."""
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
+from connectors.holding import learned_until, written_in
 from connectors.reviewers import review_figures
 from connectors.versions import version_text
 from connectors.wiring import Project
 from loop.errors import PreceptorError
-from loop.records import Checkpoint, Decision, DecisionKind, Stage
+from loop.records import Decision, DecisionKind, Stage
 from loop.report import pseudonyms
 from loop.store import claims, exported, reading, rounds, tainted, versions, withdrawals
 from loop.store.tainted import Grounds, Touched
@@ -225,23 +226,23 @@ class _Holding:
         every = rounds.all_rounds(self._store, self._run)
         numbers = {each.id: each.number for each in every}
         students = [(each.number, kept[each.candidate_id]) for each in every if each.candidate_id in kept]
-        return tuple(row.folder for number, row in students if self._count(self._learned(row, number, numbers)))
+        return tuple(
+            row.folder for number, row in students if self._count(learned_until(row, number, self._all, numbers))
+        )
 
     def exports(self) -> tuple[str, ...]:
-        """Folders of datasets that were written, filters apart; they still are there."""
+        """Folders of datasets that may hold them; they still are there."""
         rows = exported.of_run(self._store, self._run)
-        return tuple(dict.fromkeys(each.folder for each in rows if self._count(each.last_decision)))
+        return tuple(
+            dict.fromkeys(
+                each.folder for each in rows if self._doubted(written_in(each, some) for some in self._of.values())
+            )
+        )
 
     def _count(self, last_decision: int) -> int:
         """How many of the decisions were in force, as gold or silver, when this one was the newest."""
-        held = [versions.held(some, last_decision) for some in self._of.values()]
-        return sum(row is not None and row.id in self._ids for row in held)
+        return self._doubted(versions.held(some, last_decision) for some in self._of.values())
 
-    def _learned(self, row: Checkpoint, number: int, numbers: dict[int | None, int]) -> int:
-        """The newest decision that a checkpoint knew; by the clock, where an older version did not note it."""
-        if "last_decision" in row.card:
-            return int(row.card["last_decision"])
-        past = [
-            each.id or 0 for each in self._all if numbers[each.round_id] <= number and each.decided_at <= row.created_at
-        ]
-        return max(past, default=0)
+    def _doubted(self, held: Iterable[Decision | None]) -> int:
+        """How many of what is held is taken back."""
+        return sum(row is not None and row.id in self._ids for row in held)

@@ -152,6 +152,8 @@ def _picked(
     found, pool = Picks(), items.of_split(store, Split.POOL)
     for number, round_id, batch in batches:
         size = min(len(batch), limit - len(found.keys))
+        if size <= 0:
+            break
         taken = {*found.keys}
         if acquisition == "random":
             left = [item for item in pool if item.key not in taken]

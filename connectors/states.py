@@ -11,7 +11,7 @@ from loop.config import Config
 from loop.errors import PreceptorError
 from loop.records import DecisionKind, Round, Verdict, VersionName
 from loop.store import dataset, decisions, reading, rounds, versions
-from loop.store.database import Store
+from loop.store.database import Store, now
 from loop.store.dataset import Until
 
 SHORTEST = 6
@@ -51,10 +51,11 @@ def current(store: Store, run: str, until: Until | None = None) -> State:
     Raises:
         PreceptorError: it has no round yet.
     """
+    moment = now()  # who gave a first verdict after it is not known yet to whoever reads people's names next
     last = rounds.current(store, run)
     if last is None:
         raise PreceptorError(f"run {run} has no round yet, so there is nothing to export; `preceptor run` starts one")
-    until = until or Until(decisions.last_id(store, run))
+    until = until or Until(decisions.last_id(store, run), moment)
     config = Config.model_validate(rounds.config_of(store, last), strict=False)
     promised, verdicts = promises(store, run, config), reading.verdicts_of(store, run)
     assert promised is not None

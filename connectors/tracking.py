@@ -6,12 +6,11 @@ with the next one. If the note is lost as well, a round is sent twice, with the 
 
 import importlib.util
 import json
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from connectors.sinks import Place, Sink, mlflow, tensorboard, trackio
+from connectors.sinks import Place, Sink, mlflow, tensorboard
 from connectors.status import round_figures
 from loop.config import TrackingConfig
 from loop.errors import BadConfig, TrackerDown
@@ -23,22 +22,17 @@ from loop.store.database import Store
 SINKS: Mapping[str, Sink] = {
     "tensorboard": tensorboard.opened,
     "mlflow": mlflow.opened,
-    "trackio": trackio.opened,
 }
 """For each value of `tracking.to`, which is also the name of the package that it needs, what opens it."""
 
 
 def check(tracking: TrackingConfig) -> None:
-    """Look whether the package is there and does what the config says, before anything is spent.
+    """Look whether the package is there, before anything is spent.
 
     Raises:
-        BadConfig: it is missing, and the extra is named, or a variable would send the figures elsewhere.
+        BadConfig: it is missing, and the extra is named.
     """
-    if tracking.to == "none":
-        return
-    if tracking.to == "trackio" and (found := [name for name in trackio.ELSEWHERE if name in os.environ]):
-        raise BadConfig(f"{found[0]} would send the figures elsewhere: unset it, and name a server in tracking.url")
-    if importlib.util.find_spec(tracking.to) is None:
+    if tracking.to != "none" and importlib.util.find_spec(tracking.to) is None:
         raise BadConfig(
             f'tracking.to = "{tracking.to}" needs the package of that name: pip install "preceptor[{tracking.to}]"'
         )

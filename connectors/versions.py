@@ -17,6 +17,7 @@ from loop.report import pseudonyms
 from loop.store import dataset, decisions, exported, reading, rounds, versions
 from loop.store.database import Store, now
 from loop.store.dataset import Until
+from loop.store.versions import Digest
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 HASH = re.compile(rf"[0-9a-f]{{{states.SHORTEST},64}}")
@@ -30,13 +31,14 @@ def name(store: Store, run: str, wanted: str, of: str = "") -> VersionName:
     Raises:
         PreceptorError: it is no name, or that of another version, there is nothing to name, or `of` is not known.
     """
-    found = naming(store, run, wanted, of)
-    assert found.name is not None
-    return versions.give_name(store, found.name)
+    state, version = naming(store, run, wanted, of)
+    assert state.name is not None
+    versions.keep(store, run, version, round_id=state.name.round_id, last_decision=state.name.last_decision)
+    return versions.give_name(store, state.name)
 
 
-def naming(store: Store, run: str, wanted: str, of: str = "") -> State:
-    """The state that a name is to be given to, which is not stored yet; raises as `name` does."""
+def naming(store: Store, run: str, wanted: str, of: str = "") -> tuple[State, Digest]:
+    """The state that a name is to be given to, and the hash of its rows; neither is stored. Raises as `name` does."""
     _check_name(wanted)
     earlier = _of_hash(store, run, states.hash_of(store, run, of)) if of else None
     moment = now()
@@ -49,15 +51,14 @@ def naming(store: Store, run: str, wanted: str, of: str = "") -> State:
         raise PreceptorError(f"{of}: the store no longer holds what version {earlier.hash[:SHORT]} was")
     known = {each.name: each for each in versions.names_of(store, run)}.get(wanted)
     if known is not None and known.hash == passed.version.hash:
-        return states.named(store, run, wanted)
-    versions.keep(store, run, passed.version, round_id=state.last.id or 0, last_decision=last_decision)
+        return states.named(store, run, wanted), passed.version
     row = VersionName(
         run=run, name=wanted, hash=passed.version.hash, round_id=state.last.id or 0,
         config_hash=state.last.config_hash, last_decision=last_decision, named_at=moment, facts=state.facts,
         digest=passed.digest,
     )  # fmt: skip
     versions.check_name(known, row)
-    return replace(state, name=row)
+    return replace(state, name=row), passed.version
 
 
 def listed(store: Store, run: str) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ import difflib
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args
+from urllib.parse import urlsplit
 
 from pydantic import (
     BaseModel,
@@ -676,20 +677,31 @@ class StoppingConfig(Table):
 class TrackingConfig(Table):
     """Where figures and spans go beside the store and the dashboard. Neither holds a prompt, a text or a key."""
 
-    to: Literal["none", "tensorboard", "mlflow", "trackio"] = "none"
+    to: Literal["none", "tensorboard", "mlflow"] = "none"
     """What shows the figures of each round; needs the package of the same extra, e.g. preceptor[mlflow]."""
     url: str | None = None
-    """Address of an MLflow or Trackio server; without it files in the run's folder. Credentials stay in the variables
-    that these packages read."""
+    """Address of an MLflow server; without it files in the run's folder. It is stored with the config, so credentials
+    stay in the variables that MLflow reads, like `MLFLOW_TRACKING_TOKEN`."""
     spans: bool = False
     """Whether requests to teacher and judge are sent as OpenTelemetry spans, to where `OTEL_EXPORTER_OTLP_ENDPOINT`
     says; needs preceptor[otel]. Requests in batches have none."""
 
     @model_validator(mode="after")
     def _files_have_no_address(self) -> "TrackingConfig":
-        if self.url is not None and self.to not in ("mlflow", "trackio"):
-            raise ValueError(f'url is for to = "mlflow" or "trackio", not {self.to!r}: remove it')
+        if self.url is not None and self.to != "mlflow":
+            raise ValueError(f'url is for to = "mlflow", not {self.to!r}: remove it')
         return self
+
+    @field_validator("url")
+    @classmethod
+    def _addresses_hold_no_secret(cls, url: str | None) -> str | None:
+        parts = urlsplit(url or "")
+        if "@" in parts.netloc or parts.query:
+            raise ValueError(
+                "url holds a name, a password or what stands behind a ?, and would be stored with the config: leave "
+                "them out, and set MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+            )
+        return url
 
 
 class ExportConfig(Table):

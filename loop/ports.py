@@ -508,6 +508,10 @@ class ReviewBook(Protocol):
         """The tasks of those uids that are ours, with rationale and item, by their own uid, whichever copy is meant."""
         ...
 
+    def forgotten(self, uids: Collection[str]) -> set[str]:
+        """Those of the uids that begin as the uid of a task about an item that was forgotten does."""
+        ...
+
     def queue(self, round_id: int, *, but: Set[str] = frozenset()) -> list[tuple[ReviewTask, Rationale]]:
         """The tasks of a round with their rationales, judged or not, but for those of some uids; by uid."""
         ...
@@ -525,7 +529,10 @@ class ReviewBook(Protocol):
         ...
 
     def keep_verdicts(self, verdicts: Sequence[Verdict]) -> int:
-        """Store verdicts and settle their tasks' minutes; how many were versions that were not stored yet."""
+        """Store verdicts and settle their tasks' minutes; how many were versions that were not stored yet.
+
+        Those on rationales that are no longer there are left out.
+        """
         ...
 
     def mark_deleted(

@@ -181,10 +181,14 @@ class Desk:
         return changed
 
     def _keep(self, board: Board, piece: Sequence[Standing], people: Mapping[str, str]) -> int:
-        """Store the verdicts of some tasks; how many were new."""
-        ours = self._book.reviewed([each.uid for each in piece if each.verdicts])
+        """Store the verdicts of some tasks; how many were new. What is said of a forgotten item is not kept."""
+        uids = [each.uid for each in piece if each.verdicts]
+        ours = self._book.reviewed(uids)
+        gone = self._book.forgotten([uid for uid in uids if own_uid(uid) not in ours])
         verdicts = []
         for each in piece:
+            if each.uid in gone:
+                continue
             task, rationale, item = ours.get(own_uid(each.uid), (None, None, None))
             slot = 0 if task is None else task.slot
             for raw in each.verdicts:

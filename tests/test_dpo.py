@@ -9,7 +9,7 @@ import torch
 from loop.answer import Answer, AnswerKind
 from loop.config import StudentConfig
 from loop.ports import Example, Silent
-from loop.records import DecisionKind
+from loop.records import DecisionKind, VerdictKind
 from loop.stages.train import train_student
 from loop.store import decisions, rationales
 from loop.student import dpo
@@ -91,6 +91,8 @@ def test_a_round_learns_from_what_people_corrected_and_rejected(model: Path, tmp
         a_reply(store, opened, key, steps=["1 = 7 ."], answer=7)
     original = {each.item_key: each for each in rationales.of_round(store, id_of(opened))}
     mended = rationales.keep_correction(store, original["i1"], steps=["1 + 20 = 21 ."], answer=examples["i1"].answer)
+    builders.a_verdict(store, original["i1"].id or 0, VerdictKind.EDIT)
+    builders.a_verdict(store, original["i2"].id or 0, VerdictKind.REJECT)
     decided(store, opened, "i1", DecisionKind.GOLD, mended.id)
     decided(store, opened, "i2", DecisionKind.REJECTED, original["i2"].id)
     decided(store, opened, "i3", DecisionKind.SILVER, original["i3"].id)

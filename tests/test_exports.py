@@ -10,9 +10,9 @@ import pytest
 from connectors.exports import Wanted, export
 from loop.config import Config, TeacherConfig
 from loop.errors import PreceptorError
-from loop.records import DecisionKind, VerdictKind
-from loop.store import items
-from loop.store.database import Store
+from loop.records import DecisionKind, Verdict, VerdictKind
+from loop.store import dataset, items, reading, reviews
+from loop.store.database import Store, now
 from tests.builders import (
     RUN,
     a_campaign,
@@ -145,6 +145,28 @@ def test_a_pseudonym_stays_with_its_reviewer(tmp_path: Path, store: Store) -> No
         rows = examples_of(tmp_path / folder)
         assert [rows[key]["verdicts"][0]["reviewer"] for key in ("q1", "q2")] == ["reviewer-1", "reviewer-2"]
     assert [each["verdict"] for each in examples_of(tmp_path / "later")["q1"]["verdicts"]] == ["reject"]
+
+
+def test_a_new_reviewer_s_first_verdict_that_comes_meanwhile_waits_for_the_next_export(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a_campaign(store, simulated=False)
+    begin = dataset.origins
+
+    def late(*given: Any) -> Any:
+        number = next(each.id or 0 for each in reading.rationales_of(store, RUN) if each.item_key == "q1")
+        verdict = Verdict(
+            board="fake", project="2", annotation="new", updated_at="2026-06-01T12:00:00.000001Z", slot=1, raw={},
+            rationale_id=number, reviewer="zoe", kind=VerdictKind.ACCEPT, seconds=9.0, pulled_at=now(),
+        )  # fmt: skip
+        reviews.RunReviewBook(store, RUN).keep_verdict(verdict)
+        return begin(*given)
+
+    monkeypatch.setattr(dataset, "origins", late)
+    export(store, RUN, tmp_path / "out")
+    assert [each["reviewer"] for each in examples_of(tmp_path / "out")["q1"]["verdicts"]] == ["reviewer-1"]
+    export(store, RUN, tmp_path / "out")
+    assert len(examples_of(tmp_path / "out")["q1"]["verdicts"]) == 2
 
 
 def test_an_export_that_was_cut_off_is_made_again(tmp_path: Path, store: Store) -> None:

@@ -24,7 +24,7 @@ from connectors.progress import RichProgress
 from connectors.report_page import write_report
 from connectors.status import status
 from connectors.wiring import Project
-from loop.config import Config
+from loop.config import Config, TaskConfig
 from loop.errors import PreceptorError, StoreUnusable
 from loop.ports import Completion
 from loop.records import (
@@ -40,19 +40,23 @@ from loop.records import (
     Prediction,
     Prompt,
     Rationale,
+    Reply,
     Shadow,
     Stage,
     Trial,
+    Verdict,
     VerdictKind,
     Withdrawal,
 )
 from loop.records.student import Arm
 from loop.records.teacher import TrialKind
-from loop.store import checkpoints, forgetting, items, rationales, rounds
+from loop.store import checkpoints, forgetting, items, rationales, reviews, rounds
 from loop.store import database as database_of
 from loop.store.database import Store
 from loop.store.money import Purse
+from review.desk import Desk
 from review.fake_board import FakeBoard
+from review.task import result
 from tests.builders import (
     NOON,
     RUN,
@@ -153,9 +157,16 @@ def known(store: Store) -> None:
     planted = Rationale(
         item_key="a/1", round_id=id_of(opened), author=Author.TEACHER, steps=[STEP], planted="sign", planted_from=first
     )
+    doubted = Withdrawal(run=RUN, teacher_model="other", prompt_hash=prompt_of(store), reason="bad", withdrawn_at=NOON)
     with store.writing() as session:
-        session.add(planted)
+        session.add_all([planted, doubted])
     rounds.enter(store, rounds.by_id(store, id_of(opened)), Stage.CLOSED, closed_at=NOON)
+
+
+def prompt_of(store: Store) -> str:
+    """The hash of the prompt by which the teacher was asked about `a/1`."""
+    with store.reading() as session:
+        return session.exec(select(Reply.prompt_hash).where(Reply.item_key == "a/1")).one()
 
 
 def test_no_row_and_no_text_of_it_is_left_and_the_other_item_keeps_all_of_its_own(database: str) -> None:
@@ -170,9 +181,12 @@ def test_no_row_and_no_text_of_it_is_left_and_the_other_item_keeps_all_of_its_ow
         assert {QUESTION, STEP, LONG[:200]} <= set(held.texts)
         found, looked = forgetting.search(store, held.texts)
         assert {"item.question", "rationale.steps", "prompt.body", "flag.evidence", "verdict.steps"} <= found.keys()
+        asked_by = prompt_of(store)
         before = {model: counted(store, model) for model in (Charge, Rationale, Flag)}
         forgetting.remove(store, "a/1", held.texts, taught=True)
         assert forgetting.search(store, held.texts) == ({}, looked)
+        with store.reading() as session:
+            assert session.get(Prompt, asked_by) is None
         left = everything(store)
         assert "a/1'" not in left.replace("a/1/2'", "")
         assert '"a/1"' not in left
@@ -272,6 +286,27 @@ def test_a_student_that_learned_it_is_not_trained_on_further(tmp_path: Path) -> 
     forgetting.remove(store, "q2", [], taught=True)
     assert forgetting.taught_since(store, NOON)
     assert not forgetting.taught_since(store, NOON.replace(year=9999))
+
+
+def test_what_people_say_of_it_while_it_is_forgotten_is_not_kept(tmp_path: Path) -> None:
+    store, board = a_store(tmp_path), FakeBoard(tmp_path / "board.json", title="reviews")
+    items.add(store, [an_item("a/1"), an_item("b")])
+    opened = queried(store, a_round(store), ["a/1", "b"])
+    numbers = [a_reply(store, opened, key, steps=[STEP], answer=12) for key in ("a/1", "b")]
+    sent_to_review(store, opened, ["a/1", "b"])
+    book = reviews.RunReviewBook(store, RUN)
+    desk = Desk(lambda _: board, book, lambda _: {}, TaskConfig())
+    desk.push(reviews.pending(store, id_of(opened)))
+    for task in board.open_tasks():
+        board.annotate(task.task, result(VerdictKind.EDIT, steps=[STEP]), seconds=1.0, unique_id=task.uid)
+    forgetting.remove(store, "a/1", [], taught=False)
+    assert book.forgotten({f"{RUN}/1/{end}" for end in ("a/1", "a/1/2", "a/1/again", "a/10", "b")}) == {
+        f"{RUN}/1/a/1", f"{RUN}/1/a/1/2", f"{RUN}/1/a/1/again"
+    }  # fmt: skip
+    assert desk.pull() == 1
+    a_verdict(store, numbers[0], VerdictKind.EDIT)  # looked up before
+    with store.reading() as session:
+        assert session.exec(select(Verdict.rationale_id)).all() == [numbers[1]]
 
 
 # --- remembered replies ---------------------------------------------------------------------------------------------
@@ -379,6 +414,23 @@ def test_an_item_is_gone_from_everywhere_and_what_is_yours_is_named_until_you_de
     assert not any(f'"{key}"' in line for line in (folder / "events.jsonl").read_text().splitlines())
     assert json.loads((folder / "runs/tiny/student-answers/1.json").read_text()) == {"other": {}}
     assert not (folder / "runs/tiny/report.html").exists()
+
+
+def test_a_log_keeps_its_place_its_rights_and_every_line_about_other_things(folder: Path) -> None:
+    key, log, elsewhere = accepted(folder), folder / "events.jsonl", folder / "logs.jsonl"
+    other = json.dumps({"item": "other", "reason": "two\u2028lines\x85of it"}, ensure_ascii=False)
+    split = json.dumps({"item": key, "reason": "one\u2028two"}, ensure_ascii=False)
+    elsewhere.write_text(f"{other}\n{split}\n", encoding="utf-8")
+    elsewhere.chmod(0o640)
+    log.unlink()
+    log.symlink_to(elsewhere)
+    shutil.rmtree(folder / "runs" / "dataset")
+    assert preceptor("forget", key, "--apply", folder=folder).exit_code == 0
+    assert log.is_symlink()
+    assert elsewhere.stat().st_mode & 0o777 == 0o640
+    left = elsewhere.read_text(encoding="utf-8").split("\n")
+    assert left[0] == other
+    assert not any("one" in line for line in left)
 
 
 def test_the_campaign_goes_on_without_it_and_it_is_not_taken_in_again(folder: Path) -> None:

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from sqlmodel import select
 from typer.testing import CliRunner
 
 from connectors import versions
 from connectors.cli import app
-from connectors.exports import export
+from connectors.exports import Wanted, export
+from connectors.forget import Forgetting
 from connectors.history import history, history_text
 from connectors.progress import RichProgress
 from connectors.recalls import Recalled, recall, recall_summary
@@ -20,9 +22,9 @@ from connectors.status import status, status_text
 from connectors.wiring import Project
 from loop.config import Config, TeacherConfig
 from loop.errors import PreceptorError
-from loop.records import DecisionKind, Prompt, Rationale, Reply, VerdictKind
+from loop.records import Checkpoint, DecisionKind, Prompt, Rationale, Reply, VerdictKind
 from loop.stages.revise import revise
-from loop.store import decisions, items, reading
+from loop.store import counting, decisions, items, reading, withdrawals
 from loop.store.asking import RoundAskBook
 from loop.store.database import Store
 from loop.store.tainted import Grounds
@@ -40,6 +42,7 @@ from tests.builders import (
     decided_kinds,
     id_of,
     queried,
+    sent_to_review,
     trained,
 )
 
@@ -127,6 +130,41 @@ def test_what_was_decided_anew_is_still_found_in_what_was_made_before(project: P
     assert (rows_of(newer), newer.students) == (["q0"], ("round-3",))
 
 
+def test_what_was_refused_is_found_where_rows_were_chosen_so_or_steps_were_labelled(
+    project: Project, tmp_path: Path
+) -> None:
+    store, forms = (
+        project.store,
+        {"all": Wanted(), "refused": Wanted(where=("decision=rejected",)), "prm": Wanted("prm")},
+    )
+    a_verdict(store, 3, VerdictKind.REJECT, minute=6, marks={"1": "redundant"})
+    for name, wanted in forms.items():
+        export(store, RUN, tmp_path / name, wanted)
+
+    def told(key: str) -> list[set[str]]:
+        row = next(each for each in history(store, RUN, key)["prompts"])
+        found = (
+            [each["folder"] for each in history(store, RUN, key)["exports"]],
+            looked_at(project, Grounds(prompt=row["hash"])).exports,
+            Forgetting(project, key).plan.exports,
+        )
+        return [{Path(folder).name for folder in each} for each in found]
+
+    assert told("q2") == [{"refused", "prm"}] * 3
+    assert told("q1") == [{"all", "prm"}] * 3
+
+
+def test_a_student_knows_what_its_card_says_whatever_the_clock_said(project: Project) -> None:
+    store = project.store
+    last = decisions.last_id(store, RUN)
+    with store.writing() as session:
+        for each in session.exec(select(Checkpoint)):
+            each.card = {"last_decision": last - 1 if each.folder == "round-2" else 0}
+    assert [each["round"] for each in history(store, RUN, "q4")["trained_in"]] == [2]
+    assert history(store, RUN, "q1")["trained_in"][0]["round"] == 2
+    assert looked_at(project, Grounds(teacher_model="panel")).students == ("round-2",)
+
+
 def test_a_prompt_is_meant_by_the_beginning_of_its_hash(project: Project) -> None:
     row = history(project.store, RUN, "q3")["prompts"][0]["hash"]
     assert rows_of(looked_at(project, Grounds(prompt=row[:8]))) == ["q3"]
@@ -178,7 +216,7 @@ def test_rows_of_a_doubted_model_are_undecided_again_and_may_be_asked_again(proj
     assert "6 rows rest on replies by panel; they are put back (bad)" in said.output
     assert "6 of these items can be asked again" in said.output
     assert set(decided_kinds(store).values()) == {"undecided"}
-    assert len(items.eligible(store, RUN, Config())) == 8
+    assert len(items.eligible(store, RUN, Config())) == counting.eligible(store, RUN, Config()) == 8
     assert "recall 1: what panel replied no longer counts (bad)" in decisions.newest(store, RUN)["q1"].reason
     again = CliRunner().invoke(app, command)
     assert "0 rows rest on replies by panel" in again.output
@@ -200,6 +238,44 @@ def test_what_people_said_of_a_doubted_reply_does_not_bring_it_back(project: Pro
     other_model(store, "q1", DecisionKind.SILVER)
     assert revise(store, RUN, Config()) == 0  # gold goes before what is not, but not such gold
     assert decided_kinds(store)["q1"] == "silver"
+
+
+def undecided_replies(store: Store, key: str) -> int:
+    """A round in which `panel` was asked about an item and nothing was decided; the rationale's id."""
+    opened = queried(store, a_round(store), [key])
+    number = a_reply(store, opened, key, steps=["again"], answer=1)
+    sent_to_review(store, opened, [key])
+    decided(store, opened, key, DecisionKind.UNDECIDED, number)
+    return number
+
+
+def test_a_late_word_for_a_doubted_reply_that_was_undecided_decides_nothing(project: Project) -> None:
+    number = undecided_replies(project.store, "q7")
+    assert "q7" in rows_of(recall(project, Grounds(teacher_model="panel"), reason=None, sure=True))
+    a_verdict(project.store, number, VerdictKind.ACCEPT)
+    assert revise(project.store, RUN, Config()) == 0
+    assert decided_kinds(project.store)["q7"] == "undecided"
+    assert rows_of(looked_at(project, Grounds(teacher_model="panel"))) == []
+
+
+def test_nor_does_one_for_a_doubted_reply_of_an_earlier_round(project: Project) -> None:
+    number = undecided_replies(project.store, "q7")
+    other_model(project.store, "q7", DecisionKind.SILVER)
+    recall(project, Grounds(teacher_model="panel"), reason="bad", sure=True)
+    assert decided_kinds(project.store)["q7"] == "silver"
+    a_verdict(project.store, number, VerdictKind.ACCEPT)
+    assert revise(project.store, RUN, Config()) == 0
+    assert decided_kinds(project.store)["q7"] == "silver"
+    assert status(project.store, RUN, project.config)["review"]["recalls"][0]["decisions"] == 6
+
+
+def test_nor_one_for_a_reply_that_waited_to_be_reviewed_again(project: Project) -> None:
+    recall(project, Grounds(reviewer="reviewer-1"), reason=None, sure=True)
+    recall(project, Grounds(teacher_model="panel"), reason=None, sure=True)
+    assert withdrawals.awaiting(project.store, RUN) == {}
+    number = next(each.id or 0 for each in reading.rationales_of(project.store, RUN) if each.item_key == "q2")
+    a_verdict(project.store, number, VerdictKind.ACCEPT, minute=30)
+    assert revise(project.store, RUN, Config()) == 0
 
 
 def test_verdicts_of_people_stay_said(project: Project) -> None:

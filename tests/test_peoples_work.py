@@ -4,13 +4,17 @@ from pathlib import Path
 
 import pytest
 
+from connectors.formats import replaced
 from loop.answer import Answer, AnswerKind
 from loop.ports import Example
 from loop.query.domains import weights
-from loop.records import Author, DecisionKind, Rationale, Split
+from loop.records import Author, DecisionKind, Rationale, Round, Split, VerdictKind
 from loop.stages import train
 from loop.stages.train import accepted_examples, train_student
-from loop.store import decisions, items, rationales
+from loop.store import dataset, decisions, items, rationales, versions, withdrawals
+from loop.store.database import Store, now
+from loop.store.dataset import Until, Version
+from loop.store.tainted import Grounds
 from tests import builders
 from tests.builders import a_reply, a_round, checked, decided, id_of, queried
 from tests.test_student import model, sums  # noqa: F401 - a fixture
@@ -65,7 +69,9 @@ def test_a_rejected_rationale_is_refused_in_favour_of_one_that_was_accepted_late
     store, told = project.store, Told()
     first = queried(store, a_round(store, project.config, run=RUN), ["i1", "i2"])
     for key in ("i1", "i2"):
-        decided(store, first, key, DecisionKind.REJECTED, a_reply(store, first, key, steps=["1 = 7 ."], answer=7))
+        number = a_reply(store, first, key, steps=["1 = 7 ."], answer=7)
+        builders.a_verdict(store, number, VerdictKind.REJECT)
+        decided(store, first, key, DecisionKind.REJECTED, number)
     closed(project, builders.rounds.enter(store, first, builders.Stage.TRAIN), told)
     assert told.lines[0] == (
         "  2 rejected rationales teach no preference: nothing of their items was accepted to prefer"
@@ -85,12 +91,55 @@ def test_what_was_taken_back_is_not_refused(tmp_path: Path) -> None:
     items.add(store, [builders.an_item("i1")])
     opened = queried(store, a_round(store, run=RUN), ["i1"])
     number = a_reply(store, opened, "i1", steps=["1 = 7 ."], answer=7)
+    builders.a_verdict(store, number, VerdictKind.REJECT)
     decided(store, opened, "i1", DecisionKind.REJECTED, number)
     assert decisions.refused(store, RUN)["i1"].id == number
     [now] = decisions.newest(store, RUN).values()
     kept = now.model_dump(exclude={"id", "kind", "supersedes"})
     decisions.revise(store, [builders.Decision(**kept, kind=DecisionKind.UNDECIDED, supersedes=now.id)])
     assert decisions.refused(store, RUN) == {}
+
+
+@pytest.mark.parametrize("grounds", [Grounds(reviewer="ann@example.org"), Grounds(teacher_model="panel")])
+def test_what_a_recall_took_back_is_not_refused_though_a_later_round_decided(tmp_path: Path, grounds: Grounds) -> None:
+    store = builders.a_store(tmp_path)
+    items.add(store, [builders.an_item("i1")])
+    first = queried(store, a_round(store, run=RUN), ["i1"])
+    number = a_reply(store, first, "i1", steps=["1 = 7 ."], answer=7)
+    builders.a_verdict(store, number, VerdictKind.REJECT)
+    decided(store, first, "i1", DecisionKind.REJECTED, number)
+    builders.trained(store, first, examples=0, right=0)
+    second = queried(store, a_round(store, run=RUN), ["i1"])
+    decided(store, second, "i1", DecisionKind.SILVER, other_reply(store, second))
+    builders.trained(store, second, examples=1, right=0)
+    last = decisions.last_id(store, RUN)
+    until = Until(last, now())
+    assert decisions.refused(store, RUN, last)["i1"].id == number
+    assert decisions.refused(store, RUN, 0) == {}
+    assert [each.id for each in rejected_in(store, until)] == [number]
+    withdrawals.withdraw(store, RUN, grounds, "doubted")
+    assert decisions.refused(store, RUN, last) == {}
+    assert rejected_in(store, Until(last)) == []
+    assert [each.id for each in rejected_in(store, until)] == [number]  # as it was then
+
+
+def other_reply(store: Store, opened: Round) -> int:
+    """A rationale of another model for `i1`."""
+    with store.writing() as session:
+        row = Rationale(
+            item_key="i1", round_id=id_of(opened), author=Author.TEACHER, steps=["1 + 20 = 21 ."],
+            answer=builders.a_number(21), teacher="newcomer",
+        )  # fmt: skip
+        session.add(row)
+        session.flush()
+    assert row.id is not None
+    return row.id
+
+
+def rejected_in(store: Store, until: Until) -> list[Version]:
+    """What a dataset of that state pairs with what took its place."""
+    (origin,) = dataset.origins(store, RUN, versions.TEACHING, until)
+    return replaced(origin)
 
 
 def test_corrected_steps_from_which_the_teacher_went_on_refuse_what_was_there_before(tmp_path: Path) -> None:
@@ -110,6 +159,7 @@ def test_corrected_steps_from_which_the_teacher_went_on_refuse_what_was_there_be
         session.add(rest)
         session.flush()
         number = rest.id
+    builders.a_verdict(store, first, VerdictKind.CONTINUE)
     decided(store, opened, "i1", DecisionKind.GOLD, number)
     assert decisions.refused(store, RUN)["i1"].id == first
     [example] = accepted_examples(store, RUN).values()

@@ -1,6 +1,7 @@
 """A reviewer is taken back: what they said counts no longer, what rested on it is reviewed again, nothing is lost."""
 
 import json
+import sqlite3
 import warnings
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from sqlalchemy import event
 from typer.testing import CliRunner
 
 from connectors import campaign, sources
@@ -28,6 +30,7 @@ from loop.records import (
     ADJUDICATION,
     CONTROL,
     Author,
+    Decision,
     DecisionKind,
     Flag,
     Rationale,
@@ -139,6 +142,13 @@ def test_verdicts_before_the_date_still_count(store: Store) -> None:
 def test_what_was_accepted_unreviewed_rests_on_no_verdict(store: Store) -> None:
     reviewed(store, ("bad", VerdictKind.ACCEPT, 0), kind=DecisionKind.SILVER)
     assert withdrawals.withdraw(store, RUN, Grounds("bad", since=LONG_AGO), "").decisions == ()
+
+
+def test_more_decisions_than_one_statement_can_name_are_looked_up(store: Store) -> None:
+    number = reviewed(store, ("bad", VerdictKind.ACCEPT, 0))
+    event.listen(store._engine, "checkout", lambda raw, *_: raw.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, 999))
+    many = [Decision(rationale_id=number + each) for each in range(2000)]
+    assert list(withdrawals.with_queries(store, many)) == ["q1"]
 
 
 def test_a_recalled_item_waits_for_its_review_and_is_not_asked_meanwhile(store: Store) -> None:

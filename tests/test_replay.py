@@ -100,6 +100,12 @@ def test_a_smaller_budget_ends_earlier_and_a_larger_one_is_not_made_up(project: 
     assert "the record has no candidates for 44 more items of the budget" in " ".join(replay_text(large))
 
 
+def test_a_round_after_the_end_of_the_budget_is_not_said_to_be_taken(project: Project) -> None:
+    a_campaign(project.store, sampled=False)
+    found = replay(project, acquisition="entropy", budget=2, threshold=None)
+    assert (found["replayed"]["picked"], found["rounds_as_they_were"]) == (2, [1])
+
+
 def test_a_threshold_parts_what_passes_and_audits_say_how_much_of_it_is_wrong(project: Project) -> None:
     a_campaign(project.store)
     tight, loose = (

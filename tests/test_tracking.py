@@ -177,22 +177,25 @@ def test_simulated_campaigns_are_sent_nowhere(tmp_path: Path) -> None:
     assert simulated.tracking == TrackingConfig()
 
 
-@pytest.mark.parametrize("name", ["tensorboard", "mlflow", "trackio"])
+@pytest.mark.parametrize("name", ["tensorboard", "mlflow"])
 def test_a_missing_package_is_told_before_anything_is_spent(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(BadConfig, match=rf"pip install \"preceptor\[{name}\]\""):
         tracking.check(TrackingConfig.model_validate({"to": name}))
 
 
-def test_a_variable_sends_nothing_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TRACKIO_SPACE_ID", "somebody/space")
-    with pytest.raises(BadConfig, match="TRACKIO_SPACE_ID would send the figures elsewhere"):
-        tracking.check(TrackingConfig(to="trackio"))
-
-
 def test_files_have_no_address() -> None:
-    with pytest.raises(ValueError, match=r'url is for to = "mlflow" or "trackio"'):
+    with pytest.raises(ValueError, match=r'url is for to = "mlflow", not'):
         TrackingConfig(to="tensorboard", url="http://127.0.0.1")
+
+
+@pytest.mark.parametrize(
+    "secret", ["https://token@mlflow.example.org", "http://a:b@127.0.0.1:5000", "http://h/?token=x"]
+)
+def test_an_address_with_a_secret_is_refused_before_it_is_stored(secret: str) -> None:
+    with pytest.raises(ValueError, match="set MLFLOW_TRACKING_TOKEN"):
+        TrackingConfig(to="mlflow", url=secret)
+    assert TrackingConfig(to="mlflow", url="https://mlflow.example.org/sub").url
 
 
 # ---- the trackers themselves -----------------------------------------------------------------------------------------
@@ -244,16 +247,3 @@ def test_an_mlflow_server_that_is_down_stops_nothing(store: Store, tmp_path: Pat
     sent(store, tmp_path, TrackingConfig(to="mlflow", url="http://127.0.0.1:1"), heard)
     assert "MLflow does not take the figures" in heard.told[0]
     assert not (tmp_path / "tracked.json").exists()
-
-
-@needs("trackio")
-@pytest.mark.filterwarnings("ignore")  # Trackio's own
-def test_trackio_shows_the_rounds(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
-    config = TrackingConfig(to="trackio")
-    sent(store, tmp_path, config)
-    a_third_round(store)
-    sent(store, tmp_path, config)
-    stored = pytest.importorskip("trackio.sqlite_storage").SQLiteStorage
-    logs = stored.get_logs("preceptor", RUN)
-    assert {each["step"]: each[ACCURACY] for each in logs} == pytest.approx({1: 0.3, 2: 0.6, 3: 0.8})

@@ -3,15 +3,20 @@
 import hashlib
 import json
 import shutil
+import uuid
 import warnings
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 from rich.console import Console
 from sqlmodel import col, select
 from typer.testing import CliRunner
 
+from benchmarks import postgres
 from connectors import sources, states, versions
 from connectors.campaign import run as run_campaign
 from connectors.cli import app
@@ -27,7 +32,7 @@ from loop.errors import PreceptorError
 from loop.records import DataVersion, DecisionKind, Rationale, Split, Verdict, VerdictKind, VersionName
 from loop.store import forgetting, items, reading, reviews, withdrawals
 from loop.store import versions as stored
-from loop.store.database import Store
+from loop.store.database import Store, now
 from loop.store.tainted import Grounds
 from tests.builders import (
     NOON,
@@ -147,11 +152,37 @@ def test_a_name_never_moves_to_another_version(tmp_path: Path, store: Store) -> 
     assert not (tmp_path / "out").exists()
 
 
+def test_what_may_not_be_called_so_is_not_stored_as_a_version(store: Store) -> None:
+    versions.name(store, RUN, "v1")
+    decided_anew(store, "q0", DecisionKind.REJECTED)
+    with pytest.raises(PreceptorError, match="a name never moves"):
+        versions.name(store, RUN, "v1")
+    assert len(stored.of_run(store, RUN)) == 1
+
+
 def test_two_that_name_at_once_cannot_both_have_the_name(store: Store) -> None:
     first = versions.name(store, RUN, "v1")
     raced = VersionName(**first.model_dump(exclude={"hash"}), hash="f" * 64)
     with pytest.raises(PreceptorError, match="a name never moves"):
         stored.give_name(store, raced)
+
+
+def test_two_that_see_a_version_first_at_once_store_it_once(postgresql: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(postgres.new_database(postgresql, uuid.uuid4().hex))
+    store.migrate()
+    number = a_round(store).id or 0
+    meeting = Barrier(2, timeout=20)
+
+    def together() -> datetime:
+        meeting.wait()
+        return now()
+
+    monkeypatch.setattr(stored, "now", together)
+    with closing(store), ThreadPoolExecutor(2) as pool:
+        both = [
+            pool.submit(stored.keep, store, RUN, stored.Digest(), round_id=number, last_decision=0) for _ in range(2)
+        ]
+        assert both[0].result() == both[1].result() == stored.of_run(store, RUN)[0]
 
 
 @pytest.mark.parametrize("bad", ["", "with space", "-v1", "a/b", "x" * 65, "naïve"])
@@ -270,6 +301,18 @@ def test_a_version_whose_item_was_forgotten_is_not_written_without_it(tmp_path: 
     with pytest.raises(PreceptorError, match=r"nothing was written: version v1 is .*an item of it was forgotten"):
         export(store, RUN, tmp_path / "out", Wanted(version="v1"))
     assert export(store, RUN, tmp_path / "out", Wanted(name="v2")).rows == 3
+
+
+def test_what_is_decided_after_the_newest_item_was_forgotten_comes_into_no_version_of_before(
+    tmp_path: Path, store: Store
+) -> None:
+    decided_anew(store, "q7", DecisionKind.REJECTED)
+    versions.name(store, RUN, "v1")
+    export(store, RUN, tmp_path / "before", Wanted(version="v1"))
+    forgetting.remove(store, "q7", ["What is q7?"], taught=False)
+    decided_anew(store, "q6", DecisionKind.SILVER)
+    export(store, RUN, tmp_path / "after", Wanted(version="v1"))
+    assert files_of(tmp_path / "after") == files_of(tmp_path / "before")
 
 
 def test_a_version_whose_verdicts_cannot_be_read_as_they_were_is_refused_and_can_be_named_anew(

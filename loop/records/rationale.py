@@ -137,7 +137,8 @@ class Decision(SQLModel, table=True):
     """What was decided about an item in a round. The newest row of an item counts.
 
     `planted` is always empty and says so to the database: together with `rationale_id` it must name a rationale, so a
-    planted one cannot be decided about.
+    planted one cannot be decided about. No id is used again when an item is forgotten: versions, exports and
+    checkpoints are known by the id that was the newest then.
     """
 
     __table_args__ = (
@@ -145,6 +146,7 @@ class Decision(SQLModel, table=True):
         ForeignKeyConstraint(
             ["rationale_id", "planted"], ["rationale.id", "rationale.planted"], name="fk_decision_rationale_planted"
         ),
+        {"sqlite_autoincrement": True},
     )
 
     id: int | None = Field(default=None, primary_key=True)

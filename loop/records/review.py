@@ -202,7 +202,8 @@ class WithdrawnVerdict(SQLModel, table=True):
 
 class Reopened(SQLModel, table=True):
     """A decision back to undecided because of a recall. While it is the newest, and a reviewer was recalled, its item
-    is to be reviewed again; where replies were doubted, it may be asked again.
+    is to be reviewed again; where replies were doubted, it may be asked again, and its round decides nothing more: so a
+    decision of such a round is among them that was not in force, and stays as it was.
     """
 
     decision_id: int = Field(foreign_key="decision.id", primary_key=True)

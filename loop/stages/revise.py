@@ -36,7 +36,12 @@ def revise(store: Store, run: str, config: Config) -> int:
             by_item[said.item_key][said.round_id] = said
     revised = []
     for key, rounds in by_item.items():
-        wanted, now = _deciding(rounds), in_force[key]
+        trusted = {
+            number: row
+            for number, row in rounds.items()
+            if row.kind is DecisionKind.UNDECIDED or (number, key) not in doubted
+        }
+        wanted, now = _deciding(trusted), in_force[key]
         if wanted.id != now.id and not (wanted.round_id == now.round_id and _same(wanted, now)):
             kept = wanted.model_dump(exclude={"id", "supersedes", "decided_at"})
             revised.append(Decision(**kept, supersedes=now.id, decided_at=datetime.now(UTC)))

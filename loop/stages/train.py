@@ -25,7 +25,7 @@ def train_student(current: Round, store: Store, parts: Parts, config: Config) ->
     last = decisions.last_id(store, current.run)  # a decision that comes meanwhile is not learned
     examples = {each.item.key: each for each in seed_examples(store)} | accepted_examples(store, current.run, last)
     if config.student.preference_weight:
-        examples = _with_refused(examples, store, current.run, parts.progress)
+        examples = _with_refused(examples, store, current.run, last, parts.progress)
     if not examples:
         parts.progress.say("nothing was accepted yet: the student stays as it is")
         return rounds.enter(store, current, Stage.EVALUATE)
@@ -95,11 +95,13 @@ def accepted_examples(store: Store, run: str, until: int | None = None) -> dict[
     return found
 
 
-def _with_refused(examples: Mapping[str, Example], store: Store, run: str, progress: Progress) -> dict[str, Example]:
+def _with_refused(
+    examples: Mapping[str, Example], store: Store, run: str, until: int, progress: Progress
+) -> dict[str, Example]:
     """The examples with what people corrected or rejected in their favour."""
     refused = {
         key: (tuple(row.steps), row.parsed)
-        for key, row in decisions.refused(store, run).items()
+        for key, row in decisions.refused(store, run, until).items()
         if row.parsed is not None
     }
     alone = refused.keys() - examples.keys()

@@ -27,6 +27,7 @@ from loop.records import (
     Split,
     Verdict,
     VerdictKind,
+    Withdrawal,
     WithdrawnVerdict,
     once,
 )
@@ -79,7 +80,8 @@ def eligible(store: Store, run: str, config: Config) -> int:
     settled = select(Decision.item_key).where(col(Decision.id).in_(_newest(run)), col(Decision.kind).in_(SETTLED))
     back = select(Query.item_key).join(Round, col(Round.id) == Query.round_id).where(*held_in(run))
     reopened = select(Decision.item_key).join(Reopened, col(Reopened.decision_id) == Decision.id)
-    reopened = reopened.where(col(Decision.id).in_(_newest(run)))
+    reopened = reopened.join(Withdrawal, col(Withdrawal.id) == Reopened.withdrawal_id)
+    reopened = reopened.where(col(Decision.id).in_(_newest(run)), Withdrawal.reviewer != "")
     out = union(asked, settled, back, reopened).subquery()
     pool = select(func.count()).where(Item.split == Split.POOL)
     with store.reading() as session:

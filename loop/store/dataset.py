@@ -28,6 +28,7 @@ from loop.store.database import Store
 from loop.store.pieces import pieces
 from loop.store.rationales import FIRST, REAL
 from loop.store.reviews import verdicts_in, verdicts_query
+from loop.store.tainted import closed_by_replies
 
 PIECE = 1000
 """Rows that are in memory at once."""
@@ -84,7 +85,7 @@ class Origin(NamedTuple):
     student: Version | None
     """The student's own rationale, where the teacher revised that."""
     rejected: Sequence[Version]
-    """Rationales of the same item that were decided about before and rejected."""
+    """Rationales of the same item that were decided about before and rejected; none whose reply a recall doubted."""
     verdicts: Mapping[int, Sequence[Verdict]]
     """What counts of what was said, by rationale, oldest first."""
 
@@ -203,12 +204,13 @@ class _Origins:
             .outerjoin(Reply, col(Reply.id) == Rationale.reply_id)
             .where(col(Rationale.id).in_(bindparam("ids", expanding=True)))
         )
-        rejected = select(Decision.item_key, Decision.rationale_id).where(
+        closed = set(session.exec(closed_by_replies(run, until.moment)))
+        rejected = select(Decision.item_key, Decision.rationale_id, Decision.round_id).where(
             Decision.run == run, Decision.kind == DecisionKind.REJECTED, col(Decision.id) <= until.last_decision
         )
         self._rejected: dict[str, list[int]] = {}
-        for key, number in dict.fromkeys(session.exec(rejected.order_by(col(Decision.id)))):
-            if number is not None:
+        for key, number, round_id in dict.fromkeys(session.exec(rejected.order_by(col(Decision.id)))):
+            if number is not None and (round_id, key) not in closed:
                 self._rejected.setdefault(key, []).append(number)
         self._judged = set(session.exec(select(Verdict.rationale_id).distinct()))
         revised = select(Revision.rationale_id, Revision.student_id).join(Round, col(Round.id) == Revision.round_id)

@@ -1,13 +1,15 @@
 """Decisions in the store: append-only, the newest of an item counts."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from sqlmodel import Session, col, func, select
 
-from loop.records import Decision, DecisionKind, Item, Rationale
-from loop.store import rationales
+from loop.records import Decision, DecisionKind, Item, Rationale, Verdict, VerdictKind, deciding
+from loop.store import rationales, reviews
 from loop.store.database import Store
+from loop.store.pieces import pieces
+from loop.store.tainted import closed_by_replies
 
 
 def keep(store: Store, decisions: Sequence[Decision]) -> None:
@@ -88,11 +90,12 @@ def decided(store: Store, run: str, until: int | None = None) -> list[tuple[Item
         return [(item, rationale, row) for item, rationale, row in session.exec(query) if row.id in wanted]
 
 
-def refused(store: Store, run: str) -> dict[str, Rationale]:
+def refused(store: Store, run: str, until: int | None = None) -> dict[str, Rationale]:
     """What people corrected or rejected of each item, the latest, by item key; only rationales that can be read.
 
-    What a later decision of the same round took back was not refused. Where the teacher went on from corrected steps,
-    what had been corrected is the rationale before them.
+    By what was decided until now or as in `newest`, where the people's word for it still counts: what a later decision
+    of the same round or a recall took back was not refused. Where the teacher went on from corrected steps, what had
+    been corrected is the rationale before them.
     """
     query = (
         select(Decision, Rationale)
@@ -100,14 +103,27 @@ def refused(store: Store, run: str) -> dict[str, Rationale]:
         .where(Decision.run == run)
         .order_by(col(Decision.id))
     )
+    query = query if until is None else query.where(col(Decision.id) <= until)
     with store.reading() as session:
-        last = {(row.item_key, row.round_id): (row, rationale) for row, rationale in session.exec(query)}
-    standing = [(row, rationale) for row, rationale in last.values() if rationale is not None]
+        last = {(row.round_id, row.item_key): (row, rationale) for row, rationale in session.exec(query)}
+        closed = set(session.exec(closed_by_replies(run)))
+    standing = [(row, rationale) for at, (row, rationale) in last.items() if rationale is not None and at not in closed]
     gold = [rationale for row, rationale in standing if row.kind is DecisionKind.GOLD]
     before = rationales.superseded(store, gold)
     rejected = [rationale for row, rationale in standing if row.kind is DecisionKind.REJECTED]
     rows = [*rejected, *(each for one in gold for each in rationales.chain(one, before)[:-1])]
-    return {row.item_key: row for row in rows if row.answer is not None and row.steps}
+    said = _said(store, [row.id or 0 for row in rows])
+    return {row.item_key: row for row in rows if row.answer is not None and row.steps and _is_refused(row, said)}
+
+
+def _said(store: Store, numbers: Sequence[int]) -> dict[int, list[Verdict]]:
+    """The verdicts on these rationales that count."""
+    return {number: said for some in pieces(numbers) for number, said in reviews.verdicts(store, some).items()}
+
+
+def _is_refused(row: Rationale, said: Mapping[int, Sequence[Verdict]]) -> bool:
+    """Whether somebody's word that decides about a rationale is other than to accept it."""
+    return any(each.kind is not VerdictKind.ACCEPT for each in deciding(said.get(row.id or 0, ())))
 
 
 def _teaches(row: Decision) -> bool:

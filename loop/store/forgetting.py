@@ -259,9 +259,14 @@ def _counted(rows: Rows, naming: Iterable[SQLModel]) -> dict[str, int]:
 
 def _remove_prompts(session: Session, hashes: Iterable[str]) -> None:
     """Delete those prompts to which nothing refers any more."""
-    referring = [table for table in SQLModel.metadata.sorted_tables if "prompt_hash" in table.c]
+    referring = [
+        column
+        for table in SQLModel.metadata.sorted_tables
+        for column in table.c
+        if any(each.column.table is table_of(Prompt) for each in column.foreign_keys)
+    ]
     for part in pieces(hashes):
-        used = [select(table.c.prompt_hash).where(table.c.prompt_hash.in_(part)) for table in referring]
+        used = [select(column).where(column.in_(part)) for column in referring]
         kept = {value for query in used for (value,) in session.execute(query)}
         session.execute(
             delete(table_of(Prompt)).where(table_of(Prompt).c.hash.in_([each for each in part if each not in kept]))

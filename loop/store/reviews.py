@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import accumulate
 from typing import Any
 
 from sqlalchemy import ColumnElement, bindparam, tuple_, update
@@ -30,6 +31,7 @@ from loop.records import (
     once,
     own_uid,
 )
+from loop.store import forgetting
 from loop.store.database import Store, now, values
 from loop.store.money import Purse
 from loop.store.pieces import pieces
@@ -276,6 +278,12 @@ class RunReviewBook:
                     found[task.uid] = (task, rationale, item)
         return found
 
+    def forgotten(self, uids: Collection[str]) -> set[str]:
+        """Those of the uids that begin as the uid of a task about an item that was forgotten does."""
+        named = {uid: set(accumulate(own_uid(uid).split("/")[2:], "{}/{}".format)) for uid in uids}
+        gone = forgetting.forgotten(self._store, {key for keys in named.values() for key in keys}).keys()
+        return {uid for uid, keys in named.items() if keys & gone}
+
     def queue(self, round_id: int, *, but: Set[str] = frozenset()) -> list[tuple[ReviewTask, Rationale]]:
         """The tasks of a round with their rationales, judged or not, but for those of some uids."""
         query = select(ReviewTask, Rationale).join(Rationale, col(Rationale.id) == ReviewTask.rationale_id)
@@ -317,11 +325,18 @@ class RunReviewBook:
         return self.keep_verdicts([verdict]) == 1
 
     def keep_verdicts(self, verdicts: Sequence[Verdict]) -> int:
-        """Store verdicts and settle their tasks' minutes in one transaction; how many were new versions."""
+        """Store verdicts and settle their tasks' minutes in one transaction; how many were new versions.
+
+        Those on rationales that were forgotten since they were looked up are left out.
+        """
         with self._store.writing() as session:
             session.get(Balance, (self._run, Currency.MINUTES, ""), with_for_update=True)  # one pull writes at a time
             stored = _stored(session, verdicts)
-            new = {key: each for each in verdicts if (key := _version(each)) not in stored}
+            wanted = pieces(each.rationale_id for each in verdicts if each.rationale_id is not None)
+            query = select(Rationale.id)
+            there = {None, *(row for some in wanted for row in session.exec(query.where(col(Rationale.id).in_(some))))}
+            kept = [each for each in verdicts if each.rationale_id in there]
+            new = {key: each for each in kept if (key := _version(each)) not in stored}
             session.add_all(new.values())
             self._settle(session, new.values())
         return len(new)

@@ -2,13 +2,25 @@
 
 from collections import defaultdict
 from collections.abc import Container, Iterable, Mapping, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import NamedTuple
 
 from sqlmodel import Session, col, select
+from sqlmodel.sql.expression import Select
 
-from loop.records import Decision, DecisionKind, Rationale, Reply, RevisionReply, Round, Verdict, deciding
+from loop.records import (
+    Decision,
+    DecisionKind,
+    Rationale,
+    Reopened,
+    Reply,
+    RevisionReply,
+    Round,
+    Verdict,
+    Withdrawal,
+    deciding,
+)
 from loop.store.database import Store
 from loop.store.reviews import VERSION, WITHDRAWN
 
@@ -43,6 +55,8 @@ class Touched:
     """Every version since the moment; only the newest of each annotation counted before."""
     decisions: tuple[Decision, ...]
     """Those in force that rested on what is doubted."""
+    earlier: tuple[Decision, ...]
+    """One of each other round that decided by a doubted reply: what is said of that reply later decides nothing."""
     open_items: tuple[str, ...]
     """Items about which nothing is decided yet, though something doubted is there: held back, or still in review."""
     ever: tuple[Decision, ...]
@@ -77,9 +91,26 @@ def touched_in(session: Session, run: str, grounds: Grounds) -> Touched:
         resting = [row for row in decided if row.rationale_id in doubted]
         asked = {(each.round_id, each.item_key) for each in doubted.values()}
     else:
-        resting = [row for row in decided if grounds.since is None or row.decided_at >= grounds.since]
-        asked = set()
-    return _touched(decided, (), [row for row in resting if row.kind is not DecisionKind.UNDECIDED], asked)
+        dated = [row for row in decided if grounds.since is None or row.decided_at >= grounds.since]
+        resting, asked = [row for row in dated if row.kind is not DecisionKind.UNDECIDED], set()
+    found = _touched(decided, (), resting, asked)
+    closed = set(session.exec(closed_by_replies(run)))
+    still = tuple(row for row in found.decisions if (row.round_id, row.item_key) not in closed)
+    closed |= {(row.round_id, row.item_key) for row in still}
+    marked = set(session.exec(select(Reopened.decision_id)))
+    others = {at: row for row in resting if (at := (row.round_id, row.item_key)) not in closed and row.id not in marked}
+    return replace(found, decisions=still, earlier=tuple(others.values()))
+
+
+def closed_by_replies(run: str, until: datetime | None = None) -> Select[int, str]:
+    """The rounds and items in which a recall, until now or that moment, doubted the reply, or what was decided."""
+    query = (
+        select(Decision.round_id, Decision.item_key)
+        .join(Reopened, col(Reopened.decision_id) == Decision.id)
+        .join(Withdrawal, col(Withdrawal.id) == Reopened.withdrawal_id)
+        .where(Decision.run == run, Withdrawal.reviewer == "")
+    )
+    return query if until is None else query.where(Withdrawal.withdrawn_at <= until)
 
 
 def written(store: Store, run: str) -> dict[int, Written]:
@@ -116,6 +147,7 @@ def _touched(
     return Touched(
         verdicts,
         tuple(row for row in ever if newest[row.item_key] == row.id),
+        (),
         tuple(sorted({key for number, key in asked if (number, key) not in done})),
         tuple(ever),
     )

@@ -10,7 +10,7 @@ from sqlmodel import col, select
 
 from loop.errors import PreceptorError
 from loop.records import DataVersion, Decision, DecisionKind, Item, Rationale, VersionName
-from loop.store.database import Store, now
+from loop.store.database import Store, add_missing, now
 
 TEACHING = (DecisionKind.GOLD, DecisionKind.SILVER)
 
@@ -63,15 +63,11 @@ def content(item: Item, rationale: Rationale, kind: DecisionKind) -> Content:
 def keep(store: Store, run: str, digest: Digest, *, round_id: int, last_decision: int) -> DataVersion:
     """Store a version; the one that is known already where these rows were seen before."""
     with store.writing() as session:
-        known = session.get(DataVersion, (run, digest.hash))
-        if known is not None:
-            return known
-        row = DataVersion(
-            run=run, hash=digest.hash, round_id=round_id, last_decision=last_decision, gold=digest.gold,
-            silver=digest.silver, recorded_at=now(),
+        add_missing(
+            session, DataVersion, run=run, hash=digest.hash, round_id=round_id, last_decision=last_decision,
+            gold=digest.gold, silver=digest.silver, recorded_at=now(),
         )  # fmt: skip
-        session.add(row)
-    return row
+        return session.get_one(DataVersion, (run, digest.hash))
 
 
 def give_name(store: Store, name: VersionName) -> VersionName:
@@ -81,11 +77,10 @@ def give_name(store: Store, name: VersionName) -> VersionName:
         PreceptorError: it is the name of another version.
     """
     with store.writing() as session:
-        known = session.get(VersionName, (name.run, name.name))
+        add_missing(session, VersionName, **name.model_dump())
+        known = session.get_one(VersionName, (name.run, name.name))
         check_name(known, name)
-        if known is None:
-            session.add(name)
-    return known or name
+    return known
 
 
 def check_name(known: VersionName | None, wanted: VersionName) -> None:

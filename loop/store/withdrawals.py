@@ -21,9 +21,10 @@ from loop.records import (
     role,
 )
 from loop.store.database import Store, now
+from loop.store.pieces import pieces
 from loop.store.rationales import REAL
 from loop.store.reviews import VERSION, WITHDRAWN
-from loop.store.tainted import Grounds, Touched, parents_of, reviewed, touched_in
+from loop.store.tainted import Grounds, Touched, closed_by_replies, parents_of, reviewed, touched_in
 
 WITHDRAWN_AS = (
     (col(Verdict.board) == WithdrawnVerdict.board)
@@ -55,6 +56,7 @@ def withdraw(store: Store, run: str, grounds: Grounds, reason: str) -> Touched:
         for decision in found.decisions:
             about = reviewed(decision.rationale_id, parents, said_of) if grounds.reviewer else decision.rationale_id
             _reopen(session, decision, row, about)
+        session.add_all(Reopened(decision_id=each.id or 0, withdrawal_id=row.id) for each in found.earlier)
     return found
 
 
@@ -63,20 +65,21 @@ def of_run(store: Store, run: str) -> list[tuple[Withdrawal, int, int]]:
     with store.reading() as session:
         rows = session.exec(select(Withdrawal).where(Withdrawal.run == run).order_by(col(Withdrawal.id)))
         withdrawn = Counter(session.exec(select(WithdrawnVerdict.withdrawal_id)))
-        reopened = Counter(session.exec(select(Reopened.withdrawal_id)))
+        reopened = Counter(
+            session.exec(
+                select(Reopened.withdrawal_id)
+                .join(Withdrawal, col(Withdrawal.id) == Reopened.withdrawal_id)
+                .join(Decision, col(Decision.id) == Reopened.decision_id)
+                .where(Decision.decided_at == Withdrawal.withdrawn_at)
+            )
+        )
         return [(row, withdrawn[row.id or 0], reopened[row.id or 0]) for row in rows]
 
 
 def of_replies(store: Store, run: str) -> set[tuple[int, str]]:
     """The rounds and items whose replies a recall doubted: nothing is decided by them any more."""
-    query = (
-        select(Decision.round_id, Decision.item_key)
-        .join(Reopened, col(Reopened.decision_id) == Decision.id)
-        .join(Withdrawal, col(Withdrawal.id) == Reopened.withdrawal_id)
-        .where(Decision.run == run, Withdrawal.reviewer == "")
-    )
     with store.reading() as session:
-        return set(session.exec(query))
+        return set(session.exec(closed_by_replies(run)))
 
 
 def reasons(store: Store, verdicts: Iterable[Verdict]) -> dict[tuple[str, str, str, str], Withdrawal]:
@@ -144,14 +147,15 @@ def last_on_audits(store: Store, run: str) -> datetime | None:
 
 def with_queries(store: Store, decisions: Collection[Decision]) -> dict[str, tuple[Query, Rationale]]:
     """The query and the rationale of each of these decisions, by item key."""
-    numbers = [each.rationale_id for each in decisions]
-    query = (
-        select(Query, Rationale)
-        .join(Rationale, (col(Rationale.round_id) == Query.round_id) & (col(Rationale.item_key) == Query.item_key))
-        .where(col(Rationale.id).in_(numbers))
+    query = select(Query, Rationale).join(
+        Rationale, (col(Rationale.round_id) == Query.round_id) & (col(Rationale.item_key) == Query.item_key)
     )
     with store.reading() as session:
-        return {asked.item_key: (asked, rationale) for asked, rationale in session.exec(query)}
+        return {
+            asked.item_key: (asked, rationale)
+            for some in pieces(each.rationale_id for each in decisions if each.rationale_id is not None)
+            for asked, rationale in session.exec(query.where(col(Rationale.id).in_(some)))
+        }
 
 
 def _judged(session: Session, run: str, condition: ColumnElement[bool]) -> set[tuple[int | None, int]]:

@@ -26,10 +26,9 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +42,7 @@ from sklearn.model_selection import cross_val_predict
 from sklearn.pipeline import make_pipeline
 from transformers.utils.logging import disable_progress_bar
 
+from benchmarks.cells import run, stored
 from benchmarks.efficiency import WORLDS, World
 from benchmarks.kept import ROOT, code_hash, figure, write
 from connectors.progress import RichProgress
@@ -115,19 +115,9 @@ def main() -> None:
     ]
     if chosen.quick:
         wanted = [("esnli_palm", way, 1.0, seed) for seed in range(PAIRS) for way in (ANSWERS, STEPS)]
-    cells: list[Cell] = json.loads(chosen.json.read_text(encoding="utf-8"))["cells"] if chosen.json.exists() else []
-    done = {(cell["set"], cell["way"], cell["share"], cell["seed"]) for cell in cells}
-    todo = [key for key in wanted if key not in done]
-    with (
-        RichProgress(Console()).bar("cells are run", len(wanted)) as bar,
-        ProcessPoolExecutor(chosen.jobs, mp_context=get_context("spawn")) as pool,
-    ):
-        bar.advance(len(wanted) - len(todo))
-        for finished in as_completed([pool.submit(run_cell, chosen.data, *key) for key in todo]):
-            cells.append(finished.result())
-            _write(chosen.json, cells)
-            bar.advance()
-    _write(chosen.json, cells)
+    cells = stored(chosen.json)
+    names, keep = ("set", "way", "share", "seed"), partial(_write, chosen.json)
+    run(wanted, names, cells, partial(run_cell, chosen.data), jobs=chosen.jobs, write=keep)
     _show(cells)
 
 

@@ -19,12 +19,10 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version
 from itertools import pairwise
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +32,7 @@ from rich.console import Console
 from rich.table import Table
 from transformers.utils.logging import disable_progress_bar
 
+from benchmarks.cells import run, stored
 from benchmarks.kept import ROOT, code_hash, figure, write
 from connectors import charts
 from connectors.demo.problems import CAMPAIGN, problems
@@ -119,20 +118,9 @@ def main() -> None:
     ]
     if chosen.quick:
         wanted = [("trec", method, seed) for seed in range(3) for method in (RANDOM, FULL, OURS, "peer margin")]
-    cells: list[Row] = json.loads(chosen.json.read_text(encoding="utf-8"))["cells"] if chosen.json.exists() else []
-    done = {(cell["set"], cell["method"], cell["seed"]) for cell in cells}
-    todo = [cell for cell in wanted if cell not in done]
-    progress = RichProgress(Console())
-    with (
-        progress.bar("cells are run", len(wanted)) as bar,
-        ProcessPoolExecutor(chosen.jobs, mp_context=get_context("spawn")) as pool,
-    ):
-        bar.advance(len(wanted) - len(todo))
-        for finished in as_completed([pool.submit(run_cell, chosen.data, *cell) for cell in todo]):
-            cells.append(finished.result())
-            _write(chosen.json, cells)
-            bar.advance()
-    _write(chosen.json, cells)
+    cells = stored(chosen.json)
+    names, keep = ("set", "method", "seed"), partial(_write, chosen.json)
+    run(wanted, names, cells, partial(run_cell, chosen.data), jobs=chosen.jobs, write=keep)
     _show(cells, chosen.json.with_suffix(".svg"))
 
 

@@ -17,9 +17,8 @@ import random
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ from rich.table import Table
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 from transformers.utils.logging import disable_progress_bar
 
+from benchmarks.cells import run, stored
 from benchmarks.efficiency import WORLDS
 from benchmarks.kept import ROOT, code_hash, figure, ratio, write
 from connectors.progress import RichProgress
@@ -101,21 +101,9 @@ def main() -> None:
     chosen = parser.parse_args()
     methods = (PLAIN, "forward_kl", "gkd") if chosen.quick else chosen.methods
     wanted = [(method, seed) for seed in range(2 if chosen.quick else chosen.seeds) for method in methods]
-    cells: list[Row] = json.loads(chosen.json.read_text(encoding="utf-8"))["cells"] if chosen.json.exists() else []
-    done = {(cell["method"], cell["seed"]) for cell in cells}
-    todo = [cell for cell in wanted if cell not in done]
-    models = a_family(chosen.data)
-    progress = RichProgress(Console())
-    with (
-        progress.bar("cells are run", len(wanted)) as bar,
-        ProcessPoolExecutor(chosen.jobs, mp_context=get_context("spawn")) as pool,
-    ):
-        bar.advance(len(wanted) - len(todo))
-        for finished in as_completed([pool.submit(run_cell, chosen.data, models, *cell) for cell in todo]):
-            cells.append(finished.result())
-            _write(chosen.json, cells, models)
-            bar.advance()
-    _write(chosen.json, cells, models)
+    cells, models = stored(chosen.json), a_family(chosen.data)
+    one, keep = partial(run_cell, chosen.data, models), partial(_write, chosen.json, models)
+    run(wanted, ("method", "seed"), cells, one, jobs=chosen.jobs, write=keep)
     _show(cells)
 
 
@@ -240,7 +228,7 @@ def _gain(own: Sequence[Row], plain: Sequence[Row], name: str, unit: str) -> Row
     return figure(float(apart.mean()), float(low), float(high), unit)
 
 
-def _write(file: Path, cells: Sequence[Row], models: Path) -> None:
+def _write(file: Path, models: Path, cells: Sequence[Row]) -> None:
     facts = json.loads((models / "facts.json").read_text())
     older = sorted({cell["method"] for cell in cells if cell["code"] != CODE})
     settings = {

@@ -32,6 +32,7 @@ from rich.table import Table
 from sklearn.metrics import f1_score
 from transformers.utils.logging import disable_progress_bar
 
+from benchmarks.cells import stored
 from benchmarks.kept import ROOT, code_hash, figure, write
 from benchmarks.openvino_server import MODEL, serving
 from connectors.openai_teacher import OpenAITeacher
@@ -150,7 +151,7 @@ def main() -> None:
     wanted = [(name, method, seed) for seed in range(chosen.seeds) for name in chosen.sets for method in chosen.methods]
     if chosen.quick:
         wanted = [("trec", method, seed) for seed in range(3) for method in (FIXED, NEAREST, OURS, VOTE)]
-    cells: list[Row] = json.loads(chosen.json.read_text(encoding="utf-8"))["cells"] if chosen.json.exists() else []
+    cells = stored(chosen.json)
     done = {(cell["set"], cell["method"], cell["seed"]) for cell in cells}
     torch.set_num_threads(1)
     disable_progress_bar()

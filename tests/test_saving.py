@@ -157,9 +157,9 @@ def test_random_picks_take_over_only_after_losses_in_a_row() -> None:
 
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
-    """A campaign whose second batch is half selected and half control arm."""
-    config = tiny_project(tmp_path_factory.mktemp("saving"), sums=60)
-    text = config.read_text().replace("batch_size = 6", "batch_size = 26\nrandom_share = 0.5")
+    """A campaign whose second batch is all but the control arm's share selected."""
+    config = tiny_project(tmp_path_factory.mktemp("saving"), sums=80)
+    text = config.read_text().replace("batch_size = 6", "batch_size = 40")
     config.write_text(text + "\n[evaluation]\nsaving_pairs = 2\n")
     ingested(config)
     return config, preceptor("run", config=config)

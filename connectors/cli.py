@@ -1,17 +1,16 @@
-"""The command `preceptor`."""
+"""The command `preceptor`. Each command loads what it works with itself, so that `--help` answers at once."""
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
 
-from connectors import logs
-from connectors.progress import RichProgress
-from connectors.wiring import Project, cache_folder
 from loop.errors import PreceptorError
-from loop.records import Split
+
+if TYPE_CHECKING:
+    from connectors.wiring import Project
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -64,10 +63,16 @@ def options(
 ) -> None:
     """Before any command."""
     if verbose:
+        from connectors import logs  # noqa: PLC0415
+
         logs.to_terminal()
 
 
-def _project(config: Path, run: str | None) -> Project:
+def _project(config: Path, run: str | None) -> "Project":
+    from connectors import logs  # noqa: PLC0415
+    from connectors.progress import RichProgress  # noqa: PLC0415
+    from connectors.wiring import Project  # noqa: PLC0415
+
     project = Project(config, RichProgress(console), run=run)
     log = project.config.run.log
     logs.to_file(None if log is None else project.home / log)
@@ -108,7 +113,8 @@ def doctor(
 def ingest(
     paths: Annotated[list[Path], typer.Argument(help="JSONL, CSV, Parquet files or Hugging Face dataset folders.")],
     split: Annotated[
-        Split | None, typer.Option(help="Where all rows go; without it, a hash of the key decides.")
+        Literal["pool", "holdout", "seed"] | None,
+        typer.Option(help="Where all rows go; without it, a hash of the key decides."),
     ] = None,
     rationales: Annotated[bool, typer.Option("--rationales", help="The files hold existing replies.")] = False,
     config: ConfigPath = CONFIG,
@@ -117,6 +123,7 @@ def ingest(
     """Take items in; bad rows are named by line and skipped, nothing is taken twice."""
     from connectors import sources  # noqa: PLC0415
     from connectors.measurements import duplicates_text  # noqa: PLC0415
+    from loop.records import Split  # noqa: PLC0415
     from loop.stages.contamination import look  # noqa: PLC0415
 
     project = _project(config, run)
@@ -127,7 +134,7 @@ def ingest(
         report = sources.ingest(
             paths,
             project.store,
-            split=split,
+            split=None if split is None else Split(split),
             pool=project.config.pool,
             task=project.config.task,
             progress=project.progress,
@@ -650,6 +657,7 @@ def checks_audit(
     {"question", "choices" or null, "gold", "teacher": [{"rationale", "answer", "correct", "model"?}]}.
     """
     from connectors import checks_audit as audits  # noqa: PLC0415
+    from connectors.progress import RichProgress  # noqa: PLC0415
     from loop.config import ChecksConfig  # noqa: PLC0415
 
     if data is None:
@@ -673,6 +681,7 @@ def review_up(
 ) -> None:
     """Install (once) and start a local Label Studio on loopback, in an environment of its own."""
     from connectors import studio_server  # noqa: PLC0415
+    from connectors.wiring import cache_folder  # noqa: PLC0415
 
     project = _project(config, None)
     studio_server.install(cache_folder(), project.progress.say)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from loop.errors import BadRow
+from loop.errors import BadRow, extra
 
 FIELDS = ("key", "question", "context", "choices", "domain", "answer", "rationale", "model")
 """What is read of a row; other columns are left alone."""
@@ -171,7 +171,8 @@ def _parquet(path: Path) -> Iterator[Raw]:
 
 def _dataset(path: Path) -> Iterator[Raw]:
     """Rows of a dataset, or of every split of a dataset dictionary."""
-    from datasets import DatasetDict, load_from_disk  # noqa: PLC0415 - takes seconds to load
+    with extra("hf", f"{path}: a Hugging Face dataset folder"):
+        from datasets import DatasetDict, load_from_disk  # noqa: PLC0415 - takes seconds to load
 
     try:
         loaded = load_from_disk(str(path))

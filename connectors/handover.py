@@ -10,7 +10,7 @@ from connectors.card import escaped
 from connectors.students import Trained, loaded
 from connectors.wiring import Project, cache_folder
 from loop.answer import AnswerKind
-from loop.errors import PreceptorError
+from loop.errors import PreceptorError, extra
 from loop.records import Decision, DecisionKind, Item, Part, Split
 from loop.report import accuracy
 from loop.stages.train import seed_examples
@@ -59,8 +59,9 @@ def export_student(project: Project, which: Trained, folder: Path, form: str) ->
     Raises:
         StudentError: the folder cannot be written, or the student cannot be loaded.
     """
-    from loop.student import checkpoint, handover  # noqa: PLC0415 - torch takes seconds to load
-    from loop.student.seq2seq import Seq2Seq  # noqa: PLC0415 - as above
+    with extra("student", "a student"):
+        from loop.student import checkpoint, handover  # noqa: PLC0415 - torch takes seconds to load
+        from loop.student.seq2seq import Seq2Seq  # noqa: PLC0415 - as above
 
     student = loaded(project, which, engine="torch")
     assert isinstance(student, handover.Plain)

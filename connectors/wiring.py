@@ -17,7 +17,7 @@ from connectors.needs import review_worth
 from connectors.present_answers import PresentAnswers
 from connectors.progress import RichProgress
 from loop.config import Config, EndpointConfig, StudentConfig, TaskConfig, load
-from loop.errors import BadConfig
+from loop.errors import BadConfig, extra
 from loop.ledger import to_micro
 from loop.ports import Batches, Teacher, Trainer
 from loop.records import Rationale, Round
@@ -104,10 +104,15 @@ class Project:
             )
 
     def trainer(self, config: Config | None = None) -> Trainer:
-        """What makes students, by today's config or another; a local model directory starts at the config file."""
-        from transformers.utils.logging import disable_progress_bar  # noqa: PLC0415 - torch takes seconds to load
+        """What makes students, by today's config or another; a local model directory starts at the config file.
 
-        from loop.student import trainer  # noqa: PLC0415 - as above
+        Raises:
+            MissingExtra: torch or a package beside it is not installed.
+        """
+        with extra("student", "a student"):
+            from transformers.utils.logging import disable_progress_bar  # noqa: PLC0415 - torch takes seconds to load
+
+            from loop.student import trainer  # noqa: PLC0415 - as above
 
         disable_progress_bar()
         # peft reads a name that transformers renamed; the user can do nothing about it.
@@ -123,7 +128,8 @@ class Project:
         """
         student = self._with_paths(self.config.student)
         if student.white_box is not None:
-            from loop.student import white_box  # noqa: PLC0415 - torch takes seconds to load
+            with extra("student", "student.white_box"):
+                from loop.student import white_box  # noqa: PLC0415 - torch takes seconds to load
 
             white_box.examine(student, student.white_box, cache_folder())
 
@@ -220,7 +226,8 @@ class Project:
         title = f"{review.project} {suffix}"
         if review.board == "fake":
             return FakeBoard(self.folder / f"fake-board-{suffix}.json", title=title)
-        from connectors.label_studio import LabelStudioBoard, client  # noqa: PLC0415 - the SDK is an extra
+        with extra("label-studio", "Label Studio"):
+            from connectors.label_studio import LabelStudioBoard, client  # noqa: PLC0415 - seconds, and an extra
 
         url, token, name = self.label_studio()
         return LabelStudioBoard(url, token, title=title, page=page, name=name, http=client(self._pace))

@@ -10,7 +10,7 @@ from loop.config import Config
 from loop.records import Decision, DecisionKind, Item, Part, Query, Round, Split
 from loop.store import contamination
 from loop.store.certificates import held_back
-from loop.store.database import Store
+from loop.store.database import Store, take_turns
 from loop.store.domains import spent_domains
 from loop.store.pieces import pieces
 from loop.store.withdrawals import awaiting_in
@@ -20,6 +20,7 @@ def add(store: Store, items: Sequence[Item]) -> int:
     """Add items whose key is new, the first of several with one key; how many."""
     first = {item.key: item for item in reversed(items)}
     with store.writing() as session:
+        take_turns(session, Item)
         known = _existing(session, first)
         new = [first[key] for key in sorted(first) if key not in known]
         session.add_all(new)

@@ -1,7 +1,6 @@
 """A whole campaign through the command, on the tiny project."""
 
 import json
-import sqlite3
 import subprocess
 import sys
 from collections import Counter
@@ -12,6 +11,7 @@ from rich.console import Console
 
 from connectors.progress import RichProgress
 from connectors.wiring import Project
+from tests import databases
 from tests.tiny import tiny_project
 
 PRECEPTOR = str(Path(sys.executable).parent / "preceptor")
@@ -43,8 +43,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def rows(config: Path, query: str) -> list[tuple[object, ...]]:
     """What the database holds, read from outside."""
-    with sqlite3.connect(config.parent / "preceptor.db") as connection:
-        return connection.execute(query).fetchall()
+    return databases.rows(config.parent / "preceptor.db", query)
 
 
 def test_all_twelve_items_are_decided_and_paid_once(finished: Path) -> None:

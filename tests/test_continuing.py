@@ -2,7 +2,6 @@
 
 import io
 import json
-import sqlite3
 import subprocess
 import sys
 from collections import Counter
@@ -31,6 +30,7 @@ from loop.teacher.prompt import presented_parts, request_for
 from loop.teacher.reply import Draft, read
 from review.board import OpenTask
 from review.task import STEPS, result
+from tests import databases
 from tests.builders import (
     NOON,
     RUN,
@@ -273,11 +273,10 @@ def test_a_continued_rationale_is_confirmed_trained_on_and_exported(tmp_path: Pa
 
 def paid(project: Project) -> Counter[str]:
     """Settled requests by what they were for; each was paid once and nothing is held."""
-    with sqlite3.connect(project.home / "preceptor.db") as database:
-        query = "select purpose from charge where currency = 'USD' and state = 'SETTLED' and not assumed"
-        purposes = [row[0] for row in database.execute(query)]
-        assert database.execute("select reserved from balance where currency = 'USD' and scope = ''").fetchone() == (0,)
-        replies = database.execute("select count(*) from reply").fetchone()[0]
+    settled = "select purpose from charge where currency = 'USD' and state = 'SETTLED' and not assumed"
+    purposes = [purpose for (purpose,) in rows(project.path, settled)]
+    assert rows(project.path, "select reserved from balance where currency = 'USD' and scope = ''") == [(0,)]
+    [(replies,)] = rows(project.path, "select count(*) from reply")
     assert len(set(purposes)) == len(purposes) == replies
     return Counter(purpose.partition("/")[0] for purpose in purposes)
 
@@ -304,8 +303,10 @@ def test_a_continuation_that_is_wrong_again_can_be_continued_and_is_bounded(tmp_
 
 
 def decision(project: Project) -> tuple[str, str]:
-    with sqlite3.connect(project.home / "preceptor.db") as database:
-        return tuple(database.execute("select kind, reason from decision where item_key = ?", (WRONG,)).fetchone())
+    [found] = databases.rows(
+        project.home / "preceptor.db", "select kind, reason from decision where item_key = ?", WRONG
+    )
+    return found
 
 
 @pytest.mark.parametrize(("typed", "why"), [
@@ -423,8 +424,7 @@ def preceptor(*words: str, config: Path) -> None:
 
 
 def rows(config: Path, query: str) -> list[tuple[object, ...]]:
-    with sqlite3.connect(config.parent / "preceptor.db") as database:
-        return database.execute(query).fetchall()
+    return databases.rows(config.parent / "preceptor.db", query)
 
 
 @pytest.fixture(scope="module")

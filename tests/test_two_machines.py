@@ -11,13 +11,15 @@ from pathlib import Path
 from threading import Barrier
 
 import pytest
+from rich.console import Console
 from sqlalchemy import create_engine, make_url, text
-from typer.testing import CliRunner
 
 from benchmarks import postgres
-from connectors.cli import app
+from connectors import sources
+from connectors.progress import RichProgress
+from connectors.wiring import Project
 from loop.errors import AlreadyWorking, StoreUnusable
-from loop.records import Contamination
+from loop.records import Contamination, Split
 from loop.store import claims, contamination, items, reviews, rounds, server
 from loop.store.database import Store
 from tests.builders import NOON, an_item
@@ -93,13 +95,18 @@ def test_what_two_note_at_once_is_there_once(both: tuple[Store, Store]) -> None:
             at_once(partial(act, number), both)
 
 
+@pytest.mark.slow
 def test_two_machines_that_run_the_same_campaign_ask_score_and_pay_once(address: str, tmp_path: Path) -> None:
     config = tiny_project(tmp_path, rounds=1, sums=6)
     told = config.read_text(encoding="utf-8").replace('name = "tiny"\n', f'name = "tiny"\ndatabase = "{address}"\n')
     config.write_text(told, encoding="utf-8")
-    for split in ("holdout", "pool"):
-        words = ["ingest", str(tmp_path / f"{split}.jsonl"), "--split", split, "--config", str(config)]
-        assert CliRunner().invoke(app, words).exit_code == 0
+    here = Project(config, RichProgress(Console(quiet=True)))
+    pool, task = here.config.pool, here.config.task
+    with closing(here.store) as store:
+        for split in (Split.HOLDOUT, Split.POOL):
+            sources.ingest(
+                [tmp_path / f"{split}.jsonl"], store, split=split, pool=pool, task=task, progress=here.progress
+            )
     running = [machine(host, "run", config=config) for host in ("a", "b")]
     said = {host: run.communicate(timeout=200)[0] for host, run in zip("ab", running, strict=True)}
     codes = {host: run.returncode for host, run in zip("ab", running, strict=True)}

@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from connectors import logs
-from connectors.progress import RichProgress
+from connectors.progress import RichProgress, Terminal, spelled
 from connectors.wiring import Project, cache_folder
 from loop.errors import PreceptorError
 from loop.records import Split
@@ -40,8 +39,8 @@ OfRound = Annotated[
 ]
 CONFIG = Path("config.toml")
 
-console = Console(highlight=False, soft_wrap=True)
-stderr = Console(stderr=True, highlight=False, soft_wrap=True)
+console = Terminal(highlight=False, soft_wrap=True)
+stderr = Terminal(stderr=True, highlight=False, soft_wrap=True)
 
 
 def main() -> None:
@@ -286,7 +285,7 @@ def history(
     project = _project(config, run)
     found = past(project.store, project.config.run.name, key)
     if as_json:
-        typer.echo(json.dumps(found, indent=1, ensure_ascii=False, default=str))
+        typer.echo(spelled(json.dumps(found, indent=1, ensure_ascii=False, default=str)))
     else:
         console.print(history_text(found), markup=False)
 
@@ -296,7 +295,7 @@ def prompt(key: str, config: ConfigPath = CONFIG, run: RunName = None) -> None:
     """Show the exact request for one item and its worst-case price; nothing is spent."""
     from connectors.inspection import show_prompt  # noqa: PLC0415
 
-    typer.echo(json.dumps(show_prompt(_project(config, run), key), indent=1, ensure_ascii=False))
+    typer.echo(spelled(json.dumps(show_prompt(_project(config, run), key), indent=1, ensure_ascii=False)))
 
 
 @app.command()

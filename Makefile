@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 export OMP_WAIT_POLICY := PASSIVE
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test test-slow test-browser test-endpoint check docs real bench-check clean setup
+.PHONY: demo test test-slow test-browser test-endpoint check docs mutants real bench-check clean setup
 
 setup: $(READY)
 
@@ -54,6 +54,11 @@ docs: $(READY)  ## these pages as a site in build/site, which fetches nothing fr
 	$(BIN)/python -m connectors.reference docs/reference
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
+mutants: $(READY)  ## changes the ledger, decisions and certificates in small ways, and says which changes no test sees
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[mutants]'
+	OMP_NUM_THREADS=1 $(BIN)/python -m mutmut run
+	$(BIN)/python -m mutmut results
+
 real: $(READY)  ## two campaigns on real questions with real teachers' rationales
 	$(BIN)/python -m benchmarks.real
 
@@ -62,4 +67,4 @@ bench-check: $(READY)  ## re-run the benchmarks whose results are kept
 	$(BIN)/python -m benchmarks.check
 
 clean:
-	rm -rf $(VENV) build runs preceptor.db* *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) build mutants runs preceptor.db* *.egg-info .mypy_cache .ruff_cache .pytest_cache

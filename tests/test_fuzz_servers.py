@@ -16,11 +16,12 @@ from connectors.dashboard import Dashboard, _login, _pages, application
 from connectors.student_server import StudentServer, _ChatRequest
 from connectors.student_server import application as student_application
 from connectors.students import loaded, trained
-from connectors.wiring import Project
 from loop.config import Config
 from tests.builders import RUN, a_campaign, a_store
 from tests.served import served
-from tests.test_student_server import NAME, sums_project  # noqa: F401 - a fixture
+from tests.test_student_server import NAME
+from tests.tiny import tiny_model
+from tests.trained import a_trained_project
 
 QUICK, LONG = 25, 1000
 TOKEN = "a long random word"
@@ -80,7 +81,7 @@ def test_the_dashboard_answers_whatever_it_is_asked(dashboard: Dashboard, exampl
                     case.path_parameters[name] = known[name][0]
             answer = case.call(url, headers={"Authorization": f"Bearer {TOKEN}"}, allow_redirects=False, timeout=30)
             seen.add(answer.status_code)
-            assert answer.status_code < 500, (case.formatted_path, case.query, answer.text[:300])
+            assert answer.status_code < 500, (case.path, case.path_parameters, case.query, answer.text[:300])
 
         assert asked(said, examples, check) > 3 * examples
     assert {200, 404} <= seen
@@ -104,10 +105,14 @@ def test_odd_places_are_not_there_and_break_nothing(path: str, dashboard: Dashbo
     assert "import" not in answer.text
 
 
-@pytest.fixture
-def student(sums_project: Project) -> Iterator[str]:  # noqa: F811 - the fixture
-    which = trained(sums_project)
-    with served(student_application(StudentServer(loaded(sums_project, which), which.name, which.config, None))) as url:
+@pytest.fixture(scope="module")
+def student(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a student that has learned next to nothing."""
+    folder = tmp_path_factory.mktemp("student")
+    tiny_model(folder / "model")
+    project = a_trained_project(folder, student="lora_rank = 0\nepochs = 1")
+    which = trained(project)
+    with served(student_application(StudentServer(loaded(project, which), which.name, which.config, None))) as url:
         yield url
 
 

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from loop import certificate
 from loop.acceptance import (
     Decided,
     Passing,
@@ -27,7 +28,6 @@ from loop.certificate import (
     certified_threshold,
     corrected_share,
     look_delta,
-    testable,
     thresholds_to_test,
     wrong_rows_bound,
 )
@@ -95,7 +95,7 @@ def test_the_strictest_verdicts_are_of_one_kind_and_none_is_stricter(verdicts: l
         assert order.index(kinds.pop()) <= min(order.index(each.kind) for each in found if each.kind)
         assert {each.annotation for each in found} <= {each.annotation for each in newest.values()}
     assert counting(verdicts, ReviewConfig(disagreements="strictest")) == found
-    assert counting(verdicts, ReviewConfig(disagreements="adjudicate")) == verdicts
+    assert counting(verdicts, ReviewConfig(disagreements="person")) == verdicts
 
 
 @FEW
@@ -283,9 +283,9 @@ def test_a_certified_threshold_needs_its_audits_and_no_order(audited: list[tuple
 
 
 def test_a_threshold_is_tested_from_the_audit_on_that_could_certify_it() -> None:
-    assert testable([0.5, 0.2], [0.1] * 22, alpha=0.1, delta=0.1) == [0.2, 0.5]
-    assert testable([0.5, 0.2], [0.1] * 21, alpha=0.1, delta=0.1) == []
-    assert testable([0.5, 0.2], [0.2] * 22, alpha=0.1, delta=0.1) == [0.5]
+    assert certificate.testable([0.5, 0.2], [0.1] * 22, alpha=0.1, delta=0.1) == [0.2, 0.5]
+    assert certificate.testable([0.5, 0.2], [0.1] * 21, alpha=0.1, delta=0.1) == []
+    assert certificate.testable([0.5, 0.2], [0.2] * 22, alpha=0.1, delta=0.1) == [0.5]
 
 
 def test_thresholds_are_quantiles_from_where_one_error_is_borne() -> None:

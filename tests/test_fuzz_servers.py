@@ -23,7 +23,7 @@ from tests.test_student_server import NAME
 from tests.tiny import tiny_model
 from tests.trained import a_trained_project
 
-QUICK, LONG = 25, 1000
+QUICK, LONG = 15, 1000
 TOKEN = "a long random word"
 EXAMPLES = pytest.mark.parametrize("examples", [QUICK, pytest.param(LONG, marks=pytest.mark.slow)])
 

@@ -11,7 +11,7 @@ SUITE := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadf
 export OMP_WAIT_POLICY := PASSIVE
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test test-slow test-browser test-endpoint test-postgres check docs real bench-check lock verify-lock locked audit sbom clean setup
+.PHONY: demo test test-slow test-browser test-endpoint test-postgres check docs mutants real bench-check lock verify-lock locked audit sbom clean setup
 
 setup: $(READY)
 
@@ -61,6 +61,11 @@ docs: $(READY)  ## these pages as a site in build/site, which fetches nothing fr
 	$(BIN)/python -m connectors.reference docs/reference
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
+mutants: $(READY)  ## changes the ledger, decisions and certificates in small ways, and says which changes no test sees
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[mutants]'
+	OMP_NUM_THREADS=1 $(BIN)/python -m mutmut run
+	$(BIN)/python -m mutmut results
+
 real: $(READY)  ## two campaigns on real questions with real teachers' rationales
 	$(BIN)/python -m benchmarks.real
 
@@ -102,4 +107,4 @@ sbom: $(READY) $(TOOLS)/.ready  ## what is installed here, with licences, as Cyc
 	$(TOOLS)/bin/cyclonedx-py environment --validate --output-reproducible --pyproject pyproject.toml --output-file build/sbom.json $(BIN)/python
 
 clean:
-	rm -rf $(VENV) build runs preceptor.db* *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) build mutants runs preceptor.db* *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.console import Console
 
+from connectors.progress import RichProgress, Terminal, spelled
 from loop.errors import PreceptorError
 
 if TYPE_CHECKING:
@@ -39,8 +39,8 @@ OfRound = Annotated[
 ]
 CONFIG = Path("config.toml")
 
-console = Console(highlight=False, soft_wrap=True)
-stderr = Console(stderr=True, highlight=False, soft_wrap=True)
+console = Terminal(highlight=False, soft_wrap=True)
+stderr = Terminal(stderr=True, highlight=False, soft_wrap=True)
 
 
 def main() -> None:
@@ -70,7 +70,6 @@ def options(
 
 def _project(config: Path, run: str | None) -> "Project":
     from connectors import logs  # noqa: PLC0415
-    from connectors.progress import RichProgress  # noqa: PLC0415
     from connectors.wiring import Project  # noqa: PLC0415
 
     project = Project(config, RichProgress(console), run=run)
@@ -293,7 +292,7 @@ def history(
     project = _project(config, run)
     found = past(project.store, project.config.run.name, key)
     if as_json:
-        typer.echo(json.dumps(found, indent=1, ensure_ascii=False, default=str))
+        typer.echo(spelled(json.dumps(found, indent=1, ensure_ascii=False, default=str)))
     else:
         console.print(history_text(found), markup=False)
 
@@ -303,7 +302,7 @@ def prompt(key: str, config: ConfigPath = CONFIG, run: RunName = None) -> None:
     """Show the exact request for one item and its worst-case price; nothing is spent."""
     from connectors.inspection import show_prompt  # noqa: PLC0415
 
-    typer.echo(json.dumps(show_prompt(_project(config, run), key), indent=1, ensure_ascii=False))
+    typer.echo(spelled(json.dumps(show_prompt(_project(config, run), key), indent=1, ensure_ascii=False)))
 
 
 @app.command()
@@ -657,7 +656,6 @@ def checks_audit(
     {"question", "choices" or null, "gold", "teacher": [{"rationale", "answer", "correct", "model"?}]}.
     """
     from connectors import checks_audit as audits  # noqa: PLC0415
-    from connectors.progress import RichProgress  # noqa: PLC0415
     from loop.config import ChecksConfig  # noqa: PLC0415
 
     if data is None:

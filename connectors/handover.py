@@ -26,6 +26,7 @@ HOW = {
 }
 """How to come to formats that are not written here."""
 FORMATS = ("transformers", "openvino")
+UNKNOWN = "not known here; look it up before sharing it"
 EXAMPLE = Item(
     key="", question="Which is heavier?", context="A stone lies beside a feather.", split=Split.POOL, text_hash=""
 )
@@ -217,7 +218,7 @@ def _origin(project: Project, which: Trained, licence: str | None, dtype: str) -
     ]
     simulated = sum(verdict.simulated for verdict in verdicts)
     lines = [
-        f"base model: {escaped(student.model)}, licence: {licence or 'not known here; look it up before sharing it'}",
+        f"base model: {escaped(student.model)}, licence: {escaped(licence or UNKNOWN)}",
         f"trained ({trained_by}) on {which.checkpoint.examples} examples: {gold} gold (people accepted or corrected "
         f"the rationale), {silver} silver (accepted unreviewed, its risk below the threshold), {seeds} seed items",
         f"teacher: {escaped(teacher.model) or 'none named'}{recorded}; the terms of its maker hold for what it taught",

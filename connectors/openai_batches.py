@@ -126,7 +126,7 @@ def _state(batch: Mapping[str, Any]) -> BatchState:
     counts = [at(batch, "request_counts", name) for name in ("completed", "failed")]
     done = sum(each for each in counts if isinstance(each, int))
     if status != "failed":
-        return BatchState(status in ENDED, done)
+        return BatchState(isinstance(status, str) and status in ENDED, done)
     message, line = (at(batch, "errors", "data", 0, name) for name in ("message", "line"))
     place = f"line {line}: " if isinstance(line, int) else ""
     return BatchState(True, done, f"{place}{message or 'the endpoint does not say why'}")

@@ -11,7 +11,7 @@ from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.parse import quote, urlsplit
 
 import genai_prices
 import httpx2
@@ -24,7 +24,7 @@ from openai import (
 )
 
 from connectors import spans
-from loop.config import EndpointConfig
+from loop.config import EndpointConfig, without_secrets
 from loop.errors import BadConfig, ItemRefused, PromptTooLong, TeacherBusy, TeacherError, TeacherRefused, UnknownPrice
 from loop.ports import Completion, Request
 
@@ -42,6 +42,8 @@ SECONDS = {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 NO_CREDIT = frozenset({"insufficient_quota", "billing_hard_limit_reached"})
 TOO_LONG = ("context_length", "context length", "context size", "context window", "too long")
 """Found in refusals that concern one request by its length."""
+LONGEST_SAID = 300
+"""Characters of an endpoint's own words in an error."""
 UNWANTED = ("content_filter", "content_policy", "content management policy")
 """Found in refusals that concern one request by its content."""
 
@@ -69,7 +71,7 @@ class OpenAITeacher:
         """
         self._config = config
         self._url = address_of(config)
-        self._address = without_secrets(self._url)
+        self._address = shown_address(self._url)
         self._key = os.environ.get(config.api_key_env) or (NO_KEY if is_loopback(self._address) else "")
         self._client: AsyncOpenAI | None = None
         if not self._key:
@@ -193,7 +195,7 @@ class OpenAITeacher:
         except (APIConnectionError, TimeoutError) as error:
             raise self.lost(error) from error
         except APIError as error:
-            raise TeacherBusy(f"{self._address}: {error.message}") from error
+            raise TeacherBusy(f"{self._address}: {self._masked(error.message)}") from error
         response: httpx2.Response = raw.http_response
         return response
 
@@ -227,9 +229,9 @@ class OpenAITeacher:
     def refusal(self, error: APIStatusError) -> TeacherError:
         """An HTTP error status in the loop's words, with the cure where it is known."""
         status, code = error.status_code, str(error.code or "")
-        said = f"{self._address} answered {status}: {_said(error)}"
+        said = f"{self._address} answered {status}: {self._masked(_said(error))}"
         if 300 <= status < 400:
-            where = error.response.headers.get("location", "nowhere")
+            where = self._masked(error.response.headers.get("location", "nowhere"))
             return TeacherRefused(
                 f"{self._address} answered {status} and points to {where}; nothing was sent there: "
                 f"set {self._config.table}.base_url to that address if you trust it"
@@ -246,6 +248,10 @@ class OpenAITeacher:
         if any(mark in about for mark in UNWANTED):
             return ItemRefused(said)
         return TeacherRefused(f"{said}; {self._cure(status, said)}")
+
+    def _masked(self, said: str) -> str:
+        """What an endpoint said, short and without our key, which some send back."""
+        return said.replace(self._key, "[the key]")[:LONGEST_SAID]
 
     def _cure(self, status: int, said: str) -> str:
         """What the user can do about a refusal."""
@@ -268,13 +274,12 @@ def address_of(config: EndpointConfig) -> str:
 
 def endpoint_of(config: EndpointConfig) -> str:
     """The endpoint as it is written down: its address, or the file of recordings."""
-    return without_secrets(address_of(config)) if config.recorded is None else f"recorded: {config.recorded}"
+    return shown_address(address_of(config)) if config.recorded is None else f"recorded: {config.recorded}"
 
 
-def without_secrets(address: str) -> str:
-    """The address without user, password and query."""
-    parts = urlsplit(address)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path.rstrip("/"), "", ""))
+def shown_address(address: str) -> str:
+    """The address as it is said and written down."""
+    return without_secrets(address).rstrip("/")
 
 
 def is_loopback(address: str) -> bool:
@@ -324,10 +329,10 @@ def body_of(request: Request) -> dict[str, Any]:
 
 
 def _said(error: APIStatusError) -> str:
-    """What the endpoint said, in one short line."""
+    """What the endpoint said, in one line."""
     body = error.body
     message = body.get("message") if isinstance(body, Mapping) else None
-    return " ".join(str(message or error.message).split())[:300]
+    return " ".join(str(message or error.message).split())
 
 
 def at(value: object, *path: str | int) -> object:

@@ -16,7 +16,7 @@ from sqlalchemy.engine import make_url
 from connectors.needs import review_worth
 from connectors.present_answers import PresentAnswers
 from connectors.progress import RichProgress
-from loop.config import Config, EndpointConfig, StudentConfig, TaskConfig, load
+from loop.config import Config, EndpointConfig, StudentConfig, TaskConfig, load, of_run
 from loop.errors import BadConfig, extra
 from loop.ledger import to_micro
 from loop.ports import Batches, Teacher, Trainer
@@ -48,9 +48,7 @@ class Project:
         self.progress = progress
         config = load(path)
         self._boards: dict[int, Board] = {}
-        self.config: Config = (
-            config if run is None else config.model_copy(update={"run": config.run.model_copy(update={"name": run})})
-        )
+        self.config: Config = config if run is None else of_run(config, run)
 
     @property
     def home(self) -> Path:

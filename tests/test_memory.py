@@ -17,11 +17,11 @@ from connectors.sources import ingest
 from connectors.wiring import Project
 from loop.config import TeacherConfig
 from loop.errors import BadConfig, TeacherRefused
+from loop.plain import storable
 from loop.ports import Completion, Request
 from loop.records import Charge, Reply, Split
 from loop.records.teacher import ReplyState
 from loop.store import reading
-from loop.teacher.reply import storable
 from tests.test_ask import RICH, Book, an_item, asking, recorded, run
 from tests.test_judge import a_project
 from tests.test_teacher import answering, http

@@ -1,4 +1,7 @@
-"""Students on disk: a base model with or without what training left in a checkpoint folder."""
+"""Students on disk: a base model with or without what training left in a checkpoint folder.
+
+Weights are read from safetensors alone: other files are pickles, which can hold a program.
+"""
 
 import json
 import shutil
@@ -53,7 +56,7 @@ def load_teacher(config: StudentConfig, settings: WhiteBoxConfig, cache: Path, d
     with _told_of_teacher(settings):
         source = packaged.model_directory(settings.teacher, cache)
         options = {"local_files_only": True, "trust_remote_code": config.trust_remote_code}
-        teacher = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **options)
+        teacher = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, use_safetensors=True, **options)
     teacher.train(False)
     teacher.requires_grad_(False)
     return _placed(teacher)
@@ -99,7 +102,7 @@ def _load_writer(
     with _told(folder, config):
         source = packaged.model_directory(config.model, cache) if folder is None or adapter else str(folder)
         tokenizer = AutoTokenizer.from_pretrained(source, **_options(source, config))
-        model = kind.from_pretrained(source, dtype=dtype, **_options(source, config))
+        model = kind.from_pretrained(source, dtype=dtype, use_safetensors=True, **_options(source, config))
         if adapter:
             model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
     if tokenizer.eos_token_id is None:
@@ -143,7 +146,9 @@ def _load_encoder(
         source = packaged.model_directory(config.model, cache) if folder is None else str(folder)
         tokenizer = AutoTokenizer.from_pretrained(source, **_options(source, config))
         with _quiet():  # that the last layer of an untrained encoder is new is known
-            model = kind.from_pretrained(source, dtype=torch.float32, num_labels=classes, **_options(source, config))
+            model = kind.from_pretrained(
+                source, dtype=torch.float32, num_labels=classes, use_safetensors=True, **_options(source, config)
+            )
     if tokenizer.mask_token is None:
         raise StudentError(f"{config.model}: its tokenizer has no mask token, so evidence cannot be masked")
     tokenizer.padding_side = "right"
@@ -217,7 +222,8 @@ def _told(folder: Path | None, config: StudentConfig) -> Iterator[None]:
     """Turns what goes wrong in loading into an error that names the cure."""
     if folder is not None and not folder.is_dir():
         raise StudentError(f"{folder}: no such checkpoint; train again, or restore the folder of the run")
-    if folder is not None and not any(folder.glob("*.safetensors")):
+    weights = "adapter_model" if folder is not None and (folder / "adapter_config.json").exists() else "*"
+    if folder is not None and not any(folder.glob(f"{weights}.safetensors")):
         raise StudentError(
             f"{folder}: the weights are not there (checkpoints.keep removes old ones); take the student of another "
             "round, or copy the folder back from a backup"
@@ -227,7 +233,8 @@ def _told(folder: Path | None, config: StudentConfig) -> Iterator[None]:
     except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
         raise StudentError(
             f"{folder or config.model}: cannot be loaded ({first_line(error)}); student.model takes a local directory "
-            f"of {KINDS[config.kind]}, and a checkpoint needs the model that it was trained from"
+            f"of {KINDS[config.kind]}, with weights as safetensors, and a checkpoint needs the model that it was "
+            "trained from"
         ) from error
 
 

@@ -110,7 +110,7 @@ class Decoder(Writer[list[int]]):
         whole = self._whole(prompt)
         if len(whole) <= self.room:
             return whole
-        before, after = (self.tokens(part) for part in self._framed(MARK).split(MARK))
+        before, after = (self.marked(part) for part in self._framed(MARK).split(MARK))
         return self._last(prompt, before if self.student.chat_template else self.start, after)
 
     def context(self, prompt: str, begun: str = "") -> list[int]:
@@ -125,7 +125,7 @@ class Decoder(Writer[list[int]]):
         return self.positions is not None and prompt + written > self.positions
 
     def _whole(self, prompt: str) -> list[int]:
-        return self.tokens(self._framed(prompt)) if self.student.chat_template else self.start + self.tokens(prompt)
+        return [*([] if self.student.chat_template else self.start), *self._in_frame(prompt)]
 
     def _scored(
         self,

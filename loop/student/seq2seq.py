@@ -145,7 +145,7 @@ class Seq2Seq(Writer[Pair]):
         whole = self._whole(prompt)
         if len(whole) <= self.room:
             return whole
-        head, tail = (self.tokens(part) for part in self._framed(MARK).split(MARK))
+        head, tail = (self.marked(part) for part in self._framed(MARK).split(MARK))
         return self._last(prompt, [*self.around[0], *head], [*tail, *self.around[1]])
 
     def context(self, prompt: str, begun: str = "") -> Pair:
@@ -153,8 +153,14 @@ class Seq2Seq(Writer[Pair]):
         return self.encoded(prompt), self.tokens(begun)
 
     def tokens(self, text: str) -> list[int]:
-        """A text as token ids, nothing added."""
-        return super().tokens(text if self.line is None else text.replace("\n", LINE))
+        """A text as token ids, nothing added. What it spells of the model's own tokens is left out, or is text."""
+        if self.line is None:
+            return super().tokens(text)
+        return [each for each in self.marked(text.replace(LINE, " ")) if each == self.line or each not in self.own]
+
+    def marked(self, text: str) -> list[int]:
+        """A text of the model's makers as token ids."""
+        return super().marked(text if self.line is None else text.replace("\n", LINE))
 
     def decoded(self, rows: Sequence[Sequence[int]]) -> list[str]:
         """What was written, as text."""
@@ -187,7 +193,7 @@ class Seq2Seq(Writer[Pair]):
         return self.positions is not None and written > self.positions
 
     def _whole(self, prompt: str) -> list[int]:
-        return [*self.around[0], *self.tokens(self._framed(prompt)), *self.around[1]]
+        return [*self.around[0], *self._in_frame(prompt), *self.around[1]]
 
     def _line_ends(self) -> list[int]:
         return super()._line_ends() if self.line is None else [self.line]

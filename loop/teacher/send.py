@@ -23,11 +23,11 @@ from loop.config import EndpointConfig
 from loop.errors import BudgetSpent, ItemRefused, PromptTooLong, TeacherBusy, TeacherDown, TeacherRefused
 from loop.events import about, happened
 from loop.ledger import longest_reply
+from loop.plain import storable
 from loop.ports import SOON, Bar, Completion, Remembering, Request, Teacher, Till
 from loop.records import NOT_SENT
 from loop.teacher.clerk import Clerk
 from loop.teacher.prompt import Price, most_input_tokens, prompt_of, worst_case
-from loop.teacher.reply import storable
 from loop.teacher.width import Place, Width
 
 FIRST_PAUSE = 1.0

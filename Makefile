@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 export OMP_WAIT_POLICY := PASSIVE
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test test-slow test-browser test-endpoint check docs real bench-check clean setup
+.PHONY: demo test crash-matrix test-slow test-browser test-endpoint check docs real bench-check clean setup
 
 setup: $(READY)
 
@@ -30,6 +30,9 @@ demo: $(READY)  ## a whole campaign on data the project makes itself
 
 test: $(READY) check
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m "not slow and not browser and not real_endpoint"
+
+crash-matrix: $(READY)  ## kills a campaign at every write and request, up to an hour on two cores; goes on where it ended
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.crash_matrix build/crash-matrix
 
 test-slow: $(READY)  ## the checks that take minutes
 	$(BIN)/python -m pytest -m slow --timeout 1800

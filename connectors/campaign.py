@@ -69,7 +69,7 @@ def run(
     ):
         Purse(store, config.run.name).open(project.usd_limit, project.minutes_limit)
         _resume(project)
-        said, down = "", 0
+        said, pause = "", config.review.poll_seconds
         with project.parts() as parts:
             while True:
                 current = rounds.current(store, config.run.name)
@@ -82,15 +82,15 @@ def run(
                     pilot = None
                 waits = _carry_on(current, project, parts, wait=wait)
                 if waits is None:
-                    down = 0
+                    pause = config.review.poll_seconds
                     continue
                 if not wait:
                     return Ended(Outcome.WAITS, waits.text)
                 if waits.text != said:
                     project.progress.say(f"  {waits.text}; goes on by itself")
                     said = waits.text
-                down = min(down + 1, 10) if waits.down else 0
-                _sleep(store, min(LONGEST_PAUSE, config.review.poll_seconds * 2**down))
+                _sleep(store, pause)
+                pause = min(LONGEST_PAUSE, 2 * pause) if waits.down else config.review.poll_seconds
 
 
 def _carry_on(current: Round, project: Project, parts: Parts, *, wait: bool) -> Waits | None:

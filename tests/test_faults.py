@@ -138,7 +138,7 @@ def test_an_hour_without_the_teachers_name_is_waited_for_said_once_and_costs_not
     [line] = [line for line in told.lines if "waits for the teacher" in line]
     assert "teacher.test" in line
     assert "goes on by itself" in line
-    assert outage.pauses[:3] == [30.0, 60.0, 120.0]
+    assert outage.pauses[:3] == [15.0, 30.0, 60.0]
     assert max(outage.pauses) == campaign.LONGEST_PAUSE
     charges = rows(project.path, "select state, settled, assumed from charge where currency = 'USD'")
     assert {(state, assumed) for state, _, assumed in charges} == {("RELEASED", 0), ("SETTLED", 0)}

@@ -6,7 +6,6 @@ occurrence, before it, amid it where it is a request, and after it.
 """
 
 import argparse
-import hashlib
 import json
 import os
 import shutil
@@ -14,13 +13,10 @@ import signal
 import sqlite3
 import tempfile
 import time
-import uuid
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -29,156 +25,17 @@ from rich.table import Table
 
 from benchmarks.cells import Row, run
 from benchmarks.kept import code_hash
-from connectors import campaign, sources, studio_server
-from connectors.progress import RichProgress
-from connectors.wiring import Project, cache_folder
-from loop.records import Split
-from tests.dying import ROOT, Boundaries, Moment, Side
-from tests.tiny import tiny_project
+from connectors import studio_server
+from connectors.wiring import cache_folder
+from tests.dying import ROOT, Moment, Side
+from tests.whole_campaign import a_project, facts, in_a_process, rows, said, unkilled
 
 NAMES = ("board", "site", "place", "occurrence", "side")
 """What tells a cell apart; `place` is first, middle or last."""
-QUIET = RichProgress(Console(quiet=True))
-FORK = get_context("forkserver")
-"""Each campaign is a process of its own, forked from one that has loaded everything and done nothing."""
-FORK.set_forkserver_preload(
-    ["tests.crash_matrix", "loop.student.trainer", "transformers.models.llama.modeling_llama", "openai.resources.chat"]
-    + [f"connectors.{name}" for name in ("openai_teacher", "recorded_teacher", "label_studio")]
-)
-SECONDS = 900.0
-"""Within which a campaign ends, on a machine with much else to do."""
 KILLED = -signal.SIGKILL
 PACKAGES = ("loop", "review", "connectors")
 STUDIO = ("label_studio.", "desk.", "simulated.", "review.")
 """Sites for which the real Label Studio stands there: those of the review."""
-SAME = {
-    "decisions": "select item_key, kind, reason, certified, round_id from decision order by id",
-    "replies": "select item_key, sample, text, input_tokens, output_tokens from reply order by item_key, sample",
-    "queries": "select round_id, item_key, audit, certify from query order by round_id, item_key",
-    "risks": "select r.item_key, k.value from risk k join rationale r on r.id = k.rationale_id order by 1, 2",
-    "tasks": "select uid, slot, reason from reviewtask order by uid",
-    "verdicts": "select r.item_key, v.slot, v.kind, v.steps, v.answer, v.seconds from verdict v"
-    " join rationale r on r.id = v.rationale_id order by 1, 2, 3",
-    "payments": "select currency, purpose, settled from charge where state = 'SETTLED' and not assumed"
-    " order by 1, 2, 3",
-    "minutes": "select spent, reserved from balance where currency = 'MINUTES' and scope = ''",
-    "held money": "select sum(reserved) from balance where currency = 'USD'",
-    "predictions": "select item_key, answer from prediction order by checkpoint_id, item_key",
-    "versions": "select hash from dataversion order by 1",
-    "rounds": "select number, stage, selection from round order by number",
-}
-"""What the killed campaign must have as the other has it, each a query; and as many rows in every table."""
-CHANGING = ("charge", "claim", "sqlite_sequence")
-"""Tables whose number of rows is another after a kill; what was paid is compared by itself."""
-
-
-@dataclass(frozen=True)
-class Lived:
-    """What came of a campaign, and how often it passed each site."""
-
-    facts: Mapping[str, Any]
-    counts: Mapping[str, int]
-
-
-def lived(config: Path) -> None:
-    """The whole campaign in this process: take the items in, and run until it is finished."""
-    project = Project(config, QUIET)
-    settings = project.config
-    for split in (Split.HOLDOUT, Split.POOL):
-        files = [config.parent / f"{split}.jsonl"]
-        sources.ingest(
-            files, project.store, split=split, pool=settings.pool, task=settings.task, progress=project.progress
-        )
-    ended = campaign.run(project, rounds_wanted=2, wait=False)
-    assert ended.outcome is campaign.Outcome.FINISHED, ended.text
-    project.store.close()
-
-
-def in_a_process(
-    config: Path, moment: Moment | None = None, *, counts: Path | None = None, first: Callable[[], None] | None = None
-) -> int:
-    """How a process ends that lives through the campaign, or dies in it; what it says is beside the config.
-
-    `first` is what befalls the process before it begins.
-    """
-    told = {name: os.environ[name] for name in ("LABEL_STUDIO_API_KEY",) if name in os.environ}
-    process = FORK.Process(target=_begin, args=(config, moment, counts, first, told))
-    process.start()
-    process.join(SECONDS)
-    if process.exitcode is None:
-        process.terminate()
-        process.join()
-    return process.exitcode or 0
-
-
-def _begin(
-    config: Path,
-    moment: Moment | None,
-    counts: Path | None,
-    first: Callable[[], None] | None,
-    told: Mapping[str, str],
-) -> None:
-    """In the new process: watch the boundaries, and live."""
-    import torch  # noqa: PLC0415 - it takes seconds to load, and only this process needs it
-
-    from loop.student import state  # noqa: PLC0415 - as above
-
-    out = os.open(config.parent / "said.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    for stream in (1, 2):
-        os.dup2(out, stream)
-    os.environ |= told
-    torch.set_num_threads(1)
-    state.EVERY, state.SHARE = 0.0, 1.0  # the training keeps how far it is after every step
-    boundaries = Boundaries(config.parent, moment)
-    boundaries.watch()
-    if first is not None:
-        first()
-    lived(config)
-    if counts is not None:
-        counts.write_text(json.dumps(boundaries.counts), encoding="utf-8")
-
-
-def a_project(folder: Path, board: str) -> Path:
-    """The tiny project, with a project of its own on the real server where that is its board."""
-    config = tiny_project(folder, board=board)
-    if board == "label_studio":
-        table = f'[review]\nurl = "{os.environ["STUDIO_URL"]}"\nproject = "crash {uuid.uuid4().hex[:12]}"\n'
-        config.write_text(config.read_text().replace("[review]\n", table))
-    return config
-
-
-def rows(config: Path, query: str) -> list[Any]:
-    """What the database holds, read from outside."""
-    with closing(sqlite3.connect(config.parent / "preceptor.db")) as connection:
-        return [list(row) for row in connection.execute(query)]
-
-
-def facts(config: Path) -> dict[str, Any]:
-    """What came of a campaign."""
-    found: dict[str, Any] = {name: rows(config, query) for name, query in SAME.items()}
-    checkpoints = config.parent / "runs" / "tiny" / "checkpoints"
-    found["files"] = sorted(str(each.relative_to(checkpoints)) for each in checkpoints.rglob("*"))
-    weights = {each: hashlib.sha256(each.read_bytes()).hexdigest() for each in checkpoints.rglob("*.safetensors")}
-    found["weights"] = {str(each.relative_to(checkpoints)): digest for each, digest in sorted(weights.items())}
-    tables = [name for [name] in rows(config, "select name from sqlite_master where type = 'table' order by 1")]
-    found["rows"] = {name: rows(config, f'select count(*) from "{name}"') for name in tables if name not in CHANGING}
-    found["board"] = _on_the_board(config)
-    paid = "select coalesce(sum(settled), 0) from charge where currency = 'USD' and state = 'SETTLED'"
-    [[spent]] = rows(config, "select spent from balance where currency = 'USD' and scope = ''")
-    found["sum of the payments is what is spent"] = rows(config, paid) == [[spent]]
-    return json.loads(json.dumps(found))
-
-
-def _on_the_board(config: Path) -> list[Any]:
-    """The tasks that stand on the boards with how often each was answered, and how many projects hold them."""
-    project, found = Project(config, QUIET), []
-    for board in project.open_boards():
-        stands = board.listing(board.project())
-        found.append([len(board.projects()), sorted([each.uid, len(each.verdicts)] for each in stands)])
-        if hasattr(board, "close"):
-            board.close()
-    project.store.close()
-    return found
 
 
 def cell(reference: Mapping[str, Any], code: str, *key: Any) -> Row:
@@ -224,11 +81,6 @@ def _held(config: Path) -> list[Any]:
         return []
 
 
-def said(config: Path) -> str:
-    """What the processes of a campaign said."""
-    return (config.parent / "said.txt").read_text(encoding="utf-8")
-
-
 def wanted(board: str, counts: Mapping[str, int]) -> list[tuple[str, str, str, int, Side]]:
     """The cells of a board: each site at its first, middle and last occurrence, on every side."""
     cells: list[tuple[str, str, str, int, Side]] = []
@@ -248,22 +100,16 @@ def matrix(
     folder.mkdir(parents=True, exist_ok=True)
     code = code_hash([str(each.relative_to(ROOT)) for name in PACKAGES for each in (ROOT / name).rglob("*.py")])
     cells = [each for each in _stored(folder / "cells.jsonl") if each["code"] == code]
+    known: set[str] = set()
     for board in boards:
         with _standing(board, folder):
             reference = unkilled(board)
-            chosen = [each for each in wanted(board, reference.counts) if choose(each)]
+            new = [each for each in wanted(board, reference.counts) if board != "wide" or each[1] not in known]
+            known |= {*reference.counts}
+            chosen = [each for each in new if choose(each)]
             one = partial(cell, reference.facts, code)
             run(chosen, NAMES, cells, one, jobs=jobs, write=partial(_store, folder / "cells.jsonl"))
     return cells
-
-
-def unkilled(board: str) -> Lived:
-    """The campaign that nobody kills."""
-    with tempfile.TemporaryDirectory(prefix="crash-") as home:
-        config, counts = a_project(Path(home), board), Path(home) / "counts.json"
-        if in_a_process(config, counts=counts):
-            raise RuntimeError(said(config))
-        return Lived(facts(config), json.loads(counts.read_text(encoding="utf-8")))
 
 
 @contextmanager
@@ -325,7 +171,7 @@ def main() -> None:
     """Run the matrix and print it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--board", nargs="+", default=["fake", "label_studio"])
+    parser.add_argument("--board", nargs="+", default=["fake", "wide", "label_studio"])
     parser.add_argument("--only", default="", help="a part of the sites' names")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--anew", action="store_true", help="forget the cells that are stored")

@@ -33,10 +33,11 @@ from review.desk import Desk
 from review.page import review_page
 from review.task import result
 from tests.builders import RUN, a_reply, a_round, a_store, an_item, id_of, queried, sent_to_review
-from tests.crash_matrix import cell, unkilled
+from tests.crash_matrix import cell
 from tests.faulty_proxy import Fault, FaultyProxy, standing_before
 from tests.test_board import TASK
 from tests.tiny import tiny_project
+from tests.whole_campaign import unkilled
 
 MANY = 4
 ACCEPT = result(VerdictKind.ACCEPT)

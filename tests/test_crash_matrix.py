@@ -6,9 +6,10 @@ from signal import SIGKILL
 import pytest
 
 from loop.store.money import Purse
-from tests.crash_matrix import Lived, cell, in_a_process, resumed, summary, table, unkilled, wanted
+from tests.crash_matrix import cell, resumed, summary, table, wanted
 from tests.dying import Moment
 from tests.tiny import tiny_project
+from tests.whole_campaign import Lived, in_a_process, unkilled
 
 KILLS = {
     "before there are tables": ("commit the whole schema at", "first", "before"),

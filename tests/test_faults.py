@@ -42,10 +42,11 @@ from loop.student.packaged import SMOLLM2
 from loop.student.reading import Reading
 from review.fake_board import FakeBoard
 from tests.builders import an_item
-from tests.crash_matrix import Lived, in_a_process, resumed, rows, said, unkilled
+from tests.crash_matrix import resumed
 from tests.dying import Moment
 from tests.test_student import a_trainer, sums
 from tests.tiny import tiny_model, tiny_project
+from tests.whole_campaign import Lived, in_a_process, rows, said, unkilled
 
 HOUR = 3600.0
 

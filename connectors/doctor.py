@@ -211,4 +211,4 @@ def _budget(project: Project) -> str:
     if budget.usd <= 0:
         raise PreceptorError("budget.usd is 0: nothing can be asked; set it to what the campaign may cost")
     also = " and the judge" if project.config.judge.model else ""
-    return f"${budget.usd:.2f} for the teacher{also}, {budget.minutes:.0f} minutes for reviewers"
+    return f"${budget.usd:g} for the teacher{also}, {budget.minutes:.0f} minutes for reviewers"

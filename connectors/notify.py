@@ -23,7 +23,7 @@ def if_money_is_low(project: Project, current: Round) -> None:
     balance = Purse(project.store, current.run).balances()[Currency.USD]
     left, limit = (balance.limit - balance.spent - balance.reserved) / MICRO, balance.limit / MICRO
     if left < below:
-        text = f"run {current.run}: ${left:.4f} of ${limit:.2f} are left; raise budget.usd where more is wanted"
+        text = f"run {current.run}: ${left:.4f} of ${limit:g} are left; raise budget.usd where more is wanted"
         _tell(project, current, MONEY, {"text": text, "usd_left": left, "usd_limit": limit})
 
 

@@ -114,7 +114,7 @@ def status_text(found: Mapping[str, Any]) -> Group:
     head = Text.assemble(
         ("run ", "dim"), (found["run"], "bold"), f"  round {found['round']}, stage {found['stage']}",
         f"; waits for {found['waiting_for']}\n",
-        ("spent ", "dim"), f"${usd['spent']:.4f} of ${usd['limit']:.2f}", f" (${usd['reserved']:.4f} reserved), ",
+        ("spent ", "dim"), f"${usd['spent']:.4f} of ${usd['limit']:g}", f" (${usd['reserved']:.4f} reserved), ",
         f"{minutes['spent']:.1f} of {minutes['limit']:.0f} review minutes\n",
         *_models(found["models"]),
         ("items ", "dim"), ", ".join(f"{number} {name}" for name, number in counts.items()),

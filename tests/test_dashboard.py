@@ -151,7 +151,7 @@ def test_the_overview_says_where_the_run_stands_and_what_it_waits_for(store: Sto
     assert "Round 3, review: 0 of 2 reviews with a verdict" in said
     assert "60.0 % test accuracy after round 2, 31.3 to 83.2 %, n = 10" in said
     assert "+50.0 points over random picks for the same dollars" in said
-    assert "$0.0080 of $1.00 spent" in said
+    assert "$0.0080 of $1 spent" in said
 
 
 def test_reviewers_are_named_as_in_exports_and_nobody_else_is(campaign: Store) -> None:

@@ -52,7 +52,7 @@ def test_the_page_holds_every_figure_with_its_n(store: Store) -> None:
     assert "n = 6 decisions" in text
     assert "n = 4 flags" in text
     assert "n = 4 reviewed rationales" in text
-    assert "$0.0060 of $1.00 spent" in text
+    assert "$0.0060 of $1 spent" in text
     assert "reviewer-1 simulated 4 0 2 0 2 2.0" in text
 
 

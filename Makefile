@@ -11,7 +11,7 @@ SUITE := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadf
 export OMP_WAIT_POLICY := PASSIVE
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test test-slow test-browser test-endpoint test-postgres check docs mutants real bench-check lock verify-lock locked audit sbom clean setup
+.PHONY: demo test crash-matrix test-slow test-browser test-endpoint test-postgres check docs mutants real bench-check lock verify-lock locked audit sbom clean setup
 
 setup: $(READY)
 
@@ -34,6 +34,9 @@ demo: $(READY)  ## a whole campaign on data the project makes itself
 
 test: $(READY) check
 	$(SUITE)
+
+crash-matrix: $(READY)  ## kills a campaign at every write and request, up to an hour on two cores; goes on where it ended
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.crash_matrix build/crash-matrix
 
 test-slow: $(READY)  ## the checks that take minutes
 	$(BIN)/python -m pytest -m slow --timeout 1800

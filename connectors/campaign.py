@@ -11,9 +11,10 @@ from connectors.stops import HARD, grounds
 from connectors.wiring import Project
 from loop import round as rounds_of
 from loop.config import Config
-from loop.errors import BoardDown, PoolEmpty
+from loop.errors import BoardDown, PoolEmpty, TeacherDown
 from loop.events import about, happened
 from loop.records import Round, Stage
+from loop.stages.parts import Parts
 from loop.stopping import Ground, State
 from loop.store import claims, items, reviews, rounds, withdrawals
 from loop.store.database import Store
@@ -22,6 +23,8 @@ from loop.teacher.prompt import request_for, worst_case
 
 LEASE_SECONDS = 3600.0
 """How long a run on another host is believed to be alive without a sign."""
+LONGEST_PAUSE = 600.0
+"""Seconds between two tries at a server that is down, at most; they double from `review.poll_seconds`."""
 
 
 class Outcome(IntEnum):
@@ -38,6 +41,14 @@ class Ended:
 
     outcome: Outcome
     text: str
+
+
+@dataclass(frozen=True)
+class Waits:
+    """What a round waits for; `down` is true where that is a server which does not answer."""
+
+    text: str
+    down: bool = False
 
 
 def run(
@@ -58,7 +69,7 @@ def run(
     ):
         Purse(store, config.run.name).open(project.usd_limit, project.minutes_limit)
         _resume(project)
-        said = ""
+        said, pause = "", config.review.poll_seconds
         with project.parts() as parts:
             while True:
                 current = rounds.current(store, config.run.name)
@@ -69,24 +80,42 @@ def run(
                         return ended
                     current = _open(project, pilot)
                     pilot = None
-                try:
-                    with about(run=current.run, round=current.number):
-                        current = rounds_of.advance(current, store, parts, project.config_of(current))
-                        notify.if_money_is_low(project, current)
-                        if current.stage is not Stage.REVIEW or _simulated(project):
-                            continue
-                        waits = f"round {current.number} waits for reviewers at {parts.reviewers.address()}"
-                        notify.if_reviews_wait(project, current, parts.reviewers.address())
-                except BoardDown as error:
-                    if not wait:
-                        raise
-                    waits = f"round {current.number} waits for the review server: {error}"
+                waits = _carry_on(current, project, parts, wait=wait)
+                if waits is None:
+                    pause = config.review.poll_seconds
+                    continue
                 if not wait:
-                    return Ended(Outcome.WAITS, waits)
-                if waits != said:
-                    project.progress.say(f"  {waits}; goes on by itself")
-                    said = waits
-                _sleep(store, config.review.poll_seconds)
+                    return Ended(Outcome.WAITS, waits.text)
+                if waits.text != said:
+                    project.progress.say(f"  {waits.text}; goes on by itself")
+                    said = waits.text
+                _sleep(store, pause)
+                pause = min(LONGEST_PAUSE, 2 * pause) if waits.down else config.review.poll_seconds
+
+
+def _carry_on(current: Round, project: Project, parts: Parts, *, wait: bool) -> Waits | None:
+    """Carry the round on as far as it goes; what it waits for, if anything.
+
+    Raises:
+        BoardDown, TeacherDown: nobody waits, or asking the teacher again and again would cost.
+    """
+    try:
+        with about(run=current.run, round=current.number):
+            current = rounds_of.advance(current, project.store, parts, project.config_of(current))
+            notify.if_money_is_low(project, current)
+            if current.stage is not Stage.REVIEW or _simulated(project):
+                return None
+            address = parts.reviewers.address()
+            notify.if_reviews_wait(project, current, address)
+            return Waits(f"round {current.number} waits for reviewers at {address}")
+    except BoardDown as error:
+        if not wait:
+            raise
+        return Waits(f"round {current.number} waits for the review server: {error}", down=True)
+    except TeacherDown as error:
+        if not wait or not error.free:
+            raise
+        return Waits(f"round {current.number} waits for the teacher: {error}", down=True)
 
 
 def _sleep(store: Store, seconds: float) -> None:

@@ -173,7 +173,9 @@ def run_command(
     pilot: Annotated[
         int | None, typer.Option(min=1, help="First try this many random items through all stages, then forecast.")
     ] = None,
-    wait: Annotated[bool, typer.Option("--wait", help="Wait for reviewers and go on by itself.")] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait for reviewers, or a server that is down, and go on.")
+    ] = False,
     config: ConfigPath = CONFIG,
     run: RunName = None,
 ) -> None:

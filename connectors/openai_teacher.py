@@ -5,6 +5,7 @@ import ipaddress
 import math
 import os
 import re
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -216,9 +217,16 @@ class OpenAITeacher:
         closed = _closed_for(response.headers, _count(at(body, "usage", "total_tokens")) or 0) or 0.0
         return replace(completion_of(body, request.model), closed_for=closed)
 
-    def lost(self, error: Exception) -> TeacherBusy:
+    def lost(self, error: Exception) -> TeacherError:
         """No answer came: by a refused connection nothing was sent, by anything else it may have been."""
         cause, table = error.__cause__, self._config.table
+        distrusted = _distrusted(cause)
+        if distrusted is not None:
+            return TeacherRefused(
+                f"the certificate of {self._address} is not trusted ({distrusted.verify_message}); see that "
+                f"{table}.base_url is right and that this machine's clock is, or name the certificates of your own "
+                "authority in the environment variable SSL_CERT_FILE"
+            )
         if isinstance(cause, NOT_SENT):
             return TeacherBusy(f"{self._address} cannot be reached: {cause}; is the {table} running?", sent=False)
         if isinstance(error, TimeoutError) or isinstance(cause, httpx2.TimeoutException):
@@ -265,6 +273,13 @@ class OpenAITeacher:
         if "logprobs" in said:
             return f"the endpoint gives no log-probabilities: set {table}.logprobs = false"
         return f"check the settings in [{table}]"
+
+
+def _distrusted(error: BaseException | None) -> ssl.SSLCertVerificationError | None:
+    """What was wrong with a certificate, if that is why a connection failed."""
+    while error is not None and not isinstance(error, ssl.SSLCertVerificationError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def address_of(config: EndpointConfig) -> str:

@@ -88,7 +88,7 @@ class Project:
     def parts(self) -> Iterator[Parts]:
         """Everything a round needs; the recorded teacher, where there is one, runs while the block lasts."""
         self.examine_white_box()
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self._make_folder()
         with self.teacher() as teacher, self.judge() as judge, self.stronger() as stronger:
             yield Parts(
                 trainer=self.trainer(),
@@ -99,6 +99,23 @@ class Project:
                 reviewers=self.desk(),
                 progress=self.progress,
                 folder=self.folder / "checkpoints",
+            )
+
+    def _make_folder(self) -> None:
+        """Make the run's folder before anything is spent.
+
+        Raises:
+            BadConfig: it cannot be made, or may not be written.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            problem = "" if os.access(self.folder, os.W_OK) else "it may not be written"
+        except OSError as error:
+            problem = error.strerror or str(error)
+        if problem:
+            raise BadConfig(
+                f"{self.path}: run.folder: {self.folder}: {problem}; give the folder's owner back the right to write, "
+                "or name another folder, and run again: what is stored stays"
             )
 
     def trainer(self, config: Config | None = None) -> Trainer:

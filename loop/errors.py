@@ -110,7 +110,14 @@ class TeacherBusy(TeacherError):
 
 
 class TeacherDown(TeacherError):
-    """The teacher gives no reply to anything; what it gave before is stored."""
+    """The teacher gives no reply to anything; what it gave before is stored.
+
+    `free` is true only where asking again and again until it is back costs nothing.
+    """
+
+    def __init__(self, message: str, *, free: bool = False) -> None:
+        super().__init__(message)
+        self.free = free
 
 
 class TeacherRefused(TeacherError):

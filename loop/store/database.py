@@ -185,15 +185,26 @@ class Store:
         except (DataError, IntegrityError, ProgrammingError):
             raise
         except DatabaseError as error:
-            raise StoreUnusable(
-                f"{self._shown}: {error.orig}; see that run.database names a database, "
-                "that its folder exists and may be written, and that the disk has room"
-            ) from error
+            raise StoreUnusable(f"{self._shown}: {error.orig}; {_cure(str(error.orig))}") from error
 
 
 def now() -> datetime:
     """The time as it is stored: in UTC."""
     return datetime.now(UTC)
+
+
+def _cure(said: str) -> str:
+    """What the user can do about what the database said."""
+    if "is locked" in said:
+        return f"another process has held it for {BUSY_SECONDS:g} s: wait for it or end it, and call this again"
+    if "malformed" in said:
+        return (
+            "its file is damaged: put a backup of it in its place, or save what can be read with the program sqlite3 "
+            "(`.recover`), and call this again"
+        )
+    return (
+        "see that run.database names a database, that its folder exists and may be written, and that the disk has room"
+    )
 
 
 def _check_fence(session: Session, ours: Claim) -> None:

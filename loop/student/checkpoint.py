@@ -4,6 +4,7 @@ Weights are read from safetensors alone: other files are pickles, which can hold
 """
 
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -194,6 +195,8 @@ def settings(folder: Path, config: StudentConfig) -> Mapping[str, Any]:
 def whole(folder: Path, what: str, cure: str) -> Iterator[Path]:
     """A folder beside the named one that takes its name when the block ends well; else nothing is left.
 
+    All of it is on the disk before it has its name, so that a power cut leaves no folder with half of its files.
+
     Raises:
         StudentError: the disk is full or the folder cannot be written.
     """
@@ -202,7 +205,10 @@ def whole(folder: Path, what: str, cure: str) -> Iterator[Path]:
     try:
         partial.mkdir(parents=True)
         yield partial
+        for each in (*partial.rglob("*"), partial):
+            _to_disk(each)
         partial.rename(folder)
+        _to_disk(folder.parent)
     except Exception as error:
         # The tokenizer's Rust part raises a bare Exception that ends in "(os error N)".
         if not isinstance(error, OSError | SafetensorError) and "(os error" not in str(error):
@@ -210,6 +216,15 @@ def whole(folder: Path, what: str, cure: str) -> Iterator[Path]:
         raise StudentError(f"{folder}: {what} cannot be written ({first_line(error)}); {cure}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _to_disk(path: Path) -> None:
+    """Have what was written to a file, or the names in a folder, outlive a power cut."""
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 def first_line(error: Exception) -> str:
@@ -232,10 +247,20 @@ def _told(folder: Path | None, config: StudentConfig) -> Iterator[None]:
         yield
     except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
         raise StudentError(
-            f"{folder or config.model}: cannot be loaded ({first_line(error)}); student.model takes a local directory "
-            f"of {KINDS[config.kind]}, with weights as safetensors, and a checkpoint needs the model that it was "
-            "trained from"
+            f"{folder or config.model}: cannot be loaded ({first_line(error)}); {_cure(folder, config)}"
         ) from error
+
+
+def _cure(folder: Path | None, config: StudentConfig) -> str:
+    """What the user can do where a model cannot be loaded."""
+    if folder is not None:
+        return (
+            "where its files are damaged copy the folder back from a backup; a checkpoint also needs the model that it "
+            f"was trained from, student.model = {config.model!r}"
+        )
+    if config.model == packaged.SMOLLM2:
+        return f"delete the folder {packaged.SMOLLM2} in Preceptor's cache: it is made again from its package"
+    return f"student.model takes a local directory of {KINDS[config.kind]}, with weights as safetensors"
 
 
 @contextmanager

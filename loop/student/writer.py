@@ -14,6 +14,7 @@ from loop.errors import StudentError
 from loop.ports import Example, Explanation, Forced, StudentPrediction, Written
 from loop.records import Item
 from loop.student import prompts
+from loop.student.halving import halved
 from loop.student.problems import Problem, about_steps, is_allowed
 from loop.student.reading import Sampling
 
@@ -76,6 +77,7 @@ class Writer(ABC, Generic[Context]):
     ) -> list[list[list[int]]]:
         """Continuations of each context: one, or as many as it has rows of draws, (contexts, copies, places)."""
 
+    @halved
     def explain(
         self, items: Sequence[Item], *, copies: Sequence[int], temperature: float, top_p: float, seed: int
     ) -> list[list[Explanation]]:
@@ -89,6 +91,7 @@ class Writer(ABC, Generic[Context]):
         texts = self._texts(contexts, self.student.max_new_tokens, sampling=Sampling(temperature, top_p, draws))
         return [[self._explanation(item, text) for text in some] for item, some in zip(items, texts, strict=True)]
 
+    @halved
     def go_on(self, items: Sequence[Item], steps: Sequence[Sequence[str]]) -> list[Explanation]:
         """For each item the greedy explanation that begins with the given steps."""
         begun = [f"{number_steps(some)}\n" for some in steps]
@@ -104,6 +107,7 @@ class Writer(ABC, Generic[Context]):
             return [()] * len(items)
         return [each.probabilities for [each] in self.answers_after(items, [[()]] * len(items))]
 
+    @halved
     def predict(self, items: Sequence[Item]) -> list[StudentPrediction]:
         """Greedy answers, with the explanation where the student answers by one."""
         if self.student.answers_by == "answer":

@@ -234,4 +234,6 @@ class _Mail:
                 pause = max(FIRST_PAUSE * 2**attempt, busy.retry_after or 0.0)
             if attempt + 1 < self.config.attempts:
                 await self.sleep(min(LONGEST_PAUSE, pause))
-        raise TeacherDown(f"{last}; what it was handed stays there, and `preceptor run` takes it up again") from last
+        raise TeacherDown(
+            f"{last}; what it was handed stays there, and `preceptor run` takes it up again", free=True
+        ) from last

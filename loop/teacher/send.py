@@ -237,7 +237,9 @@ class Sender:
         problem = f"{self._most(busy)} attempts failed; the last: {busy}"
         self.lost.append((request, problem))
         if not busy.sent or len(self.lost) == LOST_IN_A_ROW:
-            raise TeacherDown(f"{problem}; what came before is stored, and `preceptor run` asks for the rest") from busy
+            raise TeacherDown(
+                f"{problem}; what came before is stored, and `preceptor run` asks for the rest", free=not busy.sent
+            ) from busy
 
     def _note_lost(self) -> None:
         """Give up what was lost while other requests were answered."""

@@ -84,16 +84,33 @@ def test_what_is_silently_dropped_is_found_in_the_replies(dropped: str, store: S
     assert set(row.seen) == ALL
 
 
-@pytest.mark.parametrize("status", [400, 422, 500])
+@pytest.mark.parametrize("status", [400, 422])
 def test_what_is_refused_is_not_supported_and_the_refusal_is_kept(status: int, store: Store) -> None:
     row = probed(Endpoint(refusing={"response_format": status, "logprobs": status}), store)
     assert (row.json_schema, row.logprobs, row.choices, row.sampling) == (False, False, True, True)
     assert f"answered {status}: not supported here" in row.seen["json_schema"]
 
 
-def test_empty_replies_say_nothing_of_sampling(store: Store) -> None:
+def test_a_failure_that_may_pass_says_nothing_of_what_was_asked(store: Store) -> None:
+    row = probed(Endpoint(refusing=dict.fromkeys(("response_format", "logprobs", "n", "batches"), 500)), store)
+    assert features(row) == dict.fromkeys(sorted(ALL)) | {"sampling": True, "seed": True}
+    assert "answered 500: not supported here" in row.seen["json_schema"]
+
+
+def test_empty_replies_say_nothing_of_sampling_nor_of_form(store: Store) -> None:
     row = probed(Endpoint(plain="", supports=frozenset()), store)
-    assert (row.sampling, row.seed, row.json_schema) == (None, None, False)
+    assert (row.sampling, row.seed, row.json_schema, row.logprobs) == (None, None, None, None)
+
+
+def test_a_model_that_thinks_until_it_is_cut_off_is_still_asked_with_a_schema(tmp_path: Path) -> None:
+    with serving(Endpoint(thinks=True)) as address:
+        project = a_project_at(tmp_path, address)
+        teacher = project.config.teacher
+        Purse(project.store, RUN).open(usd=1_000_000, minutes=0)
+        row = probe(OpenAITeacher(teacher), teacher, project.store, RUN)
+        assert (row.json_schema, row.logprobs) == (None, None)
+        assert row.seen["json_schema"] == "the reply is empty or was cut off"
+        assert fitted(project).teacher.format == "json_schema"
 
 
 def test_every_request_is_reserved_and_settled(store: Store) -> None:

@@ -110,7 +110,8 @@ def test_what_a_point_is_worth_decides(usd_per_point: float | None, state: State
 def test_money_minutes_and_pool_stop_where_they_are_gone() -> None:
     assert money(0.5, 0.001).state is State.GO_ON
     assert money(0.0005, 0.001).state is State.STOP
-    assert money(0.0, 0.0).state is State.STOP
+    assert money(0.0, 0.0).state is State.GO_ON, "what is remembered costs nothing"
+    assert money(-0.1, 0.0).state is State.STOP
     assert minutes(60, 30, 1.5).state is State.GO_ON
     gone = minutes(60, 1.0, 1.5)
     assert gone.state is State.STOP

@@ -1,8 +1,7 @@
 """Finds out what an endpoint really supports, by a handful of tiny requests and a look at what comes back.
 
 Servers answer 200 and drop what they do not know, so a feature counts only where its effect shows in a reply. It is
-missing only where a reply shows that, or where the endpoint refused to be asked so; a failure that may pass says
-nothing of it.
+missing only where a reply shows that, or where the endpoint refuses to be asked so; a failure that passes says nothing.
 """
 
 import asyncio
@@ -135,13 +134,13 @@ class _Prober:
     async def _choices(self) -> tuple[bool | None, str]:
         # Two choices are two replies to pay for.
         request = self._request(tokens=2 * SHORT)
-        tried = await self._try("n", request, n=2, max_completion_tokens=SHORT)
+        tried = await self._try_with("n", request, n=2, max_completion_tokens=SHORT)
         number = tried.given.choices if tried.given else 0
         has = tried.says(number == 2, plainly=number > 0)
         return has, tried.problem or f"n = 2 gives {number} choice{'' if number == 1 else 's'}"
 
     async def _logprobs(self) -> tuple[bool | None, str]:
-        tried = await self._try("logprobs", self._request(), logprobs=True, top_logprobs=2)
+        tried = await self._try_with("logprobs", self._request(), logprobs=True, top_logprobs=2)
         there = tried.given is not None and tried.given.logprobs
         has = tried.says(there, plainly=there or bool(tried.text))
         said = EMPTY if has is None else f"log-probabilities are {'given' if there else 'left out'}"
@@ -150,7 +149,7 @@ class _Prober:
     async def _schema(self) -> tuple[bool | None, str]:
         request = replace(self._request(tokens=LONG), schema=SCHEMA, temperature=0.0)
         request = replace(request, messages=({"role": "user", "content": QUESTION},))
-        tried = await self._try("schema", request)
+        tried = await self._try_with("schema", request)
         held = holds(tried.text, SCHEMA)
         has = tried.says(held, plainly=tried.whole)
         said = EMPTY if has is None else f"a JSON schema is {'held' if held else 'ignored'}"
@@ -172,6 +171,17 @@ class _Prober:
             seed=seed,
             item_key="probe",
         )
+
+    async def _try_with(self, name: str, request: Request, **more: object) -> _Tried:
+        """Try a feature: where it fails, and fails again after a plain request was answered, it is refused.
+
+        Some servers answer 500 to what they do not know.
+        """
+        tried = await self._try(name, request, **more)
+        if tried.given is not None or tried.refused or (await self._try(f"{name} left out", self._request())).problem:
+            return tried
+        again = await self._try(f"{name} again", request, **more)
+        return again if again.given is not None else replace(again, refused=True)
 
     async def _try(self, name: str, request: Request, **more: object) -> _Tried:
         """Reserve, send, settle; a refusal is an answer too, save of the plainest request.

@@ -23,7 +23,7 @@ def grounds(store: Store, run: str, config: Config, left: int, *, request: int |
     """Everything that may end the run, as it stands after its last closed round.
 
     `left` are the pool items that may still be asked. `request` is what a further request may cost at most, in
-    micro-dollars; without it, what the dearest one did. Replies that are remembered cost nothing.
+    micro-dollars; without it, what the least of the newest ones did. Replies that are remembered cost nothing.
     """
     closed = [each for each in rounds.all_rounds(store, run) if each.stage is Stage.CLOSED]
     spent, asked = reading.spent_on_batches(store, run), counting.queried(store, run)
@@ -67,7 +67,7 @@ def stopping_text(found: Mapping[str, Any]) -> list[str]:
 def _money(store: Store, run: str, config: Config, request: int | None) -> Ground:
     balance = Purse(store, run).balances()[Currency.USD]
     left = to_micro(config.budget.usd) - balance.spent - balance.reserved
-    needed = max(1, reading.dearest_request(store, run)) if request is None else request
+    needed = max(1, reading.least_request(store, run)) if request is None else request
     return stopping.money(left / MICRO, needed / MICRO)
 
 

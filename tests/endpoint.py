@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,6 +18,8 @@ class Endpoint:
     supports: frozenset[str] = ALL
     refusing: Mapping[str, int] = field(default_factory=dict)
     plain: str = "1. It is two.\nAnswer: 2"
+    fails: Set[int] = frozenset()
+    """Numbers of the requests that are answered with status 500."""
     thinks: bool = False
     """Whether all tokens go into thoughts that are not in the reply."""
     requests: list[dict[str, Any]] = field(default_factory=list)
@@ -25,6 +27,8 @@ class Endpoint:
     def answer(self, asked: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         """Status and body of the answer to a chat request."""
         self.requests.append(asked)
+        if len(self.requests) in self.fails:
+            return 500, {"error": {"message": "try again"}}
         refused = next((self.refusing[name] for name in self.refusing if name in asked), None)
         if refused:
             return refused, {"error": {"message": "not supported here"}}

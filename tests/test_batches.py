@@ -10,7 +10,7 @@ from sqlmodel import select
 
 from connectors.openai_batches import OpenAIBatches
 from connectors.openai_teacher import OpenAITeacher
-from connectors.plan import _worst
+from connectors.prices import Prices
 from connectors.recorded_teacher import Fault, RecordedTeacher, Recording, running
 from loop.config import Config, TaskConfig, TeacherConfig
 from loop.errors import TeacherDown, TeacherRefused
@@ -18,6 +18,7 @@ from loop.ledger import discounted
 from loop.ports import BatchState
 from loop.records import BatchJob, Charge, ChargeState, Currency, Item, Rationale, Reply, Round, Stage
 from loop.stages.ask import ask_teacher
+from loop.stages.demonstrating import Demonstrating
 from loop.stages.parts import Parts
 from loop.store import asking, batches
 from loop.store import items as item_store
@@ -316,8 +317,9 @@ def test_interrupted_stage_says_that_the_batch_stays_and_the_next_one_finishes_i
     assert prices == dict.fromkeys(RIGHT, HALF) | {"q2": 2 * HALF}, "what the batch refused costs the full price"
 
 
-def test_plan_reckons_with_the_price_of_batches() -> None:
+def test_plan_reckons_with_the_price_of_batches(store: Store) -> None:
     item, config = some_items()[0], Config(task=TASK, teacher=a_config("http://127.0.0.1:1/v1"))
     batched = config.model_copy(update={"teacher": config.teacher.model_copy(update={"batch": True})})
-    price = OpenAITeacher(config.teacher).price
-    assert _worst(item, batched, price, None) == pytest.approx(_worst(item, config, price, None) / 2)
+    teacher, shown = OpenAITeacher(config.teacher), Demonstrating(store, RUN, NoStudent().student, config)
+    prices = [Prices(store, each, shown, teacher, None, ()) for each in (batched, config)]
+    assert prices[0].worst(item) == pytest.approx(prices[1].worst(item) / 2)

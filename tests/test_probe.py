@@ -84,17 +84,17 @@ def test_what_is_silently_dropped_is_found_in_the_replies(dropped: str, store: S
     assert set(row.seen) == ALL
 
 
-@pytest.mark.parametrize("status", [400, 422])
+@pytest.mark.parametrize("status", [400, 422, 500])
 def test_what_is_refused_is_not_supported_and_the_refusal_is_kept(status: int, store: Store) -> None:
     row = probed(Endpoint(refusing={"response_format": status, "logprobs": status}), store)
     assert (row.json_schema, row.logprobs, row.choices, row.sampling) == (False, False, True, True)
     assert f"answered {status}: not supported here" in row.seen["json_schema"]
 
 
-def test_a_failure_that_may_pass_says_nothing_of_what_was_asked(store: Store) -> None:
-    row = probed(Endpoint(refusing=dict.fromkeys(("response_format", "logprobs", "n", "batches"), 500)), store)
-    assert features(row) == dict.fromkeys(sorted(ALL)) | {"sampling": True, "seed": True}
-    assert "answered 500: not supported here" in row.seen["json_schema"]
+@pytest.mark.parametrize(("fails", "held"), [({7, 8}, True), ({7, 8, 9, 10}, None)])
+def test_a_failure_that_passes_is_no_refusal(fails: set[int], held: bool | None, store: Store) -> None:
+    row = probed(Endpoint(fails=fails, refusing={"batches": 503}), store)
+    assert features(row) == dict.fromkeys(sorted(ALL), True) | {"json_schema": held, "batches": None}
 
 
 def test_empty_replies_say_nothing_of_sampling_nor_of_form(store: Store) -> None:

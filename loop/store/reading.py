@@ -41,6 +41,9 @@ PAID = frozenset({"ask", "escalate", "revise", "continue", "judge"})
 DEMONSTRATE = "demonstrate"
 """The same, for items that people decided: what their demonstrations cost."""
 
+NEWEST = 50
+"""So many requests say what a further one may cost: holds shrink as lengths are learned."""
+
 
 @dataclass(frozen=True)
 class Past:
@@ -292,13 +295,16 @@ def remembered(store: Store, round_id: int) -> int:
         )
 
 
-def dearest_request(store: Store, run: str) -> int:
-    """The largest hold that a request to the teacher ever needed in the run, in micro-dollars."""
-    query = select(func.max(Charge.reserved)).where(
-        Charge.run == run, Charge.currency == Currency.USD, col(Charge.purpose).startswith("ask/")
+def least_request(store: Store, run: str) -> int:
+    """The smallest hold that one of the newest requests to the teacher needed, in micro-dollars; 0 before any."""
+    query = select(Charge.reserved).where(
+        Charge.run == run,
+        Charge.currency == Currency.USD,
+        col(Charge.purpose).startswith("ask/"),
+        col(Charge.reserved) > 0,
     )
     with store.reading() as session:
-        return session.exec(query).one() or 0
+        return min(session.exec(query.order_by(col(Charge.id).desc()).limit(NEWEST)), default=0)
 
 
 def past_of(store: Store, run: str, item: Item) -> Past:

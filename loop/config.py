@@ -483,6 +483,12 @@ class TeacherConfig(AskedConfig):
         return self
 
     @model_validator(mode="after")
+    def _samples_can_differ(self) -> "TeacherConfig":
+        if self.samples > 1 and not self.temperature:
+            raise ValueError("samples above 1 need a temperature above 0, e.g. 0.7: they vote, so they must differ")
+        return self
+
+    @model_validator(mode="after")
     def _teachers_are_told_apart(self) -> "TeacherConfig":
         names = [self.model, *(each.model for each in self.stronger)]
         if twice := {name for name in names if names.count(name) > 1}:

@@ -43,7 +43,7 @@ from loop.records import (
     Verdict,
     VerdictKind,
 )
-from loop.store import asking, checkpoints, decisions, items, rationales, reviews, rounds
+from loop.store import asking, checkpoints, counting, decisions, items, rationales, reviews, rounds
 from loop.store.asking import RoundAskBook
 from loop.store.database import Store, now
 from loop.store.money import Purse
@@ -295,6 +295,16 @@ def test_thousands_of_keys_are_looked_up_at_once(store: Store) -> None:
     keys = [f"item-{number:05d}" for number in range(3000)]
     items.add(store, [an_item(key) for key in keys])
     assert list(items.existing(store, keys)) == keys
+
+
+def test_items_for_which_money_was_short_were_not_asked(store: Store) -> None:
+    for _ in range(2):
+        opened = a_round(store, "sent", "unsent", "unread")
+        book = asking.RoundAskBook(store, RUN, opened.id or 0)
+        book.give_up("unsent", "budget of round 1 spent")
+        book.give_up("unread", "the reply states no answer")
+    assert [item.key for item in items.eligible(store, RUN, Config())] == ["unsent"]
+    assert counting.eligible(store, RUN, Config()) == 1
 
 
 def test_items_that_are_settled_or_asked_out_are_not_eligible(store: Store) -> None:

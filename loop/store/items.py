@@ -9,6 +9,7 @@ from loop.answer import Answer
 from loop.config import Config
 from loop.records import Decision, DecisionKind, Item, Part, Query, Round, Split
 from loop.store import contamination
+from loop.store.asking import SENT
 from loop.store.certificates import held_back
 from loop.store.database import Store
 from loop.store.domains import spent_domains
@@ -70,7 +71,9 @@ def eligible(store: Store, run: str, config: Config) -> list[Item]:
         spent = spent_domains(session, run, config.budget)
         held = {query.item_key for query in held_back(session, run)} | {*awaiting_in(session, run)}
         asked = Counter(
-            session.exec(select(Query.item_key).join(Round, col(Round.id) == Query.round_id).where(Round.run == run))
+            session.exec(
+                select(Query.item_key).join(Round, col(Round.id) == Query.round_id).where(Round.run == run, SENT)
+            )
         )
         rows = session.exec(
             select(Decision.item_key, Decision.kind).where(Decision.run == run).order_by(col(Decision.id))

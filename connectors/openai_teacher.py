@@ -121,13 +121,17 @@ class OpenAITeacher:
         """Whether the endpoint answers like one with a batch API; nothing is charged for asking.
 
         Raises:
-            TeacherBusy: it did not answer.
+            TeacherBusy: it did not answer, or is passing through trouble.
         """
         async with self.open() as client:
             try:
                 raw = await client.batches.with_raw_response.list(limit=1)
                 body = raw.http_response.json()
-            except (APIStatusError, ValueError):
+            except APIStatusError as error:
+                if isinstance(said := self.refusal(error), TeacherBusy):
+                    raise said from error
+                return False
+            except ValueError:
                 return False
             except APIConnectionError as error:
                 raise self.lost(error) from error

@@ -78,11 +78,15 @@ class AlreadyWorking(PreceptorError):
 
 
 class BudgetSpent(PreceptorError):
-    """The next request does not fit under the limit of `scope`: the run (empty), or a round or domain of it."""
+    """The next request does not fit under the limit of `scope`: the run (empty), or a round or domain of it.
 
-    def __init__(self, message: str, scope: str = "") -> None:
+    `where` names the scope as people do: a round by its number.
+    """
+
+    def __init__(self, message: str, scope: str = "", where: str = "") -> None:
         super().__init__(message)
         self.scope = scope
+        self.where = where or scope.replace("/", " ", 1)
 
 
 class UnknownPrice(PreceptorError):

@@ -11,7 +11,7 @@ from sqlmodel import select
 
 from connectors.openai_batches import OpenAIBatches
 from connectors.openai_teacher import OpenAITeacher
-from connectors.plan import _worst
+from connectors.prices import Prices
 from connectors.recorded_teacher import Fault, RecordedTeacher, Recording, running
 from loop.config import Config, TaskConfig, TeacherConfig
 from loop.errors import TeacherDown, TeacherRefused
@@ -19,6 +19,7 @@ from loop.ledger import discounted
 from loop.ports import BatchState, Completion
 from loop.records import BatchJob, Charge, ChargeState, Currency, Item, Rationale, Reply, Round, Stage
 from loop.stages.ask import ask_teacher
+from loop.stages.demonstrating import Demonstrating
 from loop.stages.parts import Parts
 from loop.store import asking, batches, revisions
 from loop.store import items as item_store
@@ -390,8 +391,9 @@ def test_a_remembered_reply_would_have_cost_half_in_a_batch(store: Store) -> Non
         assert {each.sample: each.saved for each in rows(store, Reply)}[sample] == saved
 
 
-def test_plan_reckons_with_the_price_of_batches() -> None:
+def test_plan_reckons_with_the_price_of_batches(store: Store) -> None:
     item, config = some_items()[0], Config(task=TASK, teacher=a_config("http://127.0.0.1:1/v1"))
     batched = config.model_copy(update={"teacher": config.teacher.model_copy(update={"batch": True})})
-    price = OpenAITeacher(config.teacher).price
-    assert _worst(item, batched, price, None) == pytest.approx(_worst(item, config, price, None) / 2)
+    teacher, shown = OpenAITeacher(config.teacher), Demonstrating(store, RUN, NoStudent().student, config)
+    prices = [Prices(store, each, shown, teacher, None, ()) for each in (batched, config)]
+    assert prices[0].worst(item) == pytest.approx(prices[1].worst(item) / 2)

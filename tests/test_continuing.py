@@ -25,6 +25,7 @@ from loop.stages.parts import Parts
 from loop.stages.train import accepted_examples
 from loop.store import certificates, items, planted, rationales, reviews, rounds
 from loop.store.database import Store
+from loop.store.money import Purse
 from loop.teacher.continuation import continuation_request, settled_steps
 from loop.teacher.prompt import presented_parts, request_for
 from loop.teacher.reply import Draft, read
@@ -235,6 +236,18 @@ def shown_steps(task: OpenTask) -> list[str]:
 
 
 FOLLOWS = {"after": "1 + 10 = 11 .", "steps": ["So it is 11 ."], "answer": "11"}
+
+
+def test_todays_limits_hold_in_a_round_that_waits_for_people(tmp_path: Path) -> None:
+    project = a_project(tmp_path)
+    whole = project.path.read_text(encoding="utf-8")
+    for limits in ({"round/1": 0.5, "domain/default": 0.4}, {"round/1": 0.7, "domain/default": 0.2}):
+        usd, domain = limits.values()
+        keys = f"[budget]\nusd_per_round = {usd}\ndomains = {{ default = {domain} }}"
+        project.path.write_text(whole.replace("[budget]", keys), encoding="utf-8")
+        assert run(Project(project.path, project.progress)) is campaign.Outcome.WAITS
+        counters = Purse(project.store, "tiny").counters()
+        assert {scope: counters[scope].limit for scope in limits} == {scope: 1e6 * usd for scope, usd in limits.items()}
 
 
 def test_a_continued_rationale_is_confirmed_trained_on_and_exported(tmp_path: Path) -> None:

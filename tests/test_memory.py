@@ -258,6 +258,23 @@ def table(project: Project, noun: type[Charge] | type[Reply]) -> list[Charge | R
         return list(session.exec(reading.select(noun)).all())
 
 
+def test_a_replay_needs_no_budget(tmp_path: Path) -> None:
+    server = RecordedTeacher(read_recordings(tiny_project(tmp_path / "rows").parent / "recorded.jsonl"))
+    with running(server) as address:
+        for name, usd in (("paid", 1.0), ("again", 0.0)):
+            config = tiny_project(tmp_path / name, rounds=1, usd=usd)
+            asked = f'base_url = "{address}"\nreplies = "../replies.db"'
+            text = config.read_text().split("[simulated_reviewer]")[0]
+            config.write_text(text.replace('recorded = "recorded.jsonl"', asked))
+            project = a_project(config)
+            settings = {"pool": project.config.pool, "task": project.config.task, "progress": project.progress}
+            ingest([config.parent / "pool.jsonl"], project.store, split=Split.POOL, **settings)
+            assert campaign.run(project, rounds_wanted=1, wait=False).outcome is campaign.Outcome.WAITS
+            replies = table(project, Reply)
+            assert [each.remembered is not None for each in replies] == [name == "again"] * 6
+            project.store.close()
+
+
 @pytest.mark.slow
 def test_campaign_on_a_new_database_asks_nothing_pays_nothing_and_decides_the_same(tmp_path: Path) -> None:
     server = RecordedTeacher(read_recordings(tiny_project(tmp_path / "rows").parent / "recorded.jsonl"))

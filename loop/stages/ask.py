@@ -7,7 +7,6 @@ from dataclasses import asdict
 
 from loop import certification
 from loop.config import Config
-from loop.ledger import caps
 from loop.records import AGAIN, STRONGER, ConfidenceFit, Item, Reply, Round, Stage
 from loop.stages.batching import ask_by_batches
 from loop.stages.demonstrating import Demonstrating
@@ -29,9 +28,7 @@ from loop.teacher.vote import copies, vote
 
 def ask_teacher(current: Round, store: Store, parts: Parts, config: Config) -> Round:
     """Ask for the replies that the store lacks, and move on to CHECK."""
-    purse = Purse(store, current.run)
-    purse.close_dead_holds()
-    purse.cap(caps(config.budget, id_of(current)))
+    Purse(store, current.run).close_dead_holds()
     demonstrating = Demonstrating(store, current.run, lambda: parts.trainer.student(None), config)
     demonstrating.prepare(current, parts)
     trust = trust_of(current, store, config)

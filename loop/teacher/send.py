@@ -146,7 +146,7 @@ class Sender:
             self.give_up(request, str(refused))
         except BudgetSpent as spent:
             self.budget_spent |= not spent.scope.startswith("domain/")
-            of = f" of {spent.scope.replace('/', ' ', 1)}" if spent.scope else ""
+            of = f" of {spent.where}" if spent.where else ""
             self.give_up(request, f"{NOT_SENT}{of} spent")
         return False
 

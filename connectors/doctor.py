@@ -15,6 +15,7 @@ from loop.records import Item, Probe, Split
 from loop.stages.contamination import look
 from loop.store import items, probes
 from loop.store.money import Purse
+from loop.store.server import described
 from loop.teacher.judge_prompt import LONG_STEP, a_step_request
 from loop.teacher.prompt import request_for, worst_case
 
@@ -38,7 +39,8 @@ def diagnose(path: Path, open_project: Callable[[], Project], *, probe: bool = F
         return [config]
     project = open_project()
     looks: dict[str, Callable[[], str]] = {
-        "database": lambda: _database(project),
+        "database": lambda: described(project.store),
+        "items": lambda: _items(project),
         "duplicates": lambda: duplicates_text(look(project.store, project.config.query), project.config.query),
         "student": lambda: _student(project),
         "teacher": lambda: _teacher(project),
@@ -72,7 +74,7 @@ def _config(path: Path) -> str:
     return f"{path} is right"
 
 
-def _database(project: Project) -> str:
+def _items(project: Project) -> str:
     counts = items.count(project.store)
     pool, holdout = counts.get(Split.POOL, 0), counts.get(Split.HOLDOUT, 0)
     if not pool:

@@ -298,6 +298,8 @@ def _move(staging: Path, folder: Path, manifest: str) -> None:
     (folder / MANIFEST).unlink(missing_ok=True)
     for path in sorted(path for path in staging.rglob("*") if path.is_file()):
         place = folder / path.relative_to(staging)
+        if place.parent != folder and place.parent.is_symlink():
+            raise PreceptorError(f"{place.parent}: is a link, which may lead anywhere; name another folder")
         place.parent.mkdir(exist_ok=True)
         path.replace(place)
     path = staging / MANIFEST

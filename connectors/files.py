@@ -6,17 +6,17 @@ import json
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from loop.errors import BadRow
+import numpy as np
 
-FIELDS = ("key", "question", "context", "choices", "domain", "answer", "rationale", "model")
-"""What is read of a row; other columns are left alone."""
+from connectors.unpacking import BATCH, FIELDS, MOST_UNPACKED, sizes_of, unpacked
+from loop.errors import BadRow, extra
+
 LONGEST_LINE = 4 * 2**20
 """Bytes of a JSONL line that are read; a longer one is named and passed over."""
-BATCH = 1000
-"""Rows of a table that are in memory at once."""
 
 
 @dataclass(frozen=True)
@@ -83,8 +83,12 @@ def _lines(file: BinaryIO) -> Iterator[bytes]:
     """The lines of a file; of a line that is too long, one byte more than is allowed."""
     while line := file.readline(LONGEST_LINE + 1):
         yield line
+        passed = 0
         while len(line) > LONGEST_LINE and not line.endswith(b"\n"):
             line = file.readline(LONGEST_LINE + 1)
+            passed += len(line)
+            if passed > MOST_UNPACKED:
+                raise EOFError(f"a line of more than {MOST_UNPACKED} bytes")
 
 
 def _json_row(path: Path, number: int, line: bytes) -> Raw:
@@ -105,7 +109,7 @@ def _json_row(path: Path, number: int, line: bytes) -> Raw:
 def _csv(path: Path) -> Iterator[Raw]:
     """Rows of a CSV file with a header; bytes that are not UTF-8 are found when the row is looked at."""
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        reader = csv.reader(file, strict=True)
+        reader = csv.reader(iter(partial(file.readline, LONGEST_LINE), ""), strict=True)
         header = _header(path, reader)
         while True:
             line = reader.line_num + 1
@@ -157,43 +161,107 @@ def _parquet(path: Path) -> Iterator[Raw]:
     number = 0
     try:
         with pq.ParquetFile(path) as file:
-            names = file.schema_arrow.names
-            _require_question(path, names)
-            for batch in file.iter_batches(batch_size=BATCH, columns=[name for name in FIELDS if name in names]):
-                for row in batch.to_pylist():
+            _require_question(path, file.schema_arrow.names)
+            leaves, rows = unpacked(path, file.metadata)
+        with pq.ParquetFile(path, read_dictionary=leaves) as file:
+            names = list(dict.fromkeys(file.schema_arrow.names))
+            for batch in file.iter_batches(batch_size=rows, columns=[name for name in FIELDS if name in names]):
+                for raw in table_rows(str(path), batch, number + 1):
                     number += 1
-                    yield Raw(str(path), number, row)
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+                    yield raw
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         if number == 0:
             raise BadRow(f"{path}: not a Parquet file that can be read ({error})") from error
         yield Raw(str(path), number + 1, {}, f"the file is damaged from here on ({error})")
 
 
+def table_rows(place: str, batch: Any, first: int) -> Iterator[Raw]:
+    """The rows of a piece of an Arrow table, numbered from `first`; one that is too long to be one is named.
+
+    Raises:
+        ValueError: a column is of another type than items have (`pyarrow.ArrowInvalid` is one).
+    """
+    batch.validate(full=True)
+    columns = {name: _joined(batch.column(at)) for at, name in enumerate(batch.schema.names)}
+    sizes = np.sum([sizes_of(name, column) for name, column in columns.items()], axis=0)
+    for at in range(batch.num_rows):
+        if sizes[at] > LONGEST_LINE:
+            yield Raw(place, first + at, {}, f"the row is longer than {LONGEST_LINE} bytes")
+            continue
+        yield Raw(place, first + at, {name: column[at].as_py() for name, column in columns.items()})
+
+
+def _joined(column: Any) -> Any:
+    """A column as one array."""
+    chunked = hasattr(column, "combine_chunks")
+    return column.unify_dictionaries().combine_chunks() if chunked else column
+
+
 def _dataset(path: Path) -> Iterator[Raw]:
     """Rows of a dataset, or of every split of a dataset dictionary."""
-    from datasets import DatasetDict, load_from_disk  # noqa: PLC0415 - takes seconds to load
+    import pyarrow as pa  # noqa: PLC0415 - takes a while to load
+
+    with extra("hf", f"{path}: a Hugging Face dataset folder"):
+        from datasets import DatasetDict, load_from_disk  # noqa: PLC0415 - takes seconds to load
 
     try:
+        _refuse_elsewhere(path)
         loaded = load_from_disk(str(path))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, pa.ArrowException) as error:
         raise BadRow(f"{path}: not a Hugging Face dataset that can be read ({error})") from error
     parts = {f"{path}[{name}]": part for name, part in loaded.items()} if isinstance(loaded, DatasetDict) else None
     for name, part in (parts or {str(path): loaded}).items():
         yield from _dataset_rows(name, part)
 
 
+def _refuse_elsewhere(path: Path) -> None:
+    """Refuse a folder that names files outside of it: whoever made it must not choose what is read of this disk.
+
+    Raises:
+        BadRow: it does.
+    """
+    splits = json.loads((path / "dataset_dict.json").read_bytes())["splits"] if _is_several(path) else ["."]
+    parts = [path / each for each in splits]
+    said = [(part, json.loads((part / "state.json").read_bytes())) for part in parts if (part / "state.json").is_file()]
+    files = [
+        part / each["filename"]
+        for part, state in said
+        for each in [*state["_data_files"], *(state.get("_indices_data_files") or [])]
+    ]
+    for each in (*parts, *files):
+        if not each.resolve().is_relative_to(path.resolve()):
+            raise BadRow(f"{path}: names {each}, which is outside of the folder; copy what it holds into the folder")
+
+
+def _is_several(path: Path) -> bool:
+    return (path / "dataset_dict.json").is_file()
+
+
 def _dataset_rows(name: str, part: Any) -> Iterator[Raw]:
-    """Rows of one dataset; a class label stands for its name."""
+    """Rows of one dataset, as they are stored: nothing that they name is opened. A class label stands for its name."""
+    import pyarrow as pa  # noqa: PLC0415 - takes a while to load
+
     _require_question(name, part.column_names)
-    wanted = part.select_columns([each for each in FIELDS if each in part.column_names]).with_format(None)
-    named = getattr(wanted.features.get("answer"), "int2str", None)
+    labelled = getattr(part.features.get("answer"), "int2str", None)
+    wanted = part.select_columns([each for each in FIELDS if each in part.column_names]).with_format("arrow")
     for start in range(0, len(wanted), BATCH):
-        columns = wanted[start : start + BATCH]
-        for offset, values in enumerate(zip(*columns.values(), strict=True)):
-            row = dict(zip(columns, values, strict=True))
-            if named is not None and row["answer"] is not None:
-                row["answer"] = named(row["answer"]) if row["answer"] >= 0 else None
-            yield Raw(name, start + offset + 1, row)
+        try:
+            rows = list(table_rows(name, wanted[start : start + BATCH], start + 1))
+        except (ValueError, pa.ArrowException) as error:
+            yield Raw(name, start + 1, {}, f"the dataset is damaged from here on ({error})")
+            return
+        yield from rows if labelled is None else (_labelled(raw, labelled) for raw in rows)
+
+
+def _labelled(raw: Raw, name_of: Callable[[int], str]) -> Raw:
+    """The row with the name of its class."""
+    number = raw.fields.get("answer")
+    if raw.problem or number is None or number < 0:
+        return replace(raw, fields={**raw.fields, "answer": None})
+    try:
+        return replace(raw, fields={**raw.fields, "answer": name_of(number)})
+    except ValueError:
+        return replace(raw, problem=f"`answer` is {number}, which is none of the dataset's classes")
 
 
 def _require_question(path: object, names: Sequence[str]) -> None:

@@ -221,6 +221,7 @@ class Forgetting:
         found = {*self._runs.rglob("*"), *self._remembered()}
         if (database := self._store.file) is not None:
             found |= {database.with_name(database.name + end) for end in ("", "-wal", "-shm")}
+            found |= {*database.parent.glob(f"{database.name}.at-*")}  # from before an upgrade
         if self._project.config.run.log is not None:
             found.add(self._project.home / self._project.config.run.log)
         apart = (self._project.studio_folder, self._file)

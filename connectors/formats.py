@@ -32,8 +32,8 @@ ROW_GROUP = 5 * PIECE
 PROVENANCE = "provenance.jsonl"
 CONTENT = ("question", "context", "choices", "steps", "answer", "answer_kind", "parents")
 """What a row says; the rest is where it comes from."""
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""What a spreadsheet takes for the start of a formula (OWASP, CSV injection)."""
+FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""What a spreadsheet takes for the start of a formula, in Japanese ones also at full width (OWASP, CSV injection)."""
 NUMBER = re.compile(r"[-+]?[0-9]+(\.[0-9]+)?")
 RATINGS: Mapping[str, int] = {"ok": 1, "redundant": 0, "wrong": -1, "unsupported": -1, "hallucinated": -1}
 """What PRM800K calls positive, neutral and negative, by the mark on the review page."""

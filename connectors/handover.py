@@ -10,7 +10,7 @@ from connectors.card import escaped
 from connectors.students import Trained, loaded
 from connectors.wiring import Project, cache_folder
 from loop.answer import AnswerKind
-from loop.errors import PreceptorError
+from loop.errors import PreceptorError, extra
 from loop.records import Decision, DecisionKind, Item, Part, Split
 from loop.report import accuracy
 from loop.stages.train import seed_examples
@@ -26,6 +26,7 @@ HOW = {
 }
 """How to come to formats that are not written here."""
 FORMATS = ("transformers", "openvino")
+UNKNOWN = "not known here; look it up before sharing it"
 EXAMPLE = Item(
     key="", question="Which is heavier?", context="A stone lies beside a feather.", split=Split.POOL, text_hash=""
 )
@@ -59,8 +60,9 @@ def export_student(project: Project, which: Trained, folder: Path, form: str) ->
     Raises:
         StudentError: the folder cannot be written, or the student cannot be loaded.
     """
-    from loop.student import checkpoint, handover  # noqa: PLC0415 - torch takes seconds to load
-    from loop.student.seq2seq import Seq2Seq  # noqa: PLC0415 - as above
+    with extra("student", "a student"):
+        from loop.student import checkpoint, handover  # noqa: PLC0415 - torch takes seconds to load
+        from loop.student.seq2seq import Seq2Seq  # noqa: PLC0415 - as above
 
     student = loaded(project, which, engine="torch")
     assert isinstance(student, handover.Plain)
@@ -216,7 +218,7 @@ def _origin(project: Project, which: Trained, licence: str | None, dtype: str) -
     ]
     simulated = sum(verdict.simulated for verdict in verdicts)
     lines = [
-        f"base model: {escaped(student.model)}, licence: {licence or 'not known here; look it up before sharing it'}",
+        f"base model: {escaped(student.model)}, licence: {escaped(licence or UNKNOWN)}",
         f"trained ({trained_by}) on {which.checkpoint.examples} examples: {gold} gold (people accepted or corrected "
         f"the rationale), {silver} silver (accepted unreviewed, its risk below the threshold), {seeds} seed items",
         f"teacher: {escaped(teacher.model) or 'none named'}{recorded}; the terms of its maker hold for what it taught",

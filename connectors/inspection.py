@@ -2,13 +2,13 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from connectors.endpoints import fitted
-from connectors.invitations import Invitation, Invitations
 from connectors.pulling import LEASE_SECONDS
 from connectors.reviewers import review_figures, review_text
 from connectors.wiring import Project
-from loop.errors import BadConfig, PreceptorError
+from loop.errors import BadConfig, PreceptorError, extra
 from loop.interval import wilson
 from loop.records import Split, Stage, VerdictKind
 from loop.report import pseudonyms
@@ -19,6 +19,9 @@ from loop.store.money import Purse
 from loop.teacher.demonstrations import as_shown
 from loop.teacher.judge_prompt import a_step_request
 from loop.teacher.prompt import prompt_of, request_for, worst_case
+
+if TYPE_CHECKING:
+    from connectors.invitations import Invitation
 
 
 def show_prompt(project: Project, key: str) -> dict[str, object]:
@@ -73,6 +76,9 @@ def invite(project: Project, emails: Sequence[str], *, link_only: bool) -> list[
     """
     if project.config.review.board != "label_studio":
         raise BadConfig('review.board = "fake" has no accounts; set it to "label_studio"')
+    with extra("label-studio", "Label Studio"):
+        from connectors.invitations import Invitations  # noqa: PLC0415 - seconds, and an extra
+
     url, token, _ = project.label_studio()
     invitations = Invitations(url, token)
     if link_only:
@@ -87,7 +93,7 @@ def invite(project: Project, emails: Sequence[str], *, link_only: bool) -> list[
     return lines
 
 
-def _invited(project: Project, invitation: Invitation, url: str) -> list[str]:
+def _invited(project: Project, invitation: "Invitation", url: str) -> list[str]:
     """What to send to one person."""
     known = {each.name for each in project.config.review.reviewers}
     email, password = invitation.email, invitation.password

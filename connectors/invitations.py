@@ -78,6 +78,6 @@ class Invitations:
                 yield client
         except httpx.HTTPError as error:
             raise BoardDown(
-                f"Label Studio at {self._url} does not answer ({type(error).__name__}); start it with "
+                f"Label Studio at {self._url} does not answer ({type(error).__name__}: {error}); start it with "
                 "`preceptor review up` or mend review.url, then run again"
             ) from error

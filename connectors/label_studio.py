@@ -358,7 +358,7 @@ class LabelStudioBoard:
             yield
         except httpx.HTTPError as error:
             raise BoardDown(
-                f"Label Studio at {self._url} does not answer ({type(error).__name__}); start it with "
+                f"Label Studio at {self._url} does not answer ({type(error).__name__}: {error}); start it with "
                 "`preceptor review up` or mend review.url, then run again"
             ) from error
         except ApiError as error:

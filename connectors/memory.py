@@ -18,9 +18,9 @@ from pydantic import TypeAdapter
 from connectors.openai_teacher import OpenAITeacher, endpoint_of
 from loop.config import EndpointConfig
 from loop.errors import BadConfig
+from loop.plain import storable
 from loop.ports import Completion, Remembered, Request
 from loop.teacher.prompt import prompt_of
-from loop.teacher.reply import storable
 
 BUSY_SECONDS = 60.0
 TABLE = (

@@ -3,6 +3,7 @@
 The SDK does not validate what it parses, so what the endpoint says is read by hand.
 """
 
+import contextlib
 import json
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -71,12 +72,16 @@ class OpenAIBatches:
         return await self._call(look)
 
     async def results(self, remote_id: str) -> Sequence[tuple[str, Completion | TeacherError]]:
-        """Custom ids with what came of them, in any order; lines that cannot be read are left out."""
+        """Custom ids with what came of them, in any order; lines that cannot be read, or are gone, are left out."""
 
         async def fetch(client: AsyncOpenAI) -> list[str]:
             batch = (await client.batches.retrieve(remote_id)).to_dict()
-            files = [batch.get(name) for name in ("output_file_id", "error_file_id")]
-            return [(await client.files.content(file)).text for file in files if isinstance(file, str) and file]
+            texts = []
+            for file in (batch.get(name) for name in ("output_file_id", "error_file_id")):
+                if isinstance(file, str) and file:
+                    with contextlib.suppress(NotFoundError):  # endpoints keep them for a while
+                        texts.append((await client.files.content(file)).text)
+            return texts
 
         texts = await self._call(fetch)
         return [
@@ -121,7 +126,7 @@ def _state(batch: Mapping[str, Any]) -> BatchState:
     counts = [at(batch, "request_counts", name) for name in ("completed", "failed")]
     done = sum(each for each in counts if isinstance(each, int))
     if status != "failed":
-        return BatchState(status in ENDED, done)
+        return BatchState(isinstance(status, str) and status in ENDED, done)
     message, line = (at(batch, "errors", "data", 0, name) for name in ("message", "line"))
     place = f"line {line}: " if isinstance(line, int) else ""
     return BatchState(True, done, f"{place}{message or 'the endpoint does not say why'}")

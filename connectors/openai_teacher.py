@@ -5,13 +5,14 @@ import ipaddress
 import math
 import os
 import re
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.parse import quote, urlsplit
 
 import genai_prices
 import httpx2
@@ -24,7 +25,7 @@ from openai import (
 )
 
 from connectors import spans
-from loop.config import EndpointConfig
+from loop.config import EndpointConfig, without_secrets
 from loop.errors import BadConfig, ItemRefused, PromptTooLong, TeacherBusy, TeacherError, TeacherRefused, UnknownPrice
 from loop.ports import Completion, Request
 
@@ -42,6 +43,8 @@ SECONDS = {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 NO_CREDIT = frozenset({"insufficient_quota", "billing_hard_limit_reached"})
 TOO_LONG = ("context_length", "context length", "context size", "context window", "too long")
 """Found in refusals that concern one request by its length."""
+LONGEST_SAID = 300
+"""Characters of an endpoint's own words in an error."""
 UNWANTED = ("content_filter", "content_policy", "content management policy")
 """Found in refusals that concern one request by its content."""
 
@@ -69,7 +72,7 @@ class OpenAITeacher:
         """
         self._config = config
         self._url = address_of(config)
-        self._address = without_secrets(self._url)
+        self._address = shown_address(self._url)
         self._key = os.environ.get(config.api_key_env) or (NO_KEY if is_loopback(self._address) else "")
         self._client: AsyncOpenAI | None = None
         if not self._key:
@@ -118,13 +121,17 @@ class OpenAITeacher:
         """Whether the endpoint answers like one with a batch API; nothing is charged for asking.
 
         Raises:
-            TeacherBusy: it did not answer.
+            TeacherBusy: it did not answer, or is passing through trouble.
         """
         async with self.open() as client:
             try:
                 raw = await client.batches.with_raw_response.list(limit=1)
                 body = raw.http_response.json()
-            except (APIStatusError, ValueError):
+            except APIStatusError as error:
+                if isinstance(said := self.refusal(error), TeacherBusy):
+                    raise said from error
+                return False
+            except ValueError:
                 return False
             except APIConnectionError as error:
                 raise self.lost(error) from error
@@ -193,7 +200,7 @@ class OpenAITeacher:
         except (APIConnectionError, TimeoutError) as error:
             raise self.lost(error) from error
         except APIError as error:
-            raise TeacherBusy(f"{self._address}: {error.message}") from error
+            raise TeacherBusy(f"{self._address}: {self._masked(error.message)}") from error
         response: httpx2.Response = raw.http_response
         return response
 
@@ -214,9 +221,16 @@ class OpenAITeacher:
         closed = _closed_for(response.headers, _count(at(body, "usage", "total_tokens")) or 0) or 0.0
         return replace(completion_of(body, request.model), closed_for=closed)
 
-    def lost(self, error: Exception) -> TeacherBusy:
+    def lost(self, error: Exception) -> TeacherError:
         """No answer came: by a refused connection nothing was sent, by anything else it may have been."""
         cause, table = error.__cause__, self._config.table
+        distrusted = _distrusted(cause)
+        if distrusted is not None:
+            return TeacherRefused(
+                f"the certificate of {self._address} is not trusted ({distrusted.verify_message}); see that "
+                f"{table}.base_url is right and that this machine's clock is, or name the certificates of your own "
+                "authority in the environment variable SSL_CERT_FILE"
+            )
         if isinstance(cause, NOT_SENT):
             return TeacherBusy(f"{self._address} cannot be reached: {cause}; is the {table} running?", sent=False)
         if isinstance(error, TimeoutError) or isinstance(cause, httpx2.TimeoutException):
@@ -227,9 +241,9 @@ class OpenAITeacher:
     def refusal(self, error: APIStatusError) -> TeacherError:
         """An HTTP error status in the loop's words, with the cure where it is known."""
         status, code = error.status_code, str(error.code or "")
-        said = f"{self._address} answered {status}: {_said(error)}"
+        said = f"{self._address} answered {status}: {self._masked(_said(error))}"
         if 300 <= status < 400:
-            where = error.response.headers.get("location", "nowhere")
+            where = self._masked(error.response.headers.get("location", "nowhere"))
             return TeacherRefused(
                 f"{self._address} answered {status} and points to {where}; nothing was sent there: "
                 f"set {self._config.table}.base_url to that address if you trust it"
@@ -247,6 +261,10 @@ class OpenAITeacher:
             return ItemRefused(said)
         return TeacherRefused(f"{said}; {self._cure(status, said)}")
 
+    def _masked(self, said: str) -> str:
+        """What an endpoint said, short and without our key, which some send back."""
+        return said.replace(self._key, "[the key]")[:LONGEST_SAID]
+
     def _cure(self, status: int, said: str) -> str:
         """What the user can do about a refusal."""
         table = self._config.table
@@ -261,6 +279,13 @@ class OpenAITeacher:
         return f"check the settings in [{table}]"
 
 
+def _distrusted(error: BaseException | None) -> ssl.SSLCertVerificationError | None:
+    """What was wrong with a certificate, if that is why a connection failed."""
+    while error is not None and not isinstance(error, ssl.SSLCertVerificationError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
 def address_of(config: EndpointConfig) -> str:
     """The address that requests go to."""
     return config.base_url or os.environ.get("OPENAI_BASE_URL") or PUBLIC_ADDRESS
@@ -268,13 +293,12 @@ def address_of(config: EndpointConfig) -> str:
 
 def endpoint_of(config: EndpointConfig) -> str:
     """The endpoint as it is written down: its address, or the file of recordings."""
-    return without_secrets(address_of(config)) if config.recorded is None else f"recorded: {config.recorded}"
+    return shown_address(address_of(config)) if config.recorded is None else f"recorded: {config.recorded}"
 
 
-def without_secrets(address: str) -> str:
-    """The address without user, password and query."""
-    parts = urlsplit(address)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path.rstrip("/"), "", ""))
+def shown_address(address: str) -> str:
+    """The address as it is said and written down."""
+    return without_secrets(address).rstrip("/")
 
 
 def is_loopback(address: str) -> bool:
@@ -324,10 +348,10 @@ def body_of(request: Request) -> dict[str, Any]:
 
 
 def _said(error: APIStatusError) -> str:
-    """What the endpoint said, in one short line."""
+    """What the endpoint said, in one line."""
     body = error.body
     message = body.get("message") if isinstance(body, Mapping) else None
-    return " ".join(str(message or error.message).split())[:300]
+    return " ".join(str(message or error.message).split())
 
 
 def at(value: object, *path: str | int) -> object:

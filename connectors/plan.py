@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from connectors.prices import Prices
 from connectors.promises import promises
 from connectors.wiring import Project
 from loop.answer import Answer
@@ -15,17 +16,18 @@ from loop.errors import PoolEmpty
 from loop.ledger import MICRO
 from loop.ports import Explanation
 from loop.records import Currency, Item
+from loop.stages.demonstrating import Demonstrating
 from loop.stages.revising import PRIOR_STEPS, PRIOR_WRONG
-from loop.store import items, reading, revisions
+from loop.store import items, planted, reading, revisions
 from loop.store.database import Store
 from loop.store.money import Purse
-from loop.teacher.judge_prompt import a_step_request
-from loop.teacher.prompt import Price, most_input_tokens, request_for, worst_case
+from loop.teacher.prompt import Price
 from loop.teacher.revision import Way, expected_costs, steps_of
-from loop.teacher.send import prompt_type
 
 DRAWS = 4000
 LEVEL = 0.9
+PRICED = 2000
+"""So many items of the pool say what its items cost."""
 Floats = NDArray[np.float64]
 
 
@@ -50,16 +52,11 @@ def plan(project: Project) -> dict[str, Any]:
     if not pool:
         raise PoolEmpty("no pool item is left to ask; ingest more items or raise query.max_asks")
     batch = min(config.query.batch_size, len(pool))
+    demonstrating = Demonstrating(store, config.run.name, lambda: project.trainer().student(None), config)
     with project.teacher() as teacher, project.judge() as judge, project.stronger() as stronger:
-        dearer = list(zip(config.teacher.stronger, stronger, strict=True))
-        most = [
-            _worst(item, config, teacher.price, None if judge is None else judge.price)
-            + sum(worst_case(request_for(item, config.task, each, (), 0), paid.price) for each, paid in dearer) / MICRO
-            for item in pool
-        ]
-        learned = _learned(store, config, pool, teacher.price) if judge is None else []
-        revising = _revising(store, config, teacher.price)
-    usd = _capped(_dollars(store, config, batch, most, learned, revising), config.budget.usd_per_round)
+        prices = Prices(store, config, demonstrating, teacher, judge, stronger)
+        usd = _with_trials(_dollars(prices, batch, _some(pool)), prices)
+    usd = _capped(usd, config.budget.usd_per_round)
     minutes = _minutes(store, config, batch)
     left = _left(store, config)
     return {
@@ -100,29 +97,21 @@ def plan_text(found: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _worst(item: Item, config: Config, price: Price, judge_price: Price | None) -> float:
-    """Dollars that an item costs at the very most, judged in as many long steps as may be."""
-    asked = _share(config) * worst_case(request_for(item, config.task, config.teacher, (), 0), price)
-    if judge_price is not None:
-        asked += config.judge.max_steps * worst_case(a_step_request(item, config.task, config.judge), judge_price)
-    return asked / MICRO
+def _some(pool: Sequence[Item]) -> list[Item]:
+    """Enough of the pool to price it, drawn at random, and the longest item of all."""
+    if len(pool) <= PRICED:
+        return list(pool)
+    drawn = np.random.default_rng(0).choice(len(pool), PRICED - 1, replace=False)
+    return [*(pool[place] for place in sorted(drawn)), max(pool, key=lambda item: len(item.text))]
 
 
-def _learned(store: Store, config: Config, pool: Sequence[Item], price: Price) -> list[float]:
-    """Dollars that items cost if replies are as long as those to the same prompt in any run; input at its bound."""
-    requests = [request_for(item, config.task, config.teacher, (), 0) for item in pool]
-    lengths = Purse(store, config.run.name).lengths(prompt_type(requests[0], "ask"))
-    drawn = np.random.default_rng(0).choice(lengths, len(pool)) if lengths else ()
-    return [
-        _share(config) * price(request, input_tokens=most_input_tokens(request), output_tokens=int(length)) / MICRO
-        for request, length in zip(requests, drawn, strict=False)
-    ]
-
-
-def _share(config: Config) -> float:
-    """The price of an item's replies in prices of single requests: the first costs less in a batch."""
-    discount = config.teacher.batch_discount if config.teacher.batch else 0.0
-    return config.teacher.samples - discount
+def _with_trials(estimate: Estimate, prices: Prices) -> Estimate:
+    """The estimate with what trying demonstrations costs, which may not be needed."""
+    expected, most = (each / MICRO for each in prices.trials())
+    if not most:
+        return estimate
+    source = f"{estimate.source}; ${expected:.4f} of it to try demonstrations"
+    return Estimate(estimate.expected + expected, estimate.low, estimate.high + most, source)
 
 
 def _capped(estimate: Estimate, cap: float | None) -> Estimate:
@@ -133,55 +122,63 @@ def _capped(estimate: Estimate, cap: float | None) -> Estimate:
     return Estimate(expected, low, cap, f"{estimate.source}; at most budget.usd_per_round")
 
 
-def _revising(store: Store, config: Config, price: Price) -> list[float]:
+def _revising(prices: Prices) -> list[float]:
     """Dollars for each item asked, had the student written what the teacher did; empty where that is not to come.
 
-    From the second round on a student explains. Once something was revised, what that costs is known.
+    From the second round on a student explains. Once something was revised, what that costs is known. What is revised
+    is judged as it was.
     """
+    store, config = prices.store, prices.config
     run, way = config.run.name, config.teacher.revise
     if way == "never" or revisions.of_run(store, run):
         return []
     written = {each.item_key: each for each in reading.rationales_of(store, run) if each.is_reply}
     known = items.existing(store, written)
     spent = reading.spent_by_query(store, run)
+    judged = reading.spent_by_query(store, run, {"judge"}) if prices.judge is not None else {}
     found = []
     for key, each in written.items():
         answer = None if each.answer is None else Answer.from_canonical(each.answer)
         steps = steps_of(known[key], Explanation(tuple(each.steps), answer))
-        costs = expected_costs(known[key], steps, config.task, config.teacher, price, wrong=PRIOR_WRONG / PRIOR_STEPS)
-        revised = min(costs.values()) if way == "auto" else costs[Way(way)]
-        revisable = 0 < len(steps) < config.task.max_steps
-        found.append((revised if revisable else spent.get((each.round_id, key), 0)) / MICRO)
+        if 0 < len(steps) < config.task.max_steps:
+            paid = judged.get((each.round_id, key), 0) if judged else prices.judged(known[key])
+            found.append((_revised(known[key], steps, config, prices.teacher.price) + paid) / MICRO)
+        else:
+            found.append(spent.get((each.round_id, key), 0) / MICRO)
     return found
 
 
-def _dollars(
-    store: Store,
-    config: Config,
-    batch: int,
-    most: Sequence[float],
-    learned: Sequence[float],
-    revising: Sequence[float],
-) -> Estimate:
+def _revised(item: Item, steps: Sequence[str], config: Config, price: Price) -> int:
+    """Micro-dollars that revising is expected to cost in the way that the config names."""
+    costs = expected_costs(item, steps, config.task, config.teacher, price, wrong=PRIOR_WRONG / PRIOR_STEPS)
+    way = config.teacher.revise
+    return min(costs.values()) if way == "auto" else costs[Way(way)]
+
+
+def _dollars(prices: Prices, batch: int, pool: Sequence[Item]) -> Estimate:
     """The teacher's price for a batch: from what items cost so far, else from replies of other runs, else the worst."""
+    store, run = prices.store, prices.config.run.name
+    revising = _revising(prices)
     if revising:
         source = f"as if the student wrote what the teacher did on {len(revising)} items; none was revised so far"
         return _estimate(_totals(np.array(revising), np.full(DRAWS, batch)), source)
-    revised = {row.round_id for _, row in revisions.of_run(store, config.run.name)}
-    spent = reading.spent_by_query(store, config.run.name)
+    revised = {row.round_id for _, row in revisions.of_run(store, run)}
+    spent = reading.spent_by_query(store, run)
     counted = [usd for (number, _), usd in spent.items() if number in revised or not revised]
-    paid = np.array(counted, dtype=np.float64) / MICRO
-    if not len(paid) and learned:
+    if counted:
+        paid = np.array(counted, dtype=np.float64) / MICRO
+        return _estimate(_totals(paid, np.full(DRAWS, batch)), f"from {len(paid)} items asked")
+    learned = prices.learned(pool) if prices.judge is None else []
+    if learned:
         source = "from the length of replies to the same prompt in other runs"
-        return _estimate(_totals(np.array(learned), np.full(DRAWS, batch)), source)
-    if not len(paid):
-        mean = float(np.mean(most))
-        return Estimate(batch * mean, 0.0, batch * max(most), "worst case; nothing was asked yet, see `run --pilot`")
-    return _estimate(_totals(paid, np.full(DRAWS, batch)), f"from {len(paid)} items asked")
+        return _estimate(_totals(np.array(learned) / MICRO, np.full(DRAWS, batch)), source)
+    most = [prices.worst(item) / MICRO for item in pool]
+    mean = float(np.mean(most))
+    return Estimate(batch * mean, 0.0, batch * max(most), "worst case; nothing was asked yet, see `run --pilot`")
 
 
 def _minutes(store: Store, config: Config, batch: int) -> Estimate:
-    """Reviewers' minutes for a batch: audits, second reviews, and what will be risky."""
+    """Reviewers' minutes for a batch: audits, what will be risky, what is planted among both, and second reviews."""
     run, review = config.run.name, config.review
     risks = [*reading.risks_of(store, run).values()]
     seconds = [verdict.seconds for _, verdict in reading.verdicts_of(store, run) if verdict.kind is not None]
@@ -191,8 +188,10 @@ def _minutes(store: Store, config: Config, batch: int) -> Estimate:
     share = chance.beta(risky + 0.5, len(risks) - risky + 0.5, DRAWS) if risks else chance.random(DRAWS)
     audits = chance.binomial(batch, review.audit_share, DRAWS)
     certifying, risky_ones = chance.binomial(audits, review.certify_share), chance.binomial(batch - audits, share)
-    seconds_too = chance.binomial(audits - certifying + risky_ones, review.second_share)
-    reviews = audits + certifying + risky_ones + seconds_too
+    good = len(planted.good(store, run)) if review.planted_share else 0
+    added = np.minimum(np.ceil(review.planted_share * (audits + risky_ones)), good).astype(np.int64)
+    seconds_too = chance.binomial(audits - certifying + risky_ones + added, review.second_share)
+    reviews = audits + certifying + risky_ones + added + seconds_too
     each = np.array(seconds or [60 * review.minutes_per_review]) / 60
     source = (
         f"from {len(risks)} risks and {len(seconds)} verdicts" if risks else "any share may be risky; see `--pilot`"
@@ -203,7 +202,8 @@ def _minutes(store: Store, config: Config, batch: int) -> Estimate:
 def _totals(amounts: Floats, counts: NDArray[np.int64]) -> Floats:
     """Sums of so many amounts, drawn with replacement (the mean is drawn once for a sum, as a bootstrap does)."""
     chance = np.random.default_rng(1)
-    means = chance.choice(amounts, (len(counts), len(amounts))).mean(axis=1)
+    # One draw after another: all at once would take thousands of times the memory of the amounts.
+    means = np.array([chance.choice(amounts, len(amounts)).mean() for _ in counts])
     noise = amounts.std() * np.sqrt(counts) * chance.standard_normal(len(counts))
     return np.asarray(np.maximum(0.0, means * counts + noise))
 

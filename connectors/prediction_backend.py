@@ -40,7 +40,7 @@ class PredictionBackend:
 
     def predict(self, asked: PredictRequest) -> dict[str, Any]:
         """One prediction a task, in order; an empty one for a task that is not ours."""
-        uids = [own_uid(str(each.data.get("uid", ""))) for each in asked.tasks]
+        uids = [own_uid(str(each.data.get("uid", "")).replace("\x00", "")) for each in asked.tasks]
         ours = RunReviewBook(self._project.store, self._project.config.run.name).reviewed(uids)
         answers = self._project.present_answers.of([item for _, _, item in ours.values()])
         version = self.version

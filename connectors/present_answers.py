@@ -86,7 +86,7 @@ def _answers(student: Student | None, items: Sequence[Item]) -> dict[str, dict[s
 def _read(file: Path) -> dict[str, dict[str, Any]]:
     try:
         known: dict[str, dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):  # not there yet, or damaged: the student answers again
         return {}
     return known
 

@@ -1,6 +1,7 @@
 """Finds out what an endpoint really supports, by a handful of tiny requests and a look at what comes back.
 
-Servers answer 200 and drop what they do not know, so a feature counts only where its effect shows in a reply.
+Servers answer 200 and drop what they do not know, so a feature counts only where its effect shows in a reply. It is
+missing only where a reply shows that, or where the endpoint refuses to be asked so; a failure that passes says nothing.
 """
 
 import asyncio
@@ -10,7 +11,7 @@ from dataclasses import dataclass, replace
 from connectors.endpoints import holds
 from connectors.openai_teacher import Given, OpenAITeacher, endpoint_of
 from loop.config import EndpointConfig
-from loop.errors import BudgetSpent, TeacherRefused
+from loop.errors import BudgetSpent, TeacherBusy, TeacherRefused
 from loop.ports import Completion, Request, Silent
 from loop.records import Probe
 from loop.store import probes
@@ -24,6 +25,7 @@ SHORT, LONG = 24, 80
 """Longest replies, in tokens."""
 REPEATS = {"seed 0 again": 0, "seed 1": 1, "seed 2": 2}
 """Seeds of the requests that follow the first one, which has seed 0."""
+EMPTY = "the reply is empty or was cut off"
 QUESTION = "Which is bigger, an ant or a cow, and how many legs has it?"
 SCHEMA: Mapping[str, object] = {
     "type": "object",
@@ -50,10 +52,21 @@ class _Tried:
 
     given: Given | None
     problem: str = ""
+    refused: bool = False
+    """Whether the endpoint refused what was asked; any other problem may pass."""
 
     @property
     def text(self) -> str:
         return "" if self.given is None else self.given.completion.text.strip()
+
+    @property
+    def whole(self) -> bool:
+        """Whether there is text that was not cut off."""
+        return self.given is not None and bool(self.text) and self.given.completion.finish_reason != "length"
+
+    def says(self, has: bool, *, plainly: bool) -> bool | None:
+        """Whether a feature is there: not where it was refused; unknown where the reply does not show it `plainly`."""
+        return False if self.refused else has if plainly else None
 
 
 @dataclass
@@ -118,27 +131,35 @@ class _Prober:
         seed = f"the same seed gives {'the same' if same else 'another'} sample"
         return {"sampling": (True, "samples at temperature 1 differ"), "seed": (same, seed)}
 
-    async def _choices(self) -> tuple[bool, str]:
+    async def _choices(self) -> tuple[bool | None, str]:
         # Two choices are two replies to pay for.
         request = self._request(tokens=2 * SHORT)
-        tried = await self._try("n", request, n=2, max_completion_tokens=SHORT)
+        tried = await self._try_with("n", request, n=2, max_completion_tokens=SHORT)
         number = tried.given.choices if tried.given else 0
-        return number == 2, tried.problem or f"n = 2 gives {number} choice{'' if number == 1 else 's'}"
+        has = tried.says(number == 2, plainly=number > 0)
+        return has, tried.problem or f"n = 2 gives {number} choice{'' if number == 1 else 's'}"
 
-    async def _logprobs(self) -> tuple[bool, str]:
-        tried = await self._try("logprobs", self._request(), logprobs=True, top_logprobs=2)
+    async def _logprobs(self) -> tuple[bool | None, str]:
+        tried = await self._try_with("logprobs", self._request(), logprobs=True, top_logprobs=2)
         there = tried.given is not None and tried.given.logprobs
-        return there, tried.problem or f"log-probabilities are {'given' if there else 'left out'}"
+        has = tried.says(there, plainly=there or bool(tried.text))
+        said = EMPTY if has is None else f"log-probabilities are {'given' if there else 'left out'}"
+        return has, tried.problem or said
 
-    async def _schema(self) -> tuple[bool, str]:
+    async def _schema(self) -> tuple[bool | None, str]:
         request = replace(self._request(tokens=LONG), schema=SCHEMA, temperature=0.0)
         request = replace(request, messages=({"role": "user", "content": QUESTION},))
-        tried = await self._try("schema", request)
+        tried = await self._try_with("schema", request)
         held = holds(tried.text, SCHEMA)
-        return held, tried.problem or f"a JSON schema is {'held' if held else 'ignored'}"
+        has = tried.says(held, plainly=tried.whole)
+        said = EMPTY if has is None else f"a JSON schema is {'held' if held else 'ignored'}"
+        return has, tried.problem or said
 
-    async def _batches(self) -> tuple[bool, str]:
-        listed = await self._teacher.lists_batches()
+    async def _batches(self) -> tuple[bool | None, str]:
+        try:
+            listed = await self._teacher.lists_batches()
+        except TeacherBusy as busy:
+            return None, str(busy)
         return listed, "batches are listed; none was sent" if listed else "no batches are listed"
 
     def _request(self, *, seed: int = 0, tokens: int = SHORT) -> Request:
@@ -151,6 +172,17 @@ class _Prober:
             item_key="probe",
         )
 
+    async def _try_with(self, name: str, request: Request, **more: object) -> _Tried:
+        """Try a feature: where it fails, and fails again after a plain request was answered, it is refused.
+
+        Some servers answer 500 to what they do not know.
+        """
+        tried = await self._try(name, request, **more)
+        if tried.given is not None or tried.refused or (await self._try(f"{name} left out", self._request())).problem:
+            return tried
+        again = await self._try(f"{name} again", request, **more)
+        return again if again.given is not None else replace(again, refused=True)
+
     async def _try(self, name: str, request: Request, **more: object) -> _Tried:
         """Reserve, send, settle; a refusal is an answer too, save of the plainest request.
 
@@ -158,7 +190,7 @@ class _Prober:
             TeacherDown: the endpoint cannot be reached, or takes no more requests now.
             BudgetSpent: nothing is left to pay with.
         """
-        asked, problems = _Asked(self._teacher, more), list[str]()
+        asked, problems, refusal = _Asked(self._teacher, more), list[str](), False
         purse = Purse(self._store, self._run)
 
         def keep(received: Received) -> None:
@@ -175,6 +207,7 @@ class _Prober:
             await sender.work([name], send, Silent())
         except TeacherRefused as refused:
             problems.append(str(refused))
+            refusal = True
         if sender.budget_spent:
             raise BudgetSpent("what is left of budget.usd does not pay for a look at the endpoint; raise it")
-        return _Tried(None if problems else asked.given, "; ".join(problems))
+        return _Tried(None if problems else asked.given, "; ".join(problems), refusal)

@@ -266,7 +266,7 @@ def read_faults(file: Path | None) -> list[Fault]:
         return []
     try:
         return [Fault.model_validate(fault) for fault in json.loads(file.read_text(encoding="utf-8"))]
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise BadConfig(f"{file}: not a JSON list of faults: {error}") from error
 
 

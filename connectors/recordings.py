@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from connectors.files import Raw, reader_of
-from connectors.rows import Row, allowed_answer, at_most, checked, text_hash
+from connectors.rows import Refused, Row, allowed_answer, at_most, checked, text_hash
 from loop.answer import Answer
 from loop.config import TaskConfig
 from loop.errors import BadRow
@@ -41,11 +41,11 @@ class IngestedRationales:
     added: int = 0
     known: int = 0
     models: list[str] = field(default_factory=list)
-    bad: list[str] = field(default_factory=list)
+    bad: Refused = field(default_factory=Refused)
 
     def summary(self) -> str:
         """What was taken in and what to write into the config so that it is used."""
-        counts = f"replies added: {self.added}; known already: {self.known}; bad rows: {len(self.bad)}"
+        counts = f"replies added: {self.added}; known already: {self.known}; bad rows: {self.bad.total}"
         if not self.models:
             return counts
         settings = [f"recorded = {json.dumps(str(self.file))}", f"model = {json.dumps(self.models[0])}"]

@@ -19,10 +19,24 @@ LONGEST_TEXT = 50_000
 """Characters that question, context and choices may have together."""
 LONGEST_KEY = 200
 MOST_CHOICES = 26
+MOST_NAMED = 10_000
+"""Refused rows that are named; further ones are counted."""
 SENTENCE_MARKS = re.compile(
     r"[?;\"'`\u201c\u201d\u201e\u2018\u2019\u00ab\u00bb\u00bf\u00a1\u2026]|(?<!\d)!|[.,:](?!\d)"
 )
 DASHES = re.compile("[\u2010\u2011\u2013\u2014\u2212]")
+
+
+class Refused(list[str]):
+    """What is wrong with rows, a sentence each, and how many there were in all."""
+
+    total = 0
+
+    def append(self, said: str) -> None:
+        """Count one, and keep what is said of it unless too much is kept already."""
+        self.total += 1
+        if len(self) < MOST_NAMED:
+            super().append(said)
 
 
 @dataclass(frozen=True)
@@ -166,7 +180,7 @@ def _answer(raw: Raw) -> str:
     value = raw.fields.get("answer")
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
         return _text(raw, "answer")
-    if not math.isfinite(value):
+    if not isinstance(value, int) and not math.isfinite(value):
         raise BadRow(f"{raw.place}: `answer` is {value}, but a finite number is expected")
     return format(Decimal(str(value)), "f")
 

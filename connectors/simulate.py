@@ -25,7 +25,7 @@ from connectors.progress import RichProgress
 from connectors.status import round_figures
 from connectors.wiring import Project
 from loop.config import Config, TrackingConfig
-from loop.errors import BadConfig, PoolEmpty
+from loop.errors import BadConfig, PoolEmpty, extra
 from loop.records import Item, Split
 from loop.store import counting, items
 
@@ -80,7 +80,8 @@ def simulate(project: Project, cells: Sequence[Cell], *, rounds: int, jobs: int)
 
 def run_cell(path: Path, folder: Path, cell: Cell, rows: Sequence[Row], rounds: int, threads: int) -> None:
     """Run one campaign in a store of its own and write what each round cost and gave."""
-    import torch  # noqa: PLC0415 - seconds, and only in the processes that work
+    with extra("student", "a student"):
+        import torch  # noqa: PLC0415 - seconds, and only in the processes that work
 
     torch.set_num_threads(threads)
     project = Project(path, RichProgress(Console(quiet=True)))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from connectors.files import Raw, reader_of
 from connectors.recordings import IngestedRationales, ingest_rationales
-from connectors.rows import Row, allowed_answer, at_most, checked, item_of
+from connectors.rows import Refused, Row, allowed_answer, at_most, checked, item_of
 from loop.config import PoolConfig, TaskConfig
 from loop.errors import BadRow
 from loop.ports import Progress
@@ -31,16 +31,16 @@ class Ingested:
 
     added: Counter[Split] = field(default_factory=Counter)
     known: int = 0
-    bad: list[str] = field(default_factory=list)
-    leaked: list[str] = field(default_factory=list)
+    bad: Refused = field(default_factory=Refused)
+    leaked: Refused = field(default_factory=Refused)
 
     def summary(self) -> str:
         """One sentence for each thing that happened."""
         parts = ", ".join(f"{self.added[split]} {split}" for split in Split if self.added[split]) or "none"
-        lines = [f"items added: {parts}; known already: {self.known}; bad rows: {len(self.bad)}"]
+        lines = [f"items added: {parts}; known already: {self.known}; bad rows: {self.bad.total}"]
         if self.leaked:
-            more = f", and {len(self.leaked) - SHOWN} more" if len(self.leaked) > SHOWN else ""
-            lines.append(f"refused because they stand in the holdout: {len(self.leaked)}")
+            more = f", and {self.leaked.total - SHOWN} more" if self.leaked.total > SHOWN else ""
+            lines.append(f"refused because they stand in the holdout: {self.leaked.total}")
             lines += [f"  {line}" for line in self.leaked[:SHOWN]]
             lines[-1] += more
         return "\n".join(lines)

@@ -234,7 +234,7 @@ def _waiting_for(store: Store, run: str, current: Round | None, config: Config) 
     if current is not None and current.stage is Stage.REVIEW and reviews.pending(store, current.id or 0):
         return "reviewers"
     more = current is None or (current.stage is Stage.CLOSED and current.number < config.run.rounds)
-    return "budget" if more and _left(store, run, config) < max(1, reading.dearest_request(store, run)) else "nothing"
+    return "budget" if more and _left(store, run, config) < max(1, reading.least_request(store, run)) else "nothing"
 
 
 def _left(store: Store, run: str, config: Config) -> int:

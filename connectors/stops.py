@@ -23,7 +23,7 @@ def grounds(store: Store, run: str, config: Config, left: int, *, request: int |
     """Everything that may end the run, as it stands after its last closed round.
 
     `left` are the pool items that may still be asked. `request` is what a further request may cost at most, in
-    micro-dollars; without it, what the dearest one did.
+    micro-dollars; without it, what the least of the newest ones did. Replies that are remembered cost nothing.
     """
     closed = [each for each in rounds.all_rounds(store, run) if each.stage is Stage.CLOSED]
     spent, asked = reading.spent_on_batches(store, run), counting.queried(store, run)
@@ -34,7 +34,7 @@ def grounds(store: Store, run: str, config: Config, left: int, *, request: int |
     usd = usd if most is None else min(usd, most)
     before, last = _divergences(store, closed)
     return [
-        _money(store, run, config, request),
+        _money(store, run, config, 0 if _may_be_remembered(store, config, closed) else request),
         _minutes(store, run, config),
         stopping.pool(left + len(withdrawals.awaiting(store, run)), domains=bool(config.budget.domains)),
         stopping.plateau(
@@ -67,8 +67,15 @@ def stopping_text(found: Mapping[str, Any]) -> list[str]:
 def _money(store: Store, run: str, config: Config, request: int | None) -> Ground:
     balance = Purse(store, run).balances()[Currency.USD]
     left = to_micro(config.budget.usd) - balance.spent - balance.reserved
-    needed = reading.dearest_request(store, run) if request is None else request
+    needed = max(1, reading.least_request(store, run)) if request is None else request
     return stopping.money(left / MICRO, needed / MICRO)
+
+
+def _may_be_remembered(store: Store, config: Config, closed: Sequence[Round]) -> bool:
+    """Whether the file of replies may hold what a further round asks for: not after a round to which it gave none."""
+    if config.teacher.replies is None:
+        return False
+    return not closed or reading.remembered(store, closed[-1].id or 0) > 0
 
 
 def _minutes(store: Store, run: str, config: Config) -> Ground:

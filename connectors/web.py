@@ -24,11 +24,10 @@ from starlette.types import ASGIApp
 
 from connectors import dashboard
 from connectors.access import token_for
-from connectors.label_studio import LabelStudioBoard
 from connectors.prediction_backend import PredictionBackend, PredictRequest
 from connectors.pulling import pull
 from connectors.wiring import Project
-from loop.errors import BadConfig, BoardError, StoreUnusable
+from loop.errors import BadConfig, BoardError, StoreUnusable, extra
 from loop.store.database import Store
 
 HEADER = "X-Preceptor-Secret"
@@ -230,6 +229,9 @@ def register(project: Project, address: str, secret: str) -> None:
         BadConfig: the board is not a Label Studio.
         BoardRefused: the server may not call it.
     """
+    with extra("label-studio", "Label Studio"):
+        from connectors.label_studio import LabelStudioBoard  # noqa: PLC0415 - an extra
+
     for board in project.open_boards():
         if not isinstance(board, LabelStudioBoard):
             raise BadConfig('review.board = "fake" calls nobody; leave out --register')

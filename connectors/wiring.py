@@ -16,8 +16,8 @@ from sqlalchemy.engine import make_url
 from connectors.needs import review_worth
 from connectors.present_answers import PresentAnswers
 from connectors.progress import RichProgress
-from loop.config import Config, EndpointConfig, StudentConfig, TaskConfig, load
-from loop.errors import BadConfig
+from loop.config import Config, EndpointConfig, StudentConfig, TaskConfig, load, of_run
+from loop.errors import BadConfig, extra
 from loop.ledger import to_micro
 from loop.ports import Batches, Teacher, Trainer
 from loop.records import Rationale, Round
@@ -48,9 +48,7 @@ class Project:
         self.progress = progress
         config = load(path)
         self._boards: dict[int, Board] = {}
-        self.config: Config = (
-            config if run is None else config.model_copy(update={"run": config.run.model_copy(update={"name": run})})
-        )
+        self.config: Config = config if run is None else of_run(config, run)
 
     @property
     def home(self) -> Path:
@@ -90,7 +88,7 @@ class Project:
     def parts(self) -> Iterator[Parts]:
         """Everything a round needs; the recorded teacher, where there is one, runs while the block lasts."""
         self.examine_white_box()
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self._make_folder()
         with self.teacher() as teacher, self.judge() as judge, self.stronger() as stronger:
             yield Parts(
                 trainer=self.trainer(),
@@ -103,11 +101,33 @@ class Project:
                 folder=self.folder / "checkpoints",
             )
 
-    def trainer(self, config: Config | None = None) -> Trainer:
-        """What makes students, by today's config or another; a local model directory starts at the config file."""
-        from transformers.utils.logging import disable_progress_bar  # noqa: PLC0415 - torch takes seconds to load
+    def _make_folder(self) -> None:
+        """Make the run's folder before anything is spent.
 
-        from loop.student import trainer  # noqa: PLC0415 - as above
+        Raises:
+            BadConfig: it cannot be made, or may not be written.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            problem = "" if os.access(self.folder, os.W_OK) else "it may not be written"
+        except OSError as error:
+            problem = error.strerror or str(error)
+        if problem:
+            raise BadConfig(
+                f"{self.path}: run.folder: {self.folder}: {problem}; give the folder's owner back the right to write, "
+                "or name another folder, and run again: what is stored stays"
+            )
+
+    def trainer(self, config: Config | None = None) -> Trainer:
+        """What makes students, by today's config or another; a local model directory starts at the config file.
+
+        Raises:
+            MissingExtra: torch or a package beside it is not installed.
+        """
+        with extra("student", "a student"):
+            from transformers.utils.logging import disable_progress_bar  # noqa: PLC0415 - torch takes seconds to load
+
+            from loop.student import trainer  # noqa: PLC0415 - as above
 
         disable_progress_bar()
         # peft reads a name that transformers renamed; the user can do nothing about it.
@@ -123,7 +143,8 @@ class Project:
         """
         student = self._with_paths(self.config.student)
         if student.white_box is not None:
-            from loop.student import white_box  # noqa: PLC0415 - torch takes seconds to load
+            with extra("student", "student.white_box"):
+                from loop.student import white_box  # noqa: PLC0415 - torch takes seconds to load
 
             white_box.examine(student, student.white_box, cache_folder())
 
@@ -220,7 +241,8 @@ class Project:
         title = f"{review.project} {suffix}"
         if review.board == "fake":
             return FakeBoard(self.folder / f"fake-board-{suffix}.json", title=title)
-        from connectors.label_studio import LabelStudioBoard, client  # noqa: PLC0415 - the SDK is an extra
+        with extra("label-studio", "Label Studio"):
+            from connectors.label_studio import LabelStudioBoard, client  # noqa: PLC0415 - seconds, and an extra
 
         url, token, name = self.label_studio()
         return LabelStudioBoard(url, token, title=title, page=page, name=name, http=client(self._pace))

@@ -16,7 +16,6 @@ from loop.certificate import (
     thresholds_to_test,
     wrong_rows_bound,
 )
-from loop.checks.flag import check_set
 from loop.config import Config
 from loop.interval import clopper_pearson_lower, clopper_pearson_upper
 from loop.records import Certificate, Decision, Item, Promise, Rationale, RiskFit, Round, Split
@@ -60,6 +59,8 @@ def threshold_in_force(store: Store, current: Round, config: Config) -> Certific
 
 def fingerprint(config: Config, fit: RiskFit) -> str:
     """Of all that makes a rationale and its risk, the student apart; while it stays, a certified threshold holds."""
+    from loop.checks.flag import check_set  # noqa: PLC0415 - loads every check, which takes a second
+
     blank = Item(key="", question="", split=Split.POOL, text_hash="")
     made_by = [
         config.teacher.model_dump(mode="json", include=TEACHES),

@@ -1,10 +1,10 @@
 """The settings of a project: one frozen table a step, each key explained where it stands."""
 
 import difflib
+import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args
-from urllib.parse import urlsplit
 
 from pydantic import (
     BaseModel,
@@ -20,6 +20,14 @@ from pydantic import (
 from loop.answer import AnswerKind
 from loop.errors import BadConfig
 
+RUN_NAME = r"^[A-Za-z0-9_-][A-Za-z0-9_.-]*$"
+"""What names a run; it is the name of a folder too, so none leads out of where it stands."""
+VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]*$"
+"""Name of an environment variable, which most keys are not."""
+HIDDEN = ("url", "_env", "database")
+"""Ends of keys whose values may hold a secret, and are not repeated in an error."""
+ADDRESS = re.compile(r"(?P<scheme>[A-Za-z][\w+.-]*://)(?:[^\s/?#]*@)?(?P<rest>[^\s?]*)(?:\?\S*)?")
+
 
 class Table(BaseModel):
     """A table of the config file: frozen, unknown keys refused."""
@@ -32,7 +40,7 @@ class Table(BaseModel):
 class RunConfig(Table):
     """Which campaign this is."""
 
-    name: str = Field(default="main", pattern=r"^[A-Za-z0-9_.-]+$")
+    name: str = Field(default="main", pattern=RUN_NAME)
     """Name of the run; rounds, budget and checkpoints belong to it."""
     folder: Path = Field(default=Path("runs"), strict=False)
     """Where checkpoints, reports and exports go, relative to the config file."""
@@ -354,7 +362,7 @@ class EndpointConfig(Table):
     """JSONL file of recorded replies, served on loopback while the run lasts; takes the place of `base_url`."""
     model: str
     """Model name as the endpoint knows it."""
-    api_key_env: str = "OPENAI_API_KEY"
+    api_key_env: str = Field(default="OPENAI_API_KEY", pattern=VARIABLE)
     """Environment variable that holds the key. The key itself is never stored."""
     temperature: float = Field(default=0.0, ge=0, le=2)
     """Sampling temperature."""
@@ -483,6 +491,12 @@ class TeacherConfig(AskedConfig):
         return self
 
     @model_validator(mode="after")
+    def _samples_can_differ(self) -> "TeacherConfig":
+        if self.samples > 1 and not self.temperature:
+            raise ValueError("samples above 1 need a temperature above 0, e.g. 0.7: they vote, so they must differ")
+        return self
+
+    @model_validator(mode="after")
     def _teachers_are_told_apart(self) -> "TeacherConfig":
         names = [self.model, *(each.model for each in self.stronger)]
         if twice := {name for name in names if names.count(name) > 1}:
@@ -562,7 +576,7 @@ class ReviewConfig(Table):
     """Where reviewers work. `fake` is an in-process stand-in for demos and tests."""
     url: str = "http://127.0.0.1:8099"
     """Address of Label Studio."""
-    token_env: str = "LABEL_STUDIO_API_KEY"
+    token_env: str = Field(default="LABEL_STUDIO_API_KEY", pattern=VARIABLE)
     """Environment variable that holds the API token."""
     project: str = Field(default="Preceptor", min_length=3, max_length=40)
     """Title of the project that holds the review tasks."""
@@ -609,8 +623,17 @@ class ReviewConfig(Table):
     student_answers: bool = False
     """Whether `preceptor serve` keeps what reviewers see of the student up to date: its answer now, not when the item
     was picked. It loads the student. Nothing is predicted for the verdict."""
-    webhook_secret_env: str = "PRECEPTOR_WEBHOOK_SECRET"
+    webhook_secret_env: str = Field(default="PRECEPTOR_WEBHOOK_SECRET", pattern=VARIABLE)
     """Environment variable that holds the secret with which Label Studio proves itself to `preceptor serve`."""
+
+    @field_validator("url")
+    @classmethod
+    def _address_holds_no_secret(cls, url: str) -> str:
+        if without_secrets(url) != url:
+            raise ValueError(
+                "url holds a name, a password or what stands behind a ?; Label Studio is asked with the token"
+            )
+        return url
 
     @model_validator(mode="after")
     def _reviewers_are_told_apart(self) -> "ReviewConfig":
@@ -695,8 +718,7 @@ class TrackingConfig(Table):
     @field_validator("url")
     @classmethod
     def _addresses_hold_no_secret(cls, url: str | None) -> str | None:
-        parts = urlsplit(url or "")
-        if "@" in parts.netloc or parts.query:
+        if without_secrets(url or "") != (url or ""):
             raise ValueError(
                 "url holds a name, a password or what stands behind a ?, and would be stored with the config: leave "
                 "them out, and set MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
@@ -716,7 +738,7 @@ class ExportConfig(Table):
 class ServeConfig(Table):
     """Who may look at the dashboard of `preceptor serve`."""
 
-    token_env: str = "PRECEPTOR_DASHBOARD_TOKEN"
+    token_env: str = Field(default="PRECEPTOR_DASHBOARD_TOKEN", pattern=VARIABLE)
     """Environment variable that holds the token. Where it is set, the dashboard asks for it; `--host` with another
     address than loopback needs it."""
 
@@ -773,6 +795,37 @@ class Config(Table):
         return self
 
 
+def written_down(config: Config) -> dict[str, Any]:
+    """All settings as they are stored: addresses without user, password and query, which may hold a secret."""
+    found: dict[str, Any] = _without_secrets(config.model_dump(mode="json"))
+    return found
+
+
+def without_secrets(address: str) -> str:
+    """The address without user, password and query; a text that is no address stays as it is."""
+    match = ADDRESS.fullmatch(address)
+    return address if match is None else f"{match['scheme']}{match['rest']}"
+
+
+def _without_secrets(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_secrets(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_without_secrets(each) for each in value]
+    return without_secrets(value) if isinstance(value, str) else value
+
+
+def of_run(config: Config, name: str) -> Config:
+    """The config for another run.
+
+    Raises:
+        BadConfig: no run can have that name.
+    """
+    if re.fullmatch(RUN_NAME, name) is None:
+        raise BadConfig(f"{name!r} is no name of a run: letters, digits, `_`, `.` and `-`, no `.` in front")
+    return config.model_copy(update={"run": config.run.model_copy(update={"name": name})})
+
+
 def load(path: Path) -> Config:
     """Read a config file.
 
@@ -786,7 +839,7 @@ def load(path: Path) -> Config:
         raise BadConfig(f"{path}: no such file; `preceptor init` writes one, or name it with --config") from error
     except (OSError, UnicodeDecodeError) as error:
         raise BadConfig(f"{path}: cannot be read: {error}") from error
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise BadConfig(f"{path}: not valid TOML: {error}") from error
     try:
         return Config.model_validate(tables)
@@ -801,7 +854,8 @@ def _explain(problem: object) -> str:
     key = ".".join(location)
     if problem["type"] != "extra_forbidden":
         given = repr(problem.get("input"))
-        shown = f" (given: {given})" if len(given) <= 60 else ""
+        hidden = isinstance(problem.get("input"), dict) or key.endswith(HIDDEN)
+        shown = "" if hidden or len(given) > 60 else f" (given: {given})"
         said = f"{problem['msg'].removeprefix('Value error, ')}{shown}"
         return f"{key}: {said}" if key else said
     known = _known_keys(location[:-1])

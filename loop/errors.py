@@ -2,6 +2,7 @@
 
 PreceptorError
 ├── BadConfig            the config file is missing, unreadable or wrong
+├── MissingExtra         a part is used whose packages are not installed
 ├── BadRow               a row of an input file cannot be used
 │   └── ItemTooLong      the student would see only a part of it
 ├── StoreUnusable        the database cannot be opened or written
@@ -23,6 +24,9 @@ PreceptorError
     └── Diverged         the loss is no number any more
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class PreceptorError(Exception):
     """Something the user can act on; the text says what happened and the cure."""
@@ -30,6 +34,23 @@ class PreceptorError(Exception):
 
 class BadConfig(PreceptorError):
     """The config file is missing, unreadable or wrong."""
+
+
+class MissingExtra(PreceptorError):
+    """A part is used whose packages are not installed."""
+
+
+@contextmanager
+def extra(name: str, what: str) -> Iterator[None]:
+    """Imports of packages that come with an extra; `what` is the part that needs them.
+
+    Raises:
+        MissingExtra: one is not installed, and the extra is named.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise MissingExtra(f'{what} needs the package {error.name}: pip install "preceptor[{name}]"') from error
 
 
 class BadRow(PreceptorError):
@@ -57,11 +78,15 @@ class AlreadyWorking(PreceptorError):
 
 
 class BudgetSpent(PreceptorError):
-    """The next request does not fit under the limit of `scope`: the run (empty), or a round or domain of it."""
+    """The next request does not fit under the limit of `scope`: the run (empty), or a round or domain of it.
 
-    def __init__(self, message: str, scope: str = "") -> None:
+    `where` names the scope as people do: a round by its number.
+    """
+
+    def __init__(self, message: str, scope: str = "", where: str = "") -> None:
         super().__init__(message)
         self.scope = scope
+        self.where = where or scope.replace("/", " ", 1)
 
 
 class UnknownPrice(PreceptorError):
@@ -89,7 +114,14 @@ class TeacherBusy(TeacherError):
 
 
 class TeacherDown(TeacherError):
-    """The teacher gives no reply to anything; what it gave before is stored."""
+    """The teacher gives no reply to anything; what it gave before is stored.
+
+    `free` is true only where asking again and again until it is back costs nothing.
+    """
+
+    def __init__(self, message: str, *, free: bool = False) -> None:
+        super().__init__(message)
+        self.free = free
 
 
 class TeacherRefused(TeacherError):

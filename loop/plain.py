@@ -33,6 +33,11 @@ TENTHS = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,3})?) ?割(?: ?([0-9]) ?分)?(?![�
 BOUNDARY = re.compile(rf"(?<=[0-9%)])(?=[{JAPANESE}])|(?<=[{JAPANESE}])(?=[0-9(%$\u00a5])")
 
 
+def storable(text: str) -> str:
+    """The text without what no database stores: zero bytes and halves of characters."""
+    return text.encode("utf-8", "replace").decode().replace("\x00", "")
+
+
 def plain(text: str) -> str:
     """The text in the keyboard's digits and signs; what is ASCII already stays as it is."""
     if text.isascii():

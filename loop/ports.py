@@ -170,6 +170,8 @@ class Job:
     remote_id: str | None
     created_at: datetime
     lines: Sequence[Line]
+    custom_ids: frozenset[str]
+    """Of all its lines, also of those whose results are stored."""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from loop.config import Config
+from loop.config import Config, written_down
 from loop.errors import BadConfig, PoolEmpty
 from loop.records import Round, Stage
 from loop.stages import accept, ask, check, evaluate, pruning, review, revise, select, train
@@ -63,7 +63,7 @@ def open_next(store: Store, config: Config) -> tuple[Round, list[str]]:
     name = config.run.name
     if not items.eligible(store, name, config) and not withdrawals.awaiting(store, name):
         raise PoolEmpty("no pool item is left to ask; ingest more items or raise query.max_asks")
-    body = config.model_dump(mode="json")
+    body = written_down(config)
     last = rounds.current(store, config.run.name)
     changed = _permitted_changes(store, last, body) if last else []
     return rounds.open_round(store, config.run.name, body), changed
@@ -78,7 +78,7 @@ def resume(store: Store, current: Round, config: Config) -> tuple[Round, list[st
         BadConfig: task, split or seed changed in mid-campaign.
     """
     past = rounds.config_of(store, current)
-    body = config.model_dump(mode="json")
+    body = written_down(config)
     body["query"] = past["query"]
     for name in ("audit_share", "certify_share"):
         body["review"][name] = past["review"].get(name, body["review"][name])

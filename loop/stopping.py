@@ -96,7 +96,7 @@ def expected_gain(points: Sequence[Point], usd: float, *, level: float = LEVEL) 
 def money(left: float, request: float) -> Ground:
     """Whether a further request fits the dollars that are left."""
     figures = {"left": left, "request": request}
-    if left <= 0 or left < request:
+    if left < request:
         said = f"${left:.6f} left, one request may cost ${request:.6f}; raise budget.usd to go on"
         return Ground("money", State.STOP, said, figures)
     return Ground("money", State.GO_ON, f"${left:.4f} left", figures)

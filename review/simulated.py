@@ -34,13 +34,14 @@ def read_truth(file: Path) -> dict[str, Truth]:
     found: dict[str, Truth] = {}
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise BadRow(f"simulated_reviewer.truth: {file}: {error.strerror}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        said = getattr(error, "strerror", "not UTF-8")
+        raise BadRow(f"simulated_reviewer.truth: {file}: {said}") from error
     for number, line in enumerate(lines, start=1):
         try:
             row = json.loads(line)
             found[row["key"]] = Truth(str(row["answer"]), tuple(row["steps"]), tuple(row.get("wrong") or ()))
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise BadRow(f"{file}:{number}: expected key, answer and steps ({error})") from error
     return found
 

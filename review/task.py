@@ -1,6 +1,7 @@
 """What a reviewer is shown for a rationale, and what the result of the page means."""
 
 import html
+import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any
 
 from loop.answer import Answer, AnswerKind, number_steps, parse_answer, shown, split_steps
 from loop.config import TaskConfig
+from loop.plain import storable
 from loop.records import Flag, Item, Rationale, ReviewTask, Verdict, VerdictKind
 from review.board import BoardTask, RawVerdict, Result
 
@@ -23,6 +25,8 @@ LETTERS = ascii_lowercase
 SIMULATED = "simulated reviewer"
 STUDENT_BOX = "student_now"
 """A hidden box that holds the student's answer where Label Studio asks for it. It is no verdict and never read back."""
+MARKS = frozenset({"ok", "wrong", "unsupported", "hallucinated", "redundant"})
+"""What the page marks steps as."""
 LONGEST_REVIEW = 3600.0
 """Seconds; more than this is a page left open, not work."""
 
@@ -110,8 +114,8 @@ def interpret(
         kind=kind,
         marks=_marked_steps(values, rationale),
         steps=[],
-        reasons=[str(reason) for reason in values.get("reject_reason") or []],
-        seconds=min(max(raw.seconds, 0.0), LONGEST_REVIEW),
+        reasons=list(values.get("reject_reason") or []),
+        seconds=min(max(raw.seconds, 0.0), LONGEST_REVIEW) if math.isfinite(raw.seconds) else 0.0,
         simulated=values.get("reviewer_note") == SIMULATED,
         raw=raw.raw,
         pulled_at=datetime.now(UTC),
@@ -144,7 +148,8 @@ def result(
 def _marked_steps(values: dict[str, Any], rationale: Rationale | None) -> dict[str, str]:
     """The marks by step. Keys reach blocks that are not shown; what they mark there is no step."""
     last = STEPS if rationale is None else min(len(rationale.steps), STEPS)
-    return {str(place): str(values[f"step_{place}"]) for place in range(last) if f"step_{place}" in values}
+    marks = {place: values.get(f"step_{place}") for place in range(last)}
+    return {str(place): mark for place, mark in marks.items() if isinstance(mark, str) and mark in MARKS}
 
 
 def _take_correction(
@@ -268,22 +273,26 @@ def _student(details: Details, item: Item) -> str:
 
 
 def values_of(regions: Result) -> dict[str, Any]:
-    """The page's controls by name; regions that are not of the page's form are passed over."""
+    """The page's controls by name; regions that are not of the page's form are passed over.
+
+    Whoever may call Label Studio's API may leave anything there, so every value is made text that can be stored.
+    """
     found: dict[str, Any] = {}
-    for region in regions:
+    for region in regions if isinstance(regions, list) else ():
         value = region.get("value") if isinstance(region, dict) else None
         if not isinstance(value, dict):
             continue
         name, choices, text = str(region.get("from_name")), value.get("choices"), value.get("text")
         if isinstance(choices, list) and choices:
-            found[name] = choices if name == "reject_reason" else choices[0]
+            chosen = [storable(str(each)) for each in choices]
+            found[name] = chosen if name == "reject_reason" else chosen[0]
         elif isinstance(text, list) and region.get("type") == "textarea":
-            found[name] = "\n".join(str(line) for line in text)
+            found[name] = storable("\n".join(str(line) for line in text))
         elif name == "answer" and isinstance(value.get("labels"), list):
-            mark = ";".join(f"{value.get('start')}-{value.get('end')}:{label}" for label in value["labels"])
+            mark = storable(";".join(f"{value.get('start')}-{value.get('end')}:{label}" for label in value["labels"]))
             found[name] = f"{found[name]};{mark}" if name in found else mark
     return found
 
 
 def _kind(value: object) -> VerdictKind | None:
-    return VerdictKind(str(value)) if value in set(VerdictKind) else None
+    return VerdictKind(value) if isinstance(value, str) and value in set(VerdictKind) else None

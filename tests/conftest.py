@@ -11,6 +11,7 @@ from pytest_socket import _remove_restrictions, socket_allow_hosts
 from benchmarks import postgres
 from connectors import studio_server
 from connectors.wiring import cache_folder
+from tests import databases
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -58,8 +59,39 @@ def postgresql() -> Iterator[str]:
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The address of an empty database, on SQLite and on PostgreSQL."""
     if request.param == "sqlite":
+        if databases.WANTED in os.environ:
+            pytest.skip("SQLite: the same test runs on PostgreSQL")
         return f"sqlite:///{tmp_path / 'store.db'}"
     return postgres.new_database(request.getfixturevalue("postgresql"), uuid.uuid4().hex)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """On PostgreSQL, tests about SQLite itself are left out, with their reason."""
+    if databases.WANTED in os.environ:
+        for each in items:
+            if (about := each.get_closest_marker("sqlite")) is not None:
+                each.add_marker(pytest.mark.skip(reason=f"SQLite: {about.args[0]}"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def server(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Where `PRECEPTOR_TEST_DATABASE` asks for it, stores of tests are on PostgreSQL (`tests/databases.py`)."""
+    wanted = os.environ.get(databases.WANTED)
+    if wanted is None:
+        yield
+        return
+    with databases.on_postgresql(request.getfixturevalue("postgresql") if wanted == "postgresql" else wanted):
+        yield
+
+
+@pytest.fixture(autouse=True)
+def own_databases(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What a test leaves open on PostgreSQL is closed, and its databases are dropped."""
+    wanted = databases.WANTED in os.environ and "tmp_path" in request.fixturenames
+    folder: Path | None = request.getfixturevalue("tmp_path") if wanted else None
+    yield
+    if folder is not None:
+        databases.close_stores(folder)
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -18,11 +18,17 @@ class Endpoint:
     supports: frozenset[str] = ALL
     refusing: Mapping[str, int] = field(default_factory=dict)
     plain: str = "1. It is two.\nAnswer: 2"
+    fails: Set[int] = frozenset()
+    """Numbers of the requests that are answered with status 500."""
+    thinks: bool = False
+    """Whether all tokens go into thoughts that are not in the reply."""
     requests: list[dict[str, Any]] = field(default_factory=list)
 
     def answer(self, asked: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         """Status and body of the answer to a chat request."""
         self.requests.append(asked)
+        if len(self.requests) in self.fails:
+            return 500, {"error": {"message": "try again"}}
         refused = next((self.refusing[name] for name in self.refusing if name in asked), None)
         if refused:
             return refused, {"error": {"message": "not supported here"}}
@@ -38,6 +44,8 @@ class Endpoint:
             words = json.dumps({name: _value(kind) for name, kind in schema["properties"].items()})
         elif asked["temperature"] > 0 and "sampling" in self.supports:
             words += f" {asked.get('seed') if 'seed' in self.supports else len(self.requests)} {place}"
+        if self.thinks:
+            return {"index": place, "finish_reason": "length", "message": {"role": "assistant", "content": ""}}
         choice = {"index": place, "finish_reason": "stop", "message": {"role": "assistant", "content": words}}
         if asked.get("logprobs") and "logprobs" in self.supports:
             choice["logprobs"] = {"content": [{"token": "two", "logprob": -0.1, "top_logprobs": []}]}
@@ -54,6 +62,9 @@ def serving(endpoint: Endpoint) -> Iterator[str]:
             self._send(*endpoint.answer(json.loads(body)))
 
         def do_GET(self) -> None:
+            if "batches" in endpoint.refusing:
+                self._send(endpoint.refusing["batches"], {"error": {"message": "not supported here"}})
+                return
             found = self.path.startswith("/v1/batches") and "batches" in endpoint.supports
             self._send(*(200, {"object": "list", "data": []}) if found else (404, {"detail": "Not Found"}))
 

@@ -316,7 +316,7 @@ def test_attempts_end_at_their_limit_and_say_why() -> None:
 
 def test_teacher_that_takes_no_requests_any_more_ends_the_stage_and_no_item_is_blamed() -> None:
     book = Book()
-    with pytest.raises(TeacherDown, match=r"3 attempts failed.*429.*preceptor run"):
+    with pytest.raises(TeacherDown, match=r"8 attempts failed.*429.*preceptor run"):
         run([an_item(1), an_item(2)], book, [Fault(kind="429", times=99)], attempts=3)
     assert set(book.states()) == {"released"}
     assert book.problems == {}
@@ -373,6 +373,25 @@ def test_holds_under_way_do_not_end_the_budget_early() -> None:
     assert worst_of(items[0]) * 2 < book.limit < worst_of(items[0]) * 32
     outcome = run(items, book, concurrency=32)
     assert outcome == AskOutcome(replies=30)
+
+
+def test_one_item_that_is_too_dear_leaves_the_others_their_turn() -> None:
+    dear = Item(key="q0", question="What is 0 + 0? " + "x" * 9000, split=Split.POOL, text_hash="")
+    items = [dear, *(an_item(number) for number in range(1, 21))]
+    limit = worst_of(items[1]) * 3
+    assert worst_of(dear) > limit
+    book = Book(limit=limit)
+    outcome = run(items, book, concurrency=8)
+    assert outcome == AskOutcome(replies=20, gave_up=1, budget_spent=True)
+    assert set(book.problems) == {"q0"}
+
+
+def test_an_endpoint_that_is_too_busy_for_a_minute_is_waited_for() -> None:
+    book, clock = Book(), Clock()
+    outcome = run([an_item(1)], book, [Fault(kind="429", times=7)], clock, attempts=2)
+    assert outcome == AskOutcome(replies=1)
+    assert sum(clock.slept) > 60
+    assert book.states() == ["released"] * 7 + ["settled"]
 
 
 def test_budget_of_zero_asks_nothing() -> None:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,16 +11,17 @@ from sqlmodel import select
 
 from connectors.openai_batches import OpenAIBatches
 from connectors.openai_teacher import OpenAITeacher
-from connectors.plan import _worst
+from connectors.prices import Prices
 from connectors.recorded_teacher import Fault, RecordedTeacher, Recording, running
 from loop.config import Config, TaskConfig, TeacherConfig
 from loop.errors import TeacherDown, TeacherRefused
 from loop.ledger import discounted
-from loop.ports import BatchState
+from loop.ports import BatchState, Completion
 from loop.records import BatchJob, Charge, ChargeState, Currency, Item, Rationale, Reply, Round, Stage
 from loop.stages.ask import ask_teacher
+from loop.stages.demonstrating import Demonstrating
 from loop.stages.parts import Parts
-from loop.store import asking, batches
+from loop.store import asking, batches, revisions
 from loop.store import items as item_store
 from loop.store.database import Store
 from loop.store.money import Purse
@@ -27,9 +29,10 @@ from loop.teacher.ask import Asking
 from loop.teacher.batch import ask_in_batches
 from loop.teacher.confidence import Trust
 from loop.teacher.prompt import request_for, worst_case
+from loop.teacher.send import received
 from tests.builders import RUN, a_round, a_store, an_item, id_of, queried
 from tests.judging import Lines, Nobody, NoStudent
-from tests.test_ask import Clock, Silent, a_config
+from tests.test_ask import Clock, a_config
 
 N = 6
 TASK = TaskConfig()
@@ -94,8 +97,8 @@ def served(server: RecordedTeacher) -> Iterator[TeacherConfig]:
 
 def ask_by_batches(
     store: Store, opened: Round, config: TeacherConfig, kind: type[OpenAIBatches] = OpenAIBatches, dies: str = ""
-) -> None:
-    """One call, as a process makes it."""
+) -> list[str]:
+    """One call, as a process makes it, and what it said."""
     teacher = OpenAITeacher(config)
     api = kind(teacher)
     if isinstance(api, KilledBatches):
@@ -103,6 +106,7 @@ def ask_by_batches(
     Purse(store, RUN).close_dead_holds()
     book = batches.RoundBatchBook(store, RUN, id_of(opened), config)
     asked = Asking(book, TASK, config, id_of(opened), lambda _: (), Trust(), lambda _: False, waits=False)
+    progress = Lines()
     asyncio.run(
         ask_in_batches(
             lambda: asking.missing(store, id_of(opened), config.samples),
@@ -110,10 +114,11 @@ def ask_by_batches(
             teacher,
             book,
             asked,
-            progress=Silent(),
+            progress=progress,
             sleep=Clock().sleep,
         )
     )
+    return progress.said
 
 
 def rows(store: Store, model: type) -> list:
@@ -238,9 +243,67 @@ def test_run_that_died_while_results_were_stored_stores_the_rest(store: Store, m
             with pytest.raises(Killed):
                 ask_by_batches(store, opened, config)
         assert len(rows(store, Reply)) == 3
-        ask_by_batches(store, opened, config)
+        said = ask_by_batches(store, opened, config)
+    assert said == []
     assert (len(server.batches.batches), len(rows(store, Reply))) == (1, N)
     assert sum(each.settled for each in rows(store, Charge)) == HALF * N
+
+
+class LockedBatches(OpenAIBatches):
+    """The batch API of an endpoint whose key was withdrawn."""
+
+    async def find(self, name, since):  # noqa: ANN001, ANN201
+        raise TeacherRefused("the endpoint answered 401")
+
+
+def test_batch_that_may_be_there_keeps_its_holds_where_the_endpoint_refuses_to_say(store: Store) -> None:
+    opened, server = a_batch_round(store), a_server()
+    with served(server) as config:
+        with pytest.raises(Killed):
+            ask_by_batches(store, opened, config, KilledBatches, "create")
+        with pytest.raises(TeacherRefused, match="its money stays reserved"):
+            ask_by_batches(store, opened, config, LockedBatches)
+        assert {each.state for each in rows(store, Charge)} == {ChargeState.RESERVED}
+        ask_by_batches(store, opened, config)
+    assert (len(server.batches.batches), sorted(answers(store))) == (1, sorted(RIGHT))
+    assert [each.settled for each in rows(store, Charge)] == [HALF] * N
+
+
+def test_batch_that_may_be_there_is_charged_at_worst_case_once_batches_are_switched_off(store: Store) -> None:
+    opened, server = a_batch_round(store), a_server()
+    with served(server) as config:
+        with pytest.raises(Killed):
+            ask_by_batches(store, opened, config, KilledBatches, "create")
+        ask_by_batches(store, opened, config.model_copy(update={"batch": False}), LockedBatches)
+    assert not batches.are_open(store, id_of(opened))
+    assert [each.assumed for each in rows(store, Charge)] == [True] * N
+
+
+def test_batch_that_was_surely_not_handed_over_gives_its_holds_back(store: Store) -> None:
+    opened, server = a_batch_round(store), a_server()
+    with served(server) as config, pytest.raises(TeacherRefused, match="401"):
+        ask_by_batches(store, opened, config, LockedBatches)
+    assert not batches.are_open(store, id_of(opened))
+    assert Purse(store, RUN).balances()[Currency.USD].reserved == 0
+
+
+def test_results_whose_file_is_gone_are_charged_at_worst_case_and_asked_again(store: Store) -> None:
+    opened, server = a_batch_round(store), a_server()
+    with served(server) as config:
+        with pytest.raises(Killed):
+            ask_by_batches(store, opened, config, KilledBatches, "state")
+        server.batches.files.clear()
+        ask_by_batches(store, opened, config)
+    assert sorted(answers(store)) == sorted(RIGHT)
+    assert sum(each.assumed for each in rows(store, Charge)) == N
+
+
+def test_items_in_a_batch_under_way_are_not_revised(store: Store) -> None:
+    opened, server = a_batch_round(store), a_server()
+    assert len(revisions.unrevised(store, id_of(opened))) == N
+    with served(server) as config, pytest.raises(Killed):
+        ask_by_batches(store, opened, config, KilledBatches, "create")
+    assert revisions.unrevised(store, id_of(opened)) == []
 
 
 def test_holds_of_a_dead_process_stay_while_its_batch_is_under_way(store: Store) -> None:
@@ -316,8 +379,21 @@ def test_interrupted_stage_says_that_the_batch_stays_and_the_next_one_finishes_i
     assert prices == dict.fromkeys(RIGHT, HALF) | {"q2": 2 * HALF}, "what the batch refused costs the full price"
 
 
-def test_plan_reckons_with_the_price_of_batches() -> None:
+def test_a_remembered_reply_would_have_cost_half_in_a_batch(store: Store) -> None:
+    opened, [item, *_] = a_batch_round(store), some_items()
+    for batch, sample, saved in ((True, 0, 50), (True, 1, 100), (False, 2, 100)):
+        config = a_config("http://127.0.0.1:1/v1", batch=batch)
+        book = asking.RoundAskBook(store, RUN, id_of(opened), config)
+        asked = Asking(book, TASK, config, id_of(opened), lambda _: (), Trust(), lambda _: False, waits=False)
+        request = request_for(item, TASK, config, (), sample)
+        got = received(Completion("{}", "m", "stop", 1, 1), request, book.reserve("ask", 0), lambda *_, **__: 0)
+        asked.keep(item, replace(got, remembered="there", saved=100))
+        assert {each.sample: each.saved for each in rows(store, Reply)}[sample] == saved
+
+
+def test_plan_reckons_with_the_price_of_batches(store: Store) -> None:
     item, config = some_items()[0], Config(task=TASK, teacher=a_config("http://127.0.0.1:1/v1"))
     batched = config.model_copy(update={"teacher": config.teacher.model_copy(update={"batch": True})})
-    price = OpenAITeacher(config.teacher).price
-    assert _worst(item, batched, price, None) == pytest.approx(_worst(item, config, price, None) / 2)
+    teacher, shown = OpenAITeacher(config.teacher), Demonstrating(store, RUN, NoStudent().student, config)
+    prices = [Prices(store, each, shown, teacher, None, ()) for each in (batched, config)]
+    assert prices[0].worst(item) == pytest.approx(prices[1].worst(item) / 2)

@@ -1,10 +1,8 @@
 """A whole campaign through the command, on the tiny project."""
 
 import json
-import sqlite3
 import subprocess
 import sys
-from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -12,6 +10,7 @@ from rich.console import Console
 
 from connectors.progress import RichProgress
 from connectors.wiring import Project
+from tests import databases
 from tests.tiny import tiny_project
 
 PRECEPTOR = str(Path(sys.executable).parent / "preceptor")
@@ -43,8 +42,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def rows(config: Path, query: str) -> list[tuple[object, ...]]:
     """What the database holds, read from outside."""
-    with sqlite3.connect(config.parent / "preceptor.db") as connection:
-        return connection.execute(query).fetchall()
+    return databases.rows(config.parent / "preceptor.db", query)
 
 
 def test_all_twelve_items_are_decided_and_paid_once(finished: Path) -> None:
@@ -128,44 +126,6 @@ def test_a_missing_model_is_named_with_the_cure(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "student.model" in done.stderr
     assert rows(config, "select count(*) from charge") == [(0,)]
-
-
-STAGES = {
-    # stage: the statement whose commit is the last thing the process does
-    "SELECT": "insert into score",
-    "ASK": "insert into reply",
-    "CHECK": "insert into risk",
-    "REVIEW": "insert into verdict",
-    "ACCEPT": "insert into decision",
-    "TRAIN": "insert into checkpoint",
-    "TRAIN at its first step": "in mid-training",
-    "EVALUATE": "insert into prediction",
-}
-
-
-@pytest.mark.parametrize("stage", STAGES)
-def test_a_killed_run_goes_on_with_the_same_decisions(stage: str, finished: Path, tmp_path: Path) -> None:
-    config = ingested(tiny_project(tmp_path))
-    script = Path(__file__).with_name("killed_run.py")
-    killed = subprocess.run(
-        [sys.executable, str(script), str(config), stage, STAGES[stage]],
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert killed.returncode == -9, f"the kill point in {stage} was not reached\n{killed.stdout}{killed.stderr}"
-    resumed = preceptor("run", config=config)
-    assert resumed.returncode == 0, resumed.stderr
-    query = "select item_key, kind, reason, round_id from decision order by id"
-    assert rows(config, query) == rows(finished, query)
-    asked = Counter(rows(config, "select item_key, sample from reply"))
-    assert set(asked.values()) == {1}
-    settled = "currency='USD' and state='SETTLED' and not assumed"
-    paid = rows(config, f"select purpose, count(*) from charge where {settled} group by purpose")
-    assert len([purpose for purpose, _ in paid if str(purpose).startswith("ask/")]) == 12
-    assert all(count == 1 for _, count in paid)
-    assert rows(config, "select distinct reserved from balance where currency='USD'") == [(0,)]
 
 
 def test_the_second_of_two_runs_says_who_works_and_leaves(tmp_path: Path) -> None:

@@ -17,16 +17,17 @@ from connectors.status import status
 from loop.config import Config, TeacherConfig, load
 from loop.errors import BadConfig, TeacherDown, UnknownPrice
 from loop.ports import Teacher
-from loop.records import STRONGER, Rationale, Round
+from loop.records import STRONGER, Rationale, Reply, Round
 from loop.stages.ask import ask_teacher
 from loop.stages.parts import Parts
 from loop.store import asking, items, rationales, rounds
 from loop.store.database import Store
 from loop.teacher.confidence import Verdicted
 from loop.teacher.escalation import is_worth_it, share_right, worth_of_a_right_one
-from loop.teacher.vote import is_settled
+from loop.teacher.vote import copies, is_settled
 from tests.builders import RUN, a_round, a_store, an_item, id_of, queried, spent
 from tests.judging import Nobody, NoStudent
+from tests.test_again import a_stored
 from tests.test_continuing import ROOT, preceptor, rows
 from tests.test_demonstrations import Quiet
 from tests.tiny import tiny_project
@@ -161,6 +162,33 @@ def test_a_sample_that_cannot_be_read_has_no_vote(tmp_path: Path) -> None:
         assert len(rows) == 2
 
 
+def test_a_first_sample_that_cannot_be_read_does_not_cost_the_item_its_vote(tmp_path: Path) -> None:
+    teacher = recorded([((), "what?"), WRONG, RIGHT, RIGHT])
+    with asked(tmp_path, teacher, samples=4, temperature=1.0) as (store, opened, rows):
+        kept = next(each for each in rows if each.is_reply)
+        assert (kept.stated, kept.sample, len(rows)) == ("5", 0, 3)
+        assert [query.problem for query in rounds.queries(store, id_of(opened))] == [None]
+
+
+def test_an_item_of_which_no_sample_can_be_read_says_so(tmp_path: Path) -> None:
+    with asked(tmp_path, recorded([((), "what?")] * 3), samples=3, temperature=1.0) as (store, opened, rows):
+        assert rows == []
+        [query] = rounds.queries(store, id_of(opened))
+        assert (query.problem or "").startswith("no sample can be read; the last: ")
+
+
+def test_an_endpoint_whose_samples_never_differ_is_noticed() -> None:
+    def samples(*texts: str) -> list[Reply]:
+        return [a_stored("", None, number, text=text) for number, text in enumerate(texts)]
+
+    item = an_item("a")
+    same, differ = (item, samples("x", "x", "x")), (item, samples("x", "y"))
+    assert copies([same] * 5)
+    assert not copies([same] * 4)
+    assert not copies([*[same] * 9, differ])
+    assert not copies([(item, samples("x"))] * 9)
+
+
 def test_a_doubtful_rationale_goes_to_the_stronger_teacher_which_is_recorded(tmp_path: Path) -> None:
     teacher = recorded([WRONG], [RIGHT])
     with asked(tmp_path, teacher, {}) as (store, _, rows):
@@ -277,6 +305,7 @@ def test_a_stronger_teacher_takes_over_what_it_leaves_out_but_prices(tmp_path: P
     ('[[teacher.stronger]]\nexpected_right = 0.8\n', "teacher.stronger.0.model: Field required"),
     ("[teacher]\nsamples = 3\nconfidence = true\nreprompt_below = 0.5\n", "reprompt_below needs samples = 1"),
     ("[teacher]\nvote_confidence = 0.4\n", "teacher.vote_confidence"),
+    ("[teacher]\nsamples = 3\n", "samples above 1 need a temperature above 0"),
 ])  # fmt: skip
 def test_a_wrong_cascade_is_refused_with_key_and_cure(tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(BadConfig) as caught:

@@ -33,9 +33,11 @@ from review.desk import Desk
 from review.page import review_page
 from review.task import result
 from tests.builders import RUN, a_reply, a_round, a_store, an_item, id_of, queried, sent_to_review
+from tests.crash_matrix import cell
 from tests.faulty_proxy import Fault, FaultyProxy, standing_before
 from tests.test_board import TASK
 from tests.tiny import tiny_project
+from tests.whole_campaign import unkilled
 
 MANY = 4
 ACCEPT = result(VerdictKind.ACCEPT)
@@ -437,6 +439,16 @@ def test_a_run_that_waits_outlives_an_outage_of_the_server(
     given = reading.verdicts_of(project.store, "tiny")
     assert len(given) == judged > 0
     project.store.close()
+
+
+def test_a_run_that_dies_while_its_import_is_under_way_puts_every_task_there_once(
+    studio: studio_server.Studio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STUDIO_URL", studio.url)
+    monkeypatch.setenv("LABEL_STUDIO_API_KEY", studio.token)
+    lived = unkilled("label_studio")
+    site = next(each for each in lived.counts if each.startswith("request POST /api/projects/#/import"))
+    assert cell(lived.facts, "", "label_studio", site, "first", 1, "amid")["differences"] == []
 
 
 class Served:

@@ -2,7 +2,6 @@
 
 import io
 import json
-import sqlite3
 import subprocess
 import sys
 from collections import Counter
@@ -26,11 +25,13 @@ from loop.stages.parts import Parts
 from loop.stages.train import accepted_examples
 from loop.store import certificates, items, planted, rationales, reviews, rounds
 from loop.store.database import Store
+from loop.store.money import Purse
 from loop.teacher.continuation import continuation_request, settled_steps
 from loop.teacher.prompt import presented_parts, request_for
 from loop.teacher.reply import Draft, read
 from review.board import OpenTask
 from review.task import STEPS, result
+from tests import databases
 from tests.builders import (
     NOON,
     RUN,
@@ -237,6 +238,18 @@ def shown_steps(task: OpenTask) -> list[str]:
 FOLLOWS = {"after": "1 + 10 = 11 .", "steps": ["So it is 11 ."], "answer": "11"}
 
 
+def test_todays_limits_hold_in_a_round_that_waits_for_people(tmp_path: Path) -> None:
+    project = a_project(tmp_path)
+    whole = project.path.read_text(encoding="utf-8")
+    for limits in ({"round/1": 0.5, "domain/default": 0.4}, {"round/1": 0.7, "domain/default": 0.2}):
+        usd, domain = limits.values()
+        keys = f"[budget]\nusd_per_round = {usd}\ndomains = {{ default = {domain} }}"
+        project.path.write_text(whole.replace("[budget]", keys), encoding="utf-8")
+        assert run(Project(project.path, project.progress)) is campaign.Outcome.WAITS
+        counters = Purse(project.store, "tiny").counters()
+        assert {scope: counters[scope].limit for scope in limits} == {scope: 1e6 * usd for scope, usd in limits.items()}
+
+
 def test_a_continued_rationale_is_confirmed_trained_on_and_exported(tmp_path: Path) -> None:
     project = a_project(tmp_path, follows=[FOLLOWS])
     assert run(project) is campaign.Outcome.WAITS
@@ -273,11 +286,10 @@ def test_a_continued_rationale_is_confirmed_trained_on_and_exported(tmp_path: Pa
 
 def paid(project: Project) -> Counter[str]:
     """Settled requests by what they were for; each was paid once and nothing is held."""
-    with sqlite3.connect(project.home / "preceptor.db") as database:
-        query = "select purpose from charge where currency = 'USD' and state = 'SETTLED' and not assumed"
-        purposes = [row[0] for row in database.execute(query)]
-        assert database.execute("select reserved from balance where currency = 'USD' and scope = ''").fetchone() == (0,)
-        replies = database.execute("select count(*) from reply").fetchone()[0]
+    settled = "select purpose from charge where currency = 'USD' and state = 'SETTLED' and not assumed"
+    purposes = [purpose for (purpose,) in rows(project.path, settled)]
+    assert rows(project.path, "select reserved from balance where currency = 'USD' and scope = ''") == [(0,)]
+    [(replies,)] = rows(project.path, "select count(*) from reply")
     assert len(set(purposes)) == len(purposes) == replies
     return Counter(purpose.partition("/")[0] for purpose in purposes)
 
@@ -304,8 +316,10 @@ def test_a_continuation_that_is_wrong_again_can_be_continued_and_is_bounded(tmp_
 
 
 def decision(project: Project) -> tuple[str, str]:
-    with sqlite3.connect(project.home / "preceptor.db") as database:
-        return tuple(database.execute("select kind, reason from decision where item_key = ?", (WRONG,)).fetchone())
+    [found] = databases.rows(
+        project.home / "preceptor.db", "select kind, reason from decision where item_key = ?", WRONG
+    )
+    return found
 
 
 @pytest.mark.parametrize(("typed", "why"), [
@@ -423,8 +437,7 @@ def preceptor(*words: str, config: Path) -> None:
 
 
 def rows(config: Path, query: str) -> list[tuple[object, ...]]:
-    with sqlite3.connect(config.parent / "preceptor.db") as database:
-        return database.execute(query).fetchall()
+    return databases.rows(config.parent / "preceptor.db", query)
 
 
 @pytest.fixture(scope="module")

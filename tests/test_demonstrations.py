@@ -22,6 +22,7 @@ from connectors.wiring import Project
 from loop.answer import Answer, AnswerKind
 from loop.certification import fingerprint
 from loop.config import Config, TaskConfig, TeacherConfig
+from loop.errors import PromptTooLong
 from loop.ports import Completion, Example, Request, Silent, Teacher
 from loop.records import Author, Certificate, DecisionKind, Promise, Prompt, Query, Rationale, RiskFit, Round, Split
 from loop.stages.ask import ask_teacher
@@ -207,6 +208,18 @@ class Scripted:
         return 10
 
 
+@dataclass
+class Narrow(Scripted):
+    """A teacher that cannot read prompts with demonstrations about these items."""
+
+    unread: set[str] = field(default_factory=set)
+
+    async def complete(self, request: Request) -> Completion:
+        if request.item_key in self.unread and len(request.messages) > 2:
+            raise PromptTooLong("the prompt is too long")
+        return await super().complete(request)
+
+
 def parts_of(teacher: Teacher, folder: Path) -> Parts:
     return Parts(NoStudent(), teacher, Nobody(), Quiet(), folder)
 
@@ -281,6 +294,31 @@ def test_an_unchanged_set_is_not_tried_again(tmp_path: Path) -> None:
     store.close()
 
 
+def dev_keys(store: Store, size: int = 2) -> list[str]:
+    return [each.item.key for each in dev_slice(store_of.people_decided(store, RUN), size)[0]]
+
+
+def test_an_item_without_a_reply_says_nothing_of_a_set(tmp_path: Path) -> None:
+    store = a_store(tmp_path)
+    a_world(store, ["gold"] * 6)
+    asked(store, Narrow(unread={dev_keys(store)[0]}), tmp_path, config_with())
+    [row] = store_of.sets(store, RUN)
+    assert (row.taken, row.dev_items, row.dev_right, row.dev_before) == (True, 1, 1, 1)
+    store.close()
+
+
+def test_a_set_that_nothing_measured_is_not_taken_and_is_tried_again_in_the_next_round(tmp_path: Path) -> None:
+    store = a_store(tmp_path)
+    a_world(store, ["gold"] * 6)
+    asked(store, Narrow(unread=set(dev_keys(store))), tmp_path, config_with())
+    asked(store, Scripted(), tmp_path, config_with(), ["later"])
+    lost, again = store_of.sets(store, RUN)
+    assert (lost.taken, lost.dev_items) == (False, 0)
+    assert "no item was answered" in lost.reason
+    assert (again.hash, again.taken, again.dev_items) == (lost.hash, True, 2)
+    store.close()
+
+
 def test_without_money_for_the_trial_the_set_is_not_taken_and_the_round_goes_on(tmp_path: Path) -> None:
     store = a_store(tmp_path)
     a_world(store, ["gold"] * 6)
@@ -291,6 +329,8 @@ def test_without_money_for_the_trial_the_set_is_not_taken_and_the_round_goes_on(
     [row] = store_of.sets(store, RUN)
     assert not row.taken
     assert "does not suffice" in row.reason
+    asked(store, Scripted(), tmp_path, config, ["later"])
+    assert [each.taken for each in store_of.sets(store, RUN)] == [False, True], "with more money it is tried"
     store.close()
 
 

@@ -57,6 +57,7 @@ from loop.store.money import Purse
 from review.desk import Desk
 from review.fake_board import FakeBoard
 from review.task import result
+from tests import databases
 from tests.builders import (
     NOON,
     RUN,
@@ -256,6 +257,7 @@ def test_the_search_finds_what_is_left_anywhere(tmp_path: Path) -> None:
     assert forgetting.search(store, [STEP])[0] == {"withdrawal.reason": 1}
 
 
+@pytest.mark.sqlite("reads its file's bytes")
 def test_deleted_bytes_stay_in_the_file_until_it_is_written_anew(tmp_path: Path) -> None:
     store = a_store(tmp_path)
     items.add(store, [an_item(f"q{number}", question=f"What is the secret number {number}?") for number in range(200)])
@@ -267,6 +269,7 @@ def test_deleted_bytes_stay_in_the_file_until_it_is_written_anew(tmp_path: Path)
     assert b"secret number 118?" in bytes_of(tmp_path / "store.db")
 
 
+@pytest.mark.sqlite("there readers keep it from being written anew")
 def test_a_database_that_others_read_is_not_called_clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database_of, "BUSY_SECONDS", 0.1)
     store = a_store(tmp_path)
@@ -358,8 +361,7 @@ def folder(finished: Path, tmp_path: Path) -> Path:
 
 
 def rows(folder: Path, query: str, *values: object) -> list[tuple[Any, ...]]:
-    with closing(sqlite3.connect(folder / "preceptor.db")) as connection:
-        return connection.execute(query, values).fetchall()
+    return databases.rows(folder / "preceptor.db", query, *values)
 
 
 def accepted(folder: Path) -> str:
@@ -529,8 +531,7 @@ def test_a_run_at_work_is_not_disturbed(folder: Path) -> None:
 
 
 def test_tasks_on_another_board_than_the_configs_are_not_passed_over(folder: Path) -> None:
-    with closing(sqlite3.connect(folder / "preceptor.db")) as connection, connection:
-        connection.execute("update reviewtask set board = 'label-studio http://old'")
+    databases.change(folder / "preceptor.db", "update reviewtask set board = 'label-studio http://old'")
     found = preceptor("forget", accepted(folder), "--apply", folder=folder)
     assert "stand on label-studio http://old, and the config names fake" in str(found.exception)
     assert rows(folder, "select count(*) from item") == [(20,)]
@@ -544,9 +545,4 @@ def test_an_item_that_nobody_asked_goes_too(tmp_path: Path) -> None:
     done = preceptor("forget", "q7", "--apply", folder=tmp_path)
     assert done.exit_code == 0, done.output
     assert b"What is q7?" not in bytes_of(tmp_path / "store.db")
-    assert rows_of(tmp_path / "store.db", "select digest from forgotten") == [(forgetting.digest("q7"),)]
-
-
-def rows_of(file: Path, query: str) -> list[tuple[Any, ...]]:
-    with closing(sqlite3.connect(file)) as connection:
-        return connection.execute(query).fetchall()
+    assert databases.rows(tmp_path / "store.db", "select digest from forgotten") == [(forgetting.digest("q7"),)]

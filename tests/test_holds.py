@@ -193,12 +193,16 @@ def test_a_domain_that_may_cost_nothing_is_not_picked(tmp_path: Path) -> None:
 
 def test_a_round_spends_no_more_than_its_share(tmp_path: Path) -> None:
     items = some_items(40)
-    store, opened = a_campaign(tmp_path, items, RICH)
-    Purse(store, RUN).cap(caps(BudgetConfig(usd_per_round=0.003), id_of(opened)))
+    store, first = a_campaign(tmp_path, items, RICH)
+    opened = queried(store, a_round(store, run="second", budget=RICH), [item.key for item in items])
+    Purse(store, "second").cap(caps(BudgetConfig(usd_per_round=0.003), id_of(opened)))
     outcome = asked(store, opened, a_teacher(items, [200] * 40), items)
     assert outcome.budget_spent
     assert 0 < outcome.replies < 40
-    assert Purse(store, RUN).counters()[f"round/{opened.id}"].spent <= 3000
+    assert Purse(store, "second").counters()[f"round/{opened.id}"].spent <= 3000
+    problems = {query.problem for query in rounds.queries(store, id_of(opened))} - {None}
+    assert (id_of(opened), opened.number) == (id_of(first) + 1, 1)
+    assert problems == {"budget of round 1 spent"}
     store.close()
 
 

@@ -406,7 +406,7 @@ def test_every_step_is_reserved_at_worst_case_and_settled_to_the_micro_dollar(st
     }
     assert reading.spent_by_round(store, RUN)[number][Currency.USD] == COST + 2 * PRICE
     assert reading.spent_by_query(store, RUN) == {(number, "q1"): COST + 2 * PRICE}
-    assert reading.dearest_request(store, RUN) == 2 * COST
+    assert reading.least_request(store, RUN) == 2 * COST
 
 
 @pytest.mark.parametrize(

@@ -17,11 +17,11 @@ from connectors.sources import ingest
 from connectors.wiring import Project
 from loop.config import TeacherConfig
 from loop.errors import BadConfig, TeacherRefused
+from loop.plain import storable
 from loop.ports import Completion, Request
 from loop.records import Charge, Reply, Split
 from loop.records.teacher import ReplyState
 from loop.store import reading
-from loop.teacher.reply import storable
 from tests.test_ask import RICH, Book, an_item, asking, recorded, run
 from tests.test_judge import a_project
 from tests.test_teacher import answering, http
@@ -256,6 +256,23 @@ def everything(project: Project) -> list[tuple[object, ...]]:
 def table(project: Project, noun: type[Charge] | type[Reply]) -> list[Charge | Reply]:
     with project.store.reading() as session:
         return list(session.exec(reading.select(noun)).all())
+
+
+def test_a_replay_needs_no_budget(tmp_path: Path) -> None:
+    server = RecordedTeacher(read_recordings(tiny_project(tmp_path / "rows").parent / "recorded.jsonl"))
+    with running(server) as address:
+        for name, usd in (("paid", 1.0), ("again", 0.0)):
+            config = tiny_project(tmp_path / name, rounds=1, usd=usd)
+            asked = f'base_url = "{address}"\nreplies = "../replies.db"'
+            text = config.read_text().split("[simulated_reviewer]")[0]
+            config.write_text(text.replace('recorded = "recorded.jsonl"', asked))
+            project = a_project(config)
+            settings = {"pool": project.config.pool, "task": project.config.task, "progress": project.progress}
+            ingest([config.parent / "pool.jsonl"], project.store, split=Split.POOL, **settings)
+            assert campaign.run(project, rounds_wanted=1, wait=False).outcome is campaign.Outcome.WAITS
+            replies = table(project, Reply)
+            assert [each.remembered is not None for each in replies] == [name == "again"] * 6
+            project.store.close()
 
 
 @pytest.mark.slow

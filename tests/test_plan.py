@@ -50,6 +50,7 @@ def test_a_new_run_learns_from_the_replies_of_another_and_keeps_to_the_cap_of_a_
 
 def test_a_round_that_revises_is_planned_by_what_revising_costs(tmp_path: Path) -> None:
     config = tiny_project(tmp_path, rounds=2)
+    config.write_text(config.read_text().replace("[teacher]", "[teacher]\ndev_items = 0"))
     pool, holdout = str(tmp_path / "pool.jsonl"), str(tmp_path / "holdout.jsonl")
     for words in (["ingest", pool], ["ingest", holdout, "--split", "holdout"], ["run", "--rounds", "1"]):
         assert CliRunner().invoke(app, [*words, "--config", str(config)]).exit_code == 0

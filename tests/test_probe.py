@@ -91,9 +91,26 @@ def test_what_is_refused_is_not_supported_and_the_refusal_is_kept(status: int, s
     assert f"answered {status}: not supported here" in row.seen["json_schema"]
 
 
-def test_empty_replies_say_nothing_of_sampling(store: Store) -> None:
+@pytest.mark.parametrize(("fails", "held"), [({7, 8}, True), ({7, 8, 9, 10}, None)])
+def test_a_failure_that_passes_is_no_refusal(fails: set[int], held: bool | None, store: Store) -> None:
+    row = probed(Endpoint(fails=fails, refusing={"batches": 503}), store)
+    assert features(row) == dict.fromkeys(sorted(ALL), True) | {"json_schema": held, "batches": None}
+
+
+def test_empty_replies_say_nothing_of_sampling_nor_of_form(store: Store) -> None:
     row = probed(Endpoint(plain="", supports=frozenset()), store)
-    assert (row.sampling, row.seed, row.json_schema) == (None, None, False)
+    assert (row.sampling, row.seed, row.json_schema, row.logprobs) == (None, None, None, None)
+
+
+def test_a_model_that_thinks_until_it_is_cut_off_is_still_asked_with_a_schema(tmp_path: Path) -> None:
+    with serving(Endpoint(thinks=True)) as address:
+        project = a_project_at(tmp_path, address)
+        teacher = project.config.teacher
+        Purse(project.store, RUN).open(usd=1_000_000, minutes=0)
+        row = probe(OpenAITeacher(teacher), teacher, project.store, RUN)
+        assert (row.json_schema, row.logprobs) == (None, None)
+        assert row.seen["json_schema"] == "the reply is empty or was cut off"
+        assert fitted(project).teacher.format == "json_schema"
 
 
 def test_every_request_is_reserved_and_settled(store: Store) -> None:

@@ -144,6 +144,7 @@ def test_what_was_accepted_unreviewed_rests_on_no_verdict(store: Store) -> None:
     assert withdrawals.withdraw(store, RUN, Grounds("bad", since=LONG_AGO), "").decisions == ()
 
 
+@pytest.mark.sqlite("it limits the values of a statement")
 def test_more_decisions_than_one_statement_can_name_are_looked_up(store: Store) -> None:
     number = reviewed(store, ("bad", VerdictKind.ACCEPT, 0))
     event.listen(store._engine, "checkout", lambda raw, *_: raw.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, 999))

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sqlmodel import select
 from typer.testing import CliRunner, Result
 
 from connectors.cli import app
 from connectors.status import status, status_text
 from connectors.stops import grounds
-from loop.config import BudgetConfig, Config, StoppingConfig
-from loop.records import Score
+from loop.config import BudgetConfig, Config, StoppingConfig, TeacherConfig
+from loop.records import Reply, Score
 from loop.stopping import Point, State, expected_gain, falls, minutes, money, plateau, pool, settled
 from loop.store import rounds
 from loop.store.database import Store
@@ -110,7 +111,8 @@ def test_what_a_point_is_worth_decides(usd_per_point: float | None, state: State
 def test_money_minutes_and_pool_stop_where_they_are_gone() -> None:
     assert money(0.5, 0.001).state is State.GO_ON
     assert money(0.0005, 0.001).state is State.STOP
-    assert money(0.0, 0.0).state is State.STOP
+    assert money(0.0, 0.0).state is State.GO_ON, "what is remembered costs nothing"
+    assert money(-0.1, 0.0).state is State.STOP
     assert minutes(60, 30, 1.5).state is State.GO_ON
     gone = minutes(60, 1.0, 1.5)
     assert gone.state is State.STOP
@@ -184,6 +186,22 @@ def test_a_settled_divergence_is_read_off_the_last_round_that_looked(store: Stor
 def test_a_spent_budget_is_a_ground_too(store: Store) -> None:
     state = status(store, RUN, Config(budget=BudgetConfig(usd=0.006)))
     assert state["stopping"]["reason"] == "money"
+
+
+def test_replies_that_are_remembered_need_no_money_while_some_are(store: Store, tmp_path: Path) -> None:
+    budget = BudgetConfig(usd=0.006)
+    remembering = Config(budget=budget, teacher=TeacherConfig(replies=tmp_path / "replies.db"))
+
+    def money_of(config: Config) -> State:
+        return next(each for each in grounds(store, RUN, config, left=3, request=5) if each.name == "money").state
+
+    assert money_of(remembering) is State.STOP, "the last round had to pay for every reply"
+    with store.writing() as session:
+        for reply in session.exec(select(Reply)):
+            reply.remembered = "there, then"
+            session.add(reply)
+    assert money_of(remembering) is State.GO_ON
+    assert money_of(Config(budget=budget)) is State.STOP
 
 
 def test_minutes_that_are_gone_are_a_ground_too(store: Store) -> None:

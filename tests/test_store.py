@@ -43,7 +43,7 @@ from loop.records import (
     Verdict,
     VerdictKind,
 )
-from loop.store import asking, checkpoints, decisions, items, rationales, reviews, rounds
+from loop.store import asking, checkpoints, counting, decisions, items, rationales, reviews, rounds
 from loop.store.asking import RoundAskBook
 from loop.store.database import Store, now
 from loop.store.money import Purse
@@ -160,6 +160,7 @@ def everything(store: Store, model: type) -> list[object]:
 # --- the database ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.sqlite("it is set up by pragmas")
 def test_commits_reach_the_disk_and_references_are_checked(store: Store) -> None:
     with store.reading() as session:
         pragmas = ("journal_mode", "synchronous", "foreign_keys", "busy_timeout")
@@ -168,6 +169,7 @@ def test_commits_reach_the_disk_and_references_are_checked(store: Store) -> None
     assert found[3] >= 30_000
 
 
+@pytest.mark.sqlite("there one writer keeps the others out")
 def test_what_a_writer_reads_cannot_change_until_it_commits(store: Store, tmp_path: Path) -> None:
     rival = sqlite3.connect(tmp_path / "store.db", timeout=0)
     with store.writing() as session:
@@ -233,6 +235,7 @@ def test_a_database_of_a_newer_version_is_refused(store: Store) -> None:
         store.migrate()
 
 
+@pytest.mark.sqlite("the disk is the file's")
 def test_a_full_disk_is_said_and_loses_nothing_that_was_there(tmp_path: Path) -> None:
     script = """
 import resource, signal, sys
@@ -257,16 +260,6 @@ except StoreUnusable as error:
     assert "that the disk has room" in done.stdout
     store = Store(url)
     assert set(items.existing(store, ["before", "after"])) == {"before"}
-    store.close()
-
-
-def test_processes_that_start_at_once_share_one_new_database(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'store.db'}"
-    script = "import sys; from loop.store.database import Store; Store(sys.argv[1]).migrate()"
-    running = [subprocess.Popen([sys.executable, "-c", script, url], stderr=subprocess.PIPE) for _ in range(4)]
-    assert [process.communicate(timeout=60)[1] for process in running] == [b""] * 4
-    store = Store(url)
-    assert items.count(store) == {}
     store.close()
 
 
@@ -295,6 +288,16 @@ def test_thousands_of_keys_are_looked_up_at_once(store: Store) -> None:
     keys = [f"item-{number:05d}" for number in range(3000)]
     items.add(store, [an_item(key) for key in keys])
     assert list(items.existing(store, keys)) == keys
+
+
+def test_items_for_which_money_was_short_were_not_asked(store: Store) -> None:
+    for _ in range(2):
+        opened = a_round(store, "sent", "unsent", "unread")
+        book = asking.RoundAskBook(store, RUN, opened.id or 0)
+        book.give_up("unsent", "budget of round 1 spent")
+        book.give_up("unread", "the reply states no answer")
+    assert [item.key for item in items.eligible(store, RUN, Config())] == ["unsent"]
+    assert counting.eligible(store, RUN, Config()) == 1
 
 
 def test_items_that_are_settled_or_asked_out_are_not_eligible(store: Store) -> None:

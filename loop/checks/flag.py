@@ -32,7 +32,7 @@ __all__ = ["CHECKS", "SHOWN", "Check", "Doubt", "Doubtful", "check_set", "doubts
 
 SHOWN = 0.1
 """Weight below which a doubt counts, but is no flag that anybody is shown."""
-VERSION = 9
+VERSION = 10
 """Raised whenever a check or the risk would judge the same rationale differently."""
 
 CHECKS: Mapping[str, Check] = {

@@ -26,7 +26,7 @@ from loop.records.review import (
     own_uid,
     role,
 )
-from loop.records.round import Claim, ConfigRow, Notice, Query, Round, Score, Stage
+from loop.records.round import NOT_SENT, Claim, ConfigRow, Notice, Query, Round, Score, Stage
 from loop.records.student import Arm, Checkpoint, Corruption, Evaluation, Harm, Prediction, Shadow
 from loop.records.teacher import (
     AGAIN,
@@ -52,6 +52,7 @@ __all__ = [
     "AGAIN",
     "BATCHED",
     "CONTROL",
+    "NOT_SENT",
     "NO_CAP",
     "ROLES",
     "SECOND",

@@ -62,6 +62,10 @@ class Score(SQLModel, table=True):
     parts: dict[str, Any] = Field(default_factory=dict, sa_type=JSON)
 
 
+NOT_SENT = "budget"
+"""So begins a query's problem where money was short for its request."""
+
+
 class Query(SQLModel, table=True):
     """A pick of a round: by which arm, with which probability where it was random."""
 

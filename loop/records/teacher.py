@@ -190,7 +190,8 @@ class DemonstrationSet(SQLModel, table=True):
     hash: str
     groups: list[list[dict[str, Any]]] = Field(sa_type=JSON)
     dev_items: int = 0
-    """Items that people decided and that are in no group, by which it was measured."""
+    """Items that people decided and that are in no group, by which it was measured: those answered with it and with
+    the set before. 0, and not taken: it was not measured, and is tried again."""
     dev_right: int = 0
     """How many of them the teacher answers as people did, shown this set."""
     dev_before: int = 0

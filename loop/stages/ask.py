@@ -2,13 +2,12 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 from loop import certification
 from loop.config import Config
-from loop.ledger import caps
-from loop.records import AGAIN, STRONGER, ConfidenceFit, Item, Round, Stage
+from loop.records import AGAIN, STRONGER, ConfidenceFit, Item, Reply, Round, Stage
 from loop.stages.batching import ask_by_batches
 from loop.stages.demonstrating import Demonstrating
 from loop.stages.escalating import Escalating
@@ -24,14 +23,12 @@ from loop.teacher.confidence import Trust, Verdicted, fit
 from loop.teacher.demonstrations import as_shown
 from loop.teacher.further import ask_further
 from loop.teacher.settle import settled
-from loop.teacher.vote import vote
+from loop.teacher.vote import copies, vote
 
 
 def ask_teacher(current: Round, store: Store, parts: Parts, config: Config) -> Round:
     """Ask for the replies that the store lacks, and move on to CHECK."""
-    purse = Purse(store, current.run)
-    purse.close_dead_holds()
-    purse.cap(caps(config.budget, id_of(current)))
+    Purse(store, current.run).close_dead_holds()
     demonstrating = Demonstrating(store, current.run, lambda: parts.trainer.student(None), config)
     demonstrating.prepare(current, parts)
     trust = trust_of(current, store, config)
@@ -97,7 +94,7 @@ class _UntilSettled:
 
     def _vote(self) -> bool:
         """Ask for further samples until each vote is settled; whether the budget is spent."""
-        todo = asking.waiting(self._store, id_of(self._current))
+        todo = asking.voting(self._store, id_of(self._current))
         if not todo:
             return False
         outcome = asyncio.run(
@@ -116,7 +113,20 @@ class _UntilSettled:
             f"  vote: {outcome.samples} further samples of {outcome.items} items; {outcome.early} votes were settled "
             f"before {self._config.teacher.samples} samples were asked"
         )
+        after = asking.voting(self._store, id_of(self._current))
+        self._give_up_unread(after)
+        if copies(after):
+            self._parts.progress.say(
+                "  all samples of an item are the same to the letter, for every item: the endpoint may not know "
+                "`temperature` or `seed`, and such a vote says nothing; try `preceptor doctor --probe`"
+            )
         return outcome.budget_spent
+
+    def _give_up_unread(self, voted: Sequence[tuple[Item, Sequence[Reply]]]) -> None:
+        """Note why items have no rationale of which no sample can be read."""
+        for item, replies in voted:
+            if all(reply.problem is not None for reply in replies):
+                self._book.give_up(item.key, f"no sample can be read; the last: {replies[-1].problem}")
 
     def _ask_again(self) -> bool:
         """Ask once more where the first reply was unsure; whether the budget is spent."""

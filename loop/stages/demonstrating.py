@@ -10,12 +10,13 @@ import numpy as np
 
 from loop import certification
 from loop.config import Config
-from loop.ports import Example, Student
-from loop.records import DemonstrationSet, Item, Round, Trial, TrialKind
+from loop.ports import Example, Request, Student
+from loop.records import DemonstrationSet, Item, Round, TrialKind
 from loop.stages.parts import Parts, id_of
 from loop.store import demonstrations
 from loop.store.database import Store
 from loop.teacher.demonstrations import (
+    MOST_GROUPS,
     Embed,
     Floats,
     Groups,
@@ -75,6 +76,21 @@ class Demonstrating:
             self._look()
         self._try(current, trying)
 
+    def longest(self, count: int) -> list[Example]:
+        """So many of all that may be shown, those with the most text: what a prompt shows is no longer."""
+        return sorted(self._worked, key=lambda each: -len(each.item.text) - sum(map(len, each.steps)))[:count]
+
+    def trials(self) -> tuple[list[Request], list[Request]]:
+        """What `prepare` may have to send: a request for each explanation that is lacking, as far as groups have room,
+        and one for each item that a set is measured on, shown the longest.
+        """
+        dev, rest = dev_slice(self._known, self._config.teacher.dev_items)
+        keys = {each.item.key for each in rest}
+        lacking = [each.request for each in self._next if isinstance(each, Todo) and each.item.key in keys]
+        task, teacher, shown = self._config.task, self._config.teacher, as_shown(self.longest(self._k))
+        measured = [request_for(each.item, task, teacher, shown, 0) for each in dev if self._worked or lacking]
+        return lacking[: MOST_GROUPS * self._k], measured
+
     def draft(self) -> Groups:
         """The set that would be tried, of the members that have steps."""
         return self._draft(self._worked)
@@ -82,7 +98,9 @@ class Demonstrating:
     @property
     def to_be_tried(self) -> str | None:
         """The hash of the set that `prepare` would try; None where it would leave things as they are."""
-        groups, past = self.draft(), demonstrations.sets(self._store, self._run)
+        groups = self.draft()
+        # A set that was not taken although nothing measured it is as good as new.
+        past = [row for row in demonstrations.sets(self._store, self._run) if row.taken or row.dev_items]
         return set_hash(groups) if groups and (not past or past[-1].hash != set_hash(groups)) else None
 
     def _look(self) -> None:
@@ -135,8 +153,9 @@ class Demonstrating:
         before, after = [self._dev(dev, self._groups), self._dev(dev, groups)]
         paid = not dev or trying([*before, *after], "demonstrations are tried")
         self._look()
-        right, was = self._right(dev, after), self._right(dev, before)
-        taken = paid and is_no_worse(right, was)
+        pairs = self._compared(dev, before, after) if paid else []
+        was, right = [old for old, _ in pairs], [new for _, new in pairs]
+        taken = bool(pairs or not dev) and is_no_worse(right, was)
         demonstrations.keep_set(
             self._store,
             DemonstrationSet(
@@ -144,11 +163,11 @@ class Demonstrating:
                 round_id=id_of(current),
                 hash=new,
                 groups=[[_stored_member(each) for each in group] for group in groups],
-                dev_items=len(dev),
+                dev_items=len(pairs),
                 dev_right=sum(right),
                 dev_before=sum(was),
                 taken=taken,
-                reason=_reason(len(dev), sum(right), sum(was), paid=paid),
+                reason=_reason(len(pairs), sum(right), sum(was), paid=paid, tried=bool(dev)),
                 created_at=datetime.now(UTC),
             ),
         )
@@ -162,10 +181,15 @@ class Demonstrating:
             for each, some in zip(dev, shown, strict=True)
         ]
 
-    def _right(self, dev: Sequence[Example], todo: Sequence[Todo]) -> list[bool]:
-        said: list[Trial | None] = [self._trials.get(each.prompt_hash) for each in todo]
+    def _compared(
+        self, dev: Sequence[Example], before: Sequence[Todo], after: Sequence[Todo]
+    ) -> list[tuple[bool, bool]]:
+        """Whether each item is answered as people did, before and after; only those that were answered both times."""
+        replies = [[self._trials.get(each.prompt_hash) for each in todo] for todo in (before, after)]
         return [
-            each is not None and each.answer == worked.answer.canonical for each, worked in zip(said, dev, strict=True)
+            (old.answer == worked.answer.canonical, new.answer == worked.answer.canonical)
+            for worked, old, new in zip(dev, *replies, strict=True)
+            if old is not None and new is not None
         ]
 
     def _shown(self, item: Item, groups: Groups) -> list[Example]:
@@ -226,11 +250,13 @@ def _stored_member(each: Example) -> dict[str, object]:
     return {"key": each.item.key, "steps": list(each.steps), "answer": each.answer.canonical}
 
 
-def _reason(dev: int, right: int, before: int, *, paid: bool) -> str:
+def _reason(compared: int, right: int, before: int, *, paid: bool, tried: bool) -> str:
     """Why a set was taken or not, in a sentence."""
     if not paid:
         return "not taken: the dollar budget does not suffice to try it"
-    if not dev:
+    if not tried:
         return "taken untried: too few items are decided, or teacher.dev_items is 0"
+    if not compared:
+        return "not taken: no item was answered both with it and with the set before it"
     which = "taken" if right >= before else "not taken"
-    return f"{which}: with it the teacher answers {right} of {dev} items as people did, before it {before}"
+    return f"{which}: with it the teacher answers {right} of {compared} items as people did, before it {before}"

@@ -7,6 +7,7 @@ from sqlmodel import Session, col, select
 
 from loop.config import EndpointConfig
 from loop.records import (
+    NOT_SENT,
     Author,
     Currency,
     Item,
@@ -24,6 +25,9 @@ from loop.store.database import Store, add_missing
 from loop.store.money import Purse
 from loop.store.pace import EndpointPace
 from loop.store.rationales import REAL
+
+SENT = col(Query.problem).is_(None) | ~col(Query.problem).startswith(NOT_SENT)
+"""Queries about which something was asked."""
 
 
 def missing(store: Store, round_id: int, samples: int) -> list[tuple[Query, Item, int]]:
@@ -52,11 +56,16 @@ def missing(store: Store, round_id: int, samples: int) -> list[tuple[Query, Item
 
 
 def waiting(store: Store, round_id: int) -> list[tuple[Item, list[Reply]]]:
-    """Items whose readable first reply is there and whose rationale is not, with all their replies as they came."""
+    """Items of which a sample can be read and whose rationale is not there, with all their replies as they came."""
+    return [each for each in voting(store, round_id) if any(map(_is_readable_sample, each[1]))]
+
+
+def voting(store: Store, round_id: int) -> list[tuple[Item, list[Reply]]]:
+    """The same, and items with samples of which none can be read, unless these were given up."""
     told = select(Rationale.item_key).where(
         Rationale.round_id == round_id, Rationale.author == Author.TEACHER, Rationale.sample == 0, REAL
     )
-    query = select(Item, Reply).join(Reply, col(Reply.item_key) == Item.key)
+    query = select(Item, Reply, Query.problem).join(Reply, col(Reply.item_key) == Item.key)
     found: dict[str, tuple[Item, list[Reply]]] = {}
     with store.reading() as session:
         settled = set(session.exec(told))
@@ -65,14 +74,16 @@ def waiting(store: Store, round_id: int) -> list[tuple[Item, list[Reply]]]:
             .join(Query, (col(Query.round_id) == round_id) & (col(Query.item_key) == Item.key))
             .order_by(col(Query.position), col(Reply.id))
         )
-        for item, reply in rows:
+        given_up: set[str] = set()
+        for item, reply, problem in rows:
             if item.key not in settled:
                 found.setdefault(item.key, (item, []))[1].append(reply)
-    return [each for each in found.values() if any(_is_first(reply) for reply in each[1])]
+                given_up |= {item.key} if problem else set()
+    return [each for each in found.values() if each[0].key not in given_up or any(map(_is_readable_sample, each[1]))]
 
 
-def _is_first(reply: Reply) -> bool:
-    return reply.sample == 0 and reply.state is ReplyState.READABLE
+def _is_readable_sample(reply: Reply) -> bool:
+    return reply.sample >= 0 and reply.state is ReplyState.READABLE
 
 
 def times_asked(store: Store, run: str, prompt_hash: str) -> int:

@@ -111,7 +111,8 @@ class RoundBatchBook(RoundAskBook):
             Line(line.charge_id, item, replace(_request(prompt, self._logprobs), item_key=item.key, sample=line.sample))
             for line, item, prompt in self._lines(session, job.id)
         ]
-        return Job(job.id, job.name, job.remote_id, job.created_at, lines)
+        charges = session.exec(select(BatchLine.charge_id).where(BatchLine.job_id == job.id))
+        return Job(job.id, job.name, job.remote_id, job.created_at, lines, frozenset(map(str, charges)))
 
     def _lines(self, session: Session, job_id: int) -> Sequence[tuple[BatchLine, Item, Prompt]]:
         """The lines whose holds are open, with what they ask."""

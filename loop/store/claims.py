@@ -11,7 +11,7 @@ import psutil
 
 from loop.errors import AlreadyWorking, StoreUnusable
 from loop.records import Claim
-from loop.store.database import Store, now
+from loop.store.database import Store, add_missing, now
 
 
 def this_process() -> tuple[str, int, float]:
@@ -67,9 +67,13 @@ def take(store: Store, run: str, kind: str, key: str, *, lease_seconds: float) -
         AlreadyWorking: a live owner holds it.
     """
     host, pid, started = this_process()
+    nobodys = Claim(
+        run=run, kind=kind, key=key, owner="", host="", pid=0, process_started=0.0, lease_until=now(), fence=0
+    )
     with store.writing() as session:
-        row = session.get(Claim, (run, kind, key), with_for_update=True)
-        if row is not None and row.owner and _holds(row):
+        add_missing(session, Claim, **nobodys.model_dump())
+        row = session.get_one(Claim, (run, kind, key), with_for_update=True)
+        if row.owner and _holds(row):
             raise AlreadyWorking(f"run {run} is being worked on by {_described(row)}; wait for it, or end that process")
         taken = Claim(
             run=run,
@@ -81,7 +85,7 @@ def take(store: Store, run: str, kind: str, key: str, *, lease_seconds: float) -
             process_started=started,
             lease_seconds=lease_seconds,
             lease_until=now() + timedelta(seconds=lease_seconds),
-            fence=1 if row is None else row.fence + 1,
+            fence=row.fence + 1,
         )
         return session.merge(taken)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from sqlmodel import Session, col, select
 
 from loop.records import Contamination, Item, Split
-from loop.store.database import Store
+from loop.store.database import Store, add_missing
 
 Texts = Iterable[tuple[str, str]]
 """Keys and hashes of texts, by key."""
@@ -26,7 +26,7 @@ def look_in(session: Session, similarity: float, pool: Texts) -> Contamination |
 def keep(store: Store, row: Contamination) -> None:
     """Store a look."""
     with store.writing() as session:
-        session.merge(row)
+        add_missing(session, Contamination, **row.model_dump())
 
 
 def digest(store: Store, similarity: float) -> str:

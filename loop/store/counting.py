@@ -32,6 +32,7 @@ from loop.records import (
     once,
 )
 from loop.store import contamination
+from loop.store.asking import SENT
 from loop.store.certificates import held_in
 from loop.store.database import Store
 from loop.store.domains import spent_domains
@@ -73,7 +74,7 @@ def eligible(store: Store, run: str, config: Config) -> int:
     asked = (
         select(Query.item_key)
         .join(Round, col(Round.id) == Query.round_id)
-        .where(Round.run == run)
+        .where(Round.run == run, SENT)
         .group_by(col(Query.item_key))
         .having(func.count() >= config.query.max_asks)
     )

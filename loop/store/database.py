@@ -3,7 +3,7 @@
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,16 +13,18 @@ from alembic.config import Config as AlembicConfig
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import Connection, Engine, event, make_url, update
+from sqlalchemy import Connection, Engine, event, make_url, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DatabaseError, DataError, IntegrityError, ProgrammingError
 from sqlmodel import Session, SQLModel, create_engine, select
 
-from loop.errors import AlreadyWorking, StoreUnusable
+from loop.errors import AlreadyWorking, StoreUnusable, extra
 from loop.records import Claim
 
 MIGRATIONS = Path(__file__).resolve().parents[1] / "migrations"
 BUSY_SECONDS = 60
+UPGRADING = 5_031_842_317
+"""The number of the lock under which PostgreSQL is upgraded."""
 QUIET = "end other processes that use it, like `preceptor serve`, and call this again"
 
 
@@ -42,7 +44,7 @@ class Store:
         self._frozen = self._engine.execution_options(**frozen)
 
     def migrate(self) -> None:
-        """Bring the database to the newest revision.
+        """Bring the database to the newest revision, whole or not at all; SQLite's file is copied beside itself before.
 
         Raises:
             StoreUnusable: the database cannot be opened or written.
@@ -51,6 +53,7 @@ class Store:
         settings.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
         try:
             with self._explained(), _rebuilding(self._writer) as connection:
+                self._copy_older(connection)
                 settings.attributes["connection"] = connection
                 command.upgrade(settings, "head")
         except CommandError as error:
@@ -67,6 +70,19 @@ class Store:
         wanted = ScriptDirectory(str(MIGRATIONS)).get_current_head()
         with self._explained(), self._engine.connect() as connection:
             return MigrationContext.configure(connection).get_current_revision(), wanted
+
+    def _copy_older(self, connection: Connection) -> None:
+        """Keep the file as it was before an upgrade, while nobody else can write; what was copied before stays."""
+        at = MigrationContext.configure(connection).get_current_revision()
+        if self.file is None or at in (None, ScriptDirectory(str(MIGRATIONS)).get_current_head()):
+            return
+        copy = self.file.with_name(f"{self.file.name}.at-{at}")
+        partial = copy.with_name(f"{copy.name}.partial")
+        if not copy.exists():
+            partial.unlink(missing_ok=True)
+            with closing(sqlite3.connect(self.file)) as before, closing(sqlite3.connect(partial)) as written:
+                before.backup(written)
+            partial.rename(copy)
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
@@ -169,15 +185,26 @@ class Store:
         except (DataError, IntegrityError, ProgrammingError):
             raise
         except DatabaseError as error:
-            raise StoreUnusable(
-                f"{self._shown}: {error.orig}; see that run.database names a database, "
-                "that its folder exists and may be written, and that the disk has room"
-            ) from error
+            raise StoreUnusable(f"{self._shown}: {error.orig}; {_cure(str(error.orig))}") from error
 
 
 def now() -> datetime:
     """The time as it is stored: in UTC."""
     return datetime.now(UTC)
+
+
+def _cure(said: str) -> str:
+    """What the user can do about what the database said."""
+    if "is locked" in said:
+        return f"another process has held it for {BUSY_SECONDS:g} s: wait for it or end it, and call this again"
+    if "malformed" in said:
+        return (
+            "its file is damaged: put a backup of it in its place, or save what can be read with the program sqlite3 "
+            "(`.recover`), and call this again"
+        )
+    return (
+        "see that run.database names a database, that its folder exists and may be written, and that the disk has room"
+    )
 
 
 def _check_fence(session: Session, ours: Claim) -> None:
@@ -216,9 +243,16 @@ def add_missing(session: Session, model: type[SQLModel], **fields: Any) -> None:
     session.execute(dialect.insert(model).values(**fields).on_conflict_do_nothing())
 
 
+def take_turns(session: Session, model: type[SQLModel]) -> None:
+    """Let other writers of a table wait until this transaction ends; SQLite has them wait anyway."""
+    if session.get_bind().dialect.name == "postgresql":
+        session.execute(text(f'LOCK TABLE "{model.__tablename__}" IN SHARE ROW EXCLUSIVE MODE'))
+
+
 def _engine(url: str) -> Engine:
     if not url.startswith("sqlite"):
-        return create_engine(url, pool_pre_ping=True)
+        with extra("postgresql", "run.database"):
+            return create_engine(url, pool_pre_ping=True)
     engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS})
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
@@ -227,12 +261,13 @@ def _engine(url: str) -> Engine:
 
 @contextmanager
 def _rebuilding(engine: Engine) -> Iterator[Connection]:
-    """A transaction in which SQLite may drop a table that others refer to and put a new one in its place.
+    """A transaction that no other process upgrades in; SQLite may drop a table that others refer to and make it anew.
 
     It can switch its foreign keys off only between transactions.
     """
     if engine.dialect.name != "sqlite":
         with engine.begin() as connection:
+            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({UPGRADING})")
             yield connection
         return
     with engine.connect() as connection:

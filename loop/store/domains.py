@@ -11,7 +11,10 @@ def spent_domains(session: Session, run: str, budget: BudgetConfig) -> set[str]:
     """Domains whose own budget leaves less than the cheapest request for an item of theirs has held so far."""
     if not budget.domains:
         return set()
-    of_run = (col(Charge.run) == run, col(Charge.currency) == Currency.USD, col(Charge.purpose).startswith("ask/"))
+    of_run = (
+        *(col(Charge.run) == run, col(Charge.currency) == Currency.USD, col(Charge.purpose).startswith("ask/")),
+        col(Charge.reserved) > 0,  # a remembered reply cost nothing
+    )
     cheapest = dict(
         session.exec(select(Charge.domain, func.min(Charge.reserved)).where(*of_run).group_by(col(Charge.domain))).all()
     )

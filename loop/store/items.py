@@ -9,8 +9,9 @@ from loop.answer import Answer
 from loop.config import Config
 from loop.records import Decision, DecisionKind, Item, Part, Query, Round, Split
 from loop.store import contamination
+from loop.store.asking import SENT
 from loop.store.certificates import held_back
-from loop.store.database import Store
+from loop.store.database import Store, take_turns
 from loop.store.domains import spent_domains
 from loop.store.pieces import pieces
 from loop.store.withdrawals import awaiting_in
@@ -20,6 +21,7 @@ def add(store: Store, items: Sequence[Item]) -> int:
     """Add items whose key is new, the first of several with one key; how many."""
     first = {item.key: item for item in reversed(items)}
     with store.writing() as session:
+        take_turns(session, Item)
         known = _existing(session, first)
         new = [first[key] for key in sorted(first) if key not in known]
         session.add_all(new)
@@ -70,7 +72,9 @@ def eligible(store: Store, run: str, config: Config) -> list[Item]:
         spent = spent_domains(session, run, config.budget)
         held = {query.item_key for query in held_back(session, run)} | {*awaiting_in(session, run)}
         asked = Counter(
-            session.exec(select(Query.item_key).join(Round, col(Round.id) == Query.round_id).where(Round.run == run))
+            session.exec(
+                select(Query.item_key).join(Round, col(Round.id) == Query.round_id).where(Round.run == run, SENT)
+            )
         )
         rows = session.exec(
             select(Decision.item_key, Decision.kind).where(Decision.run == run).order_by(col(Decision.id))

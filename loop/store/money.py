@@ -11,7 +11,7 @@ from sqlmodel import Session, col, select
 from loop.errors import BudgetSpent
 from loop.events import happened
 from loop.ledger import MICRO
-from loop.records import BATCHED, NO_CAP, Balance, Charge, ChargeState, Currency
+from loop.records import BATCHED, NO_CAP, Balance, Charge, ChargeState, Currency, Round
 from loop.store.claims import is_alive, owner_name
 from loop.store.database import Store, add_missing, now, rows_changed, values
 
@@ -208,7 +208,8 @@ class Purse:
             self._add(session, charge.currency, scope, NO_CAP)
             fits = rows_changed(session, held) == 1
         if not fits:
-            raise BudgetSpent(self._refusal(session, charge, scope), scope)
+            where = _named(session, scope)
+            raise BudgetSpent(self._refusal(session, charge, scope, where), scope, where)
 
     def _limit(self, session: Session, currency: Currency, scope: str, limit: int) -> None:
         """Set the limit of a counter, which is made where it is missing."""
@@ -228,16 +229,23 @@ class Purse:
         claim = self._store.claim
         return not alive if alive is not None else claim is not None and claim.run == self._run
 
-    def _refusal(self, session: Session, charge: Charge, scope: str) -> str:
+    def _refusal(self, session: Session, charge: Charge, scope: str, where: str) -> str:
         key, currency = (self._run, charge.currency, scope), charge.currency
         row = session.get(Balance, key) or Balance(run=self._run, currency=currency, limit=0)
         limit, spent, held = (f"{each / MICRO:.6f}" for each in (row.limit, row.spent, row.reserved))
         left = max(0, row.limit - row.spent - row.reserved) / MICRO
-        where = f" for {scope.replace('/', ' ', 1)}" if scope else ""
+        where = f" for {where}" if where else ""
         return (
             f"{charge.purpose} may cost {charge.reserved / MICRO:.6f} {currency}, but only {left:.6f} of {limit} are "
             f"left{where} ({spent} spent, {held} reserved); raise {_cure(currency, scope)} to go on"
         )
+
+
+def _named(session: Session, scope: str) -> str:
+    """A scope as people call it: a round by its number in the run."""
+    kind, _, name = scope.partition("/")
+    found = session.get(Round, int(name)) if kind == "round" else None
+    return f"round {found.number}" if found is not None else scope.replace("/", " ", 1)
 
 
 def _cure(currency: Currency, scope: str) -> str:

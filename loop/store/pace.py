@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from sqlmodel import Session
 
-from loop.config import EndpointConfig
+from loop.config import EndpointConfig, without_secrets
 from loop.ports import SOON
 from loop.records import Pace
 from loop.store.database import Store, add_missing
@@ -26,7 +26,8 @@ class EndpointPace:
     def __init__(self, store: Store, config: EndpointConfig, clock: Callable[[], float] = time.time) -> None:
         self._store = store
         self._clock = clock
-        self._endpoint = f"{config.model} at {config.recorded or config.base_url or 'the default address'}"
+        place = without_secrets(config.base_url or "the default address")
+        self._endpoint = f"{config.model} at {config.recorded or place}"
         self._requests, self._tokens = config.requests_per_minute, config.tokens_per_minute
 
     def turn(self, tokens: int) -> float:

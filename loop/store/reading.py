@@ -1,7 +1,7 @@
 """What status, history, export and report read across a whole run."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -40,6 +40,9 @@ PAID = frozenset({"ask", "escalate", "revise", "continue", "judge"})
 """What dollars are spent on for an item of the batch: the first part of a charge's purpose."""
 DEMONSTRATE = "demonstrate"
 """The same, for items that people decided: what their demonstrations cost."""
+
+NEWEST = 50
+"""So many requests say what a further one may cost: holds shrink as lengths are learned."""
 
 
 @dataclass(frozen=True)
@@ -225,10 +228,10 @@ def _settled(run: str, kinds: Iterable[str]) -> Any:
     return query.group_by(col(Charge.round_id))
 
 
-def spent_by_query(store: Store, run: str) -> dict[tuple[int, str], int]:
+def spent_by_query(store: Store, run: str, kinds: Set[str] = PAID) -> dict[tuple[int, str], int]:
     """Micro-dollars by the round and the key of the item that was asked and judged: settled, or saved by remembering.
 
-    So a campaign that is replayed weighs its items as the one that paid did.
+    So a campaign that is replayed weighs its items as the one that paid did. `kinds` are some of `PAID`.
     """
     found: defaultdict[tuple[int, str], int] = defaultdict(int)
     asked = select(Charge.purpose, Charge.settled).where(Charge.run == run, Charge.currency == Currency.USD)
@@ -242,17 +245,28 @@ def spent_by_query(store: Store, run: str) -> dict[tuple[int, str], int]:
     with store.reading() as session:
         for purpose, settled in session.exec(asked):
             kind, number, *key, _, _ = purpose.split("/")
-            if kind in PAID:
+            if kind in kinds:
                 found[int(number), "/".join(key)] += settled
-        for remembered, at in (
-            (replies, Reply.round_id),
-            (revised, RevisionReply.round_id),
-            (judged, Rationale.round_id),
+        for kind, remembered, at in (
+            ("ask", replies, Reply.round_id),
+            ("revise", revised, RevisionReply.round_id),
+            ("judge", judged, Rationale.round_id),
         ):
+            if kind not in kinds:
+                continue
             rows = session.exec(remembered.join(Round, col(Round.id) == at).where(Round.run == run))
             for round_id, item_key, saved in rows:
                 found[round_id, item_key] += saved
     return dict(found)
+
+
+def trial_prices(store: Store, run: str) -> list[int]:
+    """Micro-dollars of each request by which demonstrations were explained or tried, in their order; no zeros."""
+    query = select(Charge.settled).where(
+        Charge.run == run, col(Charge.purpose).startswith(f"{DEMONSTRATE}/"), col(Charge.settled) > 0
+    )
+    with store.reading() as session:
+        return list(session.exec(query.order_by(col(Charge.id))))
 
 
 def spent_by_model(store: Store, run: str) -> dict[str, int]:
@@ -272,13 +286,25 @@ def mean_output_tokens(store: Store, run: str) -> float | None:
     return None if mean is None else float(mean)
 
 
-def dearest_request(store: Store, run: str) -> int:
-    """The largest hold that a request to the teacher ever needed in the run, in micro-dollars."""
-    query = select(func.max(Charge.reserved)).where(
-        Charge.run == run, Charge.currency == Currency.USD, col(Charge.purpose).startswith("ask/")
+def remembered(store: Store, round_id: int) -> int:
+    """How many replies about items of a round were remembered and cost nothing."""
+    with store.reading() as session:
+        return sum(
+            session.exec(select(func.count()).where(noun.round_id == round_id, col(noun.remembered).is_not(None))).one()
+            for noun in (Reply, RevisionReply)
+        )
+
+
+def least_request(store: Store, run: str) -> int:
+    """The smallest hold that one of the newest requests to the teacher needed, in micro-dollars; 0 before any."""
+    query = select(Charge.reserved).where(
+        Charge.run == run,
+        Charge.currency == Currency.USD,
+        col(Charge.purpose).startswith("ask/"),
+        col(Charge.reserved) > 0,
     )
     with store.reading() as session:
-        return session.exec(query).one() or 0
+        return min(session.exec(query.order_by(col(Charge.id).desc()).limit(NEWEST)), default=0)
 
 
 def past_of(store: Store, run: str, item: Item) -> Past:

@@ -32,7 +32,7 @@ from loop.records import (
     own_uid,
 )
 from loop.store import forgetting
-from loop.store.database import Store, now, values
+from loop.store.database import Store, add_missing, now, values
 from loop.store.money import Purse
 from loop.store.pieces import pieces
 
@@ -251,7 +251,8 @@ class RunReviewBook:
     def mark_listed(self, board: str, project: str, *, again: datetime) -> None:
         """Note that the project was listed whole, and when it is to be the next time."""
         with self._store.writing() as session:
-            session.merge(Listing(board=board, project=project, due_at=again))
+            add_missing(session, Listing, board=board, project=project, due_at=again)
+            session.execute(values(Listing, Listing.board == board, Listing.project == project).values(due_at=again))
 
     def doubt(self, board: str, project: str) -> None:
         """Have the project listed whole once a request that was given up would have been carried out."""

@@ -4,15 +4,20 @@ from collections import defaultdict
 
 from sqlmodel import col, select
 
-from loop.records import Item, Prompt, Query, Rationale, Reply, Revision, RevisionReply, Round
+from loop.records import BatchJob, BatchLine, Item, Prompt, Query, Rationale, Reply, Revision, RevisionReply, Round
 from loop.store.asking import RunTill
 from loop.store.database import Store
 
 
 def unrevised(store: Store, round_id: int) -> list[Item]:
-    """The items of a round that were neither revised nor asked about, by position."""
+    """The items of a round that were neither revised nor asked about, nor are in a batch under way, by position."""
     revised = select(Revision.item_key).where(Revision.round_id == round_id)
     asked = select(Reply.item_key).where(Reply.round_id == round_id)
+    posted = (
+        select(BatchLine.item_key)
+        .join(BatchJob, col(BatchJob.id) == BatchLine.job_id)
+        .where(BatchJob.round_id == round_id, col(BatchJob.closed_at).is_(None))
+    )
     query = (
         select(Item)
         .join(Query, col(Query.item_key) == Item.key)
@@ -21,6 +26,7 @@ def unrevised(store: Store, round_id: int) -> list[Item]:
             col(Query.problem).is_(None),
             col(Item.key).not_in(revised),
             col(Item.key).not_in(asked),
+            col(Item.key).not_in(posted),
         )
         .order_by(col(Query.position))
     )

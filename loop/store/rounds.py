@@ -10,7 +10,7 @@ from sqlmodel import Session, SQLModel, col, select
 from loop.errors import StageMoved
 from loop.events import about, happened
 from loop.records import ConfigRow, Query, Round, Score, Stage
-from loop.store.database import Store, now, rows_changed, values
+from loop.store.database import Store, add_missing, now, rows_changed, values
 
 
 def current(store: Store, run: str) -> Round | None:
@@ -55,9 +55,7 @@ def take_config(store: Store, opened: Round, config: Mapping[str, Any]) -> Round
 def _kept(session: Session, config: Mapping[str, Any]) -> str:
     """The hash of a config that is stored."""
     digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
-    if session.get(ConfigRow, digest) is None:
-        session.add(ConfigRow(hash=digest, body=dict(config)))
-        session.flush()
+    add_missing(session, ConfigRow, hash=digest, body=dict(config))
     return digest
 
 

@@ -1,6 +1,10 @@
-"""Students on disk: a base model with or without what training left in a checkpoint folder."""
+"""Students on disk: a base model with or without what training left in a checkpoint folder.
+
+Weights are read from safetensors alone: other files are pickles, which can hold a program.
+"""
 
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -53,7 +57,7 @@ def load_teacher(config: StudentConfig, settings: WhiteBoxConfig, cache: Path, d
     with _told_of_teacher(settings):
         source = packaged.model_directory(settings.teacher, cache)
         options = {"local_files_only": True, "trust_remote_code": config.trust_remote_code}
-        teacher = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, **options)
+        teacher = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, use_safetensors=True, **options)
     teacher.train(False)
     teacher.requires_grad_(False)
     return _placed(teacher)
@@ -99,7 +103,7 @@ def _load_writer(
     with _told(folder, config):
         source = packaged.model_directory(config.model, cache) if folder is None or adapter else str(folder)
         tokenizer = AutoTokenizer.from_pretrained(source, **_options(source, config))
-        model = kind.from_pretrained(source, dtype=dtype, **_options(source, config))
+        model = kind.from_pretrained(source, dtype=dtype, use_safetensors=True, **_options(source, config))
         if adapter:
             model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
     if tokenizer.eos_token_id is None:
@@ -143,7 +147,9 @@ def _load_encoder(
         source = packaged.model_directory(config.model, cache) if folder is None else str(folder)
         tokenizer = AutoTokenizer.from_pretrained(source, **_options(source, config))
         with _quiet():  # that the last layer of an untrained encoder is new is known
-            model = kind.from_pretrained(source, dtype=torch.float32, num_labels=classes, **_options(source, config))
+            model = kind.from_pretrained(
+                source, dtype=torch.float32, num_labels=classes, use_safetensors=True, **_options(source, config)
+            )
     if tokenizer.mask_token is None:
         raise StudentError(f"{config.model}: its tokenizer has no mask token, so evidence cannot be masked")
     tokenizer.padding_side = "right"
@@ -189,6 +195,8 @@ def settings(folder: Path, config: StudentConfig) -> Mapping[str, Any]:
 def whole(folder: Path, what: str, cure: str) -> Iterator[Path]:
     """A folder beside the named one that takes its name when the block ends well; else nothing is left.
 
+    All of it is on the disk before it has its name, so that a power cut leaves no folder with half of its files.
+
     Raises:
         StudentError: the disk is full or the folder cannot be written.
     """
@@ -197,7 +205,10 @@ def whole(folder: Path, what: str, cure: str) -> Iterator[Path]:
     try:
         partial.mkdir(parents=True)
         yield partial
+        for each in (*partial.rglob("*"), partial):
+            _to_disk(each)
         partial.rename(folder)
+        _to_disk(folder.parent)
     except Exception as error:
         # The tokenizer's Rust part raises a bare Exception that ends in "(os error N)".
         if not isinstance(error, OSError | SafetensorError) and "(os error" not in str(error):
@@ -205,6 +216,15 @@ def whole(folder: Path, what: str, cure: str) -> Iterator[Path]:
         raise StudentError(f"{folder}: {what} cannot be written ({first_line(error)}); {cure}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _to_disk(path: Path) -> None:
+    """Have what was written to a file, or the names in a folder, outlive a power cut."""
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 def first_line(error: Exception) -> str:
@@ -217,7 +237,8 @@ def _told(folder: Path | None, config: StudentConfig) -> Iterator[None]:
     """Turns what goes wrong in loading into an error that names the cure."""
     if folder is not None and not folder.is_dir():
         raise StudentError(f"{folder}: no such checkpoint; train again, or restore the folder of the run")
-    if folder is not None and not any(folder.glob("*.safetensors")):
+    weights = "adapter_model" if folder is not None and (folder / "adapter_config.json").exists() else "*"
+    if folder is not None and not any(folder.glob(f"{weights}.safetensors")):
         raise StudentError(
             f"{folder}: the weights are not there (checkpoints.keep removes old ones); take the student of another "
             "round, or copy the folder back from a backup"
@@ -226,9 +247,20 @@ def _told(folder: Path | None, config: StudentConfig) -> Iterator[None]:
         yield
     except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
         raise StudentError(
-            f"{folder or config.model}: cannot be loaded ({first_line(error)}); student.model takes a local directory "
-            f"of {KINDS[config.kind]}, and a checkpoint needs the model that it was trained from"
+            f"{folder or config.model}: cannot be loaded ({first_line(error)}); {_cure(folder, config)}"
         ) from error
+
+
+def _cure(folder: Path | None, config: StudentConfig) -> str:
+    """What the user can do where a model cannot be loaded."""
+    if folder is not None:
+        return (
+            "where its files are damaged copy the folder back from a backup; a checkpoint also needs the model that it "
+            f"was trained from, student.model = {config.model!r}"
+        )
+    if config.model == packaged.SMOLLM2:
+        return f"delete the folder {packaged.SMOLLM2} in Preceptor's cache: it is made again from its package"
+    return f"student.model takes a local directory of {KINDS[config.kind]}, with weights as safetensors"
 
 
 @contextmanager

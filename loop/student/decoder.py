@@ -13,6 +13,7 @@ from loop.config import StudentConfig, TaskConfig
 from loop.ports import Forced
 from loop.records import Item
 from loop.student import prompts
+from loop.student.halving import halved
 from loop.student.reading import Reading, Sampling, alike, continuations, mean_vectors, padded
 from loop.student.tree import greedy_continuations, grow, target_log_probabilities
 from loop.student.writer import MARK, Writer, best_of
@@ -32,6 +33,7 @@ class Decoder(Writer[list[int]]):
         super().__init__(model, tokenizer, student, task)
         self.start = [token for token in tokenizer("")["input_ids"] if token != self.end]
 
+    @halved
     def answers_after(self, items: Sequence[Item], parts: Sequence[Sequence[Sequence[str]]]) -> list[list[Forced]]:
         """For each item the answers forced after each of the given parts of an explanation.
 
@@ -60,6 +62,7 @@ class Decoder(Writer[list[int]]):
             for item, some in zip(items, texts, strict=True)
         ]
 
+    @halved
     def step_likelihoods(self, items: Sequence[Item], steps: Sequence[Sequence[str]]) -> list[list[float]]:
         """For each item the mean log-probability of a token of each step, given the item and the steps before.
 
@@ -83,6 +86,7 @@ class Decoder(Writer[list[int]]):
                 found[told[at]] = each
         return found
 
+    @halved
     @torch.inference_mode()
     def embed(self, items: Sequence[Item]) -> NDArray[np.float32]:
         """The mean of the last layer over an item's prompt, scaled to length 1; (items, dimensions)."""
@@ -99,6 +103,7 @@ class Decoder(Writer[list[int]]):
             vectors[part] = mean_vectors(hidden, mask)
         return vectors
 
+    @halved
     @torch.inference_mode()
     def doubt(self, items: Sequence[Item]) -> NDArray[np.float32]:
         """One minus the probability of the likeliest first token of the answer that is given at once; (items,)."""
@@ -130,7 +135,7 @@ class Decoder(Writer[list[int]]):
         return self.positions is not None and prompt + written > self.positions
 
     def _whole(self, prompt: str) -> list[int]:
-        return self.tokens(self._framed(prompt)) if self.student.chat_template else self.start + self.tokens(prompt)
+        return [*([] if self.student.chat_template else self.start), *self._in_frame(prompt)]
 
     def _before(self, prompt: str, following: int) -> list[int]:
         """A prompt that leaves so many tokens room behind it."""
@@ -146,7 +151,7 @@ class Decoder(Writer[list[int]]):
         whole = self._whole(prompt)
         if len(whole) <= room:
             return whole
-        before, after = (self.tokens(part) for part in self._framed(MARK).split(MARK))
+        before, after = (self.marked(part) for part in self._framed(MARK).split(MARK))
         return self._last(prompt, before if self.student.chat_template else self.start, after, room)
 
     def _scored(self, items: Sequence[Item], parts: Sequence[Sequence[Sequence[str]]]) -> list[list[Forced]]:

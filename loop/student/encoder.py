@@ -19,6 +19,7 @@ from loop.answer import Answer, AnswerKind
 from loop.config import StudentConfig, TaskConfig
 from loop.ports import Example, Explanation, Forced, StudentPrediction, Written
 from loop.records import Item
+from loop.student.halving import halved
 from loop.student.one_pass import OnePass
 from loop.student.problems import Problem, about_steps, is_allowed
 from loop.student.reading import alike, mean_vectors
@@ -40,6 +41,7 @@ class Encoder(OnePass):
         super().__init__(model, tokenizer, student, task)
         self.labels = [Answer(kind=AnswerKind.LABEL, value=label) for label in task.labels]
 
+    @halved
     def explain(
         self,
         items: Sequence[Item],
@@ -56,6 +58,7 @@ class Encoder(OnePass):
         ways = [self._explained(items) if copy == 0 else self._with_dropout(items, seed + copy) for copy in copies]
         return [list(row) for row in zip(*ways, strict=True)]
 
+    @halved
     def answers_after(self, items: Sequence[Item], parts: Sequence[Sequence[Sequence[str]]]) -> list[list[Forced]]:
         """For each item the answers where only some words are seen, and all others are masked."""
         texts = [
@@ -64,10 +67,12 @@ class Encoder(OnePass):
         forced = iter(self._forced(texts))
         return [[next(forced) for _ in some] for some in parts]
 
+    @halved
     def probabilities(self, items: Sequence[Item]) -> list[tuple[float, ...]]:
         """Of the labels, in their order."""
         return [each.probabilities for each in self._forced([self.read(item) for item in items])]
 
+    @halved
     def predict(self, items: Sequence[Item]) -> list[StudentPrediction]:
         """The answers, with the evidence that they rest on unless the student answers directly."""
         if self.student.answers_by == "answer":
@@ -93,6 +98,7 @@ class Encoder(OnePass):
         """How many tokens the item takes, and how many fit."""
         return len(self.tokenizer(item.text)["input_ids"]), self.longest()
 
+    @halved
     def embed(self, items: Sequence[Item]) -> NDArray[np.float32]:
         """The mean of the last layer over an item's tokens, scaled to length 1; (items, dimensions)."""
         vectors = np.zeros((len(items), self.model.config.hidden_size), dtype=np.float32)

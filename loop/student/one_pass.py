@@ -46,5 +46,7 @@ class OnePass:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             self.model.train(True)
-            yield
-            self.model.train(False)
+            try:
+                yield
+            finally:
+                self.model.train(False)

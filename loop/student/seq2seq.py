@@ -21,6 +21,7 @@ from loop.ports import Forced
 from loop.records import Item
 from loop.student import prompts
 from loop.student.decoder import FORCED_TOKENS
+from loop.student.halving import halved
 from loop.student.reading import Reading, Sampling, alike, continuations, mean_vectors
 from loop.student.writer import MARK, Writer, best_of
 
@@ -91,6 +92,7 @@ class Seq2Seq(Writer[Pair]):
         at = next(at for at in range(len(whole)) if whole[at : at + len(word)] == word)
         self.around = whole[:at], whole[at + len(word) :]
 
+    @halved
     def answers_after(self, items: Sequence[Item], parts: Sequence[Sequence[Sequence[str]]]) -> list[list[Forced]]:
         """For each item the answers forced after each of the given parts of an explanation.
 
@@ -108,6 +110,7 @@ class Seq2Seq(Writer[Pair]):
             forced = iter(Forced(self._answer(item, text)) for (item, _), text in zip(asked, texts, strict=True))
         return [[next(forced) for _ in some] for some in parts]
 
+    @halved
     def step_likelihoods(self, items: Sequence[Item], steps: Sequence[Sequence[str]]) -> list[list[float]]:
         """For each item the mean log-probability of a token of each step, given the item and the steps before."""
         told = [number for number, some in enumerate(steps) if some]
@@ -119,6 +122,7 @@ class Seq2Seq(Writer[Pair]):
             found[number] = [float(np.mean(tokens[at : max(end, at + 1)])) for at, end in ends]
         return found
 
+    @halved
     @torch.inference_mode()
     def embed(self, items: Sequence[Item]) -> NDArray[np.float32]:
         """The mean of what the encoder makes of an item's prompt, scaled to length 1; (items, dimensions)."""
@@ -130,6 +134,7 @@ class Seq2Seq(Writer[Pair]):
             vectors[part] = mean_vectors(hidden, mask)
         return vectors
 
+    @halved
     @torch.inference_mode()
     def doubt(self, items: Sequence[Item]) -> NDArray[np.float32]:
         """One minus the probability of the likeliest first token of the answer that is given at once; (items,)."""
@@ -145,7 +150,7 @@ class Seq2Seq(Writer[Pair]):
         whole = self._whole(prompt)
         if len(whole) <= self.room:
             return whole
-        head, tail = (self.tokens(part) for part in self._framed(MARK).split(MARK))
+        head, tail = (self.marked(part) for part in self._framed(MARK).split(MARK))
         return self._last(prompt, [*self.around[0], *head], [*tail, *self.around[1]], self.room)
 
     def context(self, prompt: str, begun: str = "", longest: int | None = None) -> Pair:  # noqa: ARG002 - the decoder has positions of its own
@@ -153,8 +158,14 @@ class Seq2Seq(Writer[Pair]):
         return self.encoded(prompt), self.tokens(begun)
 
     def tokens(self, text: str) -> list[int]:
-        """A text as token ids, nothing added."""
-        return super().tokens(text if self.line is None else text.replace("\n", LINE))
+        """A text as token ids, nothing added. What it spells of the model's own tokens is left out, or is text."""
+        if self.line is None:
+            return super().tokens(text)
+        return [each for each in self.marked(text.replace(LINE, " ")) if each == self.line or each not in self.own]
+
+    def marked(self, text: str) -> list[int]:
+        """A text of the model's makers as token ids."""
+        return super().marked(text if self.line is None else text.replace("\n", LINE))
 
     def decoded(self, rows: Sequence[Sequence[int]]) -> list[str]:
         """What was written, as text."""
@@ -187,7 +198,7 @@ class Seq2Seq(Writer[Pair]):
         return self.positions is not None and written > self.positions
 
     def _whole(self, prompt: str) -> list[int]:
-        return [*self.around[0], *self.tokens(self._framed(prompt)), *self.around[1]]
+        return [*self.around[0], *self._in_frame(prompt), *self.around[1]]
 
     def _line_ends(self) -> list[int]:
         return super()._line_ends() if self.line is None else [self.line]

@@ -19,6 +19,7 @@ from loop.config import StudentConfig, TaskConfig
 from loop.ports import Example, Explanation, Forced, StudentPrediction, Written
 from loop.records import Item
 from loop.student.encoder import SIDE_BY_SIDE, WORD
+from loop.student.halving import halved
 from loop.student.one_pass import OnePass
 from loop.student.problems import Problem, is_allowed
 from loop.student.reading import alike, mean_vectors
@@ -47,6 +48,7 @@ class Tagger(OnePass):
         super().__init__(model, tokenizer, student, task)
         self.labels = list(task.labels)
 
+    @halved
     def explain(
         self,
         items: Sequence[Item],
@@ -66,6 +68,7 @@ class Tagger(OnePass):
             for item, row in zip(items, zip(*ways, strict=True), strict=True)
         ]
 
+    @halved
     def answers_after(self, items: Sequence[Item], parts: Sequence[Sequence[Sequence[str]]]) -> list[list[Forced]]:
         """For each item the answers where only the words of some steps are seen, and all others are masked."""
         asked = [(item, " ".join(steps)) for item, some in zip(items, parts, strict=True) for steps in some]
@@ -76,6 +79,7 @@ class Tagger(OnePass):
         """Nothing: any marks are allowed."""
         return [()] * len(items)
 
+    @halved
     def predict(self, items: Sequence[Item]) -> list[StudentPrediction]:
         """The marks, named as the explanation unless the student answers directly."""
         longest = 0 if self.student.answers_by == "answer" else self.task.max_steps
@@ -108,6 +112,7 @@ class Tagger(OnePass):
         found += [Problem.CUT] * (tokens > room)
         return found + [Problem.OVERLAPPING] * (len(apart(example.answer)) < len(spans_of(example.answer)))
 
+    @halved
     def embed(self, items: Sequence[Item]) -> NDArray[np.float32]:
         """The mean of the last layer over an item's tokens, scaled to length 1; (items, dimensions)."""
         vectors = np.zeros((len(items), self.model.config.hidden_size), dtype=np.float32)
@@ -119,6 +124,7 @@ class Tagger(OnePass):
                 )
         return vectors
 
+    @halved
     def doubt(self, items: Sequence[Item]) -> NDArray[np.float32]:
         """One minus the probability of the likeliest tag of the token where that is least; (items,)."""
         found = np.zeros(len(items), dtype=np.float32)

@@ -14,6 +14,7 @@ from loop.errors import StudentError
 from loop.ports import Example, Explanation, Forced, StudentPrediction, Written
 from loop.records import Item
 from loop.student import prompts
+from loop.student.halving import halved
 from loop.student.problems import Problem, about_steps, is_allowed
 from loop.student.reading import Sampling
 
@@ -37,6 +38,7 @@ class Writer(ABC, Generic[Context]):
         self.task = task
         self.end = int(tokenizer.eos_token_id)
         self.pad = self.end if tokenizer.pad_token_id is None else int(tokenizer.pad_token_id)
+        self.own = _own_tokens(tokenizer)
         self.positions: int | None = getattr(model.config, "max_position_embeddings", None)
         self.room = student.max_prompt_tokens if self.positions is None else self._room(self.positions)
         if self.room < 1:
@@ -78,6 +80,7 @@ class Writer(ABC, Generic[Context]):
     ) -> list[list[list[int]]]:
         """Continuations of each context: one, or as many as it has rows of draws, (contexts, copies, places)."""
 
+    @halved
     def explain(
         self, items: Sequence[Item], *, copies: Sequence[int], temperature: float, top_p: float, seed: int
     ) -> list[list[Explanation]]:
@@ -91,6 +94,7 @@ class Writer(ABC, Generic[Context]):
         texts = self._texts(contexts, self.student.max_new_tokens, sampling=Sampling(temperature, top_p, draws))
         return [[self._explanation(item, text) for text in some] for item, some in zip(items, texts, strict=True)]
 
+    @halved
     def go_on(self, items: Sequence[Item], steps: Sequence[Sequence[str]]) -> list[Explanation]:
         """For each item the greedy explanation that begins with the given steps."""
         begun = [f"{number_steps(some)}\n" for some in steps]
@@ -106,6 +110,7 @@ class Writer(ABC, Generic[Context]):
             return [()] * len(items)
         return [each.probabilities for [each] in self.answers_after(items, [[()]] * len(items))]
 
+    @halved
     def predict(self, items: Sequence[Item]) -> list[StudentPrediction]:
         """Greedy answers, with the explanation where the student answers by one."""
         if self.student.answers_by == "answer":
@@ -148,7 +153,12 @@ class Writer(ABC, Generic[Context]):
         return found
 
     def tokens(self, text: str) -> list[int]:
-        """A text as token ids, nothing added."""
+        """A text as token ids, nothing added. Where it spells a token of the model's own, that is text as all else."""
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        return [each for each in ids if each not in self.own]
+
+    def marked(self, text: str) -> list[int]:
+        """A text of the model's makers as token ids: what it spells of the model's own tokens are these."""
         ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids
 
@@ -167,6 +177,16 @@ class Writer(ABC, Generic[Context]):
             return prompt
         messages = [{"role": "user", "content": prompt}]
         return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+
+    def _in_frame(self, prompt: str) -> list[int]:
+        """The prompt in its frame, as token ids; no text in it can end the frame or begin another turn."""
+        own = self.tokens(prompt)
+        if not self.student.chat_template:
+            return own
+        if own == self.marked(prompt):
+            return self.marked(self._framed(prompt))
+        before, after = (self.marked(part) for part in self._framed(MARK).split(MARK))
+        return [*before, *own, *after]
 
     def _last(self, prompt: str, before: Sequence[int], after: Sequence[int], room: int) -> list[int]:
         """As much of the end of a prompt as has room between what stands before and after it."""
@@ -217,6 +237,14 @@ class Writer(ABC, Generic[Context]):
     def _texts(self, contexts: Sequence[Any], longest: int, *, sampling: Sampling | None = None) -> list[list[str]]:
         """As `_continued`, in text."""
         return [self.decoded(some) for some in self._continued(contexts, longest, sampling=sampling)]
+
+
+def _own_tokens(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """The tokens by which a model tells turns and ends apart; that for an unknown word is none, unless it also ends."""
+    added = {number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+    ends = {tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.pad_token_id}
+    unknown = {tokenizer.unk_token_id} - ends
+    return frozenset((added | set(tokenizer.all_special_ids)) - unknown)
 
 
 def best_of(allowed: Sequence[Answer], means: Sequence[float]) -> list[Forced]:

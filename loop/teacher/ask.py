@@ -2,10 +2,11 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from loop.answer import Answer
 from loop.config import TaskConfig, TeacherConfig
+from loop.ledger import discounted
 from loop.ports import AskBook, Completion, Progress, Request, Teacher
 from loop.records import Author, Item, Query, Rationale, Reply
 from loop.records.teacher import ReplyState
@@ -95,6 +96,8 @@ class Asking:
     def keep(self, item: Item, received: Received) -> None:
         """Settle, and store what came in the same transaction."""
         result = read(received.completion, item, self.task)
+        if self.config.batch and received.request.sample == 0:  # what is remembered of it was paid so
+            received = replace(received, saved=discounted(received.saved, self.config.batch_discount))
         reply = reply_row(self.round_id, received, result)
         rationale = None
         if isinstance(result, Draft) and not self._waits(item, reply):
@@ -102,7 +105,7 @@ class Asking:
         self.book.keep(received.charge_id, received.micro_usd, prompt_of(received.request), reply, rationale)
         self.outcome.replies += isinstance(result, Draft)
         self.outcome.unreadable += not isinstance(result, Draft)
-        if reply.problem is not None:
+        if reply.problem is not None and self.config.samples == 1:
             self._note(received.request, reply.problem)
 
     def _waits(self, item: Item, reply: Reply) -> bool:

@@ -60,6 +60,7 @@ async def ask_in_batches(  # noqa: PLR0913 - the ports of one stage
         UnknownPrice: the model's price is not known.
     """
     mail = _Mail(batches, teacher, book, asking, progress, sleep)
+    mail.perhaps_there = {job.id for job in book.open_jobs()}
     while True:
         jobs = book.open_jobs()
         if jobs:
@@ -80,6 +81,8 @@ class _Mail:
     sleep: Sleep
     refused: set[tuple[str, int]] = field(default_factory=set)
     """Requests that no batch will answer, by item and sample."""
+    perhaps_there: set[int] = field(default_factory=set)
+    """Jobs that the endpoint may have though it was not written down: of an earlier process, or after a time-out."""
 
     @property
     def config(self) -> TeacherConfig:
@@ -100,10 +103,10 @@ class _Mail:
 
     async def collect(self, jobs: Sequence[Job]) -> None:
         """Have the endpoint take all jobs, wait for each, and store its results."""
-        ids = [await self._taken(job) for job in jobs]
-        total = sum(len(job.lines) for job in jobs)
-        with self.progress.bar(f"teacher answers {len(jobs)} batch{'es' * (len(jobs) > 1)}", total) as bar:
-            for job, remote_id in zip(jobs, ids, strict=True):
+        taken = [(job, remote_id) for job in jobs if (remote_id := await self._taken(job)) is not None]
+        total = sum(len(job.lines) for job, _ in taken)
+        with self.progress.bar(f"teacher answers {len(taken)} batch{'es' * (len(taken) > 1)}", total) as bar:
+            for job, remote_id in taken:
                 await self._finish(job, remote_id, bar)
 
     def _request(self, item: Item, sample: int) -> Request:
@@ -116,21 +119,41 @@ class _Mail:
     def _is_remembered(self, request: Request) -> bool:
         return isinstance(self.teacher, Remembering) and self.teacher.recall(request) is not None
 
-    async def _taken(self, job: Job) -> str:
-        """The endpoint's id of a job, which is handed over unless the endpoint has it already."""
+    async def _taken(self, job: Job) -> str | None:
+        """The endpoint's id of a job, which is handed over unless the endpoint has it already.
+
+        None where it may have it and does not say, and batches were switched off: then it is charged at worst case.
+        """
         if job.remote_id is not None:
             return job.remote_id
         lines, since = {line.custom_id: line.request for line in job.lines}, job.created_at.replace(tzinfo=UTC)
 
         async def take() -> str:
-            found = await self.batches.find(job.name, since - CLOCKS_APART)
-            return found or await self.batches.create(job.name, lines)
+            if found := await self.batches.find(job.name, since - CLOCKS_APART):
+                return found
+            try:
+                return await self.batches.create(job.name, lines)
+            except TeacherBusy:
+                self.perhaps_there.add(job.id)
+                raise
+            except TeacherRefused:
+                self.perhaps_there.discard(job.id)
+                raise
 
         try:
             remote_id = await self._patiently(take)
         except TeacherRefused as refused:
-            self.book.close_job(job.id, str(refused))
-            raise
+            if job.id not in self.perhaps_there:
+                self.book.close_job(job.id, str(refused))
+                raise
+            if self.config.batch:
+                raise TeacherRefused(
+                    f"{refused}; a batch of {len(lines)} requests may be there already, so its money stays reserved: "
+                    "mend that, or give it up by teacher.batch = false, which charges it at worst case"
+                ) from refused
+            self.progress.say(f"  the endpoint does not say whether it has batch {job.name}: charged at worst case")
+            self._store(job, [])
+            return None
         self.book.created(job.id, remote_id)
         happened("batch_handed_over", count=len(lines))
         self.progress.say(
@@ -169,10 +192,9 @@ class _Mail:
     def _store(self, job: Job, results: Sequence[tuple[str, Completion | TeacherError]]) -> None:
         """Settle or give back every hold of a job, each in a transaction of its own."""
         lines, foreign, failed = {line.custom_id: line for line in job.lines}, 0, 0
-        known = {line.custom_id for line in job.lines}
         for custom_id, result in results:
             line = lines.pop(custom_id, None)
-            foreign += custom_id not in known
+            foreign += custom_id not in job.custom_ids
             if line is not None:
                 failed += not isinstance(result, Completion)
                 self._close(line, result)
@@ -212,4 +234,6 @@ class _Mail:
                 pause = max(FIRST_PAUSE * 2**attempt, busy.retry_after or 0.0)
             if attempt + 1 < self.config.attempts:
                 await self.sleep(min(LONGEST_PAUSE, pause))
-        raise TeacherDown(f"{last}; what it was handed stays there, and `preceptor run` takes it up again") from last
+        raise TeacherDown(
+            f"{last}; what it was handed stays there, and `preceptor run` takes it up again", free=True
+        ) from last

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from itertools import takewhile
 
 from loop.config import JudgeConfig, TaskConfig
+from loop.plain import storable
 from loop.ports import Completion, Request
 from loop.records import Item, Rationale, StepVerdict
 from loop.teacher.conclusion import without_conclusion
-from loop.teacher.reply import THOUGHTS_END, Unreadable, incomplete, storable
+from loop.teacher.reply import THOUGHTS_END, Unreadable, incomplete
 
 RULES = """\
 You check one step of a piece of reasoning, strictly. The task was:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from loop.answer import STEP_MARK, Answer, parse_answer, split_rationale
 from loop.config import TaskConfig
-from loop.plain import plain
+from loop.plain import plain, storable
 from loop.ports import Completion
 from loop.records import Item
 
@@ -97,11 +97,6 @@ def _last_line(text: str) -> str | None:
     """What the last line about confidence says."""
     found: list[str] = CONFIDENCE_LINE.findall(text)
     return found[-1] if found else None
-
-
-def storable(text: str) -> str:
-    """The text without what no database stores: zero bytes and halves of characters."""
-    return text.encode("utf-8", "replace").decode().replace("\x00", "")
 
 
 def incomplete(completion: Completion, table: str) -> str | None:

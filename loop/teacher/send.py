@@ -23,16 +23,19 @@ from loop.config import EndpointConfig
 from loop.errors import BudgetSpent, ItemRefused, PromptTooLong, TeacherBusy, TeacherDown, TeacherRefused
 from loop.events import about, happened
 from loop.ledger import longest_reply
+from loop.plain import storable
 from loop.ports import SOON, Bar, Completion, Remembering, Request, Teacher, Till
+from loop.records import NOT_SENT
 from loop.teacher.clerk import Clerk
 from loop.teacher.prompt import Price, most_input_tokens, prompt_of, worst_case
-from loop.teacher.reply import storable
 from loop.teacher.width import Place, Width
 
 FIRST_PAUSE = 1.0
 """Seconds before the second attempt; doubled before each further one."""
 LONGEST_PAUSE = 120.0
 """No pause is longer, whatever the endpoint asks for."""
+REFUSALS = 8
+"""Attempts at least where the endpoint only has too much to do: they cost nothing, and outlast a window of a minute."""
 LOST_IN_A_ROW = 5
 """So many requests without any reply are the endpoint's fault and not that of their items."""
 LONGEST_STORED = 200_000
@@ -91,8 +94,8 @@ class Sender:
     hold_closed: asyncio.Event = field(default_factory=asyncio.Event)
     next_in_line: asyncio.Lock = field(default_factory=asyncio.Lock)
     next_turn: asyncio.Lock = field(default_factory=asyncio.Lock)
-    exhausted: set[str] = field(default_factory=set)
-    """Scopes under whose limit a request did not fit with nothing else under way."""
+    exhausted: dict[str, int] = field(default_factory=dict)
+    """The smallest price, by scope, that did not fit under its limit with nothing else under way."""
     lengths: dict[str, deque[int]] = field(default_factory=dict)
     """How long replies were, by type of prompt."""
     width: Width = field(init=False)
@@ -143,8 +146,8 @@ class Sender:
             self.give_up(request, str(refused))
         except BudgetSpent as spent:
             self.budget_spent |= not spent.scope.startswith("domain/")
-            of = f" of {spent.scope.replace('/', ' ', 1)}" if spent.scope else ""
-            self.give_up(request, f"budget{of} spent")
+            of = f" of {spent.where}" if spent.where else ""
+            self.give_up(request, f"{NOT_SENT}{of} spent")
         return False
 
     def _roomier(self) -> str:
@@ -172,7 +175,7 @@ class Sender:
                 received = await self._attempt(asked, request, f"{purpose}/{attempt}", keep)
             except TeacherBusy as busy:
                 failed += 1
-                if failed == self.config.attempts:
+                if failed >= self._most(busy):
                     self._lose(request, busy)
                     break
                 happened("request_retried", attempt=failed, sent=busy.sent)
@@ -182,6 +185,11 @@ class Sender:
                 return received is not None
             asked = request
         return False
+
+    def _most(self, busy: TeacherBusy) -> int:
+        """Attempts in all, where the last one failed so."""
+        free = busy.overloaded and not busy.sent
+        return max(self.config.attempts, REFUSALS) if free else self.config.attempts
 
     def _shortened(self, request: Request, purpose: str) -> Request:
         """The request, allowed a reply that is as long as nearly all before it."""
@@ -226,10 +234,12 @@ class Sender:
 
     def _lose(self, request: Request, busy: TeacherBusy) -> None:
         """All attempts failed: that is the item's fault only where other items are answered."""
-        problem = f"{self.config.attempts} attempts failed; the last: {busy}"
+        problem = f"{self._most(busy)} attempts failed; the last: {busy}"
         self.lost.append((request, problem))
         if not busy.sent or len(self.lost) == LOST_IN_A_ROW:
-            raise TeacherDown(f"{problem}; what came before is stored, and `preceptor run` asks for the rest") from busy
+            raise TeacherDown(
+                f"{problem}; what came before is stored, and `preceptor run` asks for the rest", free=not busy.sent
+            ) from busy
 
     def _note_lost(self) -> None:
         """Give up what was lost while other requests were answered."""
@@ -295,8 +305,9 @@ class Sender:
                 try:
                     return _reserved(await self.clerk.enter(hold, self._unhold), worst)
                 except BudgetSpent as spent:
-                    if self.holds == 0 or spent.scope in self.exhausted:
-                        self.exhausted.add(spent.scope)
+                    least = self.exhausted.get(spent.scope, worst)
+                    if self.holds == 0 or (spent.scope in self.exhausted and worst >= least):
+                        self.exhausted[spent.scope] = min(worst, least)
                         raise
                     self.hold_closed.clear()
                     await self.hold_closed.wait()

@@ -23,6 +23,8 @@ from loop.teacher.prompt import prompt_of, request_for
 from loop.teacher.reply import read
 from loop.teacher.send import Received, Sender, Sleep, nobody_is_told
 
+TELLING = 5
+"""So many items whose samples are all the same are no accident."""
 Vote = str | None
 """The answer that a sample ends in; None where it has none that is allowed."""
 
@@ -76,6 +78,12 @@ async def vote(  # noqa: PLR0913 - the ports and settings of one stage
     return voting.outcome
 
 
+def copies(voted: Sequence[tuple[Item, Sequence[Reply]]]) -> bool:
+    """Whether there are items with several samples, enough to tell, and none of them has two that differ."""
+    texts = [{reply.text for reply in replies if reply.sample >= 0} for _, replies in voted if len(replies) > 1]
+    return len(texts) >= TELLING and all(len(each) == 1 for each in texts)
+
+
 def voted(item: Item, replies: Sequence[Reply], task: TaskConfig, trust: Trust) -> list[Rationale]:
     """The rationales of an item's samples: first the one that is kept, as sample 0, with its share of the votes.
 
@@ -85,7 +93,7 @@ def voted(item: Item, replies: Sequence[Reply], task: TaskConfig, trust: Trust) 
     votes = Counter(each.answer for each in found if each.answer is not None)
     winner = votes.most_common(1)[0][0] if votes else None
     kept = next((place for place, each in enumerate(found) if each.answer == winner), 0)
-    found[0].sample, found[kept].sample = found[kept].sample, found[0].sample
+    found[0].sample, found[kept].sample = found[kept].sample, 0
     found.sort(key=lambda each: each.sample)
     if votes.total() > 1:
         for each in found:

@@ -43,10 +43,12 @@ def saving(savings: Sequence[Row]) -> Markup | None:
     """Selected items against the control arm, whose band holds what chance allows the selected ones to lie in."""
     if not savings:
         return None
-    ours = [Point(each["usd"], each["selected"], name=f"round {each['round']}: selected") for each in savings]
+    counted = any(each["by_count"] for each in savings)
+    at, equal = ("asked", "as many items") if counted else ("usd", "the same dollars")
+    ours = [Point(each[at], each["selected"], name=f"round {each['round']}: selected") for each in savings]
     control = [
         Point(
-            each["usd"],
+            each[at],
             each["control"],
             max(0.0, each["selected"] - each["high"]),
             min(1.0, each["selected"] - each["low"]),
@@ -56,11 +58,11 @@ def saving(savings: Sequence[Row]) -> Markup | None:
     ]
     top = max(point.high or 0.0 for point in control)
     axes = Axes(
-        x="US dollars spent on either arm",
+        x="items asked for either student" if counted else "US dollars spent on either student",
         y="accuracy on dev",
-        x_high=max(each["usd"] for each in savings),
+        x_high=max(each[at] for each in savings),
         y_high=min(1.0, 1.25 * max(top, *(point.y for point in ours))),
-        said="Dev accuracy of students of selected items and of the control arm for the same dollars",
+        said=f"Dev accuracy of students of selected items and of the control arm for {equal}",
     )
     return drawing.lines([Series("control", control, band=True), Series("ours", ours)], axes)
 

@@ -19,6 +19,7 @@ from loop.interval import share
 from loop.ledger import MICRO
 from loop.query import select
 from loop.query.acquisition import ACQUISITIONS
+from loop.query.control import control_arm
 from loop.records import Query, Score, Split, Stage, found_wrong
 from loop.store import items, reading, reviews, rounds
 from loop.store.database import Store
@@ -157,7 +158,7 @@ def _picked(
         taken = {*found.keys}
         if acquisition == "random":
             left = [item for item in pool if item.key not in taken]
-            found.keys += [item.key for item in select.control_arm(left, size, config.run.seed)]
+            found.keys += [item.key for item in control_arm(left, size, config.run.seed)]
             continue
         control = [query.item_key for query in batch if query.arm == "random" and query.item_key not in taken][:size]
         scored = [row for row in rounds.scores(store, round_id) if row.item_key not in taken.union(control)]

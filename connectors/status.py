@@ -173,17 +173,31 @@ def planted_text(found: Mapping[str, Any]) -> str:
 def _saving(compared: Sequence[Shadow]) -> dict[str, Any] | None:
     """What a round's shadow students say of selection."""
     found = _measured(
-        tuple((row.pair, row.arm, row.micro_usd, row.examples, tuple(row.correct.items())) for row in compared)
+        tuple(
+            (row.pair, row.arm, row.asked, row.micro_usd, row.by_count, row.examples, tuple(row.correct.items()))
+            for row in compared
+        )
     )
     return None if found is None else asdict(found) | {"verdict": found.verdict.value}
 
 
 @lru_cache(maxsize=1024)
-def _measured(compared: tuple[tuple[int, Arm, int, int, tuple[tuple[str, bool], ...]], ...]) -> Saving | None:
+def _measured(
+    compared: tuple[tuple[int, Arm, int, int, bool, int, tuple[tuple[str, bool], ...]], ...],
+) -> Saving | None:
     """As `saving` says; kept, for its thousands of resamples come out the same each time."""
     rows = [
-        Shadow(round_id=0, pair=pair, arm=arm, asked=0, examples=examples, micro_usd=usd, correct=dict(correct))
-        for pair, arm, usd, examples, correct in compared
+        Shadow(
+            round_id=0,
+            pair=pair,
+            arm=arm,
+            asked=asked,
+            examples=examples,
+            micro_usd=usd,
+            by_count=by_count,
+            correct=dict(correct),
+        )
+        for pair, arm, asked, usd, by_count, examples, correct in compared
     ]
     return saving(rows)
 
@@ -195,9 +209,9 @@ def saving_text(found: Mapping[str, Any]) -> str:
         "undecided": "undecided whether selection beats random picks",
         "loses": "random picks beat selection",
     }[found["verdict"]]
+    equal = f"{found['asked']:g} items each, as some cost nothing" if found["by_count"] else f"${found['usd']:.4f} each"
     return (
-        f"{said}: dev accuracy {found['selected']:.3f} selected, {found['control']:.3f} random "
-        f"for ${found['usd']:.4f} each; "
+        f"{said}: dev accuracy {found['selected']:.3f} selected, {found['control']:.3f} random for {equal}; "
         f"difference {found['gain']:+.3f} ({found['low']:+.3f} to {found['high']:+.3f}, "
         f"{found['pairs']} pairs of students, n={found['n']})"
     )

@@ -679,7 +679,7 @@ class EvaluationConfig(Table):
     """Level of the paired interval of the difference on `dev`; the new student is refused if it lies below zero."""
     saving_pairs: int = Field(default=3, ge=0)
     """So many students of the control arm, and as many of selected items that cost the same, are trained each round to
-    see what selection saves; 0: none."""
+    see what selection saves, each on a part of its own; fewer than 3 give no verdict; 0: none."""
     fallback_after: int = Field(default=2, ge=1)
     """Items are picked at random once the saving's whole interval was below zero in so many rounds in a row."""
     closer_items: int = Field(default=50, ge=0)

@@ -100,11 +100,14 @@ def in_review(store: Store, keys: list[str], text: str = "odd") -> Round:
 
 
 def compared(store: Store, opened: Round, selected: list[bool], control: list[bool]) -> None:
-    """What selection saved in a round, with one pair of students."""
-    for arm, right in ((Arm.SELECTED, selected), (Arm.CONTROL, control)):
-        correct = {f"h{number}": hit for number, hit in enumerate(right)}
-        row = Shadow(round_id=id_of(opened), pair=0, arm=arm, asked=3, examples=2, micro_usd=2000, correct=correct)
-        shadows.keep(store, row)
+    """What selection saved in a round, with three pairs of students that are all alike."""
+    for pair in range(3):
+        for arm, right in ((Arm.SELECTED, selected), (Arm.CONTROL, control)):
+            correct = {f"h{number}": hit for number, hit in enumerate(right)}
+            row = Shadow(
+                round_id=id_of(opened), pair=pair, arm=arm, asked=3, examples=2, micro_usd=2000, correct=correct
+            )
+            shadows.keep(store, row)
 
 
 # --- the pages ------------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from loop.query.domains import gap, quotas, shares
-from loop.query.select import compose
+from loop.query.select import Past, compose
 from loop.records import Item, Split
 from tests.test_select import a_config, keys
 
@@ -23,6 +23,13 @@ def test_every_domain_keeps_a_floor_and_one_that_was_not_seen_is_average() -> No
     later = shares([{"a": 1.0, "b": 3.0}, {"a": 1.0, "b": 3.0, "c": 2.0}])
     assert later["a"] < later["c"] < later["b"]
     assert shares([]) == {}
+
+
+def test_a_domain_that_dev_has_no_items_of_is_average_and_gets_its_places() -> None:
+    found = shares([{"a": 1.0, "b": 3.0}] * 3, {"a", "rare"})
+    assert found["a"] < found["rare"] < found["b"]
+    assert quotas(found, 10, {"a": 9, "b": 9, "rare": 9})["rare"] > 0
+    assert shares([{}], {"a"}) == {}
 
 
 def test_gap_is_the_ratio_of_error_rates_within_bounds() -> None:
@@ -52,8 +59,8 @@ def test_lagging_domains_come_first_and_the_rest_follows_the_ranking() -> None:
         for n in range(10)
     ]
     config = a_config(batch_size=8, domain_share=0.5)
-    picked = keys(compose(1, pool, pool, config, seed=0, shares={"a": 0.25, "b": 0.75}))
+    picked = keys(compose(1, pool, pool, config, seed=0, past=Past(shares={"a": 0.25, "b": 0.75})))
     assert sorted(picked) == ["a0", "a1", "a2", "a3", "a4", "b0", "b1", "b2"]
     alone = a_config(batch_size=8, domain_share=0.0)
-    assert keys(compose(1, pool, pool, alone, seed=0, shares={"b": 1.0})) == [f"a{n}" for n in range(8)]
-    assert keys(compose(1, pool, pool, config, seed=0, shares={})) == [f"a{n}" for n in range(8)]
+    assert keys(compose(1, pool, pool, alone, seed=0, past=Past(shares={"b": 1.0}))) == [f"a{n}" for n in range(8)]
+    assert keys(compose(1, pool, pool, config, seed=0, past=Past(shares={}))) == [f"a{n}" for n in range(8)]

@@ -1,6 +1,8 @@
 """Pools at the edge of what selection expects are worked off like any other."""
 
 import json
+import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +11,12 @@ import pytest
 from loop.config import Config, QueryConfig
 from loop.query import racing, select
 from loop.query.acquisition import ACQUISITIONS
-from tests.builders import an_item
+from loop.records import Item
+from loop.store import items as store_items
+from loop.store import rounds
+from tests.builders import a_round, a_store, an_item, id_of
 from tests.test_campaign import ingested, preceptor, rows
+from tests.test_divergence import WrittenStudent
 from tests.tiny import tiny_project
 
 
@@ -76,6 +82,41 @@ def test_scores_that_are_no_numbers_come_last_and_stop_nothing(name: str) -> Non
     assert len({each.item_key for each in batch}) == 3
     if name in ("explanation_divergence", "entropy", "least_confidence", "margin"):
         assert {each.item_key for each in batch} == {"q3", "q4", "q5"}
+
+
+@pytest.mark.parametrize("name", ["explanation_divergence", "entropy", "margin", "least_confidence", "badge"])
+def test_an_item_without_a_score_is_never_the_most_uncertain(name: str) -> None:
+    items = [an_item(f"q{number}") for number in range(6)]
+    query = QueryConfig.model_validate({"acquisition": name, "batch_size": 3, "random_share": 0})
+    sure = {"intra": 0.1, "inter": 0.1, "probabilities": [0.9, 0.1]}
+    found = select.known([{}] * 3 + [sure] * 3, np.eye(6), np.zeros((0, 6)), np.zeros(0), np.ones(6), query)
+    assert {item.key for item in select.best(items, found, query, seed=1)[:3]} == {"q3", "q4", "q5"}
+
+
+def test_where_no_score_is_a_number_the_batch_is_filled_all_the_same() -> None:
+    items = [an_item(f"q{number}") for number in range(6)]
+    query = QueryConfig(batch_size=3)
+    found = select.known([{}] * 6, np.eye(6), np.zeros((0, 6)), np.zeros(0), np.ones(6), query)
+    assert sorted(item.key for item in select.best(items, found, query, seed=1)) == [item.key for item in items]
+
+
+class Broken(WrittenStudent):
+    """A student whose training went wrong: of one item it says that nothing is probable at all."""
+
+    def probabilities(self, items: Sequence[Item]) -> list[list[float]]:
+        return [[math.nan, math.nan] if item.key == "q0" else [0.6, 0.4] for item in items]
+
+
+def test_a_score_that_is_no_number_can_be_stored_and_says_nothing(tmp_path: Path) -> None:
+    store, pool = a_store(tmp_path), [an_item("q0"), an_item("q1")]
+    store_items.add(store, pool)
+    opened = a_round(store)
+    rows = select.score_chunk(id_of(opened), 0, pool, Broken({}), QueryConfig(acquisition="margin"), seed=0)
+    rounds.keep_scores(store, rows)
+    assert [(row.score, row.parts) for row in rounds.scores(store, id_of(opened))] == [
+        (0.0, {}),
+        (0.4, {"probabilities": [0.6, 0.4]}),
+    ]
 
 
 def test_items_all_alike_fill_the_batch_and_are_raced_to_the_end() -> None:

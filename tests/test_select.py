@@ -12,13 +12,15 @@ from hypothesis import strategies as st
 
 from loop.config import Config, QueryConfig
 from loop.query.acquisition import WHOLE_SET
+from loop.query.control import control_arm, control_prefix
 from loop.query.select import (
+    Past,
     best,
     candidates,
     chunks,
     compose,
-    control_arm,
     known,
+    mixed,
     needs_embeddings,
     random_batch,
     score_chunk,
@@ -97,6 +99,57 @@ def test_the_control_arm_follows_one_order_of_the_pool() -> None:
     later = [item for item in pool if item.key not in whole[:5]]
     assert [item.key for item in control_arm(later, 5, 7)] == whole[5:10]
     assert [item.key for item in control_arm(pool, 40, 8)] != whole
+
+
+def test_the_control_arm_s_prefix_is_all_of_the_order_up_to_where_it_goes_on() -> None:
+    pool = a_pool(40)
+    order = [item.key for item in control_arm(pool, 40, 7)]
+    asked, may_be = {*order[:5], order[6], order[20]}, {*order[5:]} - {order[6]}
+    assert control_prefix(pool, asked, may_be, 7) == {*order[:5]}
+    by_selection = {*asked, order[5]}
+    assert control_prefix(pool, by_selection, may_be, 7) == {*order[:7]}
+    assert control_prefix(pool, asked, may_be - {order[5]}, 7) == {*order[:5], order[6]}  # nobody may ask that one
+    new = Item(key="new0", question="?", split=Split.POOL, text_hash="")
+    place = control_arm([*pool, new], 41, 7).index(new)
+    grown = control_prefix([*pool, new], {*order}, {"new0"}, 7)
+    assert grown == {*order[:place]}  # a hole that the next round's control arm fills first
+    assert control_arm([new], 1, 7) == [new]
+
+
+def test_small_batches_get_their_share_of_the_control_arm_over_the_rounds() -> None:
+    config, left, picks = a_config(batch_size=4, random_share=0.1), a_pool(80), []
+    drawn = 0
+    for seed in range(15):
+        batch = compose(1, left, left, config, seed=seed, past=Past(picks))
+        drawn += len(keys(batch, "random"))
+        assert abs(drawn - 0.1 * (len(picks) + 4)) <= 0.5
+        picks += [item for item in left if item.key in keys(batch)]
+        left = [item for item in left if item not in picks]
+    assert drawn == 6
+
+
+def test_near_duplicates_of_the_control_arm_and_of_what_was_asked_before_are_passed_over() -> None:
+    twins = [Item(key=f"t{n}", question="Why is the sky so blue?", split=Split.POOL, text_hash="") for n in range(2)]
+    pool, config = [*a_pool(8), *twins], a_config(batch_size=4, random_share=0.25, duplicate_similarity=0.9)
+    wanted = [*twins, *a_pool(8)]
+    seed = next(seed for seed in range(99) if control_arm(pool, 1, seed) == [twins[0]])
+    batch = compose(
+        1, wanted, pool, config.model_copy(update={"run": config.run.model_copy(update={"seed": seed})}), seed=0
+    )
+    assert keys(batch, "random") == ["t0"]
+    assert "t1" not in keys(batch)
+    plain = a_config(batch_size=2, duplicate_similarity=0.9)
+    assert keys(compose(1, wanted, pool, plain, seed=0)) == ["t0", "k000"]
+    assert keys(compose(1, wanted[1:], pool[:-2] + twins[1:], plain, seed=0, past=Past(twins[:1]))) == ["k000", "k001"]
+    again = compose(1, wanted, pool, plain, seed=0, past=Past(twins[:1]))
+    assert keys(again) == ["t0", "k000"]  # what is asked once more does not resemble itself
+
+
+def test_pieces_in_a_random_order_hold_everything_once_and_not_by_key() -> None:
+    pool = a_pool(50)
+    some = [item.key for piece in mixed(pool, 7, 1) for item in piece]
+    assert sorted(some) == [item.key for item in pool] != some
+    assert mixed(pool, 7, 1) == mixed(pool, 7, 1) != mixed(pool, 7, 2)
 
 
 def test_the_control_arm_is_drawn_from_the_whole_pool_with_its_probability() -> None:

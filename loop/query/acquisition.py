@@ -35,10 +35,10 @@ BLOCK = 4096
 class Candidates:
     """What is known of n candidates; a part that an acquisition function does not use may be empty.
 
-    `divergence` is (n,), `probabilities` (n, classes) with rows filled up with zeros, `embeddings` (n, dimensions).
-    `asked` holds the embeddings of the m items asked before, `trusted` in [0, 1] is (m,): 1 where the teacher's
-    rationale was kept as it was. `cost` is (n,): what the value of each is divided by; functions that choose
-    a whole set do not look at it.
+    `divergence` is (n,), `probabilities` (n, classes) with rows filled up with zeros and no numbers where an item was
+    not scored, `embeddings` (n, dimensions). `asked` holds the embeddings of the m items asked before, `trusted` in
+    [0, 1] is (m,): 1 where the teacher's rationale was kept as it was. `cost` is (n,): what the value of each is
+    divided by; functions that choose a whole set do not look at it.
     """
 
     divergence: Floats
@@ -96,12 +96,13 @@ def badge(known: Candidates, size: int, chance: np.random.Generator) -> Position
     """
     errors = known.probabilities.copy()
     errors[np.arange(len(errors)), errors.argmax(axis=1)] -= 1
-    errors[np.isnan(errors).any(axis=1)] = 0
+    unscored = np.isnan(errors).any(axis=1)
+    errors[unscored] = 0
     points = known.embeddings
     squares = np.einsum("ij,ij->i", errors, errors) * np.einsum("ij,ij->i", points, points)
     size = min(size, len(points))
     chosen: list[int] = []
-    nearest = np.full(len(points), np.inf)
+    nearest = np.where(unscored, 0.0, np.inf)
     for _ in range(size):
         nearest[chosen] = 0
         if not chosen:
@@ -197,9 +198,10 @@ def margins(probabilities: Floats) -> Floats:
 
 
 def filled(rows: Sequence[Sequence[float]]) -> Floats:
-    """Rows of different lengths as one array, (rows, longest), filled up with zeros."""
+    """Rows of different lengths as one array, (rows, longest), filled up with zeros; an empty row is no number."""
     widest = max(map(len, rows), default=0)
-    return np.array([[*row, *[0.0] * (widest - len(row))] for row in rows]).reshape(len(rows), widest)
+    full = [[*row, *[0.0 if row else np.nan] * (widest - len(row))] for row in rows]
+    return np.array(full).reshape(len(rows), widest)
 
 
 def clusters(points: Floats, wanted: int, chance: np.random.Generator) -> Positions:

@@ -5,7 +5,7 @@ teacher's as far as review found them.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 SMALLEST_GAP, LARGEST_GAP = 0.5, 4.0
 """Gaps are clipped: one runaway domain would take the whole batch."""
@@ -19,14 +19,15 @@ def gap(student: Sequence[bool], teacher: Sequence[bool]) -> float:
     return min(LARGEST_GAP, max(SMALLEST_GAP, rates[0] / rates[1]))
 
 
-def shares(gaps: Sequence[Mapping[str, float]]) -> dict[str, float]:
+def shares(gaps: Sequence[Mapping[str, float]], others: Iterable[str] = ()) -> dict[str, float]:
     """Share of each domain after the gaps of all rounds so far, oldest first: DDK's smoothed multiplicative update.
 
-    A domain that a round has no gap for is taken as average there.
+    A domain that a round has no gap for is taken as average there, and so are the `others` where nothing is measured of
+    them. Nothing at all is said before the first gap.
     """
-    names = sorted({name for each in gaps for name in each})
-    if not names:
+    if not any(gaps):
         return {}
+    names = sorted({name for each in gaps for name in each} | {*others})
     now = _softmax(_complete(gaps[0], names), dict.fromkeys(names, 1.0))
     for later in gaps[1:]:
         updated = _softmax(_complete(later, names), now)

@@ -1,9 +1,9 @@
 """From what is known of the pool to a batch: candidates, chunks, the control arm, near-duplicates, audits."""
 
-import hashlib
 import random
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,12 +15,24 @@ from loop.config import Config, QueryConfig, ReviewConfig
 from loop.ports import Student
 from loop.query import racing
 from loop.query.acquisition import ACQUISITIONS, WHOLE_SET, Candidates, Floats, Positions, clusters, filled
+from loop.query.control import control_arm, control_share
 from loop.query.divergence import divergences, rank_average
 from loop.query.domains import quotas
 from loop.records import Item, Query, Score
 
 SPARE = 4
 """So many times the batch is ranked, so that near-duplicates can be passed over."""
+
+
+@dataclass(frozen=True)
+class Past:
+    """What earlier rounds say to a batch: the items picked, one a pick, and each domain's part of `domain_share`."""
+
+    picks: Sequence[Item] = ()
+    shares: Mapping[str, float] = field(default_factory=dict)
+
+
+NOTHING = Past()
 
 
 def candidates(pool: Sequence[Item], *, size: int, seed: int) -> list[Item]:
@@ -36,12 +48,19 @@ def chunks(items: Sequence[Item], size: int) -> list[list[Item]]:
     return [ordered[start : start + size] for start in range(0, len(ordered), size)]
 
 
+def mixed(items: Sequence[Item], size: int, seed: int) -> list[list[Item]]:
+    """Pieces of the items in a random order, for what goes by place where scores tie."""
+    shuffled = random.Random(f"mixed/{seed}").sample(list(items), len(items))
+    return [shuffled[start : start + size] for start in range(0, len(shuffled), size)]
+
+
 def score_chunk(
     round_id: int, number: int, chunk: Sequence[Item], student: Student, config: QueryConfig, *, seed: int
 ) -> list[Score]:
     """What the acquisition function needs to know of each item of a chunk.
 
-    `score` is for people to look at: the plain mean of both divergences, or one minus the largest probability.
+    `score` is for people to look at: the plain mean of both divergences, or one minus the largest probability. Where
+    it would be no number, which no database stores, the score is 0 and nothing is known of the item.
     """
     drawn = hash_seed(seed, number)
     if "divergence" in ACQUISITIONS[config.acquisition][1]:
@@ -52,6 +71,8 @@ def score_chunk(
         values = [1 - max(each["probabilities"]) for each in parts]
     return [
         Score(round_id=round_id, item_key=item.key, chunk=number, score=value, parts=each)
+        if np.isfinite([value, *each.get("probabilities", ())]).all()
+        else Score(round_id=round_id, item_key=item.key, chunk=number, score=0.0)
         for item, value, each in zip(chunk, values, parts, strict=True)
     ]
 
@@ -112,8 +133,8 @@ def best(items: Sequence[Item], found: Candidates, config: QueryConfig, *, seed:
     acquire, _ = ACQUISITIONS[config.acquisition]
     chance = np.random.default_rng(seed)
     order = acquire(found, min(len(items), max(SPARE, config.diversity) * config.batch_size), chance)
-    if _is_grouped(config):
-        scored = order[_is_scored(found, config)[order]]
+    scored = order[_is_scored(found, config)[order]] if _is_grouped(config) else order[:0]
+    if len(scored):
         order = np.concatenate([_apart(scored, found.embeddings, config, chance), order[~np.isin(order, scored)]])
     return [items[position] for position in order]
 
@@ -123,15 +144,6 @@ def needs_embeddings(config: QueryConfig) -> bool:
     return "embeddings" in ACQUISITIONS[config.acquisition][1] or _is_grouped(config)
 
 
-def control_arm(pool: Sequence[Item], size: int, run_seed: int) -> list[Item]:
-    """The next items of the one random order of the pool that holds for the whole campaign."""
-
-    def place(item: Item) -> bytes:
-        return hashlib.sha256(f"control/{run_seed}/{item.key}".encode()).digest()
-
-    return sorted(pool, key=place)[:size]
-
-
 def compose(
     round_id: int,
     wanted: Sequence[Item],
@@ -139,23 +151,23 @@ def compose(
     config: Config,
     *,
     seed: int,
-    shares: Mapping[str, float] | None = None,
+    past: Past = NOTHING,
 ) -> list[Query]:
     """The batch of a round: the control arm from the whole pool, then what is wanted most, without near-duplicates.
 
-    `shares` says how much of `domain_share` goes to each domain. Near-duplicates are taken after all where the batch
-    would not be full without them.
+    Near-duplicates, of the control arm and of what was picked before too, are taken after all where the batch would not
+    be full without them.
     """
     query = config.query
     size = min(query.batch_size, len(pool))
-    control = control_arm(pool, round(query.random_share * size), config.run.seed)
+    control = control_arm(pool, control_share(query.random_share, size, len(past.picks)), config.run.seed)
     there = {item.key for item in pool} - {item.key for item in control}
     rest = [item for item in wanted if item.key in there]
-    fresh = list(_without_duplicates(rest, query.duplicate_similarity))
+    fresh = list(_without_duplicates(rest, [*past.picks, *control], query.duplicate_similarity))
     taken = {item.key for item in fresh}
     ordered = [*fresh, *(item for item in rest if item.key not in taken)]
     left = size - len(control)
-    chosen = _spread(ordered, round(query.domain_share * left), shares or {})[:left]
+    chosen = _spread(ordered, round(query.domain_share * left), past.shares)[:left]
     arm = "divergence" if query.acquisition == "explanation_divergence" else query.acquisition
     probability = len(control) / len(pool) if pool else 0.0
     picks = [(item.key, arm, None) for item in chosen] + [(item.key, "random", probability) for item in control]
@@ -244,16 +256,22 @@ def _spread(ordered: Sequence[Item], size: int, shares: Mapping[str, float]) -> 
     return [*first, *rest]
 
 
-def _without_duplicates(items: Sequence[Item], similarity: float) -> Iterator[Item]:
-    """The items that resemble none before them; resemblance is the estimated Jaccard index of their shingles."""
+def _without_duplicates(items: Sequence[Item], others: Sequence[Item], similarity: float) -> Iterator[Item]:
+    """The items that resemble none before them and none of the others; an item does not resemble itself.
+
+    Resemblance is the estimated Jaccard index of their shingles.
+    """
     if similarity >= 1:
         yield from items
         return
     index = resemblance.index(similarity)
+    for other in {item.key: item for item in others}.values():
+        index.insert(other.key, resemblance.sketch(other.text))
     for item in items:
         sketch = resemblance.sketch(item.text)
-        if not index.query(sketch):
-            index.insert(item.key, sketch)
+        if not {*index.query(sketch)} - {item.key}:
+            if item.key not in index:
+                index.insert(item.key, sketch)
             yield item
 
 

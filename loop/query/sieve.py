@@ -12,7 +12,8 @@ Key = TypeVar("Key")
 def sieve(pieces: Iterable[tuple[Sequence[Key], NDArray[np.floating]]], size: int) -> list[Key]:
     """Keys of the `size` largest scores, largest first; of equal ones those that came first.
 
-    `pieces` are keys with their scores, (n,) each; a score that is no number counts as the lowest. Memory holds one
+    `pieces` are keys with their scores, (n,) each, in random order where ties are not to be broken by place; a score
+    that is no number counts as the lowest. Memory holds one
     piece and the best so far.
     """
     keys: list[Key] = []

@@ -96,6 +96,7 @@ class Shadow(SQLModel, table=True):
 
     `pair` joins the student of the control arm with the one of selected items for the same dollars, `asked` counts the
     items that were paid for, `examples` those that were accepted, `correct` says which items of `dev` it got right.
+    With `by_count` both were asked equally many items instead, since some cost nothing.
     """
 
     __table_args__ = (UniqueConstraint("round_id", "pair", "arm"),)
@@ -107,4 +108,5 @@ class Shadow(SQLModel, table=True):
     asked: int
     examples: int
     micro_usd: int = Field(sa_type=BigInteger)
+    by_count: bool = False
     correct: dict[str, bool] = Field(default_factory=dict, sa_type=JSON)

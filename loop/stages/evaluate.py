@@ -1,18 +1,20 @@
 """EVALUATE: the new student against the old one, and selected items against random ones."""
 
 import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
 
 from loop import evaluation, saving
 from loop.config import Config
-from loop.ports import Silent
-from loop.records import Arm, Checkpoint, Part, Round, Shadow, Split, Stage
+from loop.ports import Example, Silent
+from loop.query.control import control_prefix
+from loop.records import Arm, Checkpoint, Part, Query, Round, Shadow, Split, Stage
 from loop.stages import figures, measuring
 from loop.stages.parts import Parts, id_of, in_force, seed_of
 from loop.stages.train import accepted_examples, seed_examples, train_into
-from loop.store import checkpoints, items, reading, rounds, shadows
+from loop.store import checkpoints, decisions, items, reading, rounds, shadows
 from loop.store.database import Store
 
 
@@ -47,25 +49,24 @@ def evaluate_student(current: Round, store: Store, parts: Parts, config: Config)
 def compare_arms(current: Round, store: Store, parts: Parts, config: Config) -> None:
     """Train students of the control arm and of selected items for the same dollars; those that are there stay."""
     dev = [item for item in items.of_split(store, Split.HOLDOUT) if item.part is Part.DEV]
-    asked = _asked_by_arm(store, current.run)
+    asked = _asked_by_arm(store, config)
     pairs = config.evaluation.saving_pairs if dev and asked[Arm.SELECTED] else 0
     if not pairs:
         return
+    first_seed = seed_of(config, current.number) * pairs
+    bought = saving.equal_spend(asked[Arm.CONTROL], asked[Arm.SELECTED], pairs=pairs, seed=first_seed)
+    if not all(saving.enough(some) for both in bought for some in both.values()):
+        parts.progress.say(f"  saving: fewer than {saving.FEWEST} accepted rationales a student to compare both arms")
+        return
+    by_count = saving.is_counted(*asked.values())
     quiet = replace(parts, progress=Silent())
     seeds, done = seed_examples(store), {(each.pair, each.arm) for each in shadows.of_round(store, id_of(current))}
     with parts.progress.bar("shadow students show what selection saves", pairs * len(Arm)) as bar:
-        for pair in range(pairs):
-            seed = seed_of(config, current.number) * pairs + pair
-            bought = saving.equal_spend(asked[Arm.CONTROL], asked[Arm.SELECTED], seed=seed)
-            if not all(map(saving.enough, bought.values())):
-                parts.progress.say(
-                    f"  saving: fewer than {saving.FEWEST} accepted rationales to compare on either side"
-                )
-                return
-            for arm, some in bought.items():
+        for pair, both in enumerate(bought):
+            for arm, some in both.items():
                 if (pair, arm) not in done:
                     examples = [each.example for each in some if each.example is not None]
-                    trained = train_into("shadow", [*seeds, *examples], quiet, seed)
+                    trained = train_into("shadow", [*seeds, *examples], quiet, first_seed + pair)
                     right = evaluation.grade(dev, parts.trainer.student(trained.folder).predict(dev))
                     shutil.rmtree(trained.folder)
                     shadow = Shadow(
@@ -75,21 +76,51 @@ def compare_arms(current: Round, store: Store, parts: Parts, config: Config) -> 
                         asked=len(some),
                         examples=len(examples),
                         micro_usd=sum(each.micro_usd for each in some),
+                        by_count=by_count,
                         correct={item.key: correct for item, correct in zip(dev, right, strict=True)},
                     )
                     shadows.keep(store, shadow)
                 bar.advance()
 
 
-def _asked_by_arm(store: Store, run: str) -> dict[Arm, list[saving.Asked]]:
-    """What was asked so far, in its order: items of the control arm have a probability."""
+def _asked_by_arm(store: Store, config: Config) -> dict[Arm, list[saving.Asked]]:
+    """Asked so far, an item once: the control arm's prefix with all that its items cost, and what was selected.
+
+    What selection asked is in both where it stands in the prefix.
+    """
+    run = config.run.name
     spent, accepted = reading.spent_by_query(store, run), accepted_examples(store, run)
-    asked: dict[Arm, list[saving.Asked]] = {arm: [] for arm in Arm}
-    for query in reading.queries_of(store, run):
-        arm = Arm.SELECTED if query.probability is None else Arm.CONTROL
-        paid = spent.get((query.round_id, query.item_key), 0)
-        asked[arm].append(saving.Asked(paid, accepted.get(query.item_key)))
-    return asked
+    earned = {(row.round_id, item.key): accepted.get(item.key) for item, row, _ in decisions.decided(store, run)}
+    queries = reading.queries_of(store, run)
+    prefix = control_prefix(
+        items.of_split(store, Split.POOL),
+        {query.item_key for query in queries},
+        {item.key for item in items.eligible(store, run, config)},
+        config.run.seed,
+    )
+    own = {
+        Arm.CONTROL: [query for query in queries if query.item_key in prefix],
+        Arm.SELECTED: [query for query in queries if query.probability is None],
+    }
+    return {arm: _merged(some, spent, earned) for arm, some in own.items()}
+
+
+def _merged(
+    queries: Sequence[Query],
+    spent: Mapping[tuple[int, str], int],
+    earned: Mapping[tuple[int, str], Example | None],
+) -> list[saving.Asked]:
+    """What the queries of each item cost together, with the example where one of them brought it."""
+    by_item: dict[str, list[tuple[int, str]]] = {}
+    for query in queries:
+        by_item.setdefault(query.item_key, []).append((query.round_id, query.item_key))
+    return [
+        saving.Asked(
+            sum(spent.get(at, 0) for at in asked),
+            next((example for at in asked if (example := earned.get(at)) is not None), None),
+        )
+        for asked in by_item.values()
+    ]
 
 
 def _on_dev(store: Store, checkpoint: Checkpoint) -> dict[str, bool]:

@@ -3,8 +3,8 @@
 from collections import defaultdict
 
 from loop.query.domains import gap, shares
-from loop.records import DecisionKind, Part
-from loop.store import checkpoints, decisions, reading, rounds
+from loop.records import DecisionKind, Part, Split
+from loop.store import checkpoints, decisions, items, reading, rounds
 from loop.store.database import Store
 
 
@@ -23,4 +23,4 @@ def domain_shares(store: Store, run: str) -> dict[str, float]:
             for row in checkpoints.predictions(store, past.student_id, Part.DEV):
                 student[domain[row.item_key]].append(not row.correct)
             gaps.append({name: gap(wrong, teacher[name]) for name, wrong in student.items()})
-    return shares(gaps)
+    return shares(gaps, {item.domain for item in items.of_split(store, Split.POOL)})

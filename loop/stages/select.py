@@ -12,7 +12,7 @@ from loop.query import racing, select
 from loop.query.acquisition import ACQUISITIONS, Candidates
 from loop.query.cost import relative_costs, review_chances
 from loop.query.sieve import sieve
-from loop.records import Contamination, Item, Round, Stage
+from loop.records import Contamination, Item, Round, Score, Stage
 from loop.stages.contamination import look
 from loop.stages.lagging import domain_shares
 from loop.stages.parts import PIECE, Parts, id_of, in_force, seed_of
@@ -48,8 +48,7 @@ def select_batch(current: Round, store: Store, parts: Parts, config: Config) -> 
         candidates = _candidates(pool, student, parts, config, seed)
         known = _known(current, candidates, looker, store, parts, config)
         wanted = select.best(candidates, known, config.query, seed=seed)
-        lagging = domain_shares(store, current.run) if config.query.domain_share else None
-        chosen = select.compose(id_of(current), wanted, pool, config, seed=seed, shares=lagging)
+        chosen = select.compose(id_of(current), wanted, pool, config, seed=seed, past=_past(store, current.run, config))
         said += f" of {len(candidates)} candidates"
     parts.progress.say(f"round {current.number}: {said}; {len(chosen)} items picked")
     return rounds.enter(store, current, Stage.ASK, chosen, selection=said)
@@ -68,7 +67,7 @@ def _candidates(pool: Sequence[Item], student: Student | None, parts: Parts, con
     if student is None or config.query.sieve == 1:
         return select.candidates(pool, size=size, seed=seed)
     drawn = select.candidates(pool, size=size * config.query.sieve, seed=seed)
-    pieces = select.chunks(drawn, PIECE)
+    pieces = select.mixed(drawn, PIECE, seed)
     with parts.progress.bar("student sieves the pool", len(pieces)) as bar:
 
         def scored() -> Iterator[tuple[list[str], NDArray[np.float32]]]:
@@ -78,6 +77,14 @@ def _candidates(pool: Sequence[Item], student: Student | None, parts: Parts, con
 
         kept = set(sieve(scored(), size))
     return [item for item in drawn if item.key in kept]
+
+
+def _past(store: Store, run: str, config: Config) -> select.Past:
+    """What earlier rounds say to the batch."""
+    keys = [query.item_key for query in reading.queries_of(store, run)]
+    asked = items.existing(store, keys)
+    shares = domain_shares(store, run) if config.query.domain_share else {}
+    return select.Past([asked[key] for key in keys], shares)
 
 
 def _selection_loses(store: Store, run: str, config: Config) -> bool:
@@ -119,13 +126,13 @@ def _known(
         student.embed(candidates if embedded else []),
         student.embed([item for item, _, _ in decided]),
         np.array([rationale.is_reply for _, rationale, _ in decided], dtype=np.float64),
-        _costs(candidates, store, current.run, parts.teacher, config),
+        np.array([*_costs(candidates, store, current.run, parts.teacher, config).values()]),
         config.query,
     )
 
 
-def _costs(candidates: Sequence[Item], store: Store, run: str, teacher: Teacher, config: Config) -> NDArray[np.float64]:
-    """What each candidate is expected to use up of both budgets, relative to their mean."""
+def _costs(candidates: Sequence[Item], store: Store, run: str, teacher: Teacher, config: Config) -> dict[str, float]:
+    """What each candidate is expected to use up of both budgets, relative to their mean, by key in their order."""
     tokens = reading.mean_output_tokens(store, run) or config.teacher.max_completion_tokens
     requests = [request_for(item, config.task, config.teacher, (), 0) for item in candidates]
     usd = [
@@ -139,22 +146,25 @@ def _costs(candidates: Sequence[Item], store: Store, run: str, teacher: Teacher,
         if each.id in risks
     ]
     chances = review_chances(candidates, past, config.review.audit_share)
-    return relative_costs(usd, [each * config.review.minutes_per_review for each in chances], config.budget)
+    minutes = [each * config.review.minutes_per_review for each in chances]
+    costs = relative_costs(usd, minutes, config.budget)
+    return {item.key: float(cost) for item, cost in zip(candidates, costs, strict=True)}
 
 
 def _score(
     current: Round, candidates: Sequence[Item], student: Student, store: Store, parts: Parts, config: Config
 ) -> None:
-    """Score the candidates chunk by chunk; chunks that are stored already are left alone."""
+    """Score the candidates chunk by chunk; what is stored already is left alone, whatever the pool was then."""
     seed = seed_of(config, current.number)
     raced = _is_raced(config)
     query = config.query.model_copy(update={"samples": 1}) if raced else config.query
     chunks = select.chunks(candidates, config.query.chunk_size)
-    done = rounds.scored_chunks(store, id_of(current))
+    done = rounds.score_values(store, id_of(current)).keys()
     with parts.progress.bar("student looks at the candidates", len(chunks)) as bar:
         for number, chunk in enumerate(chunks):
-            if number not in done:
-                scored = select.score_chunk(id_of(current), number, chunk, student, query, seed=seed)
+            missing = [item for item in chunk if item.key not in done]
+            if missing:
+                scored = select.score_chunk(id_of(current), number, missing, student, query, seed=seed)
                 rounds.keep_scores(store, scored)
             bar.advance()
     if raced:
@@ -175,12 +185,18 @@ def _race(
 ) -> None:
     """Sample again and again where the first samples leave open whether an item belongs to the batch."""
     query, seed = config.query, seed_of(config, current.number)
-    ordered = {item.key: item for item in sorted(candidates, key=lambda item: item.key)}
-    cost = _costs(list(ordered.values()), store, current.run, parts.teacher, config) ** query.cost_weight
+    by_key = {item.key: item for item in candidates}
+    cost = _costs(candidates, store, current.run, parts.teacher, config)
     sampled = len(candidates)
+
+    def known() -> list[Score]:
+        """Rows of today's candidates of which something is known, as they are stored now."""
+        return [row for row in rounds.scores(store, id_of(current)) if row.item_key in by_key and row.parts]
+
     for taken in range(1, query.samples):
-        rows = rounds.scores(store, id_of(current))
-        still = racing.undecided([row.parts for row in rows], taken, cost, query)
+        rows = known()
+        costs = np.array([cost[row.item_key] for row in rows]) ** query.cost_weight
+        still = racing.undecided([row.parts for row in rows], taken, costs, query)
         running = [row for row, wanted in zip(rows, still, strict=True) if wanted]
         if not running:
             break
@@ -188,9 +204,10 @@ def _race(
         with parts.progress.bar(f"student explains {len(running)} open candidates again", len(running)) as bar:
             for start in range(0, len(running), query.chunk_size):
                 chunk = running[start : start + query.chunk_size]
-                if len(chunk[0].parts["sampled_answers"]) == taken:  # else the chunk is stored already
-                    rounds.keep_scores(store, select.race_chunk(chunk, ordered, student, query, seed=seed))
+                todo = [row for row in chunk if len(row.parts["sampled_answers"]) == taken]  # others are stored already
+                if todo:
+                    rounds.keep_scores(store, select.race_chunk(todo, by_key, student, query, seed=seed))
                 bar.advance(len(chunk))
-    rounds.keep_scores(store, select.after_race(rounds.scores(store, id_of(current)), query))
+    rounds.keep_scores(store, select.after_race(known(), query))
     share = sampled / max(1, len(candidates) * query.samples)
     parts.progress.say(f"  racing: {sampled} sampled explanations, {share:.0%} of all")

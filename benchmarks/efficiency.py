@@ -35,6 +35,7 @@ from transformers.utils.logging import disable_progress_bar
 from benchmarks.cells import run, stored
 from benchmarks.kept import ROOT, code_hash, figure, write
 from connectors import charts
+from connectors.curves import Curve, common, gain
 from connectors.demo.problems import CAMPAIGN, problems
 from connectors.progress import RichProgress
 from connectors.wiring import cache_folder
@@ -80,8 +81,13 @@ SOURCES = [
     "loop/query/cost.py",
     "loop/query/divergence.py",
     "loop/query/select.py",
-    "loop/student/encoder.py",
-    "loop/student/fitting.py",
+    *(
+        f"loop/student/{name}.py"
+        for name in (
+            *("checkpoint", "encoder", "fitting", "one_pass", "reading", "trainer", "training", "validation"),
+            "weighing",
+        )
+    ),
 ]
 CODE = code_hash(SOURCES)
 """Of the code that this process loaded."""
@@ -416,17 +422,29 @@ def _seeds(by_method: Mapping[str, Mapping[int, Row]]) -> str:
 
 
 def _gain(ours: Mapping[int, Row], theirs: Mapping[int, Row]) -> Row:
-    """Mean difference of the areas in accuracy, over the seeds that both have; paired bootstrap over seeds."""
-    gains = np.array([_area(ours[seed]) - _area(theirs[seed]) for seed in sorted(ours.keys() & theirs.keys())])
+    """Mean difference in accuracy along the dollars that both spent, over the seeds that both have; paired bootstrap
+    over seeds.
+    """
+    pairs = [(_curve(ours[seed]), _curve(theirs[seed])) for seed in sorted(ours.keys() & theirs.keys())]
+    gains = np.array([each for one, other in pairs if (each := gain(one, other)) is not None])
     drawn = np.random.default_rng(0).choice(gains, (RESAMPLES, len(gains))).mean(axis=1)
     low, high = np.quantile(drawn, [0.025, 0.975])
     return figure(float(gains.mean()), float(low), float(high), "accuracy")
 
 
-def _area(cell: Row) -> float:
-    """Mean accuracy along the dollars between the first and the last round."""
-    usd, accuracy = np.array(cell["usd"]), np.array(cell["accuracy"])
-    return float(np.trapezoid(accuracy, usd) / (usd[-1] - usd[0]))
+def _curve(cell: Row) -> Curve:
+    return Curve(cell["usd"], cell["accuracy"])
+
+
+def _areas(cells: Sequence[Row]) -> dict[str, float]:
+    """Of each method of a set, mean over seeds of the accuracy along the dollars that all its methods spent there."""
+    found: dict[str, list[float]] = {}
+    for seed in {cell["seed"] for cell in cells}:
+        curves = {cell["method"]: _curve(cell) for cell in cells if cell["seed"] == seed and cell["method"] != FULL}
+        if curves and (both := common(list(curves.values()))):
+            for method, curve in curves.items():
+                found.setdefault(method, []).append(curve.mean(*both))
+    return {method: float(np.mean(some)) for method, some in found.items()}
 
 
 def _spend(cell: Row, goal: float) -> float | None:
@@ -479,14 +497,14 @@ def _write(file: Path, cells: Sequence[Row]) -> None:
 def _show(cells: Sequence[Row], file: Path) -> None:
     """Print a table, and draw a plot for each set."""
     figures, notes = figures_of(cells)
-    table = Table("set", "method", "seeds", "accuracy after each round", "area", box=None)
+    table = Table("set", "method", "seeds", "accuracy after each round", "mean at equal dollars", box=None)
     for name in dict.fromkeys(cell["set"] for cell in cells):
-        curves = {}
+        curves, areas = {}, _areas([cell for cell in cells if cell["set"] == name])
         for method in METHODS:
             own = [cell for cell in cells if (cell["set"], cell["method"]) == (name, method)]
             if own:
                 accuracy = np.array([cell["accuracy"] for cell in own])
-                area = np.mean([_area(cell) for cell in own]) if method != FULL else float("nan")
+                area = areas.get(method, float("nan"))
                 means = " ".join(f"{each:.3f}" for each in accuracy.mean(axis=0))
                 table.add_row(name, method, str(len(own)), means, f"{area:.4f}")
                 if method != FULL:

@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from connectors import campaign, charts
+from connectors.curves import Curve, common, gain
 from connectors.progress import RichProgress
 from connectors.status import round_figures
 from connectors.wiring import Project
@@ -30,6 +31,8 @@ from loop.store import counting, items
 
 RESAMPLES = 10_000
 BASELINE = "random"
+FILES = ("recorded", "truth")
+"""Settings that name a file whose content counts."""
 Row = dict[str, Any]
 
 
@@ -59,7 +62,7 @@ def simulate(project: Project, cells: Sequence[Cell], *, rounds: int, jobs: int)
     rows = [item.model_dump(mode="json") for split in Split for item in items.of_split(project.store, split)]
     if not rows:
         raise PoolEmpty("nothing to simulate with; `preceptor ingest FILE` takes items in")
-    folder = project.folder / "simulate" / _settings_hash(config, rows, rounds)
+    folder = project.folder / "simulate" / _settings_hash(config, project.home, rows, rounds)
     folder.mkdir(parents=True, exist_ok=True)
     todo = [cell for cell in cells if not (folder / f"{cell.name}.json").exists()]
     threads = max(1, (os.cpu_count() or 1) // jobs)
@@ -98,62 +101,78 @@ def run_cell(path: Path, folder: Path, cell: Cell, rows: Sequence[Row], rounds: 
 
 
 def summary(results: Sequence[Row]) -> list[Row]:
-    """For each acquisition function the mean over seeds of the last accuracy, of the accuracy over all rounds, and how
+    """For each acquisition function the mean over seeds of the last accuracy, of the accuracy at equal dollars, and how
     much the latter is above random's, with a 95 % bootstrap interval over seeds that both have.
+
+    Equal dollars are those that all functions had spent with a student in the campaigns of one seed, and above random
+    those that both had. Rounds without a student cost their dollars, and no accuracy is made up for them; seeds that
+    never got one, and those without a sum in common with random, are named.
     """
     curves = _all_curves(results)
     baseline = curves.get(BASELINE, {})
+    means = _means(curves)
     rows = []
-    for name, by_seed in curves.items():
-        shared = sorted(by_seed.keys() & baseline.keys()) if name != BASELINE else []
-        gains = [float(np.mean(by_seed[seed][1]) - np.mean(baseline[seed][1])) for seed in shared]
+    for name in dict.fromkeys(each["acquisition"] for each in results):
+        own = curves.get(name, {})
+        shared = sorted(own.keys() & baseline.keys()) if name != BASELINE else []
+        compared = {seed: gain(own[seed], baseline[seed]) for seed in shared}
+        gains = [each for each in compared.values() if each is not None]
         rows.append(
             {
                 "acquisition": name,
-                "seeds": len(by_seed),
-                "last": float(np.mean([accuracy[-1] for _, accuracy in by_seed.values()])),
-                "mean": float(np.mean([np.mean(accuracy) for _, accuracy in by_seed.values()])),
-                "usd": float(np.mean([usd[-1] for usd, _ in by_seed.values()])),
-                "gain": float(np.mean(gains)) if gains else None,
+                "seeds": len(own),
+                "last": _mean([curve.accuracy[-1] for curve in own.values()]),
+                "mean": _mean([means[seed][name] for seed in own if name in means[seed]]),
+                "usd": _mean([curve.usd[-1] for curve in own.values()]),
+                "gain": _mean(gains),
                 "interval": _interval(gains) if len(gains) > 1 else None,
+                "without_student": sorted(
+                    each["seed"] for each in results if each["acquisition"] == name and each["seed"] not in own
+                ),
+                "apart": [seed for seed, each in compared.items() if each is None],
             }
         )
     return rows
 
 
 def summary_table(rows: Sequence[Row]) -> Table:
-    """The summary for people."""
+    """The summary for people; below it the seeds that count nowhere, or not against random."""
     table = Table(
         "acquisition",
         "seeds",
         "usd",
         "last accuracy",
-        "mean over rounds",
+        "mean at equal dollars",
         "above random (95 %)",
         box=None,
         pad_edge=False,
+        caption="\n".join(note for row in rows for note in _notes(row)) or None,
+        caption_justify="left",
     )
-    for row in sorted(rows, key=lambda row: -row["mean"]):
+    for row in sorted(rows, key=lambda row: -(row["mean"] or 0)):
         table.add_row(
             row["acquisition"],
             str(row["seeds"]),
-            f"{row['usd']:.4f}",
-            f"{row['last']:.3f}",
-            f"{row['mean']:.3f}",
+            _number(row["usd"], 4),
+            _number(row["last"], 3),
+            _number(row["mean"], 3),
             _gain_text(row),
         )
     return table
 
 
 def draw(results: Sequence[Row], file: Path) -> None:
-    """Accuracy against dollars for each acquisition function: the mean over seeds, and the range as a band."""
+    """Accuracy against dollars for each acquisition function: the mean over seeds, and the range as a band.
+
+    Drawn over the dollars that all its seeds had spent with a student.
+    """
     curves = {}
     for name, by_seed in _all_curves(results).items():
-        shortest = min(len(usd) for usd, _ in by_seed.values())
-        curves[name] = (
-            np.mean([usd[:shortest] for usd, _ in by_seed.values()], axis=0),
-            np.array([accuracy[:shortest] for _, accuracy in by_seed.values()]),
-        )
+        some = list(by_seed.values())
+        if both := common(some):
+            every = np.unique([*both, *(usd for curve in some for usd in curve.usd)])
+            usd = every[(every >= both[0]) & (every <= both[1])]
+            curves[name] = usd, np.array([curve.at(usd) for curve in some])
     file.write_text(charts.comparison(curves), encoding="utf-8")
 
 
@@ -170,23 +189,58 @@ def _config_of(config: Config, folder: Path, cell: Cell) -> Config:
     )
 
 
-def _settings_hash(config: Config, rows: Sequence[Row], rounds: int) -> str:
-    """What the results depend on besides acquisition function and seed."""
+def _settings_hash(config: Config, home: Path, rows: Sequence[Row], rounds: int) -> str:
+    """What the results depend on besides acquisition function and seed; recorded replies and truth as they are now.
+
+    Raises:
+        BadConfig: one of these files cannot be read.
+    """
     body = config.model_dump(mode="json", exclude={"run": True, "query": {"acquisition"}, "tracking": True})
-    return hashlib.sha256(json.dumps([body, rows, rounds], sort_keys=True).encode()).hexdigest()[:12]
+    told = json.dumps([_by_content(body, home), rows, rounds], sort_keys=True)
+    return hashlib.sha256(told.encode()).hexdigest()[:12]
 
 
-def _all_curves(results: Sequence[Row]) -> dict[str, dict[int, tuple[list[float], list[float]]]]:
+def _by_content(table: Row, home: Path) -> Row:
+    """Settings with the hash of a file's bytes in the place of its path."""
+    found = dict(table)
+    for key, value in table.items():
+        if isinstance(value, dict):
+            found[key] = _by_content(value, home)
+        elif key in FILES and value is not None:
+            try:
+                found[key] = hashlib.sha256((home / value).read_bytes()).hexdigest()
+            except OSError as error:
+                raise BadConfig(f"{key} = {value!r} cannot be read ({error}); name a file that is there") from error
+    return found
+
+
+def _all_curves(results: Sequence[Row]) -> dict[str, dict[int, Curve]]:
     """Dollars spent and test accuracy after each round that has a student, by acquisition function and seed."""
-    curves: dict[str, dict[int, tuple[list[float], list[float]]]] = {}
+    curves: dict[str, dict[int, Curve]] = {}
     for each in results:
         rounds = [row for row in each["rounds"] if row["student"]]
         if rounds:
-            curves.setdefault(each["acquisition"], {})[each["seed"]] = (
-                [row["usd_so_far"] for row in rounds],
-                [row["student"]["accuracy"] for row in rounds],
+            curves.setdefault(each["acquisition"], {})[each["seed"]] = Curve(
+                [row["usd_so_far"] for row in rounds], [row["student"]["accuracy"] for row in rounds]
             )
     return curves
+
+
+def _means(curves: Mapping[str, Mapping[int, Curve]]) -> dict[int, dict[str, float]]:
+    """By seed the mean accuracy of each function over the dollars that all of them had spent in it."""
+    by_seed: dict[int, dict[str, Curve]] = {}
+    for name, some in curves.items():
+        for seed, curve in some.items():
+            by_seed.setdefault(seed, {})[name] = curve
+    shared = {seed: common(list(some.values())) for seed, some in by_seed.items()}
+    return {
+        seed: {name: curve.mean(*both) for name, curve in some.items()} if (both := shared[seed]) else {}
+        for seed, some in by_seed.items()
+    }
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return float(np.mean(values)) if values else None
 
 
 def _interval(gains: Sequence[float]) -> tuple[float, float]:
@@ -194,6 +248,18 @@ def _interval(gains: Sequence[float]) -> tuple[float, float]:
     drawn = chance.choice(np.asarray(gains), (RESAMPLES, len(gains))).mean(axis=1)
     low, high = np.quantile(drawn, [0.025, 0.975])
     return float(low), float(high)
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def _notes(row: Mapping[str, Any]) -> list[str]:
+    name = row["acquisition"]
+    without, apart = (", ".join(map(str, row[key])) for key in ("without_student", "apart"))
+    never = [f"{name}: no student in any round of seed {without}, which counts nowhere"] if without else []
+    alone = [f"{name}: seed {apart} shares no dollars with {BASELINE}, so it is not compared"] if apart else []
+    return never + alone
 
 
 def _gain_text(row: Mapping[str, Any]) -> str:

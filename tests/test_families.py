@@ -120,8 +120,8 @@ def settings(folder: Path, **changes: object) -> StudentConfig:
     return StudentConfig.model_validate({"model": str(folder), "dtype": "float32", **small, **changes})
 
 
-def decoders(folder: Path, **changes: object) -> DecoderTrainer:
-    return DecoderTrainer(settings(folder, **changes), NUMBERS, folder.parent / "cache")
+def decoders(folder: Path, task: TaskConfig = NUMBERS, **changes: object) -> DecoderTrainer:
+    return DecoderTrainer(settings(folder, **changes), task, folder.parent / "cache")
 
 
 def seq2seqs(folder: Path, task: TaskConfig = NUMBERS, **changes: object) -> Seq2SeqTrainer:
@@ -179,6 +179,34 @@ def test_a_causal_family_learns_and_is_the_same_from_disk(causal: Path, rank: in
 def test_a_model_without_room_for_a_question_is_refused(causal: Path) -> None:
     with pytest.raises(StudentError, match=r"max_new_tokens = 128 leaves no room .* in the 128 tokens"):
         decoders(causal, max_new_tokens=128).student(None)
+
+
+LABELS = TaskConfig(answer=AnswerKind.LABEL, labels={"1": "one", "2 3 4": "several"})
+
+
+@pytest.mark.parametrize("task", [NUMBERS, LABELS], ids=["number", "label"])
+@pytest.mark.parametrize("steps", [["1 + 2 = 3 ."] * 3, ["1 + 2 = 3 ."] * 25], ids=["some", "more than it reads"])
+def test_what_stands_behind_a_full_prompt_fits_the_positions(causal: Path, task: TaskConfig, steps: list[str]) -> None:
+    student = decoders(causal, task=task).student(None)
+    full = an_item("What is " + "1 + " * 100 + "2 ?")
+    [forced] = student.answers_after([full], [[[], steps[:1], steps]])
+    [on], [surprise] = student.go_on([full], [steps]), student.step_likelihoods([full], [steps])
+    assert len(forced) == 3
+    assert len(on.steps) >= min(len(steps), task.max_steps)
+    assert np.isfinite(surprise).all()
+    assert len(surprise) == len(steps)
+
+
+def test_a_full_prompt_is_cut_from_its_left_by_what_stands_behind_it(causal: Path) -> None:
+    student = decoders(causal).student(None)
+    prompt = prompts.rationale_prompt(an_item("What is " + "1 + " * 100 + "2 ?"))
+    begun = prompts.forced(["1 + 2 = 3 ."] * 3)
+    whole, written = student.tokens(prompt), student.tokens(begun)
+    assert student.context(prompt) == whole[-(128 - 16) :]
+    assert student.context(prompt, begun, 20) == whole[-(128 - 20 - len(written)) :] + written
+    assert student.context(prompt, prompts.forced([]), 15) == whole[-(128 - 16) :] + student.tokens("Answer:")
+    short = prompts.rationale_prompt(an_item("What ?"))
+    assert student.context(short, begun, 20) == student.tokens(short) + written
 
 
 @pytest.fixture(scope="module")

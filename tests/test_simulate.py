@@ -1,21 +1,30 @@
 """Simulated campaigns side by side: every cell is a whole campaign, kept when done, and compared over seeds."""
 
+import io
 import json
 import subprocess
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from rich.console import Console
+from rich.table import Table
 
-from connectors.simulate import summary
+from connectors import charts
+from connectors.simulate import _settings_hash, draw, summary, summary_table
+from loop.config import load
+from loop.errors import BadConfig
 from tests.test_campaign import ingested, preceptor
 from tests.tiny import tiny_project
 
-pytestmark = pytest.mark.slow
 
-
-def result(acquisition: str, seed: int, *accuracies: float) -> dict[str, Any]:
-    rounds = [{"usd_so_far": 0.1 * n, "student": {"accuracy": each}} for n, each in enumerate(accuracies, start=1)]
+def result(acquisition: str, seed: int, *accuracies: float | None, usd: float = 0.1) -> dict[str, Any]:
+    """A campaign whose rounds cost alike; None is a round without a student."""
+    rounds = [
+        {"usd_so_far": usd * n, "student": None if each is None else {"accuracy": each}}
+        for n, each in enumerate(accuracies, start=1)
+    ]
     return {"acquisition": acquisition, "seed": seed, "rounds": rounds}
 
 
@@ -30,10 +39,83 @@ def test_gains_are_paired_by_seed_and_have_an_interval() -> None:
     assert margin["usd"] == pytest.approx(0.2)
 
 
-def test_one_seed_gives_no_interval_and_a_round_without_a_student_no_point() -> None:
-    without = {"usd_so_far": 0.1, "student": None}
-    results = [result("random", 0, 0.2), result("margin", 0, 0.4), {"acquisition": "x", "seed": 0, "rounds": [without]}]
-    assert [(row["acquisition"], row["interval"]) for row in summary(results)] == [("random", None), ("margin", None)]
+def test_the_same_accuracies_for_half_the_dollars_are_a_gain() -> None:
+    [_, cheap] = summary([result("random", 0, 0.2, 0.4, 0.6, 0.8), result("margin", 0, 0.2, 0.4, 0.6, 0.8, usd=0.05)])
+    assert cheap["gain"] == pytest.approx(np.mean([0.4, 0.8]) - np.mean([0.2, 0.4]))  # from 0.1 to 0.2 dollars
+
+
+def test_a_budget_that_was_spent_early_takes_the_late_rounds_from_nobody() -> None:
+    [_, dear] = summary([result("random", 0, 0.2, 0.4, 0.6, 0.8), result("margin", 0, 0.4, 0.8, usd=0.2)])
+    assert dear["gain"] == pytest.approx(0.0)  # after 0.2 dollars both are at 0.4, after 0.4 dollars at 0.8
+
+
+def test_a_round_without_a_student_keeps_its_place() -> None:
+    late = [result("margin", seed, None, 0.4, 0.6) for seed in range(2)]
+    [_, margin] = summary([*(result("random", seed, 0.2, 0.4, 0.6) for seed in range(2)), *late])
+    assert margin["gain"] == pytest.approx(0.0)
+    assert margin["mean"] == pytest.approx(0.5)
+
+
+def test_one_seed_gives_no_interval_and_seeds_without_a_student_are_named() -> None:
+    results = [
+        result("random", 0, 0.2),
+        result("margin", 0, 0.4),
+        result("margin", 1, None, None),
+        result("x", 0, None),
+    ]
+    rows = summary(results)
+    assert [(row["acquisition"], row["seeds"], row["interval"]) for row in rows] == [
+        ("random", 1, None), ("margin", 1, None), ("x", 0, None),
+    ]  # fmt: skip
+    assert [row["without_student"] for row in rows] == [[], [1], [0]]
+    said = shown(summary_table(rows))
+    assert "margin: no student in any round of seed 1" in said
+    assert "x: no student in any round of seed 0" in said
+
+
+def test_campaigns_that_share_no_dollars_are_named_and_not_compared(tmp_path: Path) -> None:
+    results = [result("random", 0, 0.2, 0.3), result("margin", 0, 0.5, 0.6, usd=3.0)]
+    [_, margin] = summary(results)
+    assert (margin["gain"], margin["mean"], margin["apart"]) == (None, None, [0])
+    assert "margin: seed 0 shares no dollars with random" in shown(summary_table([margin]))
+    draw(results, tmp_path / "curves.svg")
+    assert (tmp_path / "curves.svg").read_text().startswith("<svg")
+
+
+def test_seeds_are_drawn_over_the_dollars_that_all_of_them_spent(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    drawn: dict[str, Any] = {}
+    monkeypatch.setattr(charts, "comparison", lambda curves: drawn.update(curves) or "")
+    draw([result("random", 0, 0.2, 0.4, 0.6), result("random", 1, None, 0.4, 0.8, 0.9)], tmp_path / "curves.svg")
+    usd, accuracy = drawn["random"]
+    assert usd == pytest.approx([0.2, 0.3])
+    assert accuracy == pytest.approx(np.array([[0.4, 0.6], [0.4, 0.8]]))
+
+
+def test_other_replies_or_another_truth_are_another_simulation(tmp_path: Path) -> None:
+    config = load(tiny_project(tmp_path))
+
+    def named() -> str:
+        return _settings_hash(config, tmp_path, [], 2)
+
+    before = named()
+    assert named() == before
+    for name in ("recorded.jsonl", "truth.jsonl"):
+        text = (tmp_path / name).read_text()
+        (tmp_path / name).write_text(text.replace("What", "what").replace('"i0"', '"j0"'))
+        assert named() != before
+        (tmp_path / name).write_text(text)
+    assert named() == before
+    (tmp_path / "truth.jsonl").unlink()
+    with pytest.raises(BadConfig, match=r"truth = 'truth\.jsonl' cannot be read"):
+        named()
+
+
+def shown(table: Table) -> str:
+    console = Console(width=120, file=io.StringIO())
+    console.print(table)
+    return str(console.file.getvalue())  # type: ignore[attr-defined]
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +125,7 @@ def simulated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subproces
     return config, preceptor(*words, config=config)
 
 
+@pytest.mark.slow
 def test_every_cell_is_a_whole_campaign(simulated: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     config, done = simulated
     assert done.returncode == 0, done.stderr
@@ -58,6 +141,7 @@ def test_every_cell_is_a_whole_campaign(simulated: tuple[Path, subprocess.Comple
     assert (folder / "curves.svg").read_text().startswith("<svg")
 
 
+@pytest.mark.slow
 def test_cells_that_are_done_are_kept(simulated: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     config, _ = simulated
     [folder] = (config.parent / "runs" / "tiny" / "simulate").iterdir()
@@ -68,11 +152,13 @@ def test_cells_that_are_done_are_kept(simulated: tuple[Path, subprocess.Complete
     assert "entropy" in again.stdout
 
 
+@pytest.mark.slow
 def test_the_project_itself_is_left_alone(simulated: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     config, _ = simulated
     assert json.loads(preceptor("status", "--json", config=config).stdout)["round"] == 0
 
 
+@pytest.mark.slow
 def test_a_project_without_known_truth_cannot_be_simulated(tmp_path: Path) -> None:
     config = tiny_project(tmp_path)
     empty = preceptor("simulate", config=config)

@@ -40,10 +40,12 @@ class Decoder(Writer[list[int]]):
         All parts of an item are branches of one sequence and read in one pass. Where the allowed answers are few, each
         is scored by the mean log-probability of its tokens; otherwise the answer is written greedily.
         """
-        contexts = [[self._forced(item, steps) for steps in some] for item, some in zip(items, parts, strict=True)]
         if self.task.answer in (AnswerKind.CHOICE, AnswerKind.LABEL):
-            return self._scored(items, parts, contexts)
-        trees = [grow(some) for some in contexts]
+            return self._scored(items, parts)
+        trees = [
+            grow([self._forced(item, steps, FORCED_TOKENS) for steps in some])
+            for item, some in zip(items, parts, strict=True)
+        ]
         texts: list[list[str]] = [[] for _ in items]
         for part in alike([tree.tokens for tree in trees], self.student.generation_batch):
             written = greedy_continuations(
@@ -70,10 +72,12 @@ class Decoder(Writer[list[int]]):
         told = [number for number, some in enumerate(steps) if some]
         trees, lengths = [], []
         for number in told:
-            context = self.encoded(prompts.rationale_prompt(items[number]))
             ends = [self.tokens(number_steps(steps[number][:end])) for end in range(1, len(steps[number]) + 1)]
-            trees.append(grow([context + tokens for tokens in ends]))
-            lengths.append([max(1, len(end) - len(before)) for before, end in itertools.pairwise([[], *ends])])
+            context = self._before(prompts.rationale_prompt(items[number]), len(ends[-1]))
+            sequences = [self._end_of(context + tokens) for tokens in ends]
+            added = [max(1, len(end) - len(before)) for before, end in itertools.pairwise([[], *ends])]
+            trees.append(grow(sequences))
+            lengths.append([min(count, len(own) - 1) for count, own in zip(added, sequences, strict=True)])
         for part in alike([tree.tokens for tree in trees], self.student.generation_batch):
             means = target_log_probabilities(
                 self.model, [trees[at] for at in part], [lengths[at] for at in part], self.pad
@@ -103,7 +107,7 @@ class Decoder(Writer[list[int]]):
     @torch.inference_mode()
     def doubt(self, items: Sequence[Item]) -> NDArray[np.float32]:
         """One minus the probability of the likeliest first token of the answer that is given at once; (items,)."""
-        contexts = [self._forced(item, ()) for item in items]
+        contexts = [self._forced(item, (), 1) for item in items]
         found = np.zeros(len(items), dtype=np.float32)
         for part in alike(contexts, self.student.generation_batch):
             logits = self._reading([contexts[number] for number in part]).logits
@@ -112,15 +116,16 @@ class Decoder(Writer[list[int]]):
 
     def encoded(self, prompt: str) -> list[int]:
         """A prompt as token ids, through the chat template where the config says so; it is cut from its left."""
-        whole = self._whole(prompt)
-        if len(whole) <= self.room:
-            return whole
-        before, after = (self.marked(part) for part in self._framed(MARK).split(MARK))
-        return self._last(prompt, before if self.student.chat_template else self.start, after)
+        return self._within(prompt, self.room)
 
-    def context(self, prompt: str, begun: str = "") -> list[int]:
-        """A prompt, and the beginning of what is written after it, as one sequence."""
-        return self.encoded(prompt) + self.tokens(begun)
+    def context(self, prompt: str, begun: str = "", longest: int | None = None) -> list[int]:
+        """A prompt, and the beginning of what is written after it, as one sequence.
+
+        Where the model has too few positions for these and what comes after, the prompt is cut further.
+        """
+        written = self.tokens(begun)
+        after = self.student.max_new_tokens if longest is None else longest
+        return self._end_of(self._before(prompt, len(written) + after) + written, after)
 
     def _room(self, positions: int) -> int:
         return min(self.student.max_prompt_tokens, positions - self.student.max_new_tokens)
@@ -132,22 +137,34 @@ class Decoder(Writer[list[int]]):
     def _whole(self, prompt: str) -> list[int]:
         return [*([] if self.student.chat_template else self.start), *self._in_frame(prompt)]
 
-    def _scored(
-        self,
-        items: Sequence[Item],
-        parts: Sequence[Sequence[Sequence[str]]],
-        contexts: Sequence[Sequence[list[int]]],
-    ) -> list[list[Forced]]:
-        """The best of the allowed answers after each context, with the probabilities of all."""
+    def _before(self, prompt: str, following: int) -> list[int]:
+        """A prompt that leaves so many tokens room behind it."""
+        room = self.room if self.positions is None else min(self.room, self.positions - following)
+        return self._within(prompt, room)
+
+    def _end_of(self, tokens: list[int], following: int = 0) -> list[int]:
+        """As much of the end as has positions; all of it, unless what is written is by itself longer than the model."""
+        return tokens if self.positions is None else tokens[following - self.positions :]
+
+    def _within(self, prompt: str, room: int) -> list[int]:
+        """A prompt in so many tokens."""
+        whole = self._whole(prompt)
+        if len(whole) <= room:
+            return whole
+        before, after = (self.marked(part) for part in self._framed(MARK).split(MARK))
+        return self._last(prompt, before if self.student.chat_template else self.start, after, room)
+
+    def _scored(self, items: Sequence[Item], parts: Sequence[Sequence[Sequence[str]]]) -> list[list[Forced]]:
+        """The best of the allowed answers after each part, with the probabilities of all."""
         allowed = [self._allowed(item) for item in items]
-        targets = [
-            [self._stated(item, steps, answer) for steps in some for answer in answers]
-            for item, some, answers in zip(items, parts, allowed, strict=True)
-        ]
-        trees = [
-            grow([context + target for context, target in zip(_repeated(some, len(answers)), own, strict=True)])
-            for some, own, answers in zip(contexts, targets, allowed, strict=True)
-        ]
+        trees, targets = [], []
+        for item, some, answers in zip(items, parts, allowed, strict=True):
+            stated = [[self._stated(item, steps, answer) for answer in answers] for steps in some]
+            contexts = [self._forced(item, steps, max(map(len, own))) for steps, own in zip(some, stated, strict=True)]
+            trees.append(
+                grow([context + target for context, own in zip(contexts, stated, strict=True) for target in own])
+            )
+            targets.append([target for own in stated for target in own])
         forced: list[list[Forced]] = [[] for _ in items]
         for part in alike([tree.tokens for tree in trees], self.student.generation_batch):
             lengths = [[len(target) for target in targets[number]] for number in part]
@@ -182,7 +199,3 @@ class Decoder(Writer[list[int]]):
         reading = Reading(self.model, contexts, self.pad)
         reading.take(torch.arange(len(contexts)).repeat_interleave(copies))
         return reading
-
-
-def _repeated(contexts: Sequence[list[int]], times: int) -> list[list[int]]:
-    return [context for context in contexts for _ in range(times)]

@@ -41,7 +41,7 @@ class Reading:
         self._logits = torch.empty(0)
         self._mask = mask.to(model.device)
         self._forward(ids, (self._mask.cumsum(dim=1) - 1).clamp(min=0))
-        if not hasattr(self._cache, "batch_select_indices"):
+        if not hasattr(self._cache, "reorder_cache"):
             raise StudentError(f"{type(model).__name__} keeps no attention cache; take a student with attention layers")
 
     def __len__(self) -> int:
@@ -61,7 +61,7 @@ class Reading:
         """Keep these rows, in this order; a row may be named several times."""
         self._mask = self._mask[rows]
         self._logits = self._logits[rows]
-        self._cache.batch_select_indices(rows)
+        self._cache.reorder_cache(rows)  # the only way to choose rows that layers without attention know too
 
     def join(self, other: "Reading") -> None:
         """Go on with the rows of both, those of the other one last; columns that nobody needs any more are dropped."""

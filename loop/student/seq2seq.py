@@ -100,7 +100,7 @@ class Seq2Seq(Writer[Pair]):
         answer is written greedily.
         """
         asked = [(item, steps) for item, some in zip(items, parts, strict=True) for steps in some]
-        pairs = [self._forced(item, steps) for item, steps in asked]
+        pairs = [self._forced(item, steps, FORCED_TOKENS) for item, steps in asked]
         if self.task.answer in (AnswerKind.CHOICE, AnswerKind.LABEL):
             forced = iter(self._scored(asked, pairs))
         else:
@@ -138,7 +138,7 @@ class Seq2Seq(Writer[Pair]):
     @torch.inference_mode()
     def doubt(self, items: Sequence[Item]) -> NDArray[np.float32]:
         """One minus the probability of the likeliest first token of the answer that is given at once; (items,)."""
-        pairs = [self._forced(item, ()) for item in items]
+        pairs = [self._forced(item, (), 1) for item in items]
         found = np.zeros(len(items), dtype=np.float32)
         for part in self._batches(pairs):
             logits = self._reading([pairs[at] for at in part]).logits
@@ -151,9 +151,9 @@ class Seq2Seq(Writer[Pair]):
         if len(whole) <= self.room:
             return whole
         head, tail = (self.marked(part) for part in self._framed(MARK).split(MARK))
-        return self._last(prompt, [*self.around[0], *head], [*tail, *self.around[1]])
+        return self._last(prompt, [*self.around[0], *head], [*tail, *self.around[1]], self.room)
 
-    def context(self, prompt: str, begun: str = "") -> Pair:
+    def context(self, prompt: str, begun: str = "", longest: int | None = None) -> Pair:  # noqa: ARG002 - the decoder has positions of its own
         """A prompt for the encoder, and the beginning of what the decoder writes."""
         return self.encoded(prompt), self.tokens(begun)
 

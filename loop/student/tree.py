@@ -2,9 +2,11 @@
 
 The explanation of an item and the answers after each of its steps are branches of one sequence. Every token stands in
 the tree once, sees its ancestors only (a branching attention mask) and has its depth as its position, so each branch
-is read exactly as if it stood alone.
+is read exactly as if it stood alone. Models that cannot be told so what a token sees (`looks_far`) read each sequence
+by itself.
 """
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +14,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from loop.student.reading import last
+from loop.student.reading import Reading, alike, continuations, last, padded
 
 SHORT = 192
 """Up to so many tokens attention is learned in plain products on a CPU: the fused kernel's way back takes four times as
@@ -34,6 +36,11 @@ class TokenTree:
             if parent >= 0:
                 seen[node] |= seen[parent]
         return seen
+
+    @property
+    def sequences(self) -> list[list[int]]:
+        """The tokens of each sequence."""
+        return [[self.tokens[node] for node in path] for path in self.paths]
 
 
 def grow(sequences: Sequence[Sequence[int]]) -> TokenTree:
@@ -144,10 +151,13 @@ def looks_far(model: PreTrainedModel) -> bool:
     """Whether every layer looks at all that stands before a token, so that a branching mask says what it sees.
 
     Layers with a sliding window take the mask as it is and then forget their window; others read one line of tokens.
+    Models without positions (ALiBi) count the columns of a 2-dimensional mask.
     """
     config = model.config.get_text_config()
-    if kinds := getattr(config, "layer_types", None):
-        return set(kinds) == {"full_attention"}
+    if "position_ids" not in inspect.signature(model.forward).parameters or getattr(config, "alibi", False):
+        return False
+    if kinds := getattr(config, "layer_types", None) or getattr(config, "attention_layers", None):
+        return set(kinds) <= {"full_attention", "global"}
     return getattr(config, "sliding_window", None) is None
 
 
@@ -188,6 +198,8 @@ def target_log_probabilities(
     model: PreTrainedModel, trees: Sequence[TokenTree], targets: Sequence[Sequence[int]], pad: int
 ) -> list[list[float]]:
     """For each sequence of each tree, the mean log-probability of its last tokens, as many as `targets` says."""
+    if not looks_far(model):
+        return _each_scored(model, trees, targets, pad)
     wanted = [
         (row, path[-count - 1 : -1], path[-count:])
         for row, (tree, counts) in enumerate(zip(trees, targets, strict=True))
@@ -213,6 +225,8 @@ def greedy_continuations(
     model: PreTrainedModel, trees: Sequence[TokenTree], *, longest: int, stops: Sequence[int], pad: int
 ) -> list[list[list[int]]]:
     """What the model writes after each sequence of each tree until a stop token (included), all side by side."""
+    if not looks_far(model):
+        return _each_continued(model, trees, longest=longest, stops=stops, pad=pad)
     branches = max(len(tree.paths) for tree in trees)
     size = max(len(tree.tokens) for tree in trees)
     ends = torch.full((len(trees), branches), size - 1)
@@ -237,3 +251,36 @@ def greedy_continuations(
         depths = depths + 1
         logits = reading.read(tokens, depths, seen)
     return written
+
+
+def _each_scored(
+    model: PreTrainedModel, trees: Sequence[TokenTree], targets: Sequence[Sequence[int]], pad: int
+) -> list[list[float]]:
+    """As `target_log_probabilities`, each sequence in a row of its own, as many rows at once as there are trees."""
+    rows = [sequence for tree in trees for sequence in tree.sequences]
+    counts = [count for some in targets for count in some]
+    means = [0.0] * len(rows)
+    for part in alike(rows, len(trees)):
+        ids, mask = (each.to(model.device) for each in padded([rows[number] for number in part], pad))
+        kept = last(max(counts[number] for number in part) + 1, ids.shape[1], ids.device)
+        positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
+        out = model(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False, logits_to_keep=kept)
+        each = out.logits[:, :-1].float().log_softmax(dim=-1).gather(2, ids[:, kept[1:], None])[:, :, 0].cpu()
+        for row, number in enumerate(part):
+            means[number] = each[row, -counts[number] :].mean().item()
+    scored = iter(means)
+    return [[next(scored) for _ in tree.paths] for tree in trees]
+
+
+def _each_continued(
+    model: PreTrainedModel, trees: Sequence[TokenTree], *, longest: int, stops: Sequence[int], pad: int
+) -> list[list[list[int]]]:
+    """As `greedy_continuations`, each sequence in a row of its own, as many rows at once as there are trees."""
+    rows = [sequence for tree in trees for sequence in tree.sequences]
+    parts = list(alike(rows, len(trees)))
+    readings = (Reading(model, [rows[number] for number in part], pad) for part in parts)
+    texts = continuations(readings, longest=longest, stops=stops)
+    numbers = [number for part in parts for number in part]
+    written = dict(zip(numbers, texts, strict=True))
+    ordered = iter(written[number] for number in range(len(rows)))
+    return [[next(ordered) for _ in tree.paths] for tree in trees]

@@ -52,8 +52,11 @@ class Writer(ABC, Generic[Context]):
         """A prompt as token ids, through the chat template where the config says so; it is cut from its left."""
 
     @abstractmethod
-    def context(self, prompt: str, begun: str = "") -> Context:
-        """A prompt, and the beginning of what is written after it."""
+    def context(self, prompt: str, begun: str = "", longest: int | None = None) -> Context:
+        """A prompt, and the beginning of what is written after it.
+
+        `longest` is how many tokens may come after both; None: as many as the student writes.
+        """
 
     @abstractmethod
     def answers_after(self, items: Sequence[Item], parts: Sequence[Sequence[Sequence[str]]]) -> list[list[Forced]]:
@@ -185,10 +188,10 @@ class Writer(ABC, Generic[Context]):
         before, after = (self.marked(part) for part in self._framed(MARK).split(MARK))
         return [*before, *own, *after]
 
-    def _last(self, prompt: str, before: Sequence[int], after: Sequence[int]) -> list[int]:
-        """As much of the end of a prompt as is read between what stands before and after it."""
+    def _last(self, prompt: str, before: Sequence[int], after: Sequence[int], room: int) -> list[int]:
+        """As much of the end of a prompt as has room between what stands before and after it."""
         own = prompt if prompt in self._framed(prompt) else prompt.strip()  # some templates trim
-        return [*before, *self.tokens(own)[-max(1, self.room - len(before) - len(after)) :], *after]
+        return [*before, *self.tokens(own)[-max(1, room - len(before) - len(after)) :], *after]
 
     def _draws(self, item: Item, copy: int, seed: int) -> list[float]:
         """A number for each token that may be written; the first copy is greedy."""
@@ -197,10 +200,10 @@ class Writer(ABC, Generic[Context]):
         chance = random.Random(f"{seed}/{item.key}/{copy}")
         return [chance.random() for _ in range(self.student.max_new_tokens)]
 
-    def _forced(self, item: Item, steps: Sequence[str]) -> Context:
-        """Prompt and explanation up to the answer trigger; without steps it is the answer task."""
+    def _forced(self, item: Item, steps: Sequence[str], longest: int) -> Context:
+        """Prompt and explanation up to the answer trigger, before so many tokens; without steps the answer task."""
         prompt = prompts.rationale_prompt(item) if steps else prompts.answer_prompt(item)
-        return self.context(prompt, prompts.forced(steps))
+        return self.context(prompt, prompts.forced(steps), longest)
 
     def _stated(self, item: Item, steps: Sequence[str], answer: Answer) -> list[int]:
         """The tokens that training has after the trigger where this is the answer."""

@@ -39,7 +39,7 @@ SECONDS = 900.0
 WIDE = {
     "student": 'start = "warm"',
     "query": "random_share = 0.34",
-    "teacher": 'revise = "auto"\nsamples = 2',
+    "teacher": 'revise = "auto"\nsamples = 2\ntemperature = 0.7',
     "review": "planted_share = 0.3\nsecond_share = 0.5",
     "simulated_reviewer": "error_rate = 0.3\ncontinue_share = 0.5",
     "checkpoints": "keep = 1",

@@ -233,7 +233,8 @@ def a_campaign(folder: Path, address: str, **changes: str) -> Project:
     """A finished campaign of the tiny project, asking the endpoint, on a database of its own."""
     config = tiny_project(folder)
     text = config.read_text().replace(
-        'recorded = "recorded.jsonl"', f'base_url = "{address}"\nreplies = "../replies.db"\nsamples = 2\ntemperature = 0.7'
+        'recorded = "recorded.jsonl"',
+        f'base_url = "{address}"\nreplies = "../replies.db"\nsamples = 2\ntemperature = 0.7',
     )
     for old, new in changes.values():
         assert old in text

@@ -315,7 +315,9 @@ def test_campaign_that_meets_an_endpoint_without_schemas_asks_in_plain_text_from
     endpoint = Endpoint(supports=frozenset())
     config = tiny_project(tmp_path)
     with serving(endpoint) as address:
-        text = config.read_text().replace('recorded = "recorded.jsonl"', f'base_url = "{address}"\nsamples = 2\ntemperature = 0.7')
+        text = config.read_text().replace(
+            'recorded = "recorded.jsonl"', f'base_url = "{address}"\nsamples = 2\ntemperature = 0.7'
+        )
         config.write_text(text)
         project = a_project(config)
         for split in (Split.HOLDOUT, Split.POOL):

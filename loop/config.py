@@ -739,8 +739,11 @@ class ServeConfig(Table):
     """Who may look at the dashboard of `preceptor serve`."""
 
     token_env: str = Field(default="PRECEPTOR_DASHBOARD_TOKEN", pattern=VARIABLE)
-    """Environment variable that holds the token. Where it is set, the dashboard asks for it; `--host` with another
-    address than loopback needs it."""
+    """Environment variable that holds the token. Where it is set, the dashboard asks for it, unless people have
+    accounts (`preceptor users`); `--host` with another address than loopback needs one or the other. Who shows it is a
+    viewer."""
+    session_hours: float = Field(default=12.0, gt=0, le=24 * 30)
+    """Hours after which who is logged in has to log in again."""
 
 
 class NotifyConfig(Table):

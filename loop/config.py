@@ -479,8 +479,10 @@ class TeacherConfig(AskedConfig):
     """Samples are asked one at a time until the leading answer is the most frequent one with this probability, or no
     further sample can change it (Adaptive-Consistency, arXiv 2305.11860); 1: all `samples` are asked."""
     demonstrations: int = Field(default=2, ge=0)
-    """Worked items shown in each prompt, of those that people decided; 0: none. Items that are alike are shown the same
-    ones in the same order, so that an endpoint which caches prompts reads them once."""
+    """Worked items shown in each prompt, of those that people decided; 0: none."""
+    demonstrations_by: Literal["nearest", "group"] = "nearest"
+    """`nearest`: those nearest to the item, the nearest last, which teach the most. `group`: items that are alike are
+    shown the same ones in the same order, so that an endpoint which caches prompts reads more of them once."""
     dev_items: int = Field(default=5, ge=0)
     """A new set of demonstrations is taken only if the teacher, shown it, answers as many of so many items right that
     people decided and that are not in it; 0: it is taken untried. Costs up to twice as many requests a round."""

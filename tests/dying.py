@@ -65,8 +65,10 @@ class Boundaries:
                 here = (site, self.counts[site]) == (self._moment.site, self._moment.occurrence)
         side = self._moment.side if here and self._moment is not None else None
         _die_if(side == "before")
-        yield lambda: _die_if(side == "amid")
-        _die_if(side == "after")
+        try:
+            yield lambda: _die_if(side == "amid")
+        finally:  # also after what failed, like removing a file that is not there
+            _die_if(side == "after")
 
     def watch(self) -> None:
         """Stand at every boundary of this process, for good."""

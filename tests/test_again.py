@@ -237,14 +237,18 @@ def of_item(store: Store, opened: Round, key: str = "new") -> Rationale:
     return row
 
 
-def test_an_unsure_reply_is_asked_for_once_more_with_more_demonstrations(tmp_path: Path) -> None:
-    store, config = a_store(tmp_path), config_with()
+@pytest.mark.parametrize("by", ["nearest", "group"])
+def test_an_unsure_reply_is_asked_for_once_more_with_more_demonstrations(by: str, tmp_path: Path) -> None:
+    store, config = a_store(tmp_path), config_with(demonstrations_by=by)
     a_world(store, ["gold"] * 4)
     opened = a_batch(store, config)
     teacher = Unsure({1: ("1", 40), 2: ("2", 90)})
     ask_teacher(opened, store, parts_of(teacher, tmp_path), config)
     first, second = teacher.sent
-    assert second.messages[:3] == first.messages[:3], "the longer prompt goes on where the shorter one ended"
+    if by == "group":
+        assert second.messages[:3] == first.messages[:3], "the longer prompt goes on where the shorter one ended"
+    else:
+        assert second.messages[3:] == first.messages[1:], "the nearest stands last in both"
     row = of_item(store, opened)
     assert (row.stated, row.other, row.confidence, row.calibrated) == ("2", "1", 0.9, None)
     past = history(store, RUN, "new")

@@ -241,12 +241,15 @@ def asked(store: Store, teacher: Teacher, folder: Path, config: Config, keys: Se
     return ask_teacher(opened, store, parts_of(teacher, folder), config)
 
 
-def test_no_secret_ever_stands_in_a_prompt_that_is_sent(tmp_path: Path) -> None:
+@pytest.mark.parametrize("by", ["nearest", "group"])
+def test_no_secret_ever_stands_in_a_prompt_that_is_sent(by: str, tmp_path: Path) -> None:
     store = a_store(tmp_path)
     a_world(store, [*FATES * 2, *["gold"] * 6])
     rows = [Recording(key="new", question="What is new, the new one?", steps=("one",), answer="1")]
     with running(RecordedTeacher(rows)) as address:
-        config = config_with(base_url=address, model="recorded", input_price=1.0, output_price=1.0)
+        config = config_with(
+            base_url=address, model="recorded", input_price=1.0, output_price=1.0, demonstrations_by=by
+        )
         asked(store, OpenAITeacher(config.teacher), tmp_path, config)
     with store.reading() as session:
         prompts = [row.body for row in session.exec(select(Prompt)) if len(row.body["messages"]) > 1]
@@ -260,7 +263,7 @@ def test_the_first_set_is_tried_and_shown_and_says_what_it_was_worth(tmp_path: P
     store = a_store(tmp_path)
     a_world(store, ["gold"] * 6)
     teacher = Scripted(right="0", when_shown="1")
-    asked(store, teacher, tmp_path, config_with(), ["new", "newer"])
+    asked(store, teacher, tmp_path, config_with(demonstrations_by="group"), ["new", "newer"])
     [row] = store_of.sets(store, RUN)
     assert (row.taken, row.dev_items, row.dev_right, row.dev_before) == (True, 2, 2, 0)
     first, second = [request.messages for request in teacher.sent[-2:]]
@@ -268,6 +271,26 @@ def test_the_first_set_is_tried_and_shown_and_says_what_it_was_worth(tmp_path: P
     assert first[:-1] == second[:-1], "like items share the prefix"
     past = history(store, RUN, json.loads(json.dumps(row.groups))[0][0]["key"])
     assert past["trials"] == []
+    store.close()
+
+
+def test_each_item_is_shown_those_of_the_set_that_are_nearest_to_it(tmp_path: Path) -> None:
+    store = a_store(tmp_path)
+    texts = ["a dog has bones", "a ship has sails", "a dog has paws", "a ship has masts", "a cat", "a tram"]
+    items.add(store, [an_item(f"q{number}", question=text) for number, text in enumerate(texts)])
+    opened = queried(store, a_round(store), [f"q{number}" for number in range(6)])
+    for number in range(6):
+        key = f"q{number}"
+        decided(store, opened, key, DecisionKind.GOLD, a_reply(store, opened, key, steps=["so"], answer=number))
+    shown = Demonstrating(store, RUN, NoStudent, config_with(dev_items=0))
+    shown.prepare(opened, parts_of(Scripted(), tmp_path))
+    [row] = store_of.sets(store, RUN)
+    assert [len(group) for group in row.groups] == [6]
+    for kind, near in (("dog", {"q0", "q2"}), ("ship", {"q1", "q3"})):
+        item = an_item(kind, question=f"which {kind}?")
+        assert {each.item.key for each in shown.shown(item)} == near
+        assert {each.item.key for each in shown.more(item)[-2:]} == near
+        assert len(shown.more(item)) == 4
     store.close()
 
 

@@ -42,20 +42,20 @@ class Demonstrating:
 
     def __init__(self, store: Store, run: str, untrained: Callable[[], Student], config: Config) -> None:
         self._store, self._run, self._config = store, run, config
-        self._k = config.teacher.demonstrations
+        self._k, self._in_groups = config.teacher.demonstrations, config.teacher.demonstrations_by == "group"
         self._known = demonstrations.people_decided(store, run) if self._k else []
         self._embed = _embedder(untrained, config, [each.item for each in self._known])
         self._look()
 
     def shown(self, item: Item) -> list[Example]:
-        """The group of the set in force that the item is nearest to, without the item itself."""
+        """Those members of the set in force that go with the item, never the item itself."""
         return self._shown(item, self._groups)
 
     def more(self, item: Item) -> list[Example]:
-        """The same, and behind it as many of those nearest to the item."""
+        """The same, and as many of those nearest to the item: before the nearest, behind a group."""
         first = self.shown(item)
-        left = [each for each in self._worked if each not in first]
-        return [*first, *nearest(item, left, self._embed, self._k)]
+        further = nearest(item, [each for each in self._worked if each not in first], self._embed, self._k)
+        return [*first, *further] if self._in_groups else [*further, *first]
 
     def has_more(self, item: Item) -> bool:
         """Whether asking again would show more than the first prompt."""
@@ -91,14 +91,10 @@ class Demonstrating:
         measured = [request_for(each.item, task, teacher, shown, 0) for each in dev if self._worked or lacking]
         return lacking[: MOST_GROUPS * self._k], measured
 
-    def draft(self) -> Groups:
-        """The set that would be tried, of the members that have steps."""
-        return self._draft(self._worked)
-
     @property
     def to_be_tried(self) -> str | None:
         """The hash of the set that `prepare` would try; None where it would leave things as they are."""
-        groups = self.draft()
+        groups = self._draft()
         # A set that was not taken although nothing measured it is as good as new.
         past = [row for row in demonstrations.sets(self._store, self._run) if row.taken or row.dev_items]
         return set_hash(groups) if groups and (not past or past[-1].hash != set_hash(groups)) else None
@@ -125,28 +121,34 @@ class Demonstrating:
         ]
         return [group for group in groups if group]
 
-    def _draft(self, worked: Sequence[Example]) -> list[list[Example]]:
-        """Groups of these, those left out by which a set is measured."""
+    def _draft(self) -> Groups:
+        """The members that have steps, those left out by which a set is measured: in groups, or in one."""
+        usable = self._without_dev(self._worked)
+        return self._grouped(usable) if self._in_groups or not usable else [usable]
+
+    def _without_dev(self, worked: Sequence[Example]) -> list[Example]:
         _, rest = dev_slice(self._known, self._config.teacher.dev_items)
         keys = {each.item.key for each in rest}
-        usable = [each for each in worked if each.item.key in keys]
+        return [each for each in worked if each.item.key in keys]
+
+    def _grouped(self, usable: Sequence[Example]) -> list[list[Example]]:
         vectors: Floats = np.asarray(self._embed([each.item for each in usable]), dtype=np.float64)
         margins = demonstrations.margins(self._store, self._run)
         return grouped(usable, vectors, margins, self._k, seed=self._config.run.seed)
 
     def _lacking(self) -> list[Todo]:
-        """What is to be asked so that the members that would be chosen have steps."""
+        """What is to be asked so that the middle ones of what is known have steps, never more than groups need."""
         pairs = [(each, todo) for each, todo in zip(self._known, self._next, strict=True) if todo is not None]
         open_ = {each.item.key: todo for each, todo in pairs if isinstance(todo, Todo)}
         if not open_:
             return []
-        groups = self._draft([each if isinstance(todo, Todo) else todo for each, todo in pairs])
+        groups = self._grouped(self._without_dev([each if isinstance(todo, Todo) else todo for each, todo in pairs]))
         wanted = dict.fromkeys(each.item.key for group in groups for each in group)
         return [open_[key] for key in wanted if key in open_]
 
     def _try(self, current: Round, trying: "_Trying") -> None:
         """Compare the new set with the one in force on items that are in none, and store it with what was found."""
-        groups, new = self.draft(), self.to_be_tried
+        groups, new = self._draft(), self.to_be_tried
         if new is None:
             return
         dev, _ = dev_slice(self._known, self._config.teacher.dev_items)
@@ -193,7 +195,9 @@ class Demonstrating:
         ]
 
     def _shown(self, item: Item, groups: Groups) -> list[Example]:
-        return may_be_shown(nearest_group(item, groups, self._embed), item)
+        if self._in_groups:
+            return may_be_shown(nearest_group(item, groups, self._embed), item)
+        return nearest(item, [each for group in groups for each in group], self._embed, self._k)
 
 
 class _Trying:

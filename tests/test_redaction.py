@@ -466,7 +466,7 @@ def test_an_answer_that_was_hidden_is_read_as_it_is_with_its_probability(redact:
         ("not 1.2.3, 300.1.1.1, 12:30:45", "not 1.2.3, 300.1.1.1, 12:30:45"),
         ("JANE  DOE and Annex, Ann's; 山田太郎さん", "[NAME_1] and Annex, [NAME_2]'s; [NAME_3]さん"),
         ("ann@b.org wrote", "[EMAIL_1] wrote"),
-        ("さんAnnは jane\ndoe, Jane Doer", "さん[NAME_1]は [NAME_2], Jane Doer"),
+        ("さんAnnは jane\ndoe, Jane Doer", "さん[NAME_1]は [NAME_2]\n[NAME_3], Jane Doer"),
         ("T-123456 and T-12", "[TICKET_1] and T-12"),
         ("nothing here", "nothing here"),
     ],

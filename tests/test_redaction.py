@@ -485,7 +485,7 @@ HARD = st.lists(
 
 @given(text=st.one_of(st.text(), HARD))
 @example(text='Jane\nDoe "T-123456" [TEXT_1] [EMAIL_1]')
-def test_any_text_comes_back_as_it_was_also_within_json(text: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_any_text_comes_back_as_it_was_also_within_json(text: str) -> None:
     hider = Hider(RedactConfig(kinds=ALL, patterns={"ticket": r"T-\d{6}", "odd": r'a"?[\s\\]b?'}))
     left = hider.text(text)
     hidden = hider.behind(left)

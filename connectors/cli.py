@@ -1,6 +1,7 @@
 """The command `preceptor`. Each command loads what it works with itself, so that `--help` answers at once."""
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -24,6 +25,7 @@ teacher_app = typer.Typer(no_args_is_help=True, help="The recorded teacher.")
 checks_app = typer.Typer(no_args_is_help=True, help="What the checks are worth.")
 student_app = typer.Typer(no_args_is_help=True, help="The student, to take home or to serve.")
 versions_app = typer.Typer(help="Versions of the dataset: list them, name one, see what one holds.")
+users_app = typer.Typer(no_args_is_help=True, help="Who may use the pages of `preceptor serve`, and who did what.")
 holdout_app = typer.Typer(no_args_is_help=True, help="Make a holdout where no gold answers exist.")
 app.add_typer(review_app, name="review")
 app.add_typer(teacher_app, name="teacher")
@@ -31,6 +33,7 @@ app.add_typer(checks_app, name="checks")
 app.add_typer(holdout_app, name="holdout")
 app.add_typer(student_app, name="student")
 app.add_typer(versions_app, name="versions")
+app.add_typer(users_app, name="users")
 
 ConfigPath = Annotated[Path, typer.Option("--config", help="The project's config file.")]
 RunName = Annotated[str | None, typer.Option("--run", help="Name of the run, where there are several.")]
@@ -433,6 +436,7 @@ def certificate(
     certified threshold releases them by itself; --issue does so for the rows accepted so far. Decide when to export
     before you look at the audits: a promise that is tried until it pleases is none.
     """
+    from connectors.accounts import noted  # noqa: PLC0415
     from connectors.promises import promises, promises_text  # noqa: PLC0415
     from loop import certification  # noqa: PLC0415
     from loop.store import rounds  # noqa: PLC0415
@@ -442,7 +446,8 @@ def certificate(
     current = rounds.current(store, name)
     if current is None:
         raise PreceptorError(f"run {name} has no round yet; `preceptor run` starts one")
-    released = certification.issue(store, current, project.config)[1] if issue else None
+    with noted(store, "certificate --issue", f"run {name}") if issue else nullcontext():
+        released = certification.issue(store, current, project.config)[1] if issue else None
     found = promises(store, name, project.config) or {}
     if as_json:
         typer.echo(json.dumps(found, indent=1))
@@ -501,6 +506,7 @@ def recall_command(  # noqa: PLR0913, PLR0917 - each is an option of the command
     again. Nothing is deleted.
     """
     from connectors import recalls  # noqa: PLC0415
+    from connectors.accounts import noted  # noqa: PLC0415
     from loop.store.tainted import Grounds  # noqa: PLC0415
 
     try:
@@ -510,7 +516,10 @@ def recall_command(  # noqa: PLR0913, PLR0917 - each is an option of the command
             f"{since}: not a date; expected one like 2026-11-25 or 2026-11-25T14:30", param_hint="--since"
         ) from error
     grounds = Grounds(reviewer, teacher_model, prompt_hash, start)
-    found = recalls.recall(_project(config, run), grounds, reason=reason, sure=apply)
+    project = _project(config, run)
+    doubted = ", ".join(each for each in (project.config.run.name, reviewer, teacher_model, prompt_hash, since) if each)
+    with noted(project.store, "recall", f"run {doubted}") if apply else nullcontext():
+        found = recalls.recall(project, grounds, reason=reason, sure=apply)
     for line in recalls.recall_summary(found, sure=apply):
         console.print(line, markup=False)
 
@@ -527,15 +536,18 @@ def forget(
     Charges stay, without its key. Exports and students that hold it are named, not changed. Cut off, call it again.
     Exit code 1 where something is left.
     """
+    from connectors.accounts import noted  # noqa: PLC0415
     from connectors.forget import Forgetting  # noqa: PLC0415
 
-    forgetting = Forgetting(_project(config, run), key)
+    project = _project(config, run)
+    forgetting = Forgetting(project, key)
     for line in forgetting.preview():
         console.print(line, markup=False)
     if not apply:
         console.print("nothing was changed; --apply does it", markup=False)
         return
-    found = forgetting.apply()
+    with noted(project.store, "forget", "an item"):  # which one is forgotten, too
+        found = forgetting.apply()
     for line in found.lines(forgetting.plan):
         console.print(line, markup=False)
     raise typer.Exit(1 if found.places else 0)
@@ -707,9 +719,12 @@ def review_down(config: ConfigPath = CONFIG) -> None:
 @review_app.command("push")
 def review_push(config: ConfigPath = CONFIG, run: RunName = None) -> None:
     """Put the round's open reviews on the board; what stands there is left alone."""
+    from connectors.accounts import noted  # noqa: PLC0415
     from connectors.inspection import push_reviews  # noqa: PLC0415
 
-    console.print(push_reviews(_project(config, run)), markup=False)
+    project = _project(config, run)
+    with noted(project.store, "review push", f"run {project.config.run.name}"):
+        console.print(push_reviews(project), markup=False)
 
 
 @review_app.command("pull")
@@ -721,9 +736,12 @@ def review_pull(
     run: RunName = None,
 ) -> None:
     """Store the verdicts that reviewers gave or changed since the last time; decisions that they bear on follow."""
+    from connectors.accounts import noted  # noqa: PLC0415
     from connectors.pulling import pull  # noqa: PLC0415
 
-    console.print(str(pull(_project(config, run), whole=whole)), markup=False)
+    project = _project(config, run)
+    with noted(project.store, "review pull", f"run {project.config.run.name}"):
+        console.print(str(pull(project, whole=whole)), markup=False)
 
 
 @review_app.command("invite")
@@ -773,7 +791,8 @@ def serve(
 ) -> None:
     """Show the dashboard, and take verdicts as they are given: Label Studio calls, and `run --wait` goes on.
 
-    Another --host than loopback needs a token in the variable that serve.token_env names. Verdicts are taken where the
+    Another --host than loopback needs accounts (`preceptor users add`) or a token in the variable that
+    serve.token_env names; with accounts, people log in, and may do what their role allows. Verdicts are taken where the
     variable that review.webhook_secret_env names holds a secret. Calls get lost, so they are also pulled every
     review.poll_seconds. With review.student_answers, open reviews show what the student answers now, and Label
     Studio may ask this server for predictions.
@@ -782,6 +801,80 @@ def serve(
 
     address = (url or f"http://{host}:{port}") if register else None
     web.serve(_project(config, run), host=host, port=port, address=address)
+
+
+@users_app.command("add")
+def users_add(
+    name: Annotated[str, typer.Argument(help="What the person logs in as: a-z 0-9 . _ @ + -")],
+    role: Annotated[Literal["viewer", "lead", "owner"], typer.Option(help="What they may do.")],
+    config: ConfigPath = CONFIG,
+) -> None:
+    """Make an account for the pages of `preceptor serve`; the password is asked for, or read from standard input.
+
+    A viewer sees the pages. A review lead may also put open reviews on the board, take verdicts in and take back what a
+    reviewer said. An owner may also see who has an account and who did what, and remove accounts. Once there is an
+    account, nobody sees anything without one, also on loopback, but programs with the token.
+    """
+    from connectors import accounts  # noqa: PLC0415
+    from loop.records import Role  # noqa: PLC0415
+
+    accounts.add(_project(config, None).store, name, Role(role), accounts.asked_password())
+    console.print(f"{name} may log in as {role}", markup=False)
+
+
+@users_app.command("password")
+def users_password(
+    name: Annotated[str, typer.Argument(help="Whose.")],
+    config: ConfigPath = CONFIG,
+) -> None:
+    """Give an account another password, asked for or read from standard input; who is logged in no longer is."""
+    from connectors import accounts  # noqa: PLC0415
+
+    accounts.change_password(_project(config, None).store, name, accounts.asked_password())
+    console.print(f"{name} has another password", markup=False)
+
+
+@users_app.command("remove")
+def users_remove(
+    name: Annotated[str, typer.Argument(help="Whose.")],
+    config: ConfigPath = CONFIG,
+) -> None:
+    """Remove an account; who is logged in with it no longer is. What they did stays in the log."""
+    from connectors import accounts  # noqa: PLC0415
+
+    accounts.remove(_project(config, None).store, name)
+    console.print(f"{name} has no account any more", markup=False)
+
+
+@users_app.command("list")
+def users_list(config: ConfigPath = CONFIG) -> None:
+    """Who has an account, as what."""
+    from connectors.accounts import account_lines  # noqa: PLC0415
+
+    for line in account_lines(_project(config, None).store):
+        console.print(line, markup=False)
+
+
+@users_app.command("log")
+def users_log(
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the newest so many.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs, an object a line.")] = False,
+    config: ConfigPath = CONFIG,
+) -> None:
+    """Who did what, on the pages and by commands, the newest last.
+
+    Noted are logging in and out, changes of accounts, and what changes what counts: `review push`, `review pull`,
+    `recall --apply`, `forget --apply`, `certificate --issue`. A deed is noted before it is done, and once more, as
+    failed, where it came to nothing.
+    """
+    from connectors.accounts import deed_line  # noqa: PLC0415
+    from loop.store import accounts  # noqa: PLC0415
+
+    for deed in reversed(accounts.deeds(_project(config, None).store, limit)):
+        if as_json:
+            typer.echo(deed.model_dump_json())
+        else:
+            console.print(deed_line(deed), markup=False)
 
 
 @teacher_app.command("serve")

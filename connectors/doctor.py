@@ -7,6 +7,7 @@ from pathlib import Path
 
 from connectors import tracking
 from connectors.measurements import duplicates_text
+from connectors.plan import redacted, redacted_text
 from connectors.wiring import Project
 from loop.config import Config, EndpointConfig, StrongerConfig, TeacherConfig, load
 from loop.errors import PreceptorError
@@ -45,6 +46,7 @@ def diagnose(path: Path, open_project: Callable[[], Project], *, probe: bool = F
         "student": lambda: _student(project),
         "teacher": lambda: _teacher(project),
         **({"judge": lambda: _judge(project)} if project.config.judge.model else {}),
+        **({"redaction": lambda: _redaction(project)} if project.config.teacher.redact.on else {}),
         "reviewers": lambda: _reviewers(project),
         "budget": lambda: _budget(project),
         **({"notify": lambda: _notify(project)} if project.config.notify.command else {}),
@@ -169,6 +171,11 @@ def _teacher(project: Project) -> str:
         ]
     said = f"{config.teacher.model}: one request costs at most ${price / 1e6:.6f} (nothing was asked)"
     return "; ".join([said, *dearer])
+
+
+def _redaction(project: Project) -> str:
+    pool = items.of_split(project.store, Split.POOL)
+    return redacted_text(redacted(pool, project.config.teacher.redact))
 
 
 def _priced(endpoint: Teacher, config: StrongerConfig, item: Item, project: Project) -> str:

@@ -49,6 +49,8 @@ def show_prompt(project: Project, key: str) -> dict[str, object]:
         "when_asked_again": [each.item.key for each in demonstrating.more(item)],
         "new_set_to_be_tried_first": demonstrating.to_be_tried,
     }
+    if config.teacher.redact.on:
+        shown["stays_here"] = dict(request.hidden)
     return shown | {"request": prompt.body}
 
 

@@ -112,7 +112,8 @@ class RememberingTeacher(OpenAITeacher):
         # A learned length shortens what is asked for; a reply that ends before it is the same.
         whole = replace(request, item_key="", max_completion_tokens=self._config.max_completion_tokens)
         again = self._asked(prompt_of(whole).hash) if request.temperature > 0 else 0
-        shaped = {"endpoint": endpoint_of(self._config), "request": asdict(whole), "again": again}
+        asked = {name: value for name, value in asdict(whole).items() if name != "hidden"}
+        shaped = {"endpoint": endpoint_of(self._config), "request": asked, "again": again}
         return hashlib.sha256(json.dumps(shaped, sort_keys=True).encode()).hexdigest()
 
     @contextmanager

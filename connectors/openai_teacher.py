@@ -191,7 +191,7 @@ class OpenAITeacher:
 
     async def _send(self, client: AsyncOpenAI, request: Request, more: Mapping[str, object]) -> httpx2.Response:
         """The answer, or what went wrong in the loop's words."""
-        body = body_of(request) | headers_of(request) | dict(more)
+        body = body_of(request) | ({} if self._config.redact.on else headers_of(request)) | dict(more)
         try:
             async with asyncio.timeout(self._config.timeout):
                 raw = await client.chat.completions.with_raw_response.create(**body)
@@ -325,7 +325,7 @@ def completion_of(body: Mapping[str, Any], model: str = "") -> Completion:
 
 
 def headers_of(request: Request) -> dict[str, Any]:
-    """The item's key goes along as a request id only."""
+    """The item's key goes along as a request id only; where anything is redacted, it stays here."""
     return {"extra_headers": {"X-Client-Request-Id": quote(f"{request.item_key}/{request.sample}")[:500]}}
 
 

@@ -1,7 +1,9 @@
 """What the next round will cost, what the budgets reach, and which audits are missing; nothing is spent."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -11,11 +13,12 @@ from connectors.prices import Prices
 from connectors.promises import promises
 from connectors.wiring import Project
 from loop.answer import Answer
-from loop.config import Config
+from loop.config import Config, RedactConfig
 from loop.errors import PoolEmpty
 from loop.ledger import MICRO
 from loop.ports import Explanation
 from loop.records import Currency, Item
+from loop.redaction import kinds_in
 from loop.stages.demonstrating import Demonstrating
 from loop.stages.revising import PRIOR_STEPS, PRIOR_WRONG
 from loop.store import items, planted, reading, revisions
@@ -72,6 +75,7 @@ def plan(project: Project) -> dict[str, Any]:
             "pool": len(pool) / batch,
         },
         "promises": promises(store, config.run.name, config),
+        "redacted": redacted(pool, config.teacher.redact) if config.teacher.redact.on else None,
     }
 
 
@@ -88,6 +92,8 @@ def plan_text(found: dict[str, Any]) -> list[str]:
         f"left: ${left['usd']:.4f} for {reach['usd']} such rounds, {left['minutes']:.1f} review minutes for "
         f"{reach['minutes']}, pool items for {reach['pool']}",
     ]
+    if found["redacted"]:
+        lines.append(redacted_text(found["redacted"]))
     if found["promises"]:
         missing, alpha = found["promises"]["missing"], found["promises"]["alpha"]
         lines.append(
@@ -95,6 +101,19 @@ def plan_text(found: dict[str, Any]) -> list[str]:
             f"{missing['threshold']} for a threshold"
         )
     return lines
+
+
+def redacted(pool: Sequence[Item], settings: RedactConfig) -> dict[str, Any]:
+    """How many items hold something that stays here, by kind."""
+    found = [kinds for item in pool if (kinds := kinds_in(item, settings))]
+    return {"items": len(found), "of": len(pool), "kinds": dict(sorted(Counter(chain(*found)).items()))}
+
+
+def redacted_text(found: dict[str, Any]) -> str:
+    """The same in a sentence."""
+    kinds = ", ".join(f"{label} in {number}" for label, number in found["kinds"].items())
+    hold = f"{found['items']} of {found['of']} pool items hold something that does not leave for the teacher"
+    return f"{hold}: {kinds}" if kinds else f"{hold}; `preceptor prompt KEY` shows what leaves"
 
 
 def _some(pool: Sequence[Item]) -> list[Item]:

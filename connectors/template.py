@@ -41,7 +41,8 @@ def template() -> str:
         for key, setting in table.model_fields.items():
             parts += [f"# {line}\n" for line in textwrap.wrap(setting.description or "", 110)]
             value = getattr(defaults, key)
-            parts.append(f"# {key} =\n" if value in (None, {}, ()) else f"{key} = {_toml(value)}\n")
+            unset = value in (None, {}, ()) or isinstance(value, BaseModel)
+            parts.append(f"# {key} =\n" if unset else f"{key} = {_toml(value)}\n")
     return "".join(parts)
 
 

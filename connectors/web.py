@@ -16,18 +16,22 @@ from collections.abc import Callable
 
 import uvicorn
 from pydantic import ValidationError
+from rich.console import Console
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp
 
-from connectors import dashboard
-from connectors.access import token_for
+from connectors import site
+from connectors.access import is_loopback, token_for
+from connectors.dashboard import Dashboard
 from connectors.prediction_backend import PredictionBackend, PredictRequest
+from connectors.progress import RichProgress
 from connectors.pulling import pull
 from connectors.wiring import Project
 from loop.errors import BadConfig, BoardError, StoreUnusable, extra
+from loop.store import accounts
 from loop.store.database import Store
 
 HEADER = "X-Preceptor-Secret"
@@ -48,11 +52,14 @@ def serve(project: Project, *, host: str, port: int, address: str | None) -> Non
     Without the webhook's secret only the dashboard is there, and nothing is pulled.
 
     Raises:
-        BadConfig: others could reach the server and there is no token, or the secret is not set and Label Studio is to
-            call, or there is no Label Studio to register with.
+        BadConfig: others could reach the server and there is neither a token nor an account, or the secret is not set
+            and Label Studio is to call, or there is no Label Studio to register with.
     """
-    token = token_for(host, project.config.serve.token_env)
-    shown = dashboard.application(dashboard.Dashboard(project.store, project.config), token, lambda: server.should_exit)
+    token = token_for(host, project.config.serve.token_env, guarded=accounts.are_there(project.store))
+    shown = site.application(
+        Dashboard(project.store, project.config, lambda: _anew(project)),
+        token, lambda: server.should_exit, local=is_loopback(host),
+    )  # fmt: skip
     project.progress.say(f"  the dashboard is at http://{host}:{port} (Ctrl-C ends it)")
     changed = asyncio.Event()
     if address is None and not os.environ.get(project.config.review.webhook_secret_env):
@@ -70,6 +77,11 @@ def serve(project: Project, *, host: str, port: int, address: str | None) -> Non
     )  # fmt: skip
     server = uvicorn.Server(settings)
     asyncio.run(_serve(server, work, changed, every=project.config.review.poll_seconds))
+
+
+def _anew(project: Project) -> Project:
+    """The project as a command would have it, which tells the terminal of the server nothing."""
+    return Project(project.path, RichProgress(Console(quiet=True)), run=project.config.run.name)
 
 
 def _work(project: Project, address: str | None, secret: str, backend: PredictionBackend | None) -> Callable[[], None]:

@@ -21,6 +21,7 @@ from loop.errors import BadConfig, extra
 from loop.ledger import to_micro
 from loop.ports import Batches, Teacher, Trainer
 from loop.records import Rationale, Round
+from loop.redaction import Hider
 from loop.stages.parts import Parts
 from loop.store import asking, planted, rationales, reviews, rounds
 from loop.store.database import Store
@@ -88,6 +89,8 @@ class Project:
     def parts(self) -> Iterator[Parts]:
         """Everything a round needs; the recorded teacher, where there is one, runs while the block lasts."""
         self.examine_white_box()
+        for asked in (self.config.teacher, *self.config.teacher.stronger, self.config.judge):
+            Hider(asked.redact)  # refuses a file of names that cannot be read before anything is spent
         self._make_folder()
         with self.teacher() as teacher, self.judge() as judge, self.stronger() as stronger:
             yield Parts(

@@ -350,6 +350,37 @@ class QueryConfig(Table):
     """Items scored in one piece; each piece is stored when done."""
 
 
+class RedactConfig(Table):
+    """What does not leave for an endpoint: a placeholder like [EMAIL_1] goes in its place, and in the reply the text
+    comes back. It is looked for in items, worked items and steps, not in `task.instructions`. The judge's is the
+    teacher's, unless `[judge.redact]` says otherwise."""
+
+    kinds: tuple[Literal["email", "phone", "iban", "card", "ip"], ...] = Field(default=(), strict=False)
+    """Kinds that are found by their form: e-mail addresses, telephone numbers, IP addresses, and IBANs and card numbers
+    whose check digits are right."""
+    patterns: dict[Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,30}$")], str] = {}
+    """Regular expressions (Python's) of your own by name, e.g. `{ ticket = 'T-\\d{6}' }`, which gives [TICKET_1]."""
+    names: Path | None = Field(default=None, strict=False)
+    """A text file with a name a line, found as whole words in capitals or not; relative to the config file."""
+
+    @field_validator("patterns")
+    @classmethod
+    def _they_find_something(cls, given: dict[str, str]) -> dict[str, str]:
+        for name, pattern in given.items():
+            try:
+                empty = re.compile(pattern).fullmatch("") is not None
+            except re.error as error:
+                raise ValueError(f"{name} is no regular expression: {error}") from error
+            if empty:
+                raise ValueError(f"{name} finds nothing, everywhere: have it find a character at least")
+        return given
+
+    @property
+    def on(self) -> bool:
+        """Whether anything is looked for."""
+        return bool(self.kinds or self.patterns or self.names)
+
+
 class EndpointConfig(Table):
     """A model behind an OpenAI-compatible endpoint."""
 
@@ -387,6 +418,8 @@ class EndpointConfig(Table):
     """US dollars per million input tokens; without it, the price known to `genai-prices`."""
     output_price: float | None = Field(default=None, ge=0)
     """US dollars per million output tokens."""
+    redact: RedactConfig = RedactConfig()
+    """What does not leave for this endpoint, as a table of its own."""
     cached_input_price: float | None = Field(default=None, ge=0)
     """US dollars per million input tokens that the endpoint says it had in its prompt cache; without it, those of an
     `input_price` cost as much as others, and those of `genai-prices` what it says. Holds never count on a cache."""
@@ -741,8 +774,11 @@ class ServeConfig(Table):
     """Who may look at the dashboard of `preceptor serve`."""
 
     token_env: str = Field(default="PRECEPTOR_DASHBOARD_TOKEN", pattern=VARIABLE)
-    """Environment variable that holds the token. Where it is set, the dashboard asks for it; `--host` with another
-    address than loopback needs it."""
+    """Environment variable that holds the token. Where it is set, the dashboard asks for it, unless people have
+    accounts (`preceptor users`); `--host` with another address than loopback needs one or the other. Who shows it is a
+    viewer."""
+    session_hours: float = Field(default=12.0, gt=0, le=24 * 30)
+    """Hours after which who is logged in has to log in again."""
 
 
 class NotifyConfig(Table):
@@ -780,6 +816,22 @@ class Config(Table):
     export: ExportConfig = ExportConfig()
     serve: ServeConfig = ServeConfig()
     notify: NotifyConfig = NotifyConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _the_judge_sees_no_more_than_the_teacher(cls, given: Any) -> Any:
+        """Unless its own table says what is redacted."""
+        tables = [given.get(name) for name in ("teacher", "judge")] if isinstance(given, dict) else [None, None]
+        teacher, judge = tables
+        if not isinstance(teacher, dict) or "redact" not in teacher or not isinstance(judge or {}, dict):
+            return given
+        return given | {"judge": {"redact": teacher["redact"]} | (judge or {})}
+
+    @model_validator(mode="after")
+    def _spans_are_counted_in_the_text_as_it_is(self) -> "Config":
+        if self.task.answer is AnswerKind.SPANS and (self.teacher.redact.on or self.judge.redact.on):
+            raise ValueError('teacher.redact moves the places that task.answer = "spans" counts; take one of them out')
+        return self
 
     @model_validator(mode="after")
     def _forms_fit_the_answers(self) -> "Config":
@@ -844,9 +896,24 @@ def load(path: Path) -> Config:
     except (ValueError, RecursionError) as error:
         raise BadConfig(f"{path}: not valid TOML: {error}") from error
     try:
-        return Config.model_validate(tables)
+        return Config.model_validate(_with_whole_paths(tables, path.resolve().parent))
     except ValidationError as error:
         raise BadConfig("\n".join(f"{path}: {_explain(problem)}" for problem in error.errors())) from error
+
+
+def _with_whole_paths(tables: dict[str, Any], home: Path) -> dict[str, Any]:
+    """The same with whole paths of the files of names, which the loop reads."""
+    found = dict(tables)
+    for name in ("teacher", "judge", "stronger"):
+        own = found.get(name)
+        if isinstance(own, dict):
+            found[name] = own = _with_whole_paths(own, home) if name == "teacher" else own
+            redact = own.get("redact")
+            if isinstance(redact, dict) and isinstance(redact.get("names"), str):
+                found[name] = own | {"redact": redact | {"names": str(home / redact["names"])}}
+        elif isinstance(own, list):
+            found[name] = [_with_whole_paths({"judge": each}, home)["judge"] for each in own]
+    return found
 
 
 def _explain(problem: object) -> str:

@@ -42,6 +42,8 @@ class Request:
     item_key: str = ""
     sample: int = 0
     """Neither is sent in the messages; they go as request metadata headers only for tracing."""
+    hidden: Mapping[str, str] = field(default_factory=dict)
+    """What the placeholders in the last message stand for; it is not sent, and comes back in the reply."""
 
 
 @dataclass(frozen=True)

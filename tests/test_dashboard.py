@@ -17,16 +17,18 @@ from starlette.testclient import TestClient
 
 from benchmarks import postgres
 from connectors import web
-from connectors.dashboard import COOKIE, HEADERS, PAGE_SIZE, Dashboard, application, told
+from connectors.dashboard import PAGE_SIZE, Dashboard
+from connectors.door import COOKIE, HEADERS, Visitor
 from connectors.page_charts import burn
 from connectors.progress import RichProgress
 from connectors.side_by_side import align, comparisons, differing
+from connectors.site import application, told
 from connectors.views import PAGES, forecast
 from connectors.wiring import Project
 from loop.answer import Answer, AnswerKind
 from loop.config import Config, RunConfig
 from loop.errors import BadConfig
-from loop.records import Arm, DecisionKind, Item, Round, Shadow, Stage, VerdictKind
+from loop.records import Arm, DecisionKind, Item, Role, Round, Shadow, Stage, VerdictKind
 from loop.store import items, rationales, reviews, rounds, shadows
 from loop.store.database import Store
 from tests.builders import (
@@ -76,6 +78,13 @@ def looking(store: Store, token: str | None = None, config: Config | None = None
     """A browser that looks at the store's runs."""
     app = application(Dashboard(store, config or Config()), token)
     return TestClient(app, base_url=HERE, follow_redirects=False)
+
+
+def log_in(client: TestClient, **given: str) -> httpx.Response:
+    """Open the page that asks who comes, and send what it asks for."""
+    form = re.search(r'name="form" value="([^"]+)"', client.get("/login").text)
+    assert form is not None
+    return client.post("/login", data={"form": form[1], **given})
 
 
 def text_of(client: TestClient, place: str, run: str = RUN) -> str:
@@ -196,16 +205,17 @@ def test_a_page_that_takes_long_is_kept_for_a_while_unless_the_run_moves_on(
     monkeypatch.setattr("connectors.dashboard.SLOW_SECONDS", 0.0)
     monkeypatch.setattr("connectors.dashboard.KEPT_TIMES", 10_000)
     dashboard = Dashboard(campaign, Config(run=RunConfig(name=RUN)))
-    before = dashboard.page(RUN, "domains")
+    me = Visitor("", Role.VIEWER)
+    before = dashboard.page(me, RUN, "domains")
     items.add(campaign, [an_item("new", domain="found only now")])
-    assert dashboard.page(RUN, "domains") == before
+    assert dashboard.page(me, RUN, "domains") == before
     a_round(campaign)
-    assert "found only now" in dashboard.page(RUN, "domains")
+    assert "found only now" in dashboard.page(me, RUN, "domains")
     monkeypatch.setattr("connectors.dashboard.KEPT_TIMES", 0)
     other = Dashboard(campaign, Config(run=RunConfig(name=RUN)))
-    other.page(RUN, "domains")
+    other.page(me, RUN, "domains")
     items.add(campaign, [an_item("newer", domain="found even later")])
-    assert "found even later" in other.page(RUN, "domains")
+    assert "found even later" in other.page(me, RUN, "domains")
 
 
 def test_the_queue_shows_the_riskiest_first_and_not_why_it_was_sent(store: Store) -> None:
@@ -422,10 +432,10 @@ def test_with_a_token_everything_waits_for_it(campaign: Store) -> None:
 
 def test_the_token_is_given_once_and_then_remembered_without_being_kept(campaign: Store) -> None:
     client = looking(campaign, TOKEN)
-    wrong = client.post("/login", data={"token": "a guess"})
+    wrong = log_in(client, token="a guess")
     assert (wrong.headers["location"], "set-cookie" in wrong.headers) == ("/login?wrong=true", False)
-    assert "That is not the token." in client.get("/login?wrong=true").text
-    right = client.post("/login", data={"token": TOKEN})
+    assert "That is not right." in client.get("/login?wrong=true").text
+    right = log_in(client, token=TOKEN)
     kept = right.headers["set-cookie"]
     assert {"HttpOnly", "SameSite=strict", "Path=/"} <= {part.strip() for part in kept.split(";")}
     assert TOKEN not in kept
@@ -445,7 +455,7 @@ def test_a_program_shows_the_token_as_bearer(campaign: Store) -> None:
 
 def test_a_longer_body_than_a_token_is_not_read(campaign: Store) -> None:
     client = looking(campaign, TOKEN)
-    assert client.post("/login", content=b"token=" + b"x" * 1_000_000).headers["location"] == "/login?wrong=true"
+    assert log_in(client, token="x" * 1_000_000).headers["location"] == "/login?wrong=true"
 
 
 def test_serving_others_without_a_token_is_refused_with_the_cure(

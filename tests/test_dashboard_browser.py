@@ -4,17 +4,23 @@ import json
 import subprocess
 import tarfile
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 
 import pytest
+from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.expected_conditions import url_contains
+from selenium.webdriver.support.ui import WebDriverWait
 
-from connectors.dashboard import Dashboard, application
+from connectors.accounts import add
+from connectors.dashboard import Dashboard
 from connectors.report_page import write_report
+from connectors.site import application
 from connectors.views import PAGES
 from connectors.wiring import cache_folder
 from loop.config import Config
-from loop.records import Arm, Shadow, Stage
+from loop.records import Arm, Role, Shadow, Stage
 from loop.store import items, rounds, shadows
 from loop.store.database import Store
 from tests.browser import DRIVER, Browser
@@ -113,6 +119,30 @@ def test_pages_fit_and_axe_finds_nothing(
     assert browser.script("return document.documentElement.scrollWidth - innerWidth") <= 0
     assert browser.script("return window.broken") == [], "the Content-Security-Policy stopped something of ours"
     assert found_by_axe(browser, axe) == []
+
+
+def test_an_owner_logs_in_and_their_pages_fit_and_axe_finds_nothing(browser: Browser, axe: str, tmp_path: Path) -> None:
+    store = a_store(tmp_path)
+    a_campaign(store)
+    add(store, "otto", Role.OWNER, "correct horse battery")
+    dashboard = Dashboard(store, Config(), lambda: pytest.fail("nothing is done here"))
+    with served(application(dashboard, None)) as url:
+        look(browser, url, 320, "dark")
+        assert browser.script("return location.pathname") == "/login"
+        assert found_by_axe(browser, axe) == []
+        browser.press("otto", Keys.TAB, "correct horse battery", Keys.ENTER)
+        WebDriverWait(browser.driver, 30).until(url_contains(f"/runs/{RUN}"))
+        for (width, scheme), place in product(LOOKS, (f"/runs/{RUN}/queue", f"/runs/{RUN}/reviewers", "/users")):
+            look(browser, f"{url}{place}", width, scheme)
+            assert browser.script("return document.querySelectorAll('form[method=post]').length") >= 1
+            assert browser.script(OVERFLOWING) == []
+            assert browser.script("return window.broken") == []
+            assert found_by_axe(browser, axe) == []
+        browser.driver.find_element(By.CSS_SELECTOR, ".visitor button").click()
+        WebDriverWait(browser.driver, 30).until(url_contains("/login"))
+        look(browser, f"{url}/users", 1280, "light")
+        assert browser.script("return location.pathname") == "/login"
+    store.close()
 
 
 @pytest.mark.parametrize(("width", "scheme"), LOOKS)

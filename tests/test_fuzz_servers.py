@@ -12,7 +12,10 @@ from hypothesis import strategies as st
 from schemathesis import Case, GenerationMode
 from starlette.testclient import TestClient
 
-from connectors.dashboard import Dashboard, _login, _pages, application
+from connectors.dashboard import Dashboard
+from connectors.door import Door, logging_in
+from connectors.page_actions import leading, owning
+from connectors.site import application, pages
 from connectors.student_server import StudentServer, _ChatRequest
 from connectors.student_server import application as student_application
 from connectors.students import loaded, trained
@@ -66,8 +69,10 @@ def dashboard(tmp_path_factory: pytest.TempPathFactory) -> Dashboard:
 @EXAMPLES
 def test_the_dashboard_answers_whatever_it_is_asked(dashboard: Dashboard, examples: int) -> None:
     app = FastAPI()
-    _pages(app, dashboard, lambda: True)
-    _login(app, TOKEN)
+    pages(app, dashboard, lambda: True)
+    logging_in(app, Door(dashboard.store, TOKEN, local=True, hours=1))
+    leading(app, dashboard)
+    owning(app, dashboard)
     said = described(app)
     keys = {"/runs/{run}": ["run"], "/runs/{run}/items": ["run"], "/runs/{run}/item": ["run", "key"]}
     assert set(keys) < set(said["paths"])

@@ -22,9 +22,10 @@ from typer.testing import CliRunner
 
 from connectors import campaign, logs, notify
 from connectors.cli import app
-from connectors.dashboard import Dashboard, application
+from connectors.dashboard import Dashboard
 from connectors.doctor import diagnose
 from connectors.progress import RichProgress
+from connectors.site import application
 from connectors.web import watched
 from connectors.wiring import Project
 from loop.config import Config

@@ -88,7 +88,7 @@ def _met(doubtful: Doubtful) -> set[Need]:
     return {need for need, met in there.items() if met}
 
 
-def check_set(config: ChecksConfig, judge: str = "") -> str:
-    """Name of the enabled checks with their settings and version, and of the judge's model, by hash."""
-    settings = [str(VERSION), *sorted(set(config.enabled)), repr(config.dissent_confidence), *filter(None, [judge])]
+def check_set(config: ChecksConfig, *more: str) -> str:
+    """Name of the enabled checks with their settings and version, and of what else is asked or looked at, by hash."""
+    settings = [str(VERSION), *sorted(set(config.enabled)), repr(config.dissent_confidence), *filter(None, more)]
     return "checks-" + hashlib.sha256("\n".join(settings).encode()).hexdigest()[:12]

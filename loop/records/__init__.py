@@ -1,5 +1,6 @@
 """The nouns of Preceptor, one row class each."""
 
+from loop.records.account import Account, Deed, Role, Visit
 from loop.records.certificate import Certificate, Promise
 from loop.records.item import Contamination, Forgotten, Item, Part, Split
 from loop.records.money import BATCHED, NO_CAP, Balance, Charge, ChargeState, Currency, Pace, scopes
@@ -57,6 +58,7 @@ __all__ = [
     "ROLES",
     "SECOND",
     "STRONGER",
+    "Account",
     "Arm",
     "Author",
     "Balance",
@@ -75,6 +77,7 @@ __all__ = [
     "DataVersion",
     "Decision",
     "DecisionKind",
+    "Deed",
     "DemonstrationSet",
     "Evaluation",
     "Export",
@@ -100,6 +103,7 @@ __all__ = [
     "RevisionReply",
     "Risk",
     "RiskFit",
+    "Role",
     "Round",
     "Said",
     "Score",
@@ -112,6 +116,7 @@ __all__ = [
     "Verdict",
     "VerdictKind",
     "VersionName",
+    "Visit",
     "Withdrawal",
     "WithdrawnVerdict",
     "audited_wrong",

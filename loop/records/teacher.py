@@ -138,6 +138,8 @@ class BatchLine(SQLModel, table=True):
     item_key: str = Field(foreign_key="item.key")
     sample: int
     prompt_hash: str = Field(foreign_key="prompt.hash")
+    hidden: dict[str, str] = Field(default_factory=dict, sa_type=JSON)
+    """What the placeholders in the prompt stand for."""
 
 
 class TrialKind(StrEnum):

@@ -1,10 +1,11 @@
 """Runs the checks on rationales, and keeps what they find."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from loop.checks.flag import SHOWN, Doubt, Doubtful, check_set, doubts
 from loop.checks.learn import Learned
+from loop.checks.placeholders import placeholders
 from loop.checks.risk import evidence
 from loop.config import Config
 from loop.records import Flag, Rationale, Risk, Round
@@ -33,7 +34,7 @@ class Checking:
             for start in range(0, len(todo), PIECE):
                 cases = [learned.knows(case) for case in looked_at(todo[start : start + PIECE])]
                 settled = partial(self._settled, learned)
-                raised = [doubts(case, self._config.checks, settled=partial(settled, case)) for case in cases]
+                raised = [self._raised(case, partial(settled, case)) for case in cases]
                 left = [case for case, some in zip(cases, raised, strict=True) if not settled(case, some)]
                 objections = self._judging(left, bar)
                 found = [
@@ -43,6 +44,11 @@ class Checking:
                 self._keep(found, learned)
                 bar.advance(len(cases) - len(left))
 
+    def _raised(self, case: Doubtful, settled: Callable[[Sequence[Doubt]], bool]) -> list[Doubt]:
+        """The doubts of the checks, and of made-up marks where there are true ones."""
+        marks = placeholders(case) if self._config.teacher.redact.on else []
+        return [*marks, *doubts(case, self._config.checks, settled=lambda some: settled([*marks, *some]))]
+
     def _settled(self, learned: Learned, case: Doubtful, some: Sequence[Doubt]) -> bool:
         """Whether no dearer check is needed; audits go through every one."""
         if case.item.key in self._audited:
@@ -50,7 +56,8 @@ class Checking:
         return learned.risk(evidence(some)) >= self._config.checks.settled_risk
 
     def _keep(self, found: Sequence[tuple[Doubtful, Sequence[Doubt]]], learned: Learned) -> None:
-        version = check_set(self._config.checks, self._config.judge.model)
+        marks = "placeholders" if self._config.teacher.redact.on else ""
+        version = check_set(self._config.checks, self._config.judge.model, marks)
         risks, flags = [], []
         for case, some in found:
             number, seen = case.rationale.id, evidence(some)

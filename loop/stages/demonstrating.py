@@ -187,7 +187,7 @@ class Demonstrating:
         self, dev: Sequence[Example], before: Sequence[Todo], after: Sequence[Todo]
     ) -> list[tuple[bool, bool]]:
         """Whether each item is answered as people did, before and after; only those that were answered both times."""
-        replies = [[self._trials.get(each.prompt_hash) for each in todo] for todo in (before, after)]
+        replies = [[self._trials.get(each.key) for each in todo] for todo in (before, after)]
         return [
             (old.answer == worked.answer.canonical, new.answer == worked.answer.canonical)
             for worked, old, new in zip(dev, *replies, strict=True)
@@ -208,7 +208,7 @@ class _Trying:
 
     def __call__(self, todo: Sequence[Todo], title: str) -> bool:
         stored = demonstrations.trials(self._store, self._current.run)
-        missing = [each for key, each in {each.prompt_hash: each for each in todo}.items() if key not in stored]
+        missing = [each for key, each in {each.key: each for each in todo}.items() if key not in stored]
         if not missing:
             return bool(todo)
         book = demonstrations.RunTrialBook(self._store, self._current.run, id_of(self._current), self._config.teacher)

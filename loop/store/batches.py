@@ -3,7 +3,6 @@
 import uuid
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from sqlmodel import Session, col, select
 
@@ -58,6 +57,7 @@ class RoundBatchBook(RoundAskBook):
                         item_key=each.item.key,
                         sample=each.request.sample,
                         prompt_hash=each.prompt.hash,
+                        hidden=dict(each.request.hidden),
                     )
                 )
 
@@ -108,7 +108,7 @@ class RoundBatchBook(RoundAskBook):
     def _job(self, session: Session, job: BatchJob) -> Job:
         assert job.id is not None
         lines = [
-            Line(line.charge_id, item, replace(_request(prompt, self._logprobs), item_key=item.key, sample=line.sample))
+            Line(line.charge_id, item, _request(prompt, line, self._logprobs))
             for line, item, prompt in self._lines(session, job.id)
         ]
         charges = session.exec(select(BatchLine.charge_id).where(BatchLine.job_id == job.id))
@@ -126,8 +126,8 @@ class RoundBatchBook(RoundAskBook):
         return session.exec(query.order_by(col(BatchLine.charge_id))).all()
 
 
-def _request(prompt: Prompt, logprobs: bool) -> Request:
-    """The request that a prompt was made of."""
+def _request(prompt: Prompt, line: BatchLine, logprobs: bool) -> Request:
+    """The request that a line was made of."""
     settings = prompt.body["settings"]
     return Request(
         model=prompt.body["model"],
@@ -137,4 +137,7 @@ def _request(prompt: Prompt, logprobs: bool) -> Request:
         schema=settings["schema"],
         seed=settings["seed"],
         logprobs=logprobs,
+        item_key=line.item_key,
+        sample=line.sample,
+        hidden=line.hidden,
     )

@@ -46,10 +46,10 @@ def margins(store: Store, run: str) -> dict[str, float]:
     return {key: margin for key, margin in found.items() if margin is not None}
 
 
-def trials(store: Store, run: str) -> dict[str, Trial]:
-    """All trials of a run by the hash of their prompts."""
+def trials(store: Store, run: str) -> dict[tuple[str, str], Trial]:
+    """All trials of a run by item and the hash of their prompts."""
     with store.reading() as session:
-        return {row.prompt_hash: row for row in session.exec(select(Trial).where(Trial.run == run))}
+        return {(row.item_key, row.prompt_hash): row for row in session.exec(select(Trial).where(Trial.run == run))}
 
 
 def sets(store: Store, run: str) -> list[DemonstrationSet]:

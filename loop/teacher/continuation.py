@@ -13,6 +13,7 @@ from loop.answer import number_steps, split_steps
 from loop.config import TaskConfig, TeacherConfig
 from loop.ports import AskBook, Progress, Request, Teacher
 from loop.records import Item, Rationale
+from loop.redaction import Hider, with_hidden
 from loop.teacher.ask import UNTRIED, AskOutcome, rationale_of, reply_row
 from loop.teacher.prompt import fenced, prompt_of, request_for
 from loop.teacher.reply import Draft, read
@@ -51,13 +52,15 @@ def continuation_request(item: Item, prefix: Sequence[str], task: TaskConfig, te
     """The request for the steps behind a prefix that is shorter than `task.max_steps`."""
     left = task.model_copy(update={"max_steps": task.max_steps - len(prefix)})
     asked = request_for(item, left, teacher, (), 0)
+    hider = Hider(teacher.redact, asked.hidden)
     lines = [
         asked.messages[-1]["content"],
-        fenced("Steps so far", number_steps(prefix), item.text),
+        fenced("Steps so far", number_steps([*map(hider.text, prefix)]), item.text),
         f"These steps are settled: do not change or repeat them. Go on with step {len(prefix) + 1}; "
         "reply with the steps that follow and the answer only.",
     ]
-    return replace(asked, messages=(*asked.messages[:-1], {"role": "user", "content": "\n".join(lines)}))
+    last = {"role": "user", "content": "\n".join(lines)}
+    return with_hidden(replace(asked, messages=(*asked.messages[:-1], last)), hider)
 
 
 def settled_steps(message: str) -> list[str]:

@@ -13,6 +13,7 @@ from loop.config import JudgeConfig, TaskConfig
 from loop.plain import storable
 from loop.ports import Completion, Request
 from loop.records import Item, Rationale, StepVerdict
+from loop.redaction import Hider, told, with_hidden
 from loop.teacher.conclusion import without_conclusion
 from loop.teacher.reply import THOUGHTS_END, Unreadable, incomplete
 
@@ -68,12 +69,12 @@ def step_request(
     item: Item, accepted: Sequence[str], number: int, step: str, task: TaskConfig, judge: JudgeConfig
 ) -> Request:
     """The request about one step; those before it hold."""
-    body = {"problem": problem_of(item, task), "accepted_steps": list(accepted), "step_under_review": step}
-    return Request(
+    hider = Hider(judge.redact)
+    request = Request(
         model=judge.model,
         messages=(
-            {"role": "system", "content": RULES.format(task=task.instructions.strip())},
-            {"role": "user", "content": encoded(body)},
+            {"role": "system", "content": told(RULES.format(task=task.instructions.strip()), judge.redact)},
+            {"role": "user", "content": encoded(about_a_step(item, accepted, step, task, hider))},
         ),
         temperature=judge.temperature,
         max_completion_tokens=judge.max_completion_tokens,
@@ -82,6 +83,19 @@ def step_request(
         item_key=item.key,
         sample=number,
     )
+    return with_hidden(request, hider)
+
+
+def about_a_step(
+    item: Item, accepted: Sequence[str], step: str, task: TaskConfig, hider: Hider
+) -> dict[str, object]:  # fmt: skip
+    """A message about one step behind those that hold, in which each begins as the one before."""
+    problem = problem_of(hider.item(item), task)
+    return {
+        "problem": problem,
+        "accepted_steps": [*map(hider.text, accepted)],
+        "step_under_review": hider.text(step),
+    }
 
 
 def problem_of(item: Item, task: TaskConfig) -> dict[str, object]:

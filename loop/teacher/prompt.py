@@ -18,6 +18,7 @@ from loop.answer import TRIGGER, Answer, AnswerKind, number_steps
 from loop.config import AskedConfig, TaskConfig
 from loop.ports import Request
 from loop.records import Item, Prompt
+from loop.redaction import Hider, told, with_hidden
 
 TOKENS_PER_MESSAGE = 32
 """Allowance for what an endpoint puts around each message (role, separators)."""
@@ -50,13 +51,15 @@ def request_for(
     sample: int,
 ) -> Request:
     """The request for one item; `sample` is its seed, so that samples differ."""
-    structured = teacher.format == "json_schema"
-    messages = [{"role": "system", "content": _instructions(task, structured, sure=teacher.confidence)}]
+    structured, hider = teacher.format == "json_schema", Hider(teacher.redact)
+    rules = told(_instructions(task, structured, sure=teacher.confidence), teacher.redact)
+    messages = [{"role": "system", "content": rules}]
     for shown, steps, answer in demonstrations:
-        messages.append({"role": "user", "content": _presented(shown)})
-        messages.append({"role": "assistant", "content": written(steps, answer.value, structured=structured)})
-    messages.append({"role": "user", "content": _presented(item)})
-    return Request(
+        messages.append({"role": "user", "content": _presented(hider.item(shown))})
+        said = written([*map(hider.text, steps)], hider.text(answer.value), structured=structured)
+        messages.append({"role": "assistant", "content": said})
+    messages.append({"role": "user", "content": _presented(hider.item(item))})
+    request = Request(
         model=teacher.model,
         messages=tuple(messages),
         temperature=teacher.temperature,
@@ -67,6 +70,7 @@ def request_for(
         item_key=item.key,
         sample=sample,
     )
+    return with_hidden(request, hider)
 
 
 def written(steps: Sequence[str], answer: str, *, structured: bool) -> str:

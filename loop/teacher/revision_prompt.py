@@ -13,9 +13,10 @@ from loop.config import TaskConfig, TeacherConfig
 from loop.plain import storable
 from loop.ports import Completion, Request
 from loop.records import Item, StepVerdict
+from loop.redaction import Hider, told, with_hidden
 from loop.teacher.conclusion import without_conclusion
 from loop.teacher.judge import HOLDS
-from loop.teacher.judge_prompt import LONGEST_STEP, encoded, problem_of, said_of, single_object
+from loop.teacher.judge_prompt import LONGEST_STEP, about_a_step, encoded, problem_of, said_of, single_object
 from loop.teacher.prompt import ANSWER_FORMS
 from loop.teacher.reply import Draft, Unreadable, read
 
@@ -88,19 +89,22 @@ def checkable(item: Item, steps: Sequence[str], answer: Answer | None) -> list[s
 
 def check_request(item: Item, accepted: Sequence[str], step: str, task: TaskConfig, teacher: TeacherConfig) -> Request:
     """The request about one step; those before it hold."""
-    body = {"problem": problem_of(item, task), "accepted_steps": list(accepted), "step_under_review": step}
+    hider = Hider(teacher.redact)
+    body = about_a_step(item, accepted, step, task, hider)
     properties = {
         "evidence": {"type": "string"},
         "verdict": {"type": "string", "enum": [each.value for each in StepVerdict]},
         "corrected_step": NULLABLE_TEXT,
         "confidence": {"type": "integer"},
     }
-    return _request(item, CHECK.format(task=task.instructions.strip()), body, properties, teacher)
+    return with_hidden(_request(item, CHECK.format(task=task.instructions.strip()), body, properties, teacher), hider)
 
 
 def whole_request(item: Item, steps: Sequence[str], task: TaskConfig, teacher: TeacherConfig) -> Request:
     """The request about all steps at once."""
-    body = {"problem": problem_of(item, task), "steps": [f"{at}. {step}" for at, step in enumerate(steps, start=1)]}
+    hider = Hider(teacher.redact)
+    problem = problem_of(hider.item(item), task)
+    body = {"problem": problem, "steps": [f"{at}. {hider.text(step)}" for at, step in enumerate(steps, start=1)]}
     properties = {
         "evidence": {"type": "string"},
         "first_wrong": NULLABLE_NUMBER,
@@ -108,7 +112,7 @@ def whole_request(item: Item, steps: Sequence[str], task: TaskConfig, teacher: T
         "answer": {"type": "string"},
     }
     rules = WHOLE.format(task=task.instructions.strip(), form=ANSWER_FORMS[task.answer])
-    return _request(item, rules, body, properties, teacher)
+    return with_hidden(_request(item, rules, body, properties, teacher), hider)
 
 
 def read_check(completion: Completion, step: str) -> Checked | Unreadable:
@@ -152,7 +156,10 @@ def _request(item: Item, rules: str, body: object, properties: Mapping[str, obje
     }
     return Request(
         model=teacher.model,
-        messages=({"role": "system", "content": rules}, {"role": "user", "content": encoded(body)}),
+        messages=(
+            {"role": "system", "content": told(rules, teacher.redact)},
+            {"role": "user", "content": encoded(body)},
+        ),
         temperature=teacher.temperature,
         max_completion_tokens=teacher.max_completion_tokens,
         schema=schema if teacher.format == "json_schema" else None,

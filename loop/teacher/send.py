@@ -26,6 +26,7 @@ from loop.ledger import longest_reply
 from loop.plain import storable
 from loop.ports import SOON, Bar, Completion, Remembering, Request, Teacher, Till
 from loop.records import NOT_SENT
+from loop.redaction import put_back
 from loop.teacher.clerk import Clerk
 from loop.teacher.prompt import Price, most_input_tokens, prompt_of, worst_case
 from loop.teacher.width import Place, Width
@@ -388,7 +389,8 @@ def _tell_settled(received: Received) -> None:
 
 
 def received(completion: Completion, request: Request, charge: int, price: Price) -> Received:
-    """The completion of a request with what it cost."""
+    """The completion of a request, with what was hidden back in its place, and what it cost."""
+    completion = put_back(completion, request.hidden)
     used = _tokens(completion.input_tokens, most_input_tokens(request))
     made = _tokens(completion.output_tokens, request.max_completion_tokens)
     cached = max(0, min(completion.cached_tokens, used))

@@ -8,6 +8,7 @@ from loop.answer import Answer, number_steps, shown
 from loop.config import TaskConfig, TeacherConfig
 from loop.ports import Bar, Example, Request, Teacher, TrialBook
 from loop.records import Item, Trial, TrialKind
+from loop.redaction import Hider, with_hidden
 from loop.teacher.conclusion import without_conclusion
 from loop.teacher.prompt import fenced, presented_choices, prompt_of, request_for
 from loop.teacher.reply import Draft, read
@@ -27,16 +28,22 @@ class Todo:
 
     @property
     def prompt_hash(self) -> str:
-        """What its reply is found by."""
+        """The hash of what is asked."""
         return prompt_of(self.request).hash
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """What its reply is found by: where texts are hidden, items that differ may be asked the same."""
+        return self.item.key, self.prompt_hash
 
 
 def explain(worked: Example, task: TaskConfig, config: TeacherConfig) -> Todo:
     """Ask why the known answer is right."""
     bare = _request(worked.item, task, config)
-    known = fenced("Answer", shown(worked.answer, worked.item.choices))
+    hider = Hider(config.redact, bare.hidden)
+    known = fenced("Answer", hider.text(shown(worked.answer, worked.item.choices)))
     asked = f"{bare.messages[-1]['content']}\n{known}\n{EXPLAIN}"
-    return Todo(TrialKind.EXPLAIN, worked.item, _asking(bare, asked))
+    return Todo(TrialKind.EXPLAIN, worked.item, _asking(bare, asked, hider))
 
 
 def recover(item: Item, steps: Sequence[str], answer: Answer, task: TaskConfig, config: TeacherConfig) -> Todo | None:
@@ -44,29 +51,30 @@ def recover(item: Item, steps: Sequence[str], answer: Answer, task: TaskConfig, 
     reasons = [step for step in without_conclusion(steps, answer, answer.value, item.choices) if step]
     if not reasons:
         return None
-    choices = presented_choices(item)
-    asked = "\n".join(part for part in (RECOVER, fenced("Reasoning", number_steps(reasons)), choices) if part)
-    return Todo(TrialKind.RECOVER, item, _asking(_request(item, task, config), asked))
+    hider = Hider(config.redact)
+    choices, said = presented_choices(hider.item(item)), number_steps([*map(hider.text, reasons)])
+    asked = "\n".join(part for part in (RECOVER, fenced("Reasoning", said), choices) if part)
+    return Todo(TrialKind.RECOVER, item, _asking(_request(item, task, config), asked, hider))
 
 
 def next_of(
-    worked: Example, trials: Mapping[str, Trial], task: TaskConfig, config: TeacherConfig
+    worked: Example, trials: Mapping[tuple[str, str], Trial], task: TaskConfig, config: TeacherConfig
 ) -> "Example | Todo | None":
     """The worked item with steps, or what is to be asked for them next; None where no explanation holds.
 
     An explanation holds if it ends in the known answer and if its steps alone lead the teacher to it. `trials` are
-    those so far by the hash of their prompts.
+    those so far by item and the hash of their prompts.
     """
     if worked.steps:
         return worked
     asked, known = explain(worked, task, config), worked.answer.canonical
-    said = trials.get(asked.prompt_hash)
+    said = trials.get(asked.key)
     if said is None:
         return asked
     back = recover(worked.item, said.steps, worked.answer, task, config) if said.answer == known else None
     if back is None:
         return None
-    found = trials.get(back.prompt_hash)
+    found = trials.get(back.key)
     if found is None:
         return back
     return replace(worked, steps=tuple(said.steps)) if found.answer == known else None
@@ -109,8 +117,9 @@ def _request(item: Item, task: TaskConfig, config: TeacherConfig) -> Request:
     return request_for(item, task, config.model_copy(update={"confidence": False, "logprobs": False}), (), 0)
 
 
-def _asking(request: Request, text: str) -> Request:
-    return replace(request, messages=(request.messages[0], {"role": "user", "content": text}))
+def _asking(request: Request, text: str, hider: Hider) -> Request:
+    asking = replace(request, messages=(request.messages[0], {"role": "user", "content": text}))
+    return with_hidden(asking, hider)
 
 
 def _trial(run: str, round_id: int, todo: Todo, received: Received, task: TaskConfig) -> Trial:

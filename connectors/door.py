@@ -1,0 +1,305 @@
+"""Who is let in to the pages of `preceptor serve`, as whom, and what a browser may do with what it gets.
+
+On loopback, where nobody has an account and there is no token, anybody may look who reaches it by a name of loopback,
+so that no web page can by a name of its own. Elsewhere, or once somebody has an account, people log in. A browser then
+holds a random word in a cookie that no script reads and that comes along from no other site; the store holds its
+digest. A token, for programs, lets its holder look and no more.
+"""
+
+import asyncio
+import hashlib
+import hmac
+import re
+import secrets
+import threading
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Literal, TypedDict
+from urllib.parse import parse_qs, unquote
+
+from fastapi import Depends, FastAPI, Request
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from connectors.access import is_loopback
+from connectors.accounts import NAME, PAGE, Passwords
+from connectors.attempts import Attempts, TooOften
+from connectors.pages import html
+from loop.records import Account, Deed, Role
+from loop.store import accounts
+from loop.store.database import Store, now
+
+COOKIE, FORM = "preceptor", "preceptor-form"
+"""The cookies of who is let in, and of who is about to log in."""
+REMEMBERED_SECONDS = 30 * 24 * 3600
+"""How long a browser keeps that it knows the token."""
+OPEN = ("/login", "/static/")
+"""What is answered to who is not let in yet."""
+HOST = re.compile(r"(\[[^\]]*\]|[^:]*)(:\d+)?")
+"""What a browser was told to open: a name, and perhaps a port."""
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+LONGEST_BODY = 1 << 13
+TOKEN = "token"
+"""What who shows it is called."""
+Fields = dict[str, str]
+"""Of a form, the first of each name."""
+
+
+@dataclass(frozen=True)
+class Visitor:
+    """Who looks. `form` is what a form of theirs has to hold; empty where they may send none."""
+
+    name: str
+    role: Role
+    form: str = ""
+
+
+class NotAllowed(Exception):
+    """Who looks may not do this, or it cannot be seen that they want it."""
+
+
+class Door:
+    """Lets people in. `local`: whether the server listens on loopback alone; `hours`: how long a visit lasts."""
+
+    def __init__(self, store: Store, token: str | None, *, local: bool, hours: float) -> None:
+        self.hours = hours
+        self._store, self._token, self._local = store, token, local
+        self._cookie = "" if token is None else remembered(token)
+        self._attempts, self._passwords, self._lock = Attempts(), Passwords(), threading.Lock()
+
+    def asks(self) -> bool:
+        """Whether somebody who comes has to say who they are."""
+        return self._token is not None or not self._local or accounts.are_there(self._store)
+
+    def by_token(self) -> bool:
+        """Whether the token is asked for, and not a name and a password."""
+        return self._token is not None and not accounts.are_there(self._store)
+
+    def who(self, request: Request) -> Visitor | None:
+        """Who sent the request, if that is known; where nobody is asked, anybody who came by a name of loopback."""
+        word = request.cookies.get(COOKIE, "")
+        if self._token is not None:
+            bearer = f"Bearer {self._token}".encode()
+            if hmac.compare_digest(request.headers.get("authorization", "").encode(), bearer):
+                return Visitor(TOKEN, Role.VIEWER)
+            if hmac.compare_digest(word.encode(), self._cookie.encode()):
+                return Visitor(TOKEN, Role.VIEWER, form_of(word))
+        account = accounts.visiting(self._store, digest(word), now()) if word else None
+        if account is not None:
+            return Visitor(account.name, account.role, form_of(word))
+        named = HOST.fullmatch(request.headers.get("host", ""))
+        known = named is not None and is_loopback(named[1])
+        return Visitor("", Role.VIEWER) if known and not self.asks() else None
+
+    def let_in(self, given: Mapping[str, str], address: str, word: str) -> tuple[str, float] | None:
+        """What the browser is to hold from now on, and for how many seconds; None where what is given is wrong.
+
+        One attempt at a time: a hash takes 64 MiB, and guesses that come together are counted. A visit that the browser
+        was in, by its `word`, ends; its word is never used again.
+
+        Raises:
+            TooOften: too many attempts failed.
+        """
+        with self._lock:
+            name = given.get("name", "").strip().lower()
+            name = name if NAME.fullmatch(name) and not self.by_token() else ""
+            self._attempts.begin(name, address)
+            opened = self._by_token(given) if self.by_token() else self._by_password(name, given.get("password", ""))
+            if opened is None:
+                return None
+            self._attempts.succeeded(name, address)
+        self.let_out(word)
+        return opened
+
+    def _by_token(self, given: Mapping[str, str]) -> tuple[str, float] | None:
+        right = hmac.compare_digest(given.get("token", "").encode(), (self._token or "").encode())
+        self._note(TOKEN, "log in", failed=not right)
+        return (self._cookie, REMEMBERED_SECONDS) if right else None
+
+    def _by_password(self, name: str, password: str) -> tuple[str, float] | None:
+        account: Account | None = accounts.get(self._store, name)
+        right, word = self._passwords.fits(account, password), secrets.token_urlsafe(32)
+        entered = right and account is not None and accounts.let_in(self._store, account, digest(word), self.hours)
+        # a name that nobody has may be a password typed in the wrong place, so it is not kept
+        self._note("" if account is None else name, "log in", failed=not entered)
+        return (word, self.hours * 3600) if entered else None
+
+    def let_out(self, word: str, name: str = "") -> None:
+        """End the visit of this word, if there is one."""
+        accounts.let_out(self._store, digest(word))
+        if name:
+            self._note(name, "log out")
+
+    def _note(self, who: str, what: str, *, failed: bool = False) -> None:
+        accounts.note(self._store, Deed(at=now(), who=who, way=PAGE, what=what, failed=failed))
+
+
+def remembered(token: str) -> str:
+    """What the cookie holds of the token: nothing from which it could be found."""
+    return hmac.new(token.encode(), b"preceptor dashboard", hashlib.sha256).hexdigest()
+
+
+def digest(word: str) -> str:
+    """What the store knows a visit by."""
+    return hashlib.sha256(word.encode()).hexdigest()
+
+
+def form_of(word: str) -> str:
+    """What a form holds, to show that its page was made for whoever holds this word in a cookie."""
+    return hmac.new(word.encode(), b"preceptor form", hashlib.sha256).hexdigest()
+
+
+def visitor_of(request: Request) -> Visitor:
+    """Who looks; whoever is not known does not get as far as this."""
+    found: Visitor = request.state.visitor
+    return found
+
+
+def needs(role: Role) -> Callable[[Request], Visitor]:
+    """What a page asks of who looks: this role.
+
+    The function raises NotAllowed where they have a lesser one.
+    """
+
+    def check(request: Request) -> Visitor:
+        visitor = visitor_of(request)
+        if not visitor.role.may(role):
+            raise NotAllowed(f"This is for the role {role}; yours is {visitor.role}.")
+        return visitor
+
+    return check
+
+
+def sent(role: Role) -> Callable[[Request], Awaitable[Fields]]:
+    """What a form asks of who sends it: this role, and that it stood on a page of theirs. Gives its fields.
+
+    The function raises NotAllowed otherwise.
+    """
+
+    async def read(request: Request) -> Fields:
+        visitor = needs(role)(request)
+        given = await fields(request)
+        prove(request, given, visitor.form)
+        return given
+
+    return read
+
+
+def prove(request: Request, given: Mapping[str, str], form: str) -> None:
+    """Let a form pass that came from a page of ours, made for this browser.
+
+    Raises:
+        NotAllowed: it did not.
+    """
+    near = request.headers.get("sec-fetch-site", "same-origin") in ("same-origin", "none")
+    if not (near and form and hmac.compare_digest(given.get("form", "").encode(), form.encode())):
+        raise NotAllowed("The page was too old, or was not ours. Open it again, and send it from there.")
+
+
+async def fields(request: Request) -> Fields:
+    """The fields of a form, the first of each name; what is too long for one of ours is cut off."""
+    received = bytearray()
+    async for piece in request.stream():
+        received += piece
+        if len(received) > LONGEST_BODY:
+            break
+    read = parse_qs(bytes(received[:LONGEST_BODY]).decode(errors="replace"))
+    return {name: values[0].replace("\x00", "") for name, values in read.items()}
+
+
+class Guard:
+    """Lets pass who may look, and says to every browser what a page of ours may do: nothing but ours."""
+
+    def __init__(self, app: ASGIApp, door: Door) -> None:
+        self._app, self._door = app, door
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+
+        async def sent(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(HEADERS)
+            await send(message)
+
+        request = Request(scope)
+        visitor = await asyncio.to_thread(self._door.who, request)
+        request.state.visitor = visitor
+        refusal = await asyncio.to_thread(self._refusal, request, visitor)
+        await (refusal or self._app)(scope, receive, sent)
+
+    def _refusal(self, request: Request, visitor: Visitor | None) -> Response | None:
+        """What is said to who may not look, or asks for what no database holds."""
+        if "\x00" in unquote(f"{request.url.path}?{request.url.query}"):
+            return Response("there is nothing of that name", 400)
+        if visitor is not None:
+            return None
+        if not self._door.asks():
+            return Response("open it as http://127.0.0.1 or localhost", 421)
+        if request.url.path.startswith(OPEN):
+            return None
+        return RedirectResponse("/login", 303) if request.method == "GET" else Response(status_code=401)
+
+
+def logging_in(app: FastAPI, door: Door) -> None:
+    """Where people log in and out."""
+
+    @app.get("/login", response_class=HTMLResponse)
+    def ask(request: Request, wrong: bool = False) -> Response:
+        if request.state.visitor is not None:
+            return RedirectResponse("/", 303)
+        word = request.cookies.get(FORM) or secrets.token_urlsafe(32)
+        answer = _asking(door, form_of(word), "That is not right." if wrong else "")
+        answer.set_cookie(FORM, word, path="/login", **_kept(request))
+        return answer
+
+    @app.post("/login")
+    async def log_in(request: Request) -> Response:
+        given, word = await fields(request), request.cookies.get(FORM, "")
+        prove(request, given, form_of(word) if word else "")
+        address = request.client.host if request.client else ""
+        try:
+            opened = await asyncio.to_thread(door.let_in, given, address, request.cookies.get(COOKIE, ""))
+        except TooOften as error:
+            refused = _asking(door, form_of(word), str(error), 429)
+            refused.headers["Retry-After"] = str(round(error.seconds) + 1)
+            return refused
+        if opened is None:
+            return RedirectResponse("/login?wrong=true", 303)
+        answer = RedirectResponse("/", 303)
+        answer.set_cookie(COOKIE, opened[0], max_age=int(opened[1]), **_kept(request))
+        return answer
+
+    @app.post("/logout")
+    async def log_out(request: Request, _: Annotated[Fields, Depends(sent(Role.VIEWER))]) -> Response:
+        await asyncio.to_thread(door.let_out, request.cookies.get(COOKIE, ""), visitor_of(request).name)
+        answer = RedirectResponse("/login", 303)
+        answer.delete_cookie(COOKIE, **_kept(request))
+        return answer
+
+
+class _Kept(TypedDict):
+    """How a browser is to keep a cookie."""
+
+    httponly: bool
+    samesite: Literal["strict"]
+    secure: bool
+
+
+def _kept(request: Request) -> _Kept:
+    return {"httponly": True, "samesite": "strict", "secure": request.url.scheme == "https"}
+
+
+def _asking(door: Door, form: str, said: str, status: int = 200) -> HTMLResponse:
+    """The page that asks who comes."""
+    return HTMLResponse(
+        html("login.html.j2", title="Preceptor", by_token=door.by_token(), form=form, said=said), status
+    )

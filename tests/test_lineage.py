@@ -160,7 +160,7 @@ def test_pairs_and_step_labels_hold_what_was_rejected_before(project: Project, t
     for form in ("dpo", "prm", "chat"):
         export(project.store, RUN, tmp_path / form, Wanted(form, where=("key=q2",)))
     prompt = history(project.store, RUN, "q2")["replies"][0]["prompt_hash"]
-    for grounds in (Grounds(prompt=prompt), Grounds(reviewer="reviewer-1")):
+    for grounds in (Grounds(prompt=prompt), Grounds(reviewer="reviewer-1", prompt=prompt)):
         assert {Path(each).name for each in looked_at(project, grounds).exports} == {"dpo", "prm"}
     newer = history(project.store, RUN, "q2")["replies"][1]["prompt_hash"]
     assert {Path(each).name for each in looked_at(project, Grounds(prompt=newer)).exports} == {"dpo", "prm", "chat"}

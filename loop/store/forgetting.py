@@ -262,13 +262,13 @@ def _naming(session: Session, key: str, texts: Sequence[str]) -> list[SQLModel]:
         *with_text(session, Flag, "evidence", texts),
         *(row for model, column in KEYED for row in with_text(session, model, column, [quoted])),
         *_charges(session, key),
-        *(row for row in session.exec(rows_of(Export)) if any(_filter(key).fullmatch(each) for each in row.filters)),
+        *(row for row in session.exec(rows_of(Export)) if any(map(_filter(key).match, row.filters))),
     ]
 
 
 def _filter(key: str) -> re.Pattern[str]:
     """A condition of an export that names the item: `key!=KEY`."""
-    return re.compile(rf"(key(?:<=|>=|!=|=|<|>)){re.escape(key)}")
+    return re.compile(rf"\A(key(?:<=|>=|!=|=|<|>)){re.escape(key)}\Z")
 
 
 def _charges(session: Session, key: str) -> list[Charge]:

@@ -144,7 +144,7 @@ def _row(origin: Origin, names: Mapping[str, str]) -> Row:
         "authors": list(dict.fromkeys([AUTHORS[each.author] for each in written])),
         "round": decided.round,
         "risk": first.risk,
-        "verdicts": _said(said, names),
+        "verdicts": _said(said, names) if said else [],
         "teacher_model": first.teacher_model,
         "prompt_hash": first.prompt_hash,
         "parents": [_version(each) for each in written[:-1]],

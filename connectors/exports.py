@@ -157,9 +157,10 @@ class _Export:
         """The rows that are asked for, each noted as it goes by."""
         rows, named = self._rows, self._state.name is not None
         run, until, judged = self._last.run, self._state.until, self._form.others is labelled
+        every = self._form.others is None and not self._chosen
         for origin in dataset.origins(self._store, run, self._kinds(), until, judged=judged):
             row = rows.row(origin)
-            wanted, others = self._asked_for(row, origin)
+            wanted, others = (True, ()) if every else self._asked_for(row, origin)
             if not wanted and not named:
                 self._passed.take(row, None)
                 continue
@@ -172,7 +173,7 @@ class _Export:
     def _asked_for(self, row: Row, origin: Origin) -> tuple[bool, Sequence[Other]]:
         """Whether an item is asked for, and with which of its other rationales: each has to meet the filters."""
         if self._form.others is None:
-            return not self._chosen or self._holds(row), ()
+            return self._holds(row), ()
         every = [self._rows.other(each, origin) for each in self._form.others(origin)]
         others = [each for each in every if self._holds(row | each.row)]
         return bool(others) and (self._form.in_place or self._holds(row)), others

@@ -29,7 +29,7 @@ def promises(store: Store, run: str, config: Config, until: int | None = None) -
     looks = certificates.of_run(store, run, Promise.THRESHOLD)
     holds = bool(looks) and looks[-1].threshold is not None
     same = sum(_one_person(audit) for audit in audits)
-    export = certification.export_certificate(store, current, config, audits, until)
+    export = certification.export_certificate(store, current, config, audits, silver)
     return {
         "alpha": config.acceptance.alpha,
         "delta": config.acceptance.delta,

@@ -159,14 +159,14 @@ def missing_audits(store: Store, run: str, config: Config) -> int:
 
 
 def export_certificate(
-    store: Store, current: Round, config: Config, every: Sequence[Audit], until: int | None = None
+    store: Store, current: Round, config: Config, every: Sequence[Audit], rows: Counter[int] | None = None
 ) -> Certificate:
     """What can be promised of the rows accepted unreviewed so far, by all of a run's audits; not stored.
 
-    Of those that were in force when the decision of the id `until` was the newest, if one is named.
+    `rows` are others than those, counted by the id of their round.
     """
     audits = [audit for audit in every if audit.query.passes]
-    silver = decisions.in_force_by_round(store, current.run, [DecisionKind.SILVER], until)
+    silver = decisions.in_force_by_round(store, current.run, [DecisionKind.SILVER]) if rows is None else rows
     drawn = Counter(audit.query.round_id for audit in audits)
     wrong = Counter(audit.query.round_id for audit in audits if audit.wrong)
     strata = [

@@ -273,13 +273,22 @@ class _Origins:
         students = self._versions({self._revised[number] for number in known.keys() & self._revised.keys()})
         said = self._said(known.keys() & self._judged)
         for decided, version in pairs:
-            chain = _chain(version, known)
+            chain = _chain(version, known) if version.supersedes else [version]
             student = students.get(self._revised.get(chain[0].id, 0))
-            refused = [_traced(each, known) for each in self._rejected.get(decided.key, ())]
-            refused = [each for each in refused if all(each.id != own.id for own in chain)] if refused else refused
-            judged = [_traced(each, known) for each in self._reviewed.get(decided.key, ())]
+            refused = self._traced(self._rejected, decided.key, known, chain)
+            judged = self._traced(self._reviewed, decided.key, known)
             own = {each.id: said[each.id] for each in (*chain, *refused, *judged) if each.id in said} if said else {}
             yield Origin(decided, chain, student, refused, judged, own or NOTHING_SAID)
+
+    @staticmethod
+    def _traced(
+        numbers: Mapping[str, Sequence[int]], key: str, known: Mapping[int, Version], but: Sequence[Version] = ()
+    ) -> Sequence[Version]:
+        """The versions of an item that stand in a list, but for some, as they go back to their first one."""
+        if key not in numbers:
+            return ()
+        found = [known[each] for each in numbers[key] if all(each != own.id for own in but)]
+        return [each.after(_chain(each, known)[0]) for each in found]
 
     def _versions(self, ids: Collection[int]) -> dict[int, Version]:
         if not ids:
@@ -311,10 +320,6 @@ def _chain(version: Version, known: Mapping[int, Version]) -> list[Version]:
     while chain[0].supersedes:
         chain.insert(0, known[chain[0].supersedes])
     return chain
-
-
-def _traced(number: int, known: Mapping[int, Version]) -> Version:
-    return known[number].after(_chain(known[number], known)[0])
 
 
 def _listed(value: str | list[str]) -> list[str]:

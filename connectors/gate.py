@@ -22,6 +22,7 @@ from review.agreement import VERDICT, alpha, questions
 
 NAMES = ("bound", "error", "agreement", "step_wrong", "duplicates", "leaks")
 """What a bar can be set on."""
+NOTHING_PASSED = "no row passed unreviewed"
 LARGER_IS_BETTER = frozenset({"agreement"})
 SHOWN = 5
 """Rows that a message names."""
@@ -162,7 +163,7 @@ def _error(promised: Mapping[str, Any]) -> Figure:
     rows = [each for each in promised["export"]["strata"] if each["unreviewed"]]
     about = "wrong among rows that passed unreviewed, by audits of their rounds"
     if not rows:
-        return Figure(None, about, why="no row passed unreviewed")
+        return Figure(None, about, why=NOTHING_PASSED)
     strata = [
         Sampled(each["unreviewed"], each["wrong"], each["reviewed"], each["audited"] - each["reviewed"])
         for each in rows
@@ -265,6 +266,8 @@ def _more_for_bound(limit: float, figure: Figure, delta: float) -> str:
 
 def _more_audits(limit: float, figure: Figure) -> str:
     """About how many more audits without an error bring the far end of the interval below a limit."""
+    if figure.why == NOTHING_PASSED:
+        return "leave the bar away, it speaks of no row"
     if figure.unknown >= limit:
         return "no later audit speaks of the rows of a round that has none"
     wanted = (limit - figure.unknown) / (1 - figure.unknown)

@@ -182,6 +182,15 @@ def test_rows_of_a_model_that_was_recalled_clear_no_bar_for_others(tmp_path: Pat
     assert "not measured" in refused(store, tmp_path / "out", "error<=0.05")
 
 
+def test_where_all_rows_are_reviewed_a_bar_on_the_others_speaks_of_none(tmp_path: Path, store: Store) -> None:
+    audited_round(store, right=10, silver=0)
+    items.add(store, [an_item("q1")])
+    opened = queried(store, a_round(store), ["q1"])
+    decided(store, opened, "q1", DecisionKind.GOLD, a_reply(store, opened, "q1", steps=["one"], answer=1))
+    said = refused(store, tmp_path / "out", "error<=0.05")
+    assert "not measured (no row passed unreviewed); leave the bar away, it speaks of no row" in said
+
+
 def test_audits_that_nobody_reviewed_are_not_called_wrong(tmp_path: Path, store: Store) -> None:
     audited_round(store, right=10, unread=10)
     found = export(store, RUN, tmp_path / "out").figures["error"]

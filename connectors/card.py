@@ -31,17 +31,18 @@ class Tally:
     mended: int = 0
     """Rows in which something could not or may not be written."""
 
-    def take(self, row: Mapping[str, Any]) -> None:
-        """Count a row."""
+    def take(self, row: Mapping[str, Any], written: Sequence[Mapping[str, Any]]) -> None:
+        """Count a row; `written` says where each rationale comes from that is written of it."""
         decision = row["decision"]
         self.decisions[decision] += 1
         self.domains[row["domain"], decision] += 1
         self.sources[source_file(row["source"])] += 1
-        if row["teacher_model"]:
-            self.teachers[row["teacher_model"]] += 1
-        if row["verdicts"]:
-            self.verdicts += len(row["verdicts"])
-            self.simulated += sum(verdict["simulated"] for verdict in row["verdicts"])
+        for each in written:
+            if each["teacher_model"]:
+                self.teachers[each["teacher_model"]] += 1
+            if each["verdicts"]:
+                self.verdicts += len(each["verdicts"])
+                self.simulated += sum(verdict["simulated"] for verdict in each["verdicts"])
         self.uncertified += decision == SILVER and not row["certified"]
 
 

@@ -62,6 +62,11 @@ def together(conditions: Sequence[Condition]) -> list[list[Condition]]:
     return [*alternatives.values()]
 
 
+def asks_for_kinds(conditions: Sequence[Condition]) -> bool:
+    """Whether decisions of other kinds than gold and silver may be meant: they have to be named."""
+    return any(each.name == "decision" and each.sign == "=" for each in conditions)
+
+
 def condition(text: str, known: Sequence[str]) -> Condition:
     """The condition that a text states.
 

@@ -14,6 +14,7 @@ from connectors.pages import common, html
 from connectors.side_by_side import comparisons
 from connectors.views import PAGES, Views
 from connectors.wiring import Project
+from loop.certification import lapsed
 from loop.config import Config
 from loop.records import DecisionKind
 from loop.store import browsing, counting, items, rounds
@@ -122,7 +123,7 @@ class Dashboard:
             NotHere: there is no such run.
         """
         self.views(run)
-        found = browsing.found(self.store, run, wanted, PAGE_SIZE + 1)
+        found = browsing.found(self.store, run, wanted, PAGE_SIZE + 1, lapsed(self.store, run))
         asked = {"text": wanted.text, "decision": wanted.decision or "", "domain": wanted.domain}
         asked = {name: value for name, value in asked.items() if value} | ({"flagged": "1"} if wanted.flagged else {})
         more = len(found) > PAGE_SIZE
@@ -162,7 +163,16 @@ class Dashboard:
 def _unplanted(found: dict[str, Any]) -> dict[str, Any]:
     """An item's history without what is planted, for reviewers may look on."""
     hidden = {each["id"] for each in found["rationales"] if each["planted"]}
-    return found | {
-        "rationales": [each for each in found["rationales"] if each["id"] not in hidden],
-        "verdicts": [each for each in found["verdicts"] if each["rationale_id"] not in hidden],
-    }
+    about = ("verdicts", "tasks", "flags", "risks", "judgements")
+    shown = {name: [each for each in found[name] if each["rationale_id"] not in hidden] for name in about}
+    sent = (*found["replies"], *found["trials"], *found["revision_replies"], *shown["judgements"])
+    asked = {each["prompt_hash"] for each in sent}
+    return (
+        found
+        | shown
+        | {
+            "rationales": [each for each in found["rationales"] if each["id"] not in hidden],
+            "prompts": [each for each in found["prompts"] if each["hash"] in asked],
+            "scores": [each for each in found["scores"] if each["chunk"] >= 0],
+        }
+    )

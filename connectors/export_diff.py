@@ -99,17 +99,22 @@ def _notes(folders: tuple[Path, Path], said: list[dict[str, Any]]) -> list[str]:
 
 
 def _groups(folder: Path, said: Mapping[str, Any]) -> Iterator[Group]:
-    """The rows of an export by key, in order."""
+    """The rows of an export by key, in order; a key in which something was replaced may stand elsewhere."""
     form = FORMATS[said["format"]]
     path, last = folder / form.file, ""
     try:
-        for key, rows in groupby(form.read(path), key=lambda row: str(row["key"])):
+        every = sorted(form.read(path), key=_key) if said.get("mended") else form.read(path)
+        for key, rows in groupby(every, key=_key):
             if key < last:
                 raise PreceptorError(f"{path}: {key} stands behind {last}; its rows are not in the order of an export")
             last = key
             yield key, list(rows)
     except (OSError, ValueError, KeyError) as error:
         raise PreceptorError(f"{path}: cannot be read: {error}") from error
+
+
+def _key(row: Row) -> str:
+    return str(row["key"])
 
 
 def _joined(old: Iterator[Group], new: Iterator[Group]) -> Iterator[tuple[str, list[Row] | None, list[Row] | None]]:

@@ -12,18 +12,18 @@ from typing import Any
 
 from connectors import gate, states
 from connectors.card import Card, Tally, dated, terms
-from connectors.conditions import Condition, condition, together
+from connectors.conditions import Condition, asks_for_kinds, condition, together
 from connectors.export_rows import Passed, Rows
-from connectors.formats import FORMATS, About, Example, Row
+from connectors.formats import FORMATS, About, Example, Other, Row, labelled
 from connectors.states import State
 from connectors.versions import naming
 from loop.config import ExportConfig
 from loop.errors import PreceptorError
 from loop.records import DecisionKind, Export
 from loop.report import pseudonyms
-from loop.resemblance import Alike
 from loop.store import dataset, exported, reading, versions
 from loop.store.database import Store, now
+from loop.store.dataset import Origin
 
 CARD, MANIFEST, STAGING = "README.md", "manifest.json", ".preceptor-partial"
 MAKER = "preceptor"
@@ -105,8 +105,10 @@ class _Export:
         self._last, self._config = state.last, state.config
         self._names = pseudonyms(reading.reviewers_of(store, state.last.run))
         self._filters = _filters(wanted.where, self._names)
-        similarity = self._config.query.duplicate_similarity
-        self._seen = gate.Seen(Alike(dataset.holdout_texts(store), similarity))
+        self._form = FORMATS[wanted.form]
+        self._rows = Rows(self._names, certified=state.certified, lapsed=state.lapsed)
+        self._chosen = together(self._filters)
+        self._seen = gate.Seen(dataset.holdout_texts(store), self._config.query.holdout_similarity)
         self._tally, self._passed = Tally(), Passed()
 
     def write(self, required: Sequence[Condition]) -> Exported:
@@ -114,15 +116,15 @@ class _Export:
         staging = self._folder / STAGING
         shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir(parents=True)
-        about = About(self._config.task, f"rationales-{self._last.run}", dated(self._last), self._licence())
-        rows = FORMATS[self._wanted.form].write(self._examples(), about, staging)
+        about = About(self._config.task, f"rationales-{self._last.run}", dated(self._last), self._licence)
+        rows = self._form.write(self._examples(), about, staging)
         self._check_version()
         self._check_rows(rows)
         found = {**self._state.measured, **gate.noticed(self._seen)}
         if missed := gate.missed(found, required, self._config.acceptance.delta):
             raise PreceptorError("nothing was written:\n" + "\n".join(missed))
         card = Card(self._state, self._passed.version.hash, self._tally, self._wanted.terms)
-        text = card.text(FORMATS[self._wanted.form].file, rows, self._conditions, found)
+        text = card.text(self._form.file, rows, self._conditions, found)
         (staging / CARD).write_text(text, encoding="utf-8", newline="\n")
         manifest = self._manifest(staging, found, rows)
         _move(staging, self._folder, manifest)
@@ -149,27 +151,47 @@ class _Export:
 
     @property
     def _conditions(self) -> list[str]:
-        return [str(each) for each in self._filters]
+        return [self._rows.clean(str(each)) for each in self._filters]
 
     def _examples(self) -> Iterator[Example]:
         """The rows that are asked for, each noted as it goes by."""
-        rows, chosen = Rows(self._names, certified=self._state.certified), together(self._filters)
-        for origin in dataset.origins(self._store, self._last.run, self._kinds(), self._state.until):
+        rows, named = self._rows, self._state.name is not None
+        run, until, judged = self._last.run, self._state.until, self._form.others is labelled
+        every = self._form.others is None and not self._chosen
+        for origin in dataset.origins(self._store, run, self._kinds(), until, judged=judged):
             row = rows.row(origin)
-            wanted = not chosen or all(any(each.holds(_field(row, each.name)) for each in some) for some in chosen)
-            if not wanted and self._state.name is None:
+            wanted, others = (True, ()) if every else self._asked_for(row, origin)
+            if not wanted and not named:
                 self._passed.take(row, None)
                 continue
-            made, mended = rows.example(row, origin)
-            self._passed.take(row, None if self._state.name is None else made.line)
-            if not wanted:
-                continue
-            self._tally.mended += mended
-            decided = origin.decided
-            text = "\n".join(part for part in (decided.context, decided.question, *decided.choices) if part)
-            self._seen.take(decided.key, text, decided.text_hash)
-            self._tally.take(made.row)
-            yield made
+            made, mended = rows.example(row, origin, others)
+            self._passed.take(row, made.line if named else None)
+            if wanted:
+                self._note_row(made, mended)
+                yield made
+
+    def _asked_for(self, row: Row, origin: Origin) -> tuple[bool, Sequence[Other]]:
+        """Whether an item is asked for, and with which of its other rationales: each has to meet the filters."""
+        if self._form.others is None:
+            return self._holds(row), ()
+        every = [self._rows.other(each, origin) for each in self._form.others(origin)]
+        others = [each for each in every if self._holds(row | each.row)]
+        return bool(others) and (self._form.in_place or self._holds(row)), others
+
+    def _holds(self, row: Row) -> bool:
+        return all(any(each.holds(_field(row, each.name)) for each in some) for some in self._chosen)
+
+    def _note_row(self, made: Example, mended: bool) -> None:
+        self._seen.take(made.row["key"], made.origin.decided)
+        self._tally.mended += mended
+        self._tally.take(made.row, self._written(made) if made.others else (made.row,))
+
+    def _written(self, made: Example) -> list[Row]:
+        """Where the rationales come from that are written of an item; the chain of the one in force tells as one."""
+        if self._form.in_place:
+            return [each.row for each in made.others]
+        chain = {each.id for each in made.origin.chain}
+        return [made.row, *(each.row for each in made.others if each.version.id not in chain)]
 
     def _check_version(self) -> None:
         """Refuse to call something by a name that it does not have."""
@@ -192,14 +214,17 @@ class _Export:
 
     def _kinds(self) -> Sequence[DecisionKind]:
         """The decisions that rows are read of; marks on steps are worth having whatever was decided."""
-        if any(each.name == "decision" for each in self._filters) or self._wanted.form == "prm":
+        if asks_for_kinds(self._filters) or self._form.in_place:
             return tuple(DecisionKind)
         return versions.TEACHING
 
     def _check_rows(self, rows: int) -> None:
-        if rows or not (self._filters or self._tally.decisions):
+        if rows:
             return
-        counts = gate.counted(dataset.decided_counts(self._store, self._last.run))
+        kinds = dataset.decided_counts(self._store, self._last.run)
+        if not (self._filters or any(kinds[each] for each in self._kinds())):
+            return
+        counts = gate.counted(kinds)
         what = f" with {', '.join(map(str, self._filters))}" if self._filters else ""
         form = self._wanted.form
         cause = {
@@ -209,8 +234,9 @@ class _Export:
         raise PreceptorError(f"nothing to write as {form}{what}{cause}; the run has decided {counts}")
 
     def _licence(self) -> str:
-        known = {*self._wanted.terms.sources.values()}
-        return "; ".join(sorted(known)) or "unknown"
+        """Of the files that the rows come from; that of an unnamed one is unknown."""
+        named = self._wanted.terms.sources
+        return "; ".join(sorted({named.get(each, "unknown") for each in self._tally.sources})) or "unknown"
 
     def _manifest(self, staging: Path, found: Mapping[str, gate.Figure], rows: int) -> str:
         files = sorted(path for path in staging.rglob("*") if path.is_file())

@@ -160,7 +160,7 @@ class Forgetting:
         """The datasets that may hold the item."""
         decided = [row for row in reading.decisions_of(self._store, run) if row.item_key == item.key]
         written = exported.of_run(self._store, run)
-        return list(dict.fromkeys(each.folder for each in written if written_in(each, decided) is not None))
+        return list(dict.fromkeys(each.folder for each in written if written_in(each, decided)))
 
     def _clear_boards(self) -> None:
         """Delete its tasks where they stand."""
@@ -205,9 +205,9 @@ class Forgetting:
             _replace(log.resolve(), "\n".join(kept), stat.S_IMODE(log.stat().st_mode))
 
     def _search(self) -> Found:
-        """Look for its texts in every table, in the database's files and in all files of the runs."""
+        """Look for its texts, and in the tables for its key: in all of them, the database's files and the runs'."""
         plan = self.plan
-        places, columns = forgetting.search(self._store, plan.texts)
+        places, columns = forgetting.search(self._store, plan.texts, plan.key)
         found = Found({f"table {place}": number for place, number in places.items()}, columns)
         for file in self._files():
             found.files += 1

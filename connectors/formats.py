@@ -21,10 +21,14 @@ from loop.answer import Answer, shown
 from loop.config import TaskConfig
 from loop.records import Item, Rationale, ReviewTask, Verdict, VerdictKind, found_wrong
 from loop.store.dataset import Origin, Version
+from loop.store.versions import TEACHING
 from loop.student.prompts import forced
 from review.task import Details, board_task, form_of, result
 
 Row = dict[str, Any]
+Shaped = tuple[Row, Row]
+"""A row as a form has it, and the fields in which it comes from elsewhere than the rationale in force."""
+SAME: Row = {}
 PIECE = 1000
 """Rows that are in memory at once."""
 ROW_GROUP = 5 * PIECE
@@ -35,8 +39,17 @@ CONTENT = ("question", "context", "choices", "steps", "answer", "answer_kind", "
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 """What a spreadsheet takes for the start of a formula, in Japanese ones also at full width (OWASP, CSV injection)."""
 NUMBER = re.compile(r"[-+]?[0-9]+(\.[0-9]+)?")
+LONGEST_CELL = 2**31 - 1
+"""Characters of a cell that is read again: lists in one may be long."""
 RATINGS: Mapping[str, int] = {"ok": 1, "redundant": 0, "wrong": -1, "unsupported": -1, "hallucinated": -1}
 """What PRM800K calls positive, neutral and negative, by the mark on the review page."""
+
+
+class Other(NamedTuple):
+    """A rationale of an item that is not the one in force, and where it comes from, in fields that rows have."""
+
+    version: Version
+    row: Row
 
 
 class Example(NamedTuple):
@@ -48,6 +61,8 @@ class Example(NamedTuple):
     """Pseudonyms of the reviewers."""
     line: bytes
     """The row as a line of JSON."""
+    others: Sequence[Other] = ()
+    """What the form writes beside the rationale in force, or in its place."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +72,8 @@ class About:
     task: TaskConfig
     name: str
     date: str
-    licence: str
+    licence: Callable[[], str]
+    """Of the rows that went by."""
 
 
 class Format(NamedTuple):
@@ -66,6 +82,10 @@ class Format(NamedTuple):
     file: str
     write: Callable[[Iterable[Example], About, Path], int]
     read: Callable[[Path], Iterator[Row]]
+    others: Callable[[Origin], Sequence[Version]] | None = None
+    """The rationales of an item, beside the one in force, that its rows are made of; without one it has no row."""
+    in_place: bool = False
+    """Whether these stand in place of the one in force."""
 
 
 def line(row: Row) -> bytes:
@@ -99,7 +119,7 @@ def croissant(examples: Iterable[Example], about: About, folder: Path) -> int:
     count = _table(examples, data)
     with data.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    said = described(about.name, about.licence, about.date, {data.name: digest}, COLUMNS)
+    said = described(about.name, about.licence(), about.date, {data.name: digest}, COLUMNS)
     (folder / "croissant.json").write_text(json.dumps(said, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return count
 
@@ -107,9 +127,9 @@ def croissant(examples: Iterable[Example], about: About, folder: Path) -> int:
 def chat(examples: Iterable[Example], about: About, folder: Path) -> int:
     """OpenAI's file for fine-tuning a chat model."""
 
-    def shape(example: Example) -> Iterator[Row]:
+    def shape(example: Example) -> Iterator[Shaped]:
         system = {"role": "system", "content": about.task.instructions}
-        yield {"messages": [system, *_prompt(example), *_said(_answered(example, example.origin.chain[-1]))]}
+        yield {"messages": [system, *_prompt(example), *_said(_answered(example, example.origin.chain[-1]))]}, SAME
 
     return _lean(examples, folder / "chat.jsonl", shape)
 
@@ -117,8 +137,8 @@ def chat(examples: Iterable[Example], about: About, folder: Path) -> int:
 def prompt_completion(examples: Iterable[Example], _about: About, folder: Path) -> int:
     """Prompt and completion as TRL's SFTTrainer takes them."""
 
-    def shape(example: Example) -> Iterator[Row]:
-        yield {"prompt": _prompt(example), "completion": _said(_answered(example, example.origin.chain[-1]))}
+    def shape(example: Example) -> Iterator[Shaped]:
+        yield {"prompt": _prompt(example), "completion": _said(_answered(example, example.origin.chain[-1]))}, SAME
 
     return _lean(examples, folder / "prompt-completion.jsonl", shape)
 
@@ -126,12 +146,13 @@ def prompt_completion(examples: Iterable[Example], _about: About, folder: Path) 
 def pairs(examples: Iterable[Example], _about: About, folder: Path) -> int:
     """Preference pairs as TRL's DPOTrainer takes them: what people corrected or rejected, and what took its place."""
 
-    def shape(example: Example) -> Iterator[Row]:
+    def shape(example: Example) -> Iterator[Shaped]:
         chosen = _answered(example, example.origin.chain[-1])
-        for refused in replaced(example.origin):
+        for refused, whence in example.others:
             rejected = _answered(example, refused)
             if rejected != chosen:
-                yield {"prompt": _prompt(example), "chosen": _said(chosen), "rejected": _said(rejected)}
+                pair = {"prompt": _prompt(example), "chosen": _said(chosen), "rejected": _said(rejected)}
+                yield pair, {"rejected": whence}
 
     return _lean(examples, folder / "pairs.jsonl", shape)
 
@@ -139,11 +160,11 @@ def pairs(examples: Iterable[Example], _about: About, folder: Path) -> int:
 def step_labels(examples: Iterable[Example], _about: About, folder: Path) -> int:
     """People's marks on steps in the form of PRM800K, a line a review: up to the first wrong step, as there."""
 
-    def shape(example: Example) -> Iterator[Row]:
-        for version in (*example.origin.rejected, *example.origin.chain):
-            for verdict in example.origin.verdicts.get(version.id, ()):
-                if version.steps and (verdict.marks or verdict.kind is VerdictKind.ACCEPT):
-                    yield _labelled(example, version, verdict)
+    def shape(example: Example) -> Iterator[Shaped]:
+        for version, whence in example.others:
+            for verdict in example.origin.verdicts[version.id]:
+                if _labels(verdict):
+                    yield _labelled(example, version, verdict), whence
 
     return _lean(examples, folder / "steps.jsonl", shape)
 
@@ -151,11 +172,11 @@ def step_labels(examples: Iterable[Example], _about: About, folder: Path) -> int
 def sharegpt(examples: Iterable[Example], about: About, folder: Path) -> int:
     """Conversations as LLaMA-Factory takes them, with its dataset_info.json."""
 
-    def shape(example: Example) -> Iterator[Row]:
+    def shape(example: Example) -> Iterator[Shaped]:
         turns = [*_prompt(example), *_said(_answered(example, example.origin.chain[-1]))]
         names = {"user": "human", "assistant": "gpt"}
         said = [{"from": names[each["role"]], "value": each["content"]} for each in turns]
-        yield {"conversations": said, "system": about.task.instructions}
+        yield {"conversations": said, "system": about.task.instructions}, SAME
 
     info = {
         "preceptor": {
@@ -190,9 +211,16 @@ def table(examples: Iterable[Example], _about: About, folder: Path) -> int:
 
 
 def replaced(origin: Origin) -> list[Version]:
-    """The teacher's rationales of an item that people did not accept and that something took the place of."""
-    before = [*origin.rejected, *origin.chain[:-1]]
+    """The teacher's rationales of an item that people did not accept and whose place something gold or silver took."""
+    if origin.decided.kind not in TEACHING:
+        return []
+    before = [*origin.rejected, *(each.after(origin.chain[0]) for each in origin.chain[:-1])]
     return [each for each in before if each.answer is not None and found_wrong(origin.verdicts.get(each.id, ()))]
+
+
+def labelled(origin: Origin) -> list[Version]:
+    """The rationales of an item on whose steps people put labels."""
+    return [each for each in origin.judged if each.steps and any(map(_labels, origin.verdicts.get(each.id, ())))]
 
 
 # --- shapes -----------------------------------------------------------------------------------------------------------
@@ -219,6 +247,11 @@ def _answered(example: Example, version: Version) -> str:
     return f"{forced(version.steps)} {shown(Answer.from_canonical(version.answer), example.row['choices'])}"
 
 
+def _labels(verdict: Verdict) -> bool:
+    """Whether a verdict says of each step if it is right."""
+    return bool(verdict.marks) or verdict.kind is VerdictKind.ACCEPT
+
+
 def _labelled(example: Example, version: Version, verdict: Verdict) -> Row:
     """A review as a row of PRM800K."""
     row, steps = example.row, []
@@ -238,7 +271,7 @@ def _labelled(example: Example, version: Version, verdict: Verdict) -> Row:
     return {
         "labeler": example.names[verdict.reviewer],
         "simulated": verdict.simulated,
-        "generation": row["round"],
+        "generation": version.round,
         "is_quality_control_question": False,
         "is_initial_screening_question": False,
         "question": {
@@ -292,16 +325,14 @@ def _cell(value: Any) -> Any:
 # --- files ------------------------------------------------------------------------------------------------------------
 
 
-def _lean(examples: Iterable[Example], path: Path, shape: Callable[[Example], Iterator[Row]]) -> int:
+def _lean(examples: Iterable[Example], path: Path, shape: Callable[[Example], Iterator[Shaped]]) -> int:
     """Rows that hold the text alone, and beside each where it comes from."""
     count = 0
     with path.open("wb") as file, path.with_name(PROVENANCE).open("wb") as beside:
         for example in examples:
-            origin = None
-            for row in shape(example):
-                origin = origin or line({name: each for name, each in example.row.items() if name not in CONTENT})
+            for row, whence in shape(example):
                 file.write(line(row))
-                beside.write(origin)
+                beside.write(line({name: each for name, each in example.row.items() if name not in CONTENT} | whence))
                 count += 1
     return count
 
@@ -370,8 +401,17 @@ def _read_tasks(path: Path) -> Iterator[Row]:
 
 
 def _read_csv(path: Path) -> Iterator[Row]:
+    """Rows as they were before `_cell`, but for lists and numbers, which stay texts."""
+    csv.field_size_limit(LONGEST_CELL)
     with path.open(encoding="utf-8", newline="") as file:
-        yield from csv.DictReader(file)
+        for row in csv.DictReader(file):
+            yield {name: _bare(text) for name, text in row.items()}
+
+
+def _bare(cell: Any) -> Any:
+    """What a cell holds without the apostrophe that `_cell` put before it."""
+    guarded = isinstance(cell, str) and cell.startswith("'") and cell[1:].startswith(FORMULA)
+    return cell[1:] if guarded else cell
 
 
 def _read_table(path: Path) -> Iterator[Row]:
@@ -393,8 +433,8 @@ FORMATS: Mapping[str, Format] = {
     "hf": Format("data/train-00000-of-00001.parquet", dataset_folder, _read_table),
     "chat": Format("chat.jsonl", chat, _read_lean),
     "trl": Format("prompt-completion.jsonl", prompt_completion, _read_lean),
-    "dpo": Format("pairs.jsonl", pairs, _read_lean),
-    "prm": Format("steps.jsonl", step_labels, _read_lean),
+    "dpo": Format("pairs.jsonl", pairs, _read_lean, replaced),
+    "prm": Format("steps.jsonl", step_labels, _read_lean, labelled, in_place=True),
     "sharegpt": Format("sharegpt.jsonl", sharegpt, _read_lean),
     "label-studio": Format("tasks.json", label_studio, _read_tasks),
     "csv": Format("examples.csv", table, _read_csv),

@@ -192,7 +192,7 @@ def _exports(store: Store, run: str, decided: Sequence[Decision]) -> list[dict[s
         each.model_dump(mode="json", include={"folder", "format", "filters", "exported_at"})
         | {"version": each.data_version or None}
         for each in exported.of_run(store, run)
-        if written_in(each, decided) is not None
+        if written_in(each, decided)
     ]
 
 

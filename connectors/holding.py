@@ -2,24 +2,48 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from connectors.conditions import condition, together
-from loop.records import Checkpoint, Decision, Export
-from loop.store.versions import TEACHING
+from connectors.conditions import Condition, asks_for_kinds, condition, together
+from loop.records import Checkpoint, Decision, DecisionKind, Export
+from loop.store.versions import TEACHING, held
 
 
-def written_in(export: Export, decided: Sequence[Decision]) -> Decision | None:
-    """Of an item's decisions, oldest first, the one as which an export may hold it.
+def written_in(export: Export, decided: Sequence[Decision]) -> list[Decision]:
+    """Of an item's decisions, oldest first, those about rationales that an export may hold.
 
-    Gold and silver stand in every export; whatever was decided about a rationale stands where steps are labelled, or
-    where rows are chosen by decision. Other filters may have left the item out all the same.
+    Gold and silver stand in every export, and what is named where rows are chosen by decision; in pairs also what was
+    rejected before, and where steps are labelled every rationale that was decided about. Other filters may have left
+    the item out all the same.
     """
-    row = next((each for each in reversed(decided) if (each.id or 0) <= export.last_decision), None)
+    rows = [each for each in decided if (each.id or 0) <= export.last_decision]
+    if export.format == "prm":
+        rows = [each for each in rows if each.rationale_id is not None]
     chosen = [condition(text, ("decision",)) for text in export.filters if text.startswith("decision")]
-    if row is None or row.rationale_id is None:
-        return None
-    if not (chosen or export.format == "prm" or row.kind in TEACHING):
-        return None
-    return row if all(any(each.holds(row.kind.value) for each in some) for some in together(chosen)) else None
+    if not rows or rows[-1].rationale_id is None or not _wanted(rows[-1], chosen, export.format):
+        return []
+    if export.format == "prm":
+        return rows
+    refused = [each for each in rows[:-1] if each.kind is DecisionKind.REJECTED and each.rationale_id is not None]
+    return [*(refused if export.format == "dpo" else ()), rows[-1]]
+
+
+def _wanted(row: Decision, chosen: Sequence[Condition], form: str) -> bool:
+    """Whether an export in a form, with these filters, takes items that were decided so."""
+    if row.kind not in TEACHING and form != "prm" and (form == "dpo" or not asks_for_kinds(chosen)):
+        return False
+    return all(any(each.holds(row.kind.value) for each in some) for some in together(chosen))
+
+
+def taught(student: Checkpoint, decided: Sequence[Decision], last_decision: int) -> list[Decision]:
+    """Of an item's decisions, oldest first, those about rationales that a student may have learned.
+
+    What was gold or silver when `last_decision` was the newest, and for one that learned by pairs also what people had
+    corrected or rejected before.
+    """
+    row = held(decided, last_decision)
+    if row is None:
+        return []
+    refused = (DecisionKind.GOLD, DecisionKind.REJECTED) if student.card.get("preference_pairs") else ()
+    return [*(each for each in decided if (each.id or 0) < (row.id or 0) and each.kind in refused), row]
 
 
 def learned_until(

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from connectors.holding import learned_until, written_in
+from connectors.holding import learned_until, taught, written_in
 from connectors.reviewers import review_figures
 from connectors.versions import version_text
 from connectors.wiring import Project
@@ -226,8 +226,11 @@ class _Holding:
         every = rounds.all_rounds(self._store, self._run)
         numbers = {each.id: each.number for each in every}
         students = [(each.number, kept[each.candidate_id]) for each in every if each.candidate_id in kept]
+        until = {row.folder: learned_until(row, number, self._all, numbers) for number, row in students}
         return tuple(
-            row.folder for number, row in students if self._count(learned_until(row, number, self._all, numbers))
+            row.folder
+            for _, row in students
+            if self._doubted(taught(row, some, until[row.folder]) for some in self._of.values())
         )
 
     def exports(self) -> tuple[str, ...]:
@@ -241,8 +244,9 @@ class _Holding:
 
     def _count(self, last_decision: int) -> int:
         """How many of the decisions were in force, as gold or silver, when this one was the newest."""
-        return self._doubted(versions.held(some, last_decision) for some in self._of.values())
+        held = (versions.held(some, last_decision) for some in self._of.values())
+        return self._doubted([row] for row in held if row is not None)
 
-    def _doubted(self, held: Iterable[Decision | None]) -> int:
-        """How many of what is held is taken back."""
-        return sum(row is not None and row.id in self._ids for row in held)
+    def _doubted(self, held: Iterable[Iterable[Decision]]) -> int:
+        """Of how many items something that is held is taken back."""
+        return sum(any(row.id in self._ids for row in some) for some in held)

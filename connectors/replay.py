@@ -161,7 +161,9 @@ def _picked(
             found.keys += [item.key for item in control_arm(left, size, config.run.seed)]
             continue
         control = [query.item_key for query in batch if query.arm == "random" and query.item_key not in taken][:size]
-        scored = [row for row in rounds.scores(store, round_id) if row.item_key not in taken.union(control)]
+        passed = taken.union(control)
+        candidates = [row for row in rounds.scores(store, round_id) if row.chunk >= 0]  # others are planted
+        scored = [row for row in candidates if row.item_key not in passed]
         parts = [_parts(row, acquisition) for row in scored]
         if not scored or any(each is None for each in parts):
             found.as_it_was.append(number)

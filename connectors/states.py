@@ -7,9 +7,10 @@ from typing import Any
 
 from connectors import gate
 from connectors.promises import promises
+from loop import certification
 from loop.config import Config
 from loop.errors import PreceptorError
-from loop.records import DecisionKind, Round, Verdict, VersionName
+from loop.records import DataVersion, DecisionKind, Round, Verdict, VersionName
 from loop.store import dataset, decisions, reading, rounds, versions
 from loop.store.database import Store, now
 from loop.store.dataset import Until
@@ -29,6 +30,8 @@ class State:
     measured: Mapping[str, gate.Figure]
     by_round: Sequence[Sequence[object]]
     """The card's table."""
+    lapsed: frozenset[int]
+    """Rounds whose rows no threshold certifies any more, by number."""
     name: VersionName | None = None
     """Where it was named."""
 
@@ -45,8 +48,8 @@ class State:
         return {"promised": dict(self.promised), "measured": gate.plain(self.measured), "by_round": by_round}
 
 
-def current(store: Store, run: str, until: Until | None = None) -> State:
-    """The state that a run is in; `until` says where its rows end, where that is not now.
+def current(store: Store, run: str, earlier: DataVersion | None = None) -> State:
+    """The state that a run is in, or was in when it had an earlier version; by what people have said up to now.
 
     Raises:
         PreceptorError: it has no round yet.
@@ -55,12 +58,15 @@ def current(store: Store, run: str, until: Until | None = None) -> State:
     last = rounds.current(store, run)
     if last is None:
         raise PreceptorError(f"run {run} has no round yet, so there is nothing to export; `preceptor run` starts one")
-    until = until or Until(decisions.last_id(store, run), moment)
+    if earlier is not None:
+        last = rounds.by_id(store, earlier.round_id)
+    until = Until(decisions.last_id(store, run) if earlier is None else earlier.last_decision, moment)
     config = Config.model_validate(rounds.config_of(store, last), strict=False)
-    promised, verdicts = promises(store, run, config), reading.verdicts_of(store, run)
+    promised, verdicts = promises(store, run, config, until.last_decision), reading.verdicts_of(store, run)
     assert promised is not None
-    measured = gate.measured(store, run, promised, verdicts)
-    return State(last, config, until, promised, measured, _by_round(store, run, verdicts))
+    measured = gate.measured(store, run, promised, verdicts, until.last_decision)
+    by_round = _by_round(store, last, verdicts, until.last_decision)
+    return State(last, config, until, promised, measured, by_round, _lapsed(store, run, until))
 
 
 def named(store: Store, run: str, wanted: str) -> State:
@@ -73,7 +79,13 @@ def named(store: Store, run: str, wanted: str) -> State:
     last = rounds.by_id(store, row.round_id).model_copy(update={"config_hash": row.config_hash})
     config = Config.model_validate(rounds.config_of(store, last), strict=False)
     until, facts = Until(row.last_decision, row.named_at), row.facts
-    return State(last, config, until, facts["promised"], gate.figures(facts["measured"]), facts["by_round"], row)
+    measured = gate.figures(facts["measured"])
+    lapsed = _lapsed(store, run, until)
+    return State(last, config, until, facts["promised"], measured, facts["by_round"], lapsed, row)
+
+
+def _lapsed(store: Store, run: str, until: Until) -> frozenset[int]:
+    return frozenset(certification.lapsed(store, run, until.moment).values())
 
 
 def _meant(store: Store, run: str, wanted: str) -> VersionName:
@@ -109,11 +121,14 @@ def hash_of(store: Store, run: str, wanted: str) -> str:
     raise PreceptorError(f"{wanted}: no such version; known: {known or 'none yet; `preceptor versions name NAME`'}")
 
 
-def _by_round(store: Store, run: str, verdicts: Sequence[tuple[int, Verdict]]) -> list[list[object]]:
+def _by_round(
+    store: Store, last: Round, verdicts: Sequence[tuple[int, Verdict]], last_decision: int
+) -> list[list[object]]:
     seen = {(number, each.rationale_id) for number, each in verdicts if each.kind is not None}
     reviewed = Counter(number for number, _ in seen)
     kinds = [kind.value for kind in DecisionKind]
     rows: list[list[object]] = [["round", "queried", "reviewed", *kinds]]
-    for number, place, queried, made in dataset.counts_by_round(store, run):
-        rows.append([place, queried, reviewed[number], *(made[kind] for kind in kinds)])
+    for number, place, queried, made in dataset.counts_by_round(store, last.run, last_decision):
+        if place <= last.number:
+            rows.append([place, queried, reviewed[number], *(made[kind] for kind in kinds)])
     return rows

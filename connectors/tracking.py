@@ -1,7 +1,7 @@
 """Sends the figures of each closed round to where `[tracking]` says: numbers alone, no text, prompt or key.
 
-What was sent is noted in the run's folder, so that a round which a crash, or a tracker that was down, left out is sent
-with the next one. If the note is lost as well, a round is sent twice, with the same figures at the same step.
+What was sent is noted in the run's folder round by round, so that a round which a crash, or a tracker that was down,
+left out is sent with the next one. One that was half sent is sent again, to the same run, at the same step.
 """
 
 import importlib.util
@@ -51,14 +51,19 @@ def catch_up(store: Store, run: str, tracking: TrackingConfig, folder: Path, pro
         return
     try:
         with SINKS[tracking.to](Place(run, folder, tracking.url, known)) as (known, take):
+            _note(noted, notes | {place: (sent, known)})  # or what comes next is sent to yet another run
             for number, found in new.items():
                 take(number, found)
+                _note(noted, notes | {place: (number, known)})
     except TrackerDown as error:
         progress.say(f"  tracking: {error}; tried again when the next round closes, or by the next `run`")
-        return
-    partial = noted.with_suffix(".partial")
-    partial.write_text(json.dumps(notes | {place: (max(new), known)}), encoding="utf-8")
-    partial.replace(noted)
+
+
+def _note(file: Path, notes: Mapping[str, Any]) -> None:
+    """Write down by place how many rounds were sent there, and what it calls the run."""
+    partial = file.with_suffix(".partial")
+    partial.write_text(json.dumps(notes), encoding="utf-8")
+    partial.replace(file)
 
 
 def closed_rounds(store: Store, run: str) -> dict[int, dict[str, float]]:

@@ -15,8 +15,7 @@ from loop.errors import PreceptorError
 from loop.records import DataVersion, Decision, VersionName
 from loop.report import pseudonyms
 from loop.store import dataset, decisions, exported, reading, rounds, versions
-from loop.store.database import Store, now
-from loop.store.dataset import Until
+from loop.store.database import Store
 from loop.store.versions import Digest
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -41,9 +40,9 @@ def naming(store: Store, run: str, wanted: str, of: str = "") -> tuple[State, Di
     """The state that a name is to be given to, and the hash of its rows; neither is stored. Raises as `name` does."""
     _check_name(wanted)
     earlier = _of_hash(store, run, states.hash_of(store, run, of)) if of else None
-    moment = now()
-    last_decision = earlier.last_decision if earlier else decisions.last_id(store, run)
-    state = states.current(store, run, Until(last_decision, moment))
+    state = states.current(store, run, earlier)
+    moment = state.until.moment
+    assert moment is not None
     passed = _passed(store, state)
     if not passed.version.gold + passed.version.silver:
         raise PreceptorError("nothing is gold or silver yet, so there is no version to name; `preceptor run` goes on")
@@ -54,7 +53,8 @@ def naming(store: Store, run: str, wanted: str, of: str = "") -> tuple[State, Di
         return states.named(store, run, wanted), passed.version
     row = VersionName(
         run=run, name=wanted, hash=passed.version.hash, round_id=state.last.id or 0,
-        config_hash=state.last.config_hash, last_decision=last_decision, named_at=moment, facts=state.facts,
+        config_hash=state.last.config_hash, last_decision=state.until.last_decision, named_at=moment,
+        facts=state.facts,
         digest=passed.digest,
     )  # fmt: skip
     versions.check_name(known, row)
@@ -178,7 +178,7 @@ def _of_hash(store: Store, run: str, meant: str) -> DataVersion:
 def _passed(store: Store, state: State) -> Passed:
     """All rows of a state, looked at once."""
     passed, run = Passed(), state.last.run
-    rows = Rows(pseudonyms(reading.reviewers_of(store, run)), certified=state.certified)
+    rows = Rows(pseudonyms(reading.reviewers_of(store, run)), certified=state.certified, lapsed=state.lapsed)
     for origin in dataset.origins(store, run, versions.TEACHING, state.until):
         row = rows.row(origin)
         passed.take(row, rows.example(row, origin)[0].line)

@@ -18,8 +18,8 @@ from loop.certificate import (
 )
 from loop.config import Config
 from loop.interval import clopper_pearson_lower, clopper_pearson_upper
-from loop.records import Certificate, Decision, Item, Promise, Rationale, RiskFit, Round, Split
-from loop.store import certificates, counting, decisions, rationales, reviews, withdrawals
+from loop.records import Certificate, Decision, DecisionKind, Item, Promise, Rationale, RiskFit, Round, Split
+from loop.store import certificates, counting, decisions, rationales, reviews, rounds, withdrawals
 from loop.store.certificates import Audit
 from loop.store.database import Store
 from loop.teacher.judge_prompt import a_step_request
@@ -55,6 +55,26 @@ def threshold_in_force(store: Store, current: Round, config: Config) -> Certific
         return None
     fit = rationales.risk_fit(store, looks[-1].round_id)
     return looks[-1] if fit is not None and fingerprint(config, fit) == looks[-1].fingerprint else None
+
+
+def lapsed(store: Store, run: str, until: datetime | None = None) -> dict[int, int]:
+    """Rounds whose rows no threshold certifies (any more), by id with their number: as is known now, or was then.
+
+    The look that they relied on was refuted by the next one, or audits that it may rest on were recalled since.
+    """
+    looks = [each for each in _looks(store, run) if until is None or each.issued_at <= until]
+    recalled = withdrawals.last_on_audits(store, run, until)
+    every = {_id(each): each.number for each in rounds.all_rounds(store, run)}
+    return {number: place for number, place in every.items() if not _certifies(looks, number, recalled)}
+
+
+def _certifies(looks: Sequence[Certificate], round_id: int, recalled: datetime | None) -> bool:
+    """Whether the threshold that a round relied on still stands."""
+    before = [each for each in looks if each.round_id < round_id]
+    if not before or before[-1].threshold is None or (recalled is not None and recalled >= before[-1].issued_at):
+        return False
+    after = looks[len(before) : len(before) + 1]
+    return all(each.threshold is not None or each.fingerprint != before[-1].fingerprint for each in after)
 
 
 def fingerprint(config: Config, fit: RiskFit) -> str:
@@ -138,10 +158,15 @@ def missing_audits(store: Store, run: str, config: Config) -> int:
     return max(0, audits_needed(config.acceptance.alpha, delta) - held)
 
 
-def export_certificate(store: Store, current: Round, config: Config, every: Sequence[Audit]) -> Certificate:
-    """What can be promised of the rows accepted unreviewed so far, by all of a run's audits; not stored."""
+def export_certificate(
+    store: Store, current: Round, config: Config, every: Sequence[Audit], rows: Counter[int] | None = None
+) -> Certificate:
+    """What can be promised of the rows accepted unreviewed so far, by all of a run's audits; not stored.
+
+    `rows` are others than those, counted by the id of their round.
+    """
     audits = [audit for audit in every if audit.query.passes]
-    silver = decisions.silver_by_round(store, current.run)
+    silver = decisions.in_force_by_round(store, current.run, [DecisionKind.SILVER]) if rows is None else rows
     drawn = Counter(audit.query.round_id for audit in audits)
     wrong = Counter(audit.query.round_id for audit in audits if audit.wrong)
     strata = [

@@ -46,6 +46,40 @@ def share(found: Iterable[bool]) -> Share | None:
     return Share(sum(given), len(given), sum(given) / len(given), low, high)
 
 
+class Sampled(NamedTuple):
+    """Rows of which some were drawn at random: of `n` that were looked at `found` have something.
+
+    `weight` rows are spoken of. Of `unseen` more that were drawn nobody knows.
+    """
+
+    weight: int
+    found: int
+    n: int
+    unseen: int = 0
+
+
+def stratified(strata: Sequence[Sampled], level: float = 0.95) -> tuple[float, Interval] | None:
+    """The share of all rows that have something, by samples of each stratum; None where none was looked at.
+
+    The interval joins the Wilson limits of the strata by square-and-add (Zou and Donner, Statistics in Medicine 27,
+    2008); of one stratum it is Wilson's. Its far ends take what nobody looked at for the one and for the other; a
+    stratum of which nothing was looked at may have it in all rows or in none. The share itself is of the others.
+    """
+    known = [each for each in strata if each.weight and each.n]
+    rows, total = sum(each.weight for each in known), sum(each.weight for each in strata)
+    if not known:
+        return None
+    least, most, down, up, value = 0.0, 0.0, 0.0, 0.0, 0.0
+    for weight, found, n, unseen in known:
+        part, drawn = weight / total, n + unseen
+        (low, _), (_, high) = wilson(found, drawn, level), wilson(found + unseen, drawn, level)
+        value += weight / rows * found / n
+        least, most = least + part * found / drawn, most + part * (found + unseen) / drawn
+        down += (part * (found / drawn - low)) ** 2
+        up += (part * (high - (found + unseen) / drawn)) ** 2
+    return value, Interval(max(0.0, least - math.sqrt(down)), min(1.0, most + math.sqrt(up) + 1 - rows / total))
+
+
 def clopper_pearson_upper(successes: int, n: int, level: float = 0.95) -> float:
     """The exact one-sided upper bound of a share."""
     return 1.0 if successes >= n else float(beta.ppf(level, successes + 1, n - successes))

@@ -108,20 +108,33 @@ def jaccard(one: frozenset[Any], other: frozenset[Any]) -> float:
     return len(one & other) / len(one | other)
 
 
+class Resembling:
+    """Items, each as all that it says and what it asks, and which of them another one reads like.
+
+    Both must be so much alike, as many items may share a context.
+    """
+
+    def __init__(self, items: Iterable[tuple[str, str]], similarity: float) -> None:
+        items, self._similarity = [*items], similarity
+        self._asked = [shingles(question) for _, question in items]
+        self._whole = Alike((whole for whole, _ in items), similarity)
+
+    def likest(self, whole: str, question: str) -> tuple[float, int] | None:
+        """How much the likest one is, and its place; the last of several."""
+        near = self._whole.near(whole)
+        own = shingles(question) if near else frozenset()
+        best = max(((min(much, jaccard(own, self._asked[place])), place) for place, much in near), default=None)
+        return best if best is not None and best[0] >= self._similarity else None
+
+
 def alike(
     texts: Mapping[str, tuple[str, str]], others: Mapping[str, tuple[str, str]], similarity: float
 ) -> dict[str, tuple[str, float]]:
     """For each text that reads like one of the others that one, by key, the likest first, and how much it does.
 
-    A text is all that an item says and what it asks; both must be so much alike, as many items may share a context.
+    A text is all that an item says and what it asks (see `Resembling`).
     """
-    found: dict[str, tuple[str, float]] = {}
-    keys, asked = sorted(others), {key: shingles(question) for key, (_, question) in others.items()}
-    known = Alike([others[key][0] for key in keys], similarity)
-    for key, (whole, question) in texts.items():
-        own = shingles(question)
-        near = [(min(much, jaccard(own, asked[keys[place]])), keys[place]) for place, much in known.near(whole)]
-        best, other = max(near, default=(0.0, ""))
-        if best >= similarity:
-            found[key] = (other, best)
-    return found
+    keys = sorted(others)
+    known = Resembling([others[key] for key in keys], similarity)
+    found = {key: best for key, text in texts.items() if (best := known.likest(*text))}
+    return {key: (keys[place], much) for key, (much, place) in found.items()}

@@ -1,16 +1,21 @@
 """Audits that serve certificates are held back, looked at as often as promised, and then released."""
 
+import json
 from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from connectors import versions
+from connectors.exports import Wanted, export
 from connectors.promises import promises, promises_text
 from loop import certification
 from loop.config import AcceptanceConfig, Config, TeacherConfig
 from loop.records import (
     Author,
+    Certificate,
+    Decision,
     DecisionKind,
     Promise,
     Query,
@@ -23,10 +28,10 @@ from loop.records import (
     VerdictKind,
 )
 from loop.stages.train import accepted_examples
-from loop.store import certificates, decisions, items, planted, rationales, reviews, rounds, withdrawals
+from loop.store import browsing, certificates, decisions, items, planted, rationales, reviews, rounds, withdrawals
 from loop.store.database import Store
 from loop.store.tainted import Grounds
-from tests.builders import NOON, RUN, a_reply, a_round, a_store, an_item, decided, id_of, sent_to_review
+from tests.builders import NOON, RUN, a_reply, a_round, a_store, an_item, decided, id_of, queried, sent_to_review
 
 CONFIG = Config(acceptance=AcceptanceConfig(alpha=0.2, delta=0.2, thresholds=(0.1, 0.3)))
 """Under it the first look needs ten audits without an error, the second 17."""
@@ -118,6 +123,56 @@ def test_a_certified_threshold_releases_its_audits_as_gold_and_holds_from_the_ne
     relied_on = certification.threshold_in_force(store, a_round(store, CONFIG), CONFIG)
     assert relied_on is not None
     assert relied_on.threshold == 0.3
+
+
+def a_certified_row(store: Store) -> Round:
+    """A row of the next round that a threshold certifies, while others are not promised anything; its round."""
+    certification.look(audited(store, 10), store, CONFIG, rescored())
+    items.add(store, [an_item(key) for key in ("sure", "unsure")])
+    opened = queried(store, a_round(store, CONFIG), ["sure", "unsure"])
+    rationales.keep_risk_fit(
+        store, RiskFit(round_id=id_of(opened), base=-2.0, reviewed=0, fitted_at=NOON, learned_in=1)
+    )
+    for key in ("sure", "unsure"):
+        number = a_reply(store, opened, key, steps=["so"], answer=1)
+        row = Decision(
+            run=RUN, item_key=key, round_id=id_of(opened), rationale_id=number, kind=DecisionKind.SILVER,
+            reason="", certified=key == "sure", decided_at=NOON,
+        )  # fmt: skip
+        decisions.keep(store, [row])
+    return opened
+
+
+def certified(store: Store, folder: Path, version: str = "") -> list[str]:
+    """The keys of the rows that an export calls certified."""
+    export(store, RUN, folder, Wanted(version=version))
+    rows = [json.loads(line) for line in (folder / "examples.jsonl").read_text(encoding="utf-8").splitlines()]
+    listed = browsing.found(store, RUN, browsing.Wanted(), 99, certification.lapsed(store, RUN))
+    found = [row["key"] for row in rows if row["certified"]]
+    assert version or {each.key for each in listed if each.certified} == {*found}
+    return found
+
+
+def test_rows_are_certified_no_longer_once_the_audits_behind_them_are_recalled(store: Store, tmp_path: Path) -> None:
+    a_certified_row(store)
+    versions.name(store, RUN, "v1")
+    assert certified(store, tmp_path / "out") == ["sure"]
+    withdrawals.withdraw(store, RUN, Grounds("person 0", since=NOON), "never looked")
+    assert certified(store, tmp_path / "out") == []
+    assert "silver examples are **not certified**" in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert certified(store, tmp_path / "v1", "v1") == ["sure"]  # as it was
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_rows_are_certified_no_longer_once_a_look_refutes_their_threshold(
+    store: Store, tmp_path: Path, changed: bool
+) -> None:
+    """Where something changed meanwhile, a look that fails says nothing of what was there before."""
+    opened = a_certified_row(store)
+    before = certificates.of_run(store, RUN, Promise.THRESHOLD)[-1]
+    fields = before.model_dump(exclude={"id"}) | {"look": 2, "round_id": id_of(opened), "threshold": None}
+    certificates.keep(store, Certificate(**fields | ({"fingerprint": "other"} if changed else {})), [])
+    assert certified(store, tmp_path / "out") == (["sure"] if changed else [])
 
 
 def test_a_threshold_whose_audits_were_recalled_is_not_relied_on(store: Store) -> None:

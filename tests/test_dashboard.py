@@ -21,14 +21,14 @@ from connectors.dashboard import PAGE_SIZE, Dashboard
 from connectors.door import COOKIE, HEADERS, Visitor
 from connectors.page_charts import burn
 from connectors.progress import RichProgress
-from connectors.side_by_side import align, comparisons, differing
+from connectors.side_by_side import align, differing
 from connectors.site import application, told
 from connectors.views import PAGES, forecast
 from connectors.wiring import Project
 from loop.answer import Answer, AnswerKind
 from loop.config import Config, RunConfig
 from loop.errors import BadConfig
-from loop.records import Arm, DecisionKind, Item, Role, Round, Shadow, Stage, VerdictKind
+from loop.records import Arm, DecisionKind, Item, Judgement, Prompt, Role, Round, Score, Shadow, Stage, VerdictKind
 from loop.store import items, rationales, reviews, rounds, shadows
 from loop.store.database import Store
 from tests.builders import (
@@ -47,6 +47,7 @@ from tests.builders import (
     sent_to_review,
 )
 from tests.served import served
+from tests.test_planted_rounds import a_good_one, a_planted
 
 HERE = "http://127.0.0.1"
 TOKEN = "a long random word"
@@ -367,11 +368,22 @@ def test_an_item_stands_side_by_side_with_what_differs_marked(campaign: Store) -
 
 
 def test_what_is_planted_is_not_to_be_found_at_its_item(store: Store) -> None:
-    found = {
-        "rationales": [{"id": 1, "round": 1, "planted": "sign", "supersedes": None, "author": "teacher", "sample": 0}],
-        "scores": [],
-    }
-    assert comparisons(found) == []
+    source = a_good_one(store)
+    before = looking(store).get(f"/runs/{RUN}/item?key={source.item_key}").text
+    assert "1 + 1 = 2" in before
+    number = a_planted(store, source)
+    asked = {"hash": "j" * 64, "body": {"messages": [{"role": "user", "content": "Judge: 1 + 1 = 3"}]}}
+    rounds.keep_scores(store, [Score(round_id=2, item_key=source.item_key, chunk=-1, score=0.9)])
+    with store.writing() as session:
+        session.add(Prompt(**asked))
+        session.flush()
+        session.add(
+            Judgement(
+                rationale_id=number, step=0, prompt_hash="j" * 64, model="stern", text="wrong", finish_reason="stop",
+                input_tokens=1, output_tokens=1, created_at=NOON,
+            )
+        )  # fmt: skip
+    assert looking(store).get(f"/runs/{RUN}/item?key={source.item_key}").text == before
 
 
 def test_steps_are_aligned_and_their_words_compared() -> None:

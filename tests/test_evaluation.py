@@ -2,6 +2,7 @@
 
 import random
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,7 +19,7 @@ from loop.evaluation import (
     passes_gate,
     span_f1,
 )
-from loop.interval import Interval, clopper_pearson_upper, paired_difference, wilson
+from loop.interval import Interval, Sampled, clopper_pearson_upper, paired_difference, stratified, wilson
 from loop.ports import Explanation, StudentPrediction
 from tests.builders import a_number, an_item
 
@@ -63,6 +64,32 @@ def test_figures_are_accuracy_with_its_interval() -> None:
 def test_wilson_intervals_are_the_published_ones(successes: int, n: int, low: float, high: float) -> None:
     """Newcombe, Statistics in Medicine 17 (1998), 857-872, table I, method 3."""
     assert wilson(successes, n) == pytest.approx((low, high), abs=1e-4)
+
+
+def test_a_share_of_one_stratum_has_wilson_s_interval() -> None:
+    assert stratified([Sampled(50, 3, 40)]) == (0.075, pytest.approx(wilson(3, 40)))
+    assert stratified([]) is stratified([Sampled(50, 0, 0, unseen=5)]) is None
+
+
+def test_a_share_of_strata_is_covered_by_its_interval() -> None:
+    draw = np.random.default_rng(0)
+    weights, sizes, rates = (10, 200, 90), (20, 10, 40), (0.02, 0.1, 0.3)
+    true = np.average(rates, weights=weights)
+    covered = 0
+    for _ in range(1000):
+        counts = [int(draw.binomial(n, rate)) for n, rate in zip(sizes, rates, strict=True)]
+        found = stratified([Sampled(w, k, n) for w, k, n in zip(weights, counts, sizes, strict=True)])
+        assert found is not None
+        covered += found[1].low <= true <= found[1].high
+    assert 930 <= covered <= 1000
+
+
+def test_what_was_not_looked_at_may_have_it_or_not() -> None:
+    found = stratified([Sampled(10, 0, 10, unseen=10), Sampled(10, 0, 0)])
+    assert found is not None
+    value, (low, high) = found
+    assert (value, low) == (0.0, 0.0)
+    assert high == pytest.approx(wilson(10, 20).high / 2 + 0.5)
 
 
 @pytest.mark.parametrize(

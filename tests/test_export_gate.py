@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,15 @@ from typer.testing import CliRunner
 from connectors.cli import app
 from connectors.export_diff import difference
 from connectors.exports import Wanted, export
-from loop.config import Config, TaskConfig
+from loop.config import Config, QueryConfig, TaskConfig
 from loop.errors import PreceptorError
+from loop.interval import wilson
 from loop.records import DecisionKind, Query, Split, VerdictKind
 from loop.resemblance import Alike
-from loop.store import dataset, items
+from loop.stages import contamination
+from loop.store import dataset, items, rounds, withdrawals
 from loop.store.database import Store
+from loop.store.tainted import Grounds
 from tests.builders import (
     RUN,
     a_campaign,
@@ -33,6 +37,7 @@ from tests.builders import (
     queried,
     trained,
 )
+from tests.test_lineage import other_model
 
 
 @pytest.fixture
@@ -56,23 +61,40 @@ def campaign(tmp_path: Path, kept_campaign: Path) -> Store:
     return Store(f"sqlite:///{tmp_path / 'campaign.db'}")
 
 
-def audited_round(store: Store, *, wrong: int = 0, right: int = 4, marks: int = 0) -> None:
-    """Certifying audits that would have passed, each read by two people; some wrong, some with a marked step."""
-    keys = [f"a{number:03}" for number in range(wrong + right)]
-    items.add(store, [an_item(key) for key in [*keys, "s1", "s2"]])
-    opened = queried(store, a_round(store), [*keys, "s1", "s2"], audits=keys)
+def audited_round(
+    store: Store,
+    *,
+    wrong: int = 0,
+    right: int = 4,
+    marks: int = 0,
+    silver: int = 2,
+    simulated: int = 0,
+    unread: int = 0,
+) -> None:
+    """Certifying audits that would have passed, each read by two people; some wrong, some with a marked step.
+
+    The first so many are read by a simulated reviewer, and some more are not read at all.
+    """
+    place = len(rounds.all_rounds(store, RUN))
+    keys = [f"a{number:03}" if not place else f"{place}a{number:03}" for number in range(wrong + right + unread)]
+    passed = [f"s{place}{number}" for number in range(1, silver + 1)]
+    items.add(store, [an_item(key) for key in [*keys, *passed]])
+    opened = queried(store, a_round(store), [*keys, *passed], audits=keys)
     with store.writing() as session:
         session.execute(update(Query).where(col(Query.item_key).in_(keys)).values(certify=True, passes=True))
-    for place, key in enumerate([*keys, "s1", "s2"]):
+    for place, key in enumerate([*keys, *passed]):
         rationale = a_reply(store, opened, key, steps=["one", "two"], answer=1)
         checked(store, rationale, 0.1)
         if key not in keys:
             decided(store, opened, key, DecisionKind.SILVER, rationale)
             continue
+        if place >= wrong + right:
+            continue
         kind = VerdictKind.REJECT if place < wrong else VerdictKind.ACCEPT
         given: dict[str, Any] = {"marks": {"0": "wrong"}} if wrong <= place < wrong + marks else {}
         for slot, reviewer in enumerate(("ann@example.org", "bo@example.org")):
-            a_verdict(store, rationale, kind, reviewer=reviewer, annotation=f"{rationale}/{slot}", slot=slot, **given)
+            who = {"reviewer": reviewer, "simulated": place < simulated}
+            a_verdict(store, rationale, kind, annotation=f"{rationale}/{slot}", slot=slot, **who, **given)
     trained(store, opened, examples=2, right=0)
 
 
@@ -135,6 +157,67 @@ def test_the_far_end_of_the_interval_has_to_clear_the_bar(tmp_path: Path, store:
     assert not (tmp_path / "out").exists()
 
 
+def test_audits_speak_of_the_rows_of_their_own_round(tmp_path: Path, store: Store) -> None:
+    audited_round(store, right=90, silver=1)
+    audited_round(store, right=0, silver=99)
+    said = refused(store, tmp_path / "out", "error<=0.05", "step_wrong<=0.05")
+    assert "0.000 (0.000 to 0.990, n=90); no audit speaks of round 2 (99% of the rows)" in said
+    assert said.count("no later audit speaks of the rows of a round that has none") == 2
+
+
+def test_each_round_counts_by_its_rows(tmp_path: Path, store: Store) -> None:
+    audited_round(store, right=20, silver=1)
+    audited_round(store, wrong=10, right=10, silver=9)
+    found = export(store, RUN, tmp_path / "out").figures["error"]
+    assert (found.value, found.n, found.wrong) == (pytest.approx(0.45), 40, 10)
+    assert found.low is not None
+    assert found.low > 0.2  # of all audits a quarter was wrong
+
+
+def test_rows_of_a_model_that_was_recalled_clear_no_bar_for_others(tmp_path: Path, store: Store) -> None:
+    audited_round(store, right=90)
+    withdrawals.withdraw(store, RUN, Grounds(teacher_model="panel"), "bad")
+    items.add(store, [an_item("q2")])
+    other_model(store, "q2", DecisionKind.SILVER)
+    assert "not measured" in refused(store, tmp_path / "out", "error<=0.05")
+
+
+def test_where_all_rows_are_reviewed_a_bar_on_the_others_speaks_of_none(tmp_path: Path, store: Store) -> None:
+    audited_round(store, right=10, silver=0)
+    items.add(store, [an_item("q1")])
+    opened = queried(store, a_round(store), ["q1"])
+    decided(store, opened, "q1", DecisionKind.GOLD, a_reply(store, opened, "q1", steps=["one"], answer=1))
+    said = refused(store, tmp_path / "out", "error<=0.05")
+    assert "not measured (no row passed unreviewed); leave the bar away, it speaks of no row" in said
+
+
+def test_audits_that_nobody_reviewed_are_not_called_wrong(tmp_path: Path, store: Store) -> None:
+    audited_round(store, right=10, unread=10)
+    found = export(store, RUN, tmp_path / "out").figures["error"]
+    assert (found.value, found.n, found.wrong) == (0.0, 10, 0)
+    assert found.low == 0.0
+    assert found.high == pytest.approx(wilson(10, 20).high)
+    assert "10 more audits are not reviewed" in str(found)
+
+
+def test_where_no_audit_is_reviewed_no_error_is_said(tmp_path: Path, store: Store) -> None:
+    audited_round(store, right=0, unread=20)
+    found = export(store, RUN, tmp_path / "out").figures["error"]
+    assert (found.value, found.why) == (None, "no certifying audit of such a row is reviewed")
+
+
+@pytest.mark.parametrize(("simulated", "said"), [(0, ""), (5, ", partly simulated"), (10, ", simulated")])
+def test_figures_of_simulated_audits_say_so(tmp_path: Path, store: Store, simulated: int, said: str) -> None:
+    audited_round(store, right=10, simulated=simulated)
+    exported = export(store, RUN, tmp_path / "out")
+    assert re.search(rf"with 90% confidence: [0-9.]+{said}\n", exported.summary())
+    assert f"by audits of their rounds: 0.000 (0.000 to 0.278, n=10{said})\n" in exported.summary()
+    found = manifest_of(tmp_path / "out")["figures"]
+    assert [found[name]["simulated"] for name in ("bound", "error")] == [simulated > 0] * 2
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert (f"{simulated} by a simulated reviewer" in card) == (simulated > 0)
+
+
 def test_each_bar_that_is_missed_is_named_with_what_would_help(tmp_path: Path, campaign: Store) -> None:
     said = refused(campaign, tmp_path / "out", "bound<=0.05", "agreement>=0.6", "step_wrong<=0.1", "leaks=0")
     assert [line.split(" ")[0] for line in said.splitlines()[1:]] == [
@@ -184,6 +267,21 @@ def test_rows_that_read_like_the_holdout_are_found_and_can_be_left_out(tmp_path:
     assert "1 of its questions read like" in (tmp_path / "all" / "README.md").read_text(encoding="utf-8")
 
 
+def test_a_leak_is_what_select_calls_a_duplicate_of_the_holdout(tmp_path: Path, store: Store) -> None:
+    passage = " ".join(f"word{number}" for number in range(120))
+    asks = "Where was she born in that year and why there?"
+    items.add(store, [*a_holdout(2), an_item("h9", Split.HOLDOUT, question=asks, context=passage)])
+    items.add(store, [an_item("q1", question="How old is he?", context=passage)])
+    items.add(store, [an_item("q2", question=f"{asks} Say it.", context=passage)])
+    config = Config(query=QueryConfig(holdout_similarity=0.6, duplicate_similarity=1.0))
+    opened = queried(store, a_round(store, config), ["q1", "q2"])
+    for key in ("q1", "q2"):
+        decided(store, opened, key, DecisionKind.GOLD, a_reply(store, opened, key, steps=["one"], answer=1))
+    found = export(store, RUN, tmp_path / "out").figures["leaks"]
+    assert found.keys == ("q2",)
+    assert set(contamination.look(store, config.query).pairs) == {"q2"}
+
+
 @pytest.mark.parametrize("similarity", [0.5, 0.8, 0.9])
 def test_likeness_finds_what_comparing_all_pairs_finds(similarity: float) -> None:
     chance = random.Random(0)
@@ -219,6 +317,8 @@ def test_rows_with_one_text_are_counted(tmp_path: Path, store: Store) -> None:
     [
         (("decision=gold",), ["q1", "q4"]),
         (("decision=rejected",), ["q2", "q5"]),
+        (("decision!=silver",), ["q1", "q4"]),
+        (("decision!=gold", "decision!=rejected"), ["q0", "q3"]),
         (("decision=gold", "decision=silver", "round=2"), ["q3", "q4"]),
         (("risk<0.2",), ["q0", "q3"]),
         (("risk>=0.5",), ["q1", "q4"]),
@@ -298,6 +398,21 @@ def test_an_export_differs_from_itself_in_nothing_and_a_touched_file_is_named(tm
     path.write_text("".join(reversed(path.read_text(encoding="utf-8").splitlines(keepends=True))), encoding="utf-8")
     with pytest.raises(PreceptorError, match="not in the order of an export"):
         difference(tmp_path / "one", tmp_path / "one")
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+def test_exports_with_odd_keys_and_long_lists_are_compared(tmp_path: Path, store: Store, form: str) -> None:
+    keys = ["1", "@a/b", "ann@example.org", "b"]
+    items.add(store, [an_item(key) for key in keys])
+    opened = queried(store, a_round(store), keys)
+    for key in keys:
+        number = a_reply(store, opened, key, steps=["y" * 140_000 if key == "1" else "one"], answer=1)
+        a_verdict(store, number, VerdictKind.ACCEPT)
+        decided(store, opened, key, DecisionKind.GOLD, number)
+    export(store, RUN, tmp_path / "old", Wanted(form, where=("key!=@a/b",)))
+    export(store, RUN, tmp_path / "new", Wanted(form))
+    found = difference(tmp_path / "old", tmp_path / "new")
+    assert (found.added, found.same, found.changed) == (["@a/b"], 3, {})
 
 
 def test_exports_of_different_tasks_forms_or_makers_are_not_compared(tmp_path: Path, campaign: Store) -> None:

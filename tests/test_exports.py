@@ -153,14 +153,14 @@ def test_a_new_reviewer_s_first_verdict_that_comes_meanwhile_waits_for_the_next_
     a_campaign(store, simulated=False)
     begin = dataset.origins
 
-    def late(*given: Any) -> Any:
+    def late(*given: Any, **how: Any) -> Any:
         number = next(each.id or 0 for each in reading.rationales_of(store, RUN) if each.item_key == "q1")
         verdict = Verdict(
             board="fake", project="2", annotation="new", updated_at="2026-06-01T12:00:00.000001Z", slot=1, raw={},
             rationale_id=number, reviewer="zoe", kind=VerdictKind.ACCEPT, seconds=9.0, pulled_at=now(),
         )  # fmt: skip
         reviews.RunReviewBook(store, RUN).keep_verdict(verdict)
-        return begin(*given)
+        return begin(*given, **how)
 
     monkeypatch.setattr(dataset, "origins", late)
     export(store, RUN, tmp_path / "out")

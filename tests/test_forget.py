@@ -18,12 +18,13 @@ from typer.testing import CliRunner, Result
 
 from connectors import campaign, memory
 from connectors.cli import app
-from connectors.exports import export
+from connectors.exports import Wanted, export
 from connectors.forget import Forgetting
 from connectors.progress import RichProgress
 from connectors.report_page import write_report
 from connectors.status import status
 from connectors.wiring import Project
+from loop.answer import Answer, AnswerKind
 from loop.config import Config, TaskConfig
 from loop.errors import PreceptorError, StoreUnusable
 from loop.ports import Completion
@@ -42,6 +43,7 @@ from loop.records import (
     Rationale,
     Reply,
     Shadow,
+    Split,
     Stage,
     Trial,
     Verdict,
@@ -50,7 +52,7 @@ from loop.records import (
 )
 from loop.records.student import Arm
 from loop.records.teacher import TrialKind
-from loop.store import checkpoints, forgetting, items, rationales, reviews, rounds
+from loop.store import checkpoints, exported, forgetting, items, rationales, reviews, rounds
 from loop.store import database as database_of
 from loop.store.database import Store
 from loop.store.money import Purse
@@ -241,6 +243,42 @@ def test_what_other_items_say_too_is_not_looked_for_and_whose_it_is_is_told(tmp_
     again = forgetting.held(store, item)
     assert set(again.texts) == {"Which of them is older?", "She in May."}
     assert again.replies == ()
+
+
+def test_answers_in_free_text_are_taken_out_of_prompts_that_show_them(tmp_path: Path) -> None:
+    store = a_store(tmp_path)
+    free = Config(task=TaskConfig(answer=AnswerKind.TEXT))
+    known_answer, corrected = (
+        Answer(kind=AnswerKind.TEXT, value=f"anna maria schmidt, hauptstr. {number}").canonical for number in (5, 6)
+    )
+    items.add(store, [an_item("q1", Split.SEED, answer=known_answer), an_item("q2"), an_item("q3")])
+    opened = queried(store, a_round(store, free), ["q1", "q2"])
+    number = a_reply(store, opened, "q1", steps=["one"], answer=1, stated="Anna Maria Schmidt (Nr. 7)")
+    a_verdict(store, number, VerdictKind.EDIT, answer=corrected)
+    a_reply(store, opened, "q2", steps=["one"], answer=1)
+    shown = "Answer: anna maria schmidt, hauptstr. 5\nanna maria schmidt, hauptstr. 6\nAnna Maria Schmidt (Nr. 7)"
+    other = select(Reply.prompt_hash).where(Reply.item_key == "q2")
+    with store.writing() as session:
+        session.get_one(Prompt, session.exec(other).one()).body = {"messages": [{"role": "user", "content": shown}]}
+    item = items.get(store, "q1")
+    assert item is not None
+    forgetting.remove(store, "q1", forgetting.held(store, item).texts, taught=False)
+    with store.reading() as session:
+        left = session.get_one(Prompt, session.exec(other).one()).body["messages"][0]["content"]
+    assert left == "Answer: [forgotten]\n[forgotten]\n[forgotten]"
+
+
+def test_the_key_does_not_stay_in_what_exports_were_filtered_by(tmp_path: Path) -> None:
+    store = a_store(tmp_path)
+    items.add(store, [an_item("person/17"), an_item("person/170")])
+    opened = queried(store, a_round(store), ["person/170"])
+    decided(store, opened, "person/170", DecisionKind.GOLD, a_reply(store, opened, "person/170", steps=["s"], answer=1))
+    export(store, RUN, tmp_path / "out", Wanted(where=("key!=person/17", "key=person/170")))
+    assert forgetting.search(store, [], "person/17")[0] == {"item.key": 1, "export.filters": 1}
+    forgetting.remove(store, "person/17", [], taught=False)
+    assert [each.filters for each in exported.of_run(store, RUN)] == [["key!=forgotten", "key=person/170"]]
+    assert forgetting.search(store, [], "person/17")[0] == {}
+    assert forgetting.search(store, [], "person/170")[0].keys() >= {"item.key", "charge.purpose", "export.filters"}
 
 
 def test_every_column_that_names_an_item_is_found_by_its_foreign_key() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from sqlmodel import select
+from sqlmodel import col, select
 from typer.testing import CliRunner
 
 from connectors import versions
@@ -152,6 +152,30 @@ def test_what_was_refused_is_found_where_rows_were_chosen_so_or_steps_were_label
 
     assert told("q2") == [{"refused", "prm"}] * 3
     assert told("q1") == [{"all", "prm"}] * 3
+
+
+def test_pairs_and_step_labels_hold_what_was_rejected_before(project: Project, tmp_path: Path) -> None:
+    other_model(project.store, "q2", DecisionKind.SILVER)
+    a_verdict(project.store, 3, VerdictKind.REJECT, minute=6, marks={"1": "redundant"})
+    for form in ("dpo", "prm", "chat"):
+        export(project.store, RUN, tmp_path / form, Wanted(form, where=("key=q2",)))
+    prompt = history(project.store, RUN, "q2")["replies"][0]["prompt_hash"]
+    for grounds in (Grounds(prompt=prompt), Grounds(reviewer="reviewer-1", prompt=prompt)):
+        assert {Path(each).name for each in looked_at(project, grounds).exports} == {"dpo", "prm"}
+    newer = history(project.store, RUN, "q2")["replies"][1]["prompt_hash"]
+    assert {Path(each).name for each in looked_at(project, Grounds(prompt=newer)).exports} == {"dpo", "prm", "chat"}
+
+
+def test_a_student_of_pairs_learned_what_was_rejected_before(project: Project) -> None:
+    other_model(project.store, "q2", DecisionKind.SILVER)
+    prompt = history(project.store, RUN, "q2")["replies"][0]["prompt_hash"]
+    assert looked_at(project, Grounds(prompt=prompt)).students == ()
+    with project.store.writing() as session:
+        newest = session.exec(select(Checkpoint).order_by(col(Checkpoint.id).desc())).first()
+        assert newest is not None
+        newest.card = {"preference_pairs": 1, "last_decision": decisions.last_id(project.store, RUN)}
+        session.add(newest)
+    assert looked_at(project, Grounds(prompt=prompt)).students == (newest.folder,)
 
 
 def test_a_student_knows_what_its_card_says_whatever_the_clock_said(project: Project) -> None:

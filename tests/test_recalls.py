@@ -101,6 +101,14 @@ def in_force(store: Store) -> tuple[DecisionKind, str]:
 # --- in the store ----------------------------------------------------------------------------------------------------
 
 
+def test_verdicts_are_read_of_more_rationales_than_a_statement_takes(tmp_path: Path) -> None:
+    store = a_store(tmp_path)
+    items.add(store, [an_item("q1")])
+    number = a_reply(store, queried(store, a_round(store), ["q1"]), "q1", steps=["one"], answer=1)
+    say(store, number, "ann", VerdictKind.ACCEPT)
+    assert [*reviews.verdicts(store, range(1, 260_000))] == [number]
+
+
 def test_a_decision_that_rested_on_a_withdrawn_verdict_goes_back_to_undecided(store: Store) -> None:
     number = reviewed(store, ("bad", VerdictKind.ACCEPT, 0))
     withdrawals.withdraw(store, RUN, Grounds("bad", since=LONG_AGO), "never looked")

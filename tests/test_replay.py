@@ -70,6 +70,15 @@ def project(tmp_path: Path) -> Iterator[Project]:
     opened.store.close()
 
 
+def test_what_was_planted_in_a_round_was_no_candidate_of_it(project: Project) -> None:
+    a_campaign(project.store)
+    wanted = {"acquisition": "explanation_divergence", "budget": None, "threshold": None}
+    before = replay(project, **wanted)
+    likest = {"intra": 1.0, "inter": 1.0, "sampled_answers": list("12345")}
+    rounds.keep_scores(project.store, [Score(round_id=2, item_key="q10", chunk=-1, score=1.0, parts=likest)])
+    assert replay(project, **wanted) == before
+
+
 def test_the_function_that_picked_is_replayed_to_its_own_picks(project: Project) -> None:
     a_campaign(project.store)
     found = replay(project, acquisition="explanation_divergence", budget=None, threshold=None)

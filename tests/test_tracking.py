@@ -34,6 +34,7 @@ class Notebook:
 
     def __init__(self) -> None:
         self.down = False
+        self.breaks_at = 0
         self.rounds: list[int] = []
         self.places: list[Place] = []
 
@@ -42,7 +43,12 @@ class Notebook:
         self.places.append(place)
         if self.down:
             raise TrackerDown("it does not answer")
-        yield "the run", lambda step, figures: self.rounds.append(step)
+        yield place.known or f"run {len(self.places)}", self._take
+
+    def _take(self, step: int, _: Mapping[str, float]) -> None:
+        if step == self.breaks_at:
+            raise TrackerDown("it went away")
+        self.rounds.append(step)
 
 
 @pytest.fixture
@@ -88,7 +94,7 @@ def test_a_round_is_sent_once_and_the_tracker_is_told_what_it_calls_the_run(
     a_third_round(store)
     sent(store, tmp_path, TENSORBOARD)
     assert notebook.rounds == [1, 2, 3]
-    assert [place.known for place in notebook.places] == [None, "the run"]
+    assert [place.known for place in notebook.places] == [None, "run 1"]
 
 
 class Heard(Silent):
@@ -112,6 +118,16 @@ def test_what_a_tracker_that_was_down_missed_is_sent_later(store: Store, tmp_pat
     a_third_round(store)
     sent(store, tmp_path, TENSORBOARD)
     assert notebook.rounds == [1, 2, 3]
+
+
+def test_a_tracker_that_goes_away_in_between_gets_the_rest_in_the_same_run(
+    store: Store, tmp_path: Path, notebook: Notebook
+) -> None:
+    for breaks_at in (1, 2, 2, 0):
+        notebook.breaks_at = breaks_at
+        sent(store, tmp_path, TENSORBOARD)
+    assert notebook.rounds == [1, 2]
+    assert [place.known for place in notebook.places] == [None, "run 1", "run 1", "run 1"]
 
 
 def test_nothing_is_sent_unless_the_config_says_so(store: Store, tmp_path: Path, notebook: Notebook) -> None:

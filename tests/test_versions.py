@@ -284,6 +284,20 @@ def test_an_earlier_version_that_was_only_recorded_can_be_named_and_written(tmp_
     assert one == two
 
 
+def test_an_earlier_version_is_promised_nothing_that_is_true_of_other_rows(tmp_path: Path, store: Store) -> None:
+    export(store, RUN, tmp_path / "first")
+    (recorded,) = stored.of_run(store, RUN)
+    withdrawals.withdraw(store, RUN, Grounds(teacher_model="panel"), "bad")
+    assert states.current(store, RUN).promised["export"]["bound"] == 0.0  # no row is unreviewed now
+    a_round(store, Config(acceptance=AcceptanceConfig(alpha=0.5)))
+    versions.name(store, RUN, "old", recorded.hash[:12])
+    with pytest.raises(PreceptorError, match=r"bound<=0\.01 is not met"):
+        export(store, RUN, tmp_path / "out", Wanted(version="old", require=("bound<=0.01",)))
+    export(store, RUN, tmp_path / "out", Wanted(version="old"))
+    for name in ("examples.jsonl", "README.md"):
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "first" / name).read_bytes()
+
+
 def test_a_version_that_the_store_no_longer_gives_is_refused(tmp_path: Path, store: Store) -> None:
     versions.name(store, RUN, "v1")
     with store.writing() as session:

@@ -18,6 +18,7 @@ def opened(place: Place) -> Iterator[tuple[str | None, Take]]:
             def take(step: int, figures: Mapping[str, float]) -> None:
                 for name, value in figures.items():
                     writer.add_scalar(name, value, step)
+                writer.flush()
 
             yield None, take
     except OSError as error:

@@ -1,6 +1,6 @@
 """Looking through the items of a run, a page at a time."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,14 +39,18 @@ class Found:
     flags: int
 
 
-def found(store: Store, run: str, wanted: Wanted, size: int) -> list[Found]:
-    """The first so many items that are wanted, by key."""
+def found(store: Store, run: str, wanted: Wanted, size: int, lapsed: Collection[int] = ()) -> list[Found]:
+    """The first so many items that are wanted, by key; in `lapsed` rounds, by id, no threshold certifies rows."""
     query = select(Item.key, func.substr(Item.question, 1, SHOWN), Item.domain, Item.split)
     query = query.where(*_conditions(run, wanted)).order_by(col(Item.key)).limit(size)
     with store.reading() as session:
         rows = list(session.exec(query))
         keys = [row[0] for row in rows]
-        decided, risks, flags = _decided(session, run, keys), _risks(session, run, keys), _flags(session, run, keys)
+        decided, risks, flags = (
+            _decided(session, run, keys, lapsed),
+            _risks(session, run, keys),
+            _flags(session, run, keys),
+        )
     return [
         Found(
             key=key,
@@ -94,10 +98,12 @@ def _newest(run: str, *conditions: Any) -> Any:
     return select(func.max(Decision.id)).where(Decision.run == run, *conditions).group_by(col(Decision.item_key))
 
 
-def _decided(session: Session, run: str, keys: Sequence[str]) -> dict[str, tuple[DecisionKind, bool]]:
+def _decided(
+    session: Session, run: str, keys: Sequence[str], lapsed: Collection[int]
+) -> dict[str, tuple[DecisionKind, bool]]:
     newest = _newest(run, col(Decision.item_key).in_(keys))
-    query = select(Decision.item_key, Decision.kind, Decision.certified).where(col(Decision.id).in_(newest))
-    return {key: (DecisionKind(kind), certified) for key, kind, certified in session.exec(query)}
+    rows = session.exec(select(Decision).where(col(Decision.id).in_(newest)))
+    return {row.item_key: (row.kind, row.certified and row.round_id not in lapsed) for row in rows}
 
 
 def _risks(session: Session, run: str, keys: Sequence[str]) -> dict[str, float]:

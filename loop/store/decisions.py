@@ -1,14 +1,13 @@
 """Decisions in the store: append-only, the newest of an item counts."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from sqlmodel import Session, col, func, select
 
 from loop.records import Decision, DecisionKind, Item, Rationale, Verdict, VerdictKind, deciding
 from loop.store import rationales, reviews
 from loop.store.database import Store
-from loop.store.pieces import pieces
 from loop.store.tainted import closed_by_replies
 
 
@@ -51,12 +50,16 @@ def newest(store: Store, run: str, until: int | None = None) -> dict[str, Decisi
         return {row.item_key: row for row in rows}
 
 
-def silver_by_round(store: Store, run: str) -> Counter[int]:
-    """How many items that were accepted without a review are in force, by the id of the deciding round."""
-    newest = select(func.max(Decision.id)).where(Decision.run == run).group_by(col(Decision.item_key))
+def in_force_by_round(
+    store: Store, run: str, kinds: Collection[DecisionKind], until: int | None = None
+) -> Counter[int]:
+    """How many items are decided so, now or as in `newest`, by the id of the deciding round."""
+    newest = select(func.max(Decision.id)).where(Decision.run == run)
+    if until is not None:
+        newest = newest.where(col(Decision.id) <= until)
     query = (
         select(Decision.round_id, func.count())
-        .where(col(Decision.id).in_(newest), Decision.kind == DecisionKind.SILVER)
+        .where(col(Decision.id).in_(newest.group_by(col(Decision.item_key))), col(Decision.kind).in_(kinds))
         .group_by(col(Decision.round_id))
     )
     with store.reading() as session:
@@ -112,13 +115,8 @@ def refused(store: Store, run: str, until: int | None = None) -> dict[str, Ratio
     before = rationales.superseded(store, gold)
     rejected = [rationale for row, rationale in standing if row.kind is DecisionKind.REJECTED]
     rows = [*rejected, *(each for one in gold for each in rationales.chain(one, before)[:-1])]
-    said = _said(store, [row.id or 0 for row in rows])
+    said = reviews.verdicts(store, [row.id or 0 for row in rows])
     return {row.item_key: row for row in rows if row.answer is not None and row.steps and _is_refused(row, said)}
-
-
-def _said(store: Store, numbers: Sequence[int]) -> dict[int, list[Verdict]]:
-    """The verdicts on these rationales that count."""
-    return {number: said for some in pieces(numbers) for number, said in reviews.verdicts(store, some).items()}
 
 
 def _is_refused(row: Rationale, said: Mapping[int, Sequence[Verdict]]) -> bool:

@@ -14,6 +14,7 @@ from sqlalchemy import FromClause, delete, func, literal, select, tuple_
 from sqlmodel import Session, SQLModel, col
 from sqlmodel import select as rows_of
 
+from loop.answer import Answer, AnswerKind
 from loop.records import (
     BatchJob,
     BatchLine,
@@ -22,6 +23,7 @@ from loop.records import (
     ConfigRow,
     Contamination,
     DemonstrationSet,
+    Export,
     Flag,
     Forgotten,
     Item,
@@ -37,18 +39,25 @@ from loop.store.pieces import pieces
 from loop.store.texts import conditions, leaves, whole, with_text, without
 
 TEXTS = {
-    "item": ("question", "context", "choices", "steps"),
+    "item": ("question", "context", "choices", "steps", "answer"),
     "score": ("parts",),
-    "rationale": ("steps",),
+    "rationale": ("steps", "answer", "stated"),
     "reply": ("text",),
     "revisionreply": ("text",),
-    "trial": ("text", "steps"),
+    "trial": ("text", "steps", "answer"),
     "judgement": ("text", "evidence"),
-    "verdict": ("steps",),
-    "prediction": ("steps",),
+    "verdict": ("steps", "answer"),
+    "prediction": ("steps", "answer"),
     "corruption": ("steps",),
 }
-"""Columns whose lines are an item's own text."""
+"""Columns whose lines are an item's own text; of an answer that is free text what it says."""
+KEYED: tuple[tuple[type[SQLModel], str], ...] = (
+    (DemonstrationSet, "groups"),
+    (Shadow, "correct"),
+    (Contamination, "pairs"),
+    (Checkpoint, "card"),
+)
+"""Columns of rows about other things in whose JSON keys stand."""
 SHORTEST = 10
 """Characters of a line by which an item can be told from others."""
 TERM = re.compile(r"[!-~]{1,40}")
@@ -149,8 +158,11 @@ def remove(store: Store, key: str, texts: Sequence[str], *, taught: bool) -> Non
             session.add(Forgotten(digest=digest(key), forgotten_at=now(), taught=taught))
 
 
-def search(store: Store, texts: Sequence[str]) -> tuple[dict[str, int], int]:
-    """Where a text stands, in how many rows, by table and column of all tables; and how many columns were looked at."""
+def search(store: Store, texts: Sequence[str], key: str = "") -> tuple[dict[str, int], int]:
+    """Where a text stands, in how many rows, by table and column of all tables; and how many columns were looked at.
+
+    The key, which may be any word, is looked for where keys stand.
+    """
     found: dict[str, int] = {}
     looked = 0
     with store.reading() as session:
@@ -160,7 +172,21 @@ def search(store: Store, texts: Sequence[str]) -> tuple[dict[str, int], int]:
             if _count(session, line, line.c.line, texts):
                 counts = {each.name: _count(session, table, each, texts) for each in table.columns}
                 found |= {f"{table.name}.{name}": number for name, number in counts.items() if number}
-    return found, looked
+        return found | (_where_named(session, key) if key else {}), looked
+
+
+def _where_named(session: Session, key: str) -> dict[str, int]:
+    """In how many rows a key stands, by table and column."""
+    own = [each for table in SQLModel.metadata.sorted_tables for each in table.c if each.name in ("key", "item_key")]
+    counting = select(func.count())
+    found = {
+        f"{each.table.name}.{each.name}": session.execute(counting.where(each == key)).scalar_one() for each in own
+    }
+    places: tuple[tuple[type[SQLModel], str], ...] = (*KEYED, (Charge, "purpose"), (Export, "filters"))
+    columns = {table_of(model).name: name for model, name in places}
+    rows = Counter(table_of(type(row)).name for row in _naming(session, key, ()))
+    found |= {f"{name}.{columns[name]}": number for name, number in rows.items()}
+    return {place: number for place, number in found.items() if number}
 
 
 def _count(session: Session, of: FromClause, column: Any, texts: Sequence[str]) -> int:
@@ -180,9 +206,17 @@ def _lines(session: Session, rows: Rows, item: Item) -> list[str]:
     found = [" ".join(item.question.split())[:QUOTED]]
     for name, columns in TEXTS.items():
         for column in columns:
-            found += [text for value in values_of(session, rows, column, name) for text in leaves(value)]
+            found += [text for value in values_of(session, rows, column, name) for text in _said(column, value)]
     parts = (part for text in found for line in text.splitlines() for part in _parts(line.strip()))
     return [part for part in dict.fromkeys(parts) if len(part) >= SHORTEST and (not TERM.fullmatch(part))]
+
+
+def _said(column: str, value: Any) -> Iterator[str]:
+    """The texts in the value of a column; an answer is canonical JSON, and free text or none."""
+    if column != "answer":
+        yield from leaves(value)
+    elif value is not None and (answer := Answer.from_canonical(value)).kind is AnswerKind.TEXT:
+        yield answer.value
 
 
 def _parts(line: str) -> list[str]:
@@ -212,7 +246,7 @@ def _elsewhere(session: Session, rows: Rows) -> Iterator[tuple[str, str]]:
         query = select(owner, *(table.c[each] for each in columns), *table.primary_key)
         for key, *said in session.execute(query.execution_options(yield_per=1000)):
             if tuple(said[len(columns) :]) not in rows.get(table, ()):
-                yield key, "\n".join(leaves(said[: len(columns)]))
+                yield key, "\n".join(text for pair in zip(columns, said, strict=False) for text in _said(*pair))
     for body in session.exec(rows_of(ConfigRow.body)):
         yield "", "\n".join(leaves(body))
     bodies = session.exec(rows_of(Prompt.body).execution_options(yield_per=1000))
@@ -222,16 +256,19 @@ def _elsewhere(session: Session, rows: Rows) -> Iterator[tuple[str, str]]:
 
 def _naming(session: Session, key: str, texts: Sequence[str]) -> list[SQLModel]:
     """Rows about other things that hold the item's text or key: prompts that show it, doubts that quote it, ..."""
-    named: tuple[tuple[type[SQLModel], str], ...] = (
-        (DemonstrationSet, "groups"), (Shadow, "correct"), (Contamination, "pairs"), (Checkpoint, "card")
-    )  # fmt: skip
     quoted = json.dumps(key)
     return [
         *with_text(session, Prompt, "body", texts),
         *with_text(session, Flag, "evidence", texts),
-        *(row for model, column in named for row in with_text(session, model, column, [quoted])),
+        *(row for model, column in KEYED for row in with_text(session, model, column, [quoted])),
         *_charges(session, key),
+        *(row for row in session.exec(rows_of(Export)) if any(map(_filter(key).match, row.filters))),
     ]
+
+
+def _filter(key: str) -> re.Pattern[str]:
+    """A condition of an export that names the item: `key!=KEY`."""
+    return re.compile(rf"\A(key(?:<=|>=|!=|=|<|>)){re.escape(key)}\Z")
 
 
 def _charges(session: Session, key: str) -> list[Charge]:
@@ -289,6 +326,8 @@ def _unname(session: Session, key: str, texts: Sequence[str]) -> None:
             row.card = row.card | {"validation_keys": kept}
         elif isinstance(row, Charge):
             row.purpose = _purpose(key).sub(rf"\g<1>{GONE}", row.purpose, count=1)
+        elif isinstance(row, Export):
+            row.filters = [_filter(key).sub(rf"\g<1>{GONE}", each) for each in row.filters]
         else:
             session.delete(row)  # a look at all items, which is made again
             continue

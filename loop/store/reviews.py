@@ -135,7 +135,12 @@ def verdicts(store: Store, rationale_ids: Sequence[int]) -> dict[int, list[Verdi
     Those that were deleted on the board or withdrawn do not count.
     """
     with store.reading() as session:
-        return verdicts_in(session, rationale_ids)
+        query = verdicts_query()
+        return {
+            number: given
+            for some in pieces(rationale_ids)
+            for number, given in verdicts_in(session, some, query).items()
+        }
 
 
 def verdicts_in(session: Session, rationale_ids: Sequence[int], query: Any = None) -> dict[int, list[Verdict]]:

@@ -131,8 +131,8 @@ def to_review_again(store: Store, run: str) -> list[tuple[Rationale, ReviewTask]
     ]
 
 
-def last_on_audits(store: Store, run: str) -> datetime | None:
-    """When verdicts on certifying audits were last withdrawn, if ever."""
+def last_on_audits(store: Store, run: str, until: datetime | None = None) -> datetime | None:
+    """When verdicts on certifying audits were last withdrawn (by then), if ever."""
     query = (
         select(func.max(Withdrawal.withdrawn_at))
         .join(WithdrawnVerdict, col(WithdrawnVerdict.withdrawal_id) == Withdrawal.id)
@@ -141,6 +141,8 @@ def last_on_audits(store: Store, run: str) -> datetime | None:
         .join(Query, (col(Query.round_id) == Rationale.round_id) & (col(Query.item_key) == Rationale.item_key))
         .where(Withdrawal.run == run, col(Query.certify), REAL)
     )
+    if until is not None:
+        query = query.where(Withdrawal.withdrawn_at <= until)
     with store.reading() as session:
         return session.exec(query).one()
 

@@ -291,7 +291,7 @@ class Trainer(Protocol):
     """Makes students."""
 
     def student(self, folder: Path | None) -> Student:
-        """The student of a checkpoint, or the untrained one."""
+        """The student of a checkpoint, whatever the settings are now; or the untrained one."""
         ...
 
     def train(

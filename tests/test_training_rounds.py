@@ -1,10 +1,13 @@
 """A round's training begins fresh or warm, and old students lose their weights but not their cards."""
 
+import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from connectors.handover import export_student
 from connectors.history import history, history_text
@@ -12,9 +15,10 @@ from connectors.students import loaded, trained
 from connectors.wiring import Project
 from loop.errors import PreceptorError, StudentError
 from loop.records import Certificate, Checkpoint, DecisionKind, Item, Part, Promise, RiskFit, Round, Stage
-from loop.round import advance
+from loop.round import advance, resume
 from loop.stages.parts import Parts, in_force
 from loop.stages.pruning import remove_old_weights
+from loop.stages.select import select_batch
 from loop.stages.train import train_student
 from loop.store import certificates, checkpoints, items, rationales, reading, rounds
 from tests import builders
@@ -22,7 +26,7 @@ from tests.builders import NOON, a_holdout, a_reply, a_round, decided, id_of, qu
 from tests.test_status import shown
 from tests.test_student import sums, weights
 from tests.test_training import Told
-from tests.tiny import tiny_model
+from tests.tiny import tiny_model, tiny_tokenizer
 from tests.trained import CONFIG, QUIET
 
 RUN = "tiny"
@@ -213,3 +217,88 @@ def test_a_student_that_went_home_is_noted(model: Path, tmp_path: Path) -> None:
     assert student is not None
     assert student.exported_at is not None
     assert loaded(project, trained(project))
+
+
+def another_model(folder: Path, hidden: int = 48) -> Path:
+    """A model of another shape with the same tokens."""
+    fast = tiny_tokenizer()
+    torch.manual_seed(1)
+    LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(fast), hidden_size=hidden, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2,
+            max_position_embeddings=128, pad_token_id=0, bos_token_id=None, eos_token_id=1,
+        )
+    ).save_pretrained(folder)  # fmt: skip
+    fast.save_pretrained(folder)
+    return folder
+
+
+def configured(project: Project, old: str, new: str) -> Project:
+    """The project after a change of its config file."""
+    text = project.path.read_text(encoding="utf-8")
+    assert old in text
+    project.path.write_text(text.replace(old, new), encoding="utf-8")
+    return Project(project.path, QUIET)
+
+
+def test_a_student_answers_by_its_own_model_after_another_one_was_named(model: Path, tmp_path: Path) -> None:
+    project = a_project(tmp_path, model, "lora_rank = 8\nepochs = 3")
+    closed(project, a_round_of(project, KEYS[:6]), Told())
+    folder, asked = project.folder / "checkpoints" / "round-1", [sums(1)[0].item]
+    before = project.trainer().student(folder).embed(asked)
+    another_model(tmp_path / "other")
+    other = configured(project, 'model = "model"', 'model = "other"')
+    assert other.trainer().student(None).embed(asked).shape == (1, 48)
+    assert (other.trainer().student(folder).embed(asked) == before).all()
+
+
+def test_a_run_goes_on_from_select_where_another_model_was_named(model: Path, tmp_path: Path) -> None:
+    told = Told()
+    project = a_project(tmp_path, model, 'lora_rank = 8\nepochs = 1\nstart = "warm"')
+    closed(project, a_round_of(project, KEYS[:4]), told)
+    another_model(tmp_path / "other")
+    other = configured(project, 'model = "model"', 'model = "other"')
+    opened = a_round(other.store, other.config, run=RUN)
+    other = configured(other, '"tiny-teacher"', '"tiny-teacher"\ninput_price = 0.5\noutput_price = 1.0')
+    row = {"key": "i0", "question": "What is 0 + 20 ?", "model": "tiny-teacher", "steps": ["20 ."], "answer": "20"}
+    (tmp_path / "recorded.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
+    with other.teacher() as teacher:
+        parts = replace(the_parts(other, told), teacher=teacher)
+        picked = select_batch(opened, other.store, parts, other.config)
+    assert picked.stage is Stage.ASK
+    assert {row.item_key for row in rounds.scores(other.store, id_of(picked))} == set(KEYS[4:])
+    by_key = {each.item.key: each for each in sums(10)}
+    for key in KEYS[4:6]:
+        rationale = a_reply(other.store, picked, key, steps=by_key[key].steps, answer=by_key[key].answer.value)
+        decided(other.store, picked, key, DecisionKind.SILVER, rationale)
+    done = closed(other, rounds.enter(other.store, picked, Stage.TRAIN), told)
+    assert "  the training starts fresh: student.model is no longer model" in told.lines
+    assert candidate(other, done).card["started_from"] is None
+    assert other.trainer().student(other.folder / "checkpoints" / "round-2").embed([sums(1)[0].item]).shape == (1, 48)
+
+
+def test_a_candidate_is_measured_and_served_by_what_it_was_trained_by(model: Path, tmp_path: Path) -> None:
+    """The round took up other settings after it had trained."""
+    project = a_project(tmp_path, model, f"lora_rank = 8\n{STILL}")
+    current = train_student(a_round_of(project, KEYS[:6]), project.store, the_parts(project, Told()), project.config)
+    another_model(tmp_path / "other")
+    other = configured(project, 'model = "model"', 'model = "other"')
+    current, changed = resume(other.store, current, other.config)
+    assert changed == ["student.model: model -> other"]
+    done = closed(other, current, Told())
+    assert len(checkpoints.predictions(other.store, candidate(other, done).id or 0)) == 8
+    found = trained(other)
+    assert found.config.student.model == "model"
+    assert loaded(other, found).embed([sums(1)[0].item]).shape == (1, 32)
+    told = Told()
+    closed(other, a_round_of(other, KEYS[6:]), told)
+    assert "  the training starts fresh: student.model is no longer model" in told.lines
+
+
+def test_a_project_may_be_moved_with_its_students(model: Path, tmp_path: Path) -> None:
+    project = a_project(tmp_path / "here", model, "lora_rank = 8\nepochs = 1")
+    closed(project, a_round_of(project, KEYS[:6]), Told())
+    project.store.close()
+    (tmp_path / "here").rename(tmp_path / "there")
+    moved = Project(tmp_path / "there" / "config.toml", QUIET)
+    assert moved.trainer().student(moved.folder / "checkpoints" / "round-1").embed([sums(1)[0].item]).shape == (1, 32)

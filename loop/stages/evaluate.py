@@ -12,7 +12,7 @@ from loop.ports import Example, Silent
 from loop.query.control import control_prefix
 from loop.records import Arm, Checkpoint, Part, Query, Round, Shadow, Split, Stage
 from loop.stages import figures, measuring
-from loop.stages.parts import Parts, id_of, in_force, seed_of
+from loop.stages.parts import Parts, id_of, in_force, seed_of, trained_by
 from loop.stages.train import accepted_examples, seed_examples, train_into
 from loop.store import checkpoints, decisions, items, reading, rounds, shadows
 from loop.store.database import Store
@@ -32,7 +32,7 @@ def evaluate_student(current: Round, store: Store, parts: Parts, config: Config)
     candidate = checkpoints.get(store, current.candidate_id)
     student = cache(lambda: parts.trainer.student(parts.folder / candidate.folder))
     measuring.predict(candidate, student, store, parts, config, seed=seed_of(config, current.number))
-    measuring.spoil(candidate, student, store, parts, config)
+    measuring.spoil(candidate, student, store, parts, trained_by(candidate, config))
     found = figures.measured(candidate, incumbent, store, config)
     student_id = candidate.id
     if incumbent is not None:

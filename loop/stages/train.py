@@ -47,12 +47,17 @@ def train_student(current: Round, store: Store, parts: Parts, config: Config) ->
             folder=trained.folder.name,
             examples=len(examples),
             data_version=version.hash,
-            card=json.loads(json.dumps({**trained.card, "last_decision": last}, default=str)),
+            card=json.loads(json.dumps({**trained.card, **_noted(config, last)}, default=str)),
             created_at=datetime.now(UTC),
         ),
     )
     happened("checkpoint_written", folder=kept.folder, examples=kept.examples)
     return rounds.enter(store, current, Stage.EVALUATE, candidate_id=kept.id)
+
+
+def _noted(config: Config, last: int) -> dict[str, object]:
+    """What later rounds ask a student's card: the settings as the config names them, and what it had not learned."""
+    return {"last_decision": last, "student": config.student.model_dump(mode="json")}
 
 
 def _version(current: Round, store: Store, last: int) -> DataVersion:

@@ -35,6 +35,8 @@ KINDS = {
     "encoder": f"an encoder, a hub name that can be downloaded, or {packaged.MINILM}",
 }
 """What may be loaded, by the kind of the student."""
+TODAYS = ("engine", "generation_batch", "trust_remote_code")
+"""Settings that change nothing of a student that is there."""
 
 
 def load_causal(
@@ -187,8 +189,30 @@ def settings(folder: Path, config: StudentConfig) -> Mapping[str, Any]:
         StudentError: the card cannot be read.
     """
     with _told(folder, config):
-        found: Mapping[str, Any] = json.loads((folder / "card.json").read_text(encoding="utf-8"))["settings"]
+        card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
+        if "settings" not in card:
+            raise ValueError("its card.json names no settings")
+        found: Mapping[str, Any] = card["settings"]
     return found
+
+
+def as_trained(folder: Path, today: StudentConfig) -> StudentConfig:
+    """The settings by which a checkpoint is loaded: those on its card, for its weights fit no others.
+
+    Today's say how fast it is, and whether code that comes with a model may run. Where the directory of its model is
+    gone and today's has its name, the project was moved, and today's is the one.
+
+    Raises:
+        StudentError: the card cannot be read.
+    """
+    then = settings(folder, today)
+    with _told(folder, today):
+        known = {name: value for name, value in then.items() if name in StudentConfig.model_fields}
+        found = StudentConfig.model_validate(known, strict=False)
+    model, here = Path(found.model), Path(today.model)
+    moved = model.is_absolute() and not model.exists() and here.is_dir() and here.name == model.name
+    changes = {name: getattr(today, name) for name in TODAYS} | ({"model": today.model} if moved else {})
+    return found.model_copy(update=changes)
 
 
 @contextmanager

@@ -202,6 +202,8 @@ class Example:
     """How probably it is wrong, where nobody decided it."""
     repaired: frozenset[int] = frozenset()
     """Numbers of the steps that a person changed, from 0."""
+    validates: bool | None = None
+    """Whether it says how good the student is instead of teaching it; None where nobody has drawn that yet."""
 
 
 @dataclass(frozen=True)

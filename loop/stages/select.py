@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from loop import saving
 from loop.config import Config
+from loop.errors import NothingToLearn
 from loop.ports import Student, Teacher
 from loop.query import racing, select
 from loop.query.acquisition import ACQUISITIONS, Candidates
@@ -102,10 +103,15 @@ def _trained_student(current: Round, store: Store, parts: Parts, config: Config)
         return parts.trainer.student(parts.folder / incumbent.folder)
     parts.trainer.student(None)  # a model that cannot be loaded is found before the teacher is paid
     seeds = seed_examples(store)
-    if not seeds or config.query.acquisition == "random":
+    explained = config.student.kind == "encoder" or any(each.steps for each in seeds)
+    if not seeds or not explained or config.query.acquisition == "random":
         return None
     parts.progress.say(f"round {current.number}: the student starts from {len(seeds)} seed items")
-    trained = train_into("seed", seeds, parts, seed_of(config, 0))
+    try:
+        trained = train_into("seed", seeds, parts, seed_of(config, 0))
+    except NothingToLearn as error:
+        parts.progress.say(f"  {error}")
+        return None
     return parts.trainer.student(trained.folder)
 
 

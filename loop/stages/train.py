@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from loop.config import Config
+from loop.errors import NothingToLearn
 from loop.events import happened
 from loop.ports import Example, Progress, Trained
 from loop.query import domains
@@ -18,6 +19,7 @@ from loop.stages.parts import Parts, id_of, seed_of
 from loop.stages.warming import warm_start
 from loop.store import checkpoints, decisions, items, rationales, reading, rounds, versions
 from loop.store.database import Store
+from loop.student.validation import marked
 
 
 def train_student(current: Round, store: Store, parts: Parts, config: Config) -> Round:
@@ -26,6 +28,7 @@ def train_student(current: Round, store: Store, parts: Parts, config: Config) ->
     examples = {each.item.key: each for each in seed_examples(store)} | accepted_examples(store, current.run, last)
     if config.student.preference_weight:
         examples = _with_refused(examples, store, current.run, last, parts.progress)
+    examples = {each.item.key: each for each in marked(list(examples.values()), config.student.validation_share)}
     if not examples:
         parts.progress.say("nothing was accepted yet: the student stays as it is")
         return rounds.enter(store, current, Stage.EVALUATE)
@@ -38,7 +41,11 @@ def train_student(current: Round, store: Store, parts: Parts, config: Config) ->
         wanted = _mixed(wanted, domain_shares(store, current.run), parts.progress)
     start = None if warm is None else parts.folder / warm.student.folder
     version = _version(current, store, last)
-    trained = train_into(f"round-{current.number}", wanted, parts, seed_of(config, current.number), start)
+    try:
+        trained = train_into(f"round-{current.number}", wanted, parts, seed_of(config, current.number), start)
+    except NothingToLearn as error:
+        parts.progress.say(f"{error}. The student stays as it is")
+        return rounds.enter(store, current, Stage.EVALUATE)
     kept = checkpoints.keep(
         store,
         Checkpoint(
@@ -47,7 +54,7 @@ def train_student(current: Round, store: Store, parts: Parts, config: Config) ->
             folder=trained.folder.name,
             examples=len(examples),
             data_version=version.hash,
-            card=json.loads(json.dumps({**trained.card, **_noted(config, last)}, default=str)),
+            card=json.loads(json.dumps({**trained.card, **_noted(config, last, examples)}, default=str)),
             created_at=datetime.now(UTC),
         ),
     )
@@ -55,9 +62,10 @@ def train_student(current: Round, store: Store, parts: Parts, config: Config) ->
     return rounds.enter(store, current, Stage.EVALUATE, candidate_id=kept.id)
 
 
-def _noted(config: Config, last: int) -> dict[str, object]:
-    """What later rounds ask a student's card: the settings as the config names them, and what it had not learned."""
-    return {"last_decision": last, "student": config.student.model_dump(mode="json")}
+def _noted(config: Config, last: int, examples: Mapping[str, Example]) -> dict[str, object]:
+    """What later rounds ask a student's card: the settings as the config names them, and which examples it knew."""
+    seeds = sorted(key for key, each in examples.items() if each.item.split is Split.SEED)
+    return {"last_decision": last, "seed_keys": seeds, "student": config.student.model_dump(mode="json")}
 
 
 def _version(current: Round, store: Store, last: int) -> DataVersion:
@@ -69,11 +77,11 @@ def _version(current: Round, store: Store, last: int) -> DataVersion:
 
 
 def seed_examples(store: Store) -> list[Example]:
-    """The seed items with their steps."""
+    """The seed items with their steps, where they came with some."""
     return [
         Example(item=item, steps=tuple(item.steps), answer=item.gold, gold=True)
         for item in items.of_split(store, Split.SEED)
-        if item.gold is not None and item.steps
+        if item.gold is not None
     ]
 
 

@@ -17,7 +17,7 @@ from loop.config import StudentConfig
 from loop.errors import Diverged, StudentError
 from loop.ports import Bar, Example, Progress
 from loop.student.state import Facts, TrainingState
-from loop.student.validation import validating
+from loop.student.validation import held
 
 WARM_UP = 0.05
 LONGEST_NORM = 1.0
@@ -101,7 +101,7 @@ class _Fit:
 
     def __init__(self, lesson: Lesson, config: StudentConfig, seed: int) -> None:
         self.lesson, self.config = lesson, config
-        self.held = validating(lesson.examples, config.validation_share)
+        self.held = held(lesson.examples)
         learned = sorted(set(range(len(lesson.examples))).difference(self.held))
         lengths = [lesson.lengths[number] for number in learned]
         drawn = batches(lengths, config.batch_size, config.epochs, seed)
@@ -295,6 +295,7 @@ def _digest(examples: Sequence[Example]) -> str:
             [
                 *(each.item.key, each.item.text, each.steps, each.answer.canonical, each.weight, *_refused(each)),
                 *(each.gold, each.risk, sorted(each.repaired)),
+                *(["validates"] if each.validates else []),
             ]
         )
         for each in examples

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from loop.answer import AnswerKind, spans_of
 from loop.config import TaskConfig
-from loop.errors import StudentError
+from loop.errors import NothingToLearn
 from loop.ports import Example
 
 NAMED = 5
@@ -38,7 +38,7 @@ def examined(
     """The examples that can be learned, and what is wrong with these and the others.
 
     Raises:
-        StudentError: none can be learned.
+        NothingToLearn: none teaches.
     """
     usable: list[Example] = []
     found: defaultdict[Problem, list[str]] = defaultdict(list)
@@ -48,8 +48,8 @@ def examined(
             found[problem].append(each.item.key)
         if LEFT_OUT.isdisjoint(problems):
             usable.append(each)
-    if not usable:
-        raise StudentError("nothing can be learned: " + "; ".join(said(found, len(examples))))
+    if all(each.validates for each in usable):
+        raise NothingToLearn("nothing can be learned: " + "; ".join(said(found, len(examples)) or ["all validates"]))
     return usable, found
 
 

@@ -218,7 +218,7 @@ class EncoderTrainer(Training[Encoder]):
         share = self.config.rationale_weight
         both = [(1 - share, whole, torch.ones_like(told)), (share, evidence, told)]
         tasks = [
-            (part, texts, counted, torch.cat(weighing.scaled(weights, list(counted[:, None]), examples, self.config)))
+            (part, texts, counted, torch.cat(weighing.scaled(weights, list(counted[:, None]), examples)))
             for part, texts, counted in both
             if part > 0
         ]
@@ -259,7 +259,7 @@ class TaggerTrainer(Training[Tagger]):
     def lesson(self, base: Tagger, model: torch.nn.Module, examples: Sequence[Example]) -> Lesson:
         """The tag of every token; rationales say nothing that the marks do not."""
         one = list(weighing.of_examples(examples, self.config)[:, None])
-        weights = torch.cat(weighing.scaled(one, [torch.ones(1)] * len(one), examples, self.config))
+        weights = torch.cat(weighing.scaled(one, [torch.ones(1)] * len(one), examples))
 
         def losses(batch: Sequence[int]) -> Iterator[torch.Tensor]:
             some = [examples[number] for number in batch]

@@ -11,12 +11,13 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from loop.config import StudentConfig, TaskConfig
-from loop.errors import StudentError
+from loop.errors import NothingToLearn
 from loop.ports import Example, Progress, Trained
 from loop.student import checkpoint, choosing, problems
 from loop.student.fitting import Lesson, card, fingerprint, fit, mean_loss
 from loop.student.problems import Problem
 from loop.student.state import TrainingState
+from loop.student.validation import marked
 
 
 class Base(Protocol):
@@ -77,12 +78,13 @@ class Training(ABC, Generic[Kind]):
         the same examples, settings and versions.
 
         Raises:
-            StudentError: there are no examples, base or checkpoint cannot be loaded, the loss is no number, or the
-                new checkpoint cannot be written.
+            NothingToLearn: there are no examples, or none that can be learned.
+            StudentError: base or checkpoint cannot be loaded, the loss is no number, or the new checkpoint cannot be
+                written.
         """
         if not examples:
-            raise StudentError("there is nothing to train on; accept some rationales first")
-        run = _Run(seed, folder, progress, start)
+            raise NothingToLearn("there is nothing to train on; accept some rationales first")
+        run, examples = _Run(seed, folder, progress, start), marked(examples, self.config.validation_share)
         trained = (
             self._chosen_and_trained(examples, run) if choosing.is_open(self.config) else self._train(examples, run, {})
         )
@@ -157,4 +159,5 @@ class Training(ABC, Generic[Kind]):
         if unseen:
             progress.say(f"  no example has the label {', '.join(unseen)}: the student will never give it")
         counts = {problem.name.lower(): len(keys) for problem, keys in found.items()}
-        return usable, {"problems": counts, "unseen_labels": unseen}
+        left_out = sorted({key for problem in problems.LEFT_OUT for key in found.get(problem, ())})
+        return usable, {"problems": counts, "left_out": left_out, "unseen_labels": unseen}

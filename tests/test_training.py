@@ -20,7 +20,8 @@ from loop.config import StudentConfig
 from loop.errors import Diverged, StudentError
 from loop.ports import Example, Silent
 from loop.records import Item, Split
-from loop.student import state
+from loop.student import fitting, state
+from loop.student.fitting import Lesson
 from loop.student.prompts import rationale_prompt
 from loop.student.state import TrainingState
 from loop.student.trainer import DecoderTrainer, EncoderTrainer
@@ -368,4 +369,38 @@ def test_a_loss_that_is_no_number_names_the_items_of_its_batch(
 ) -> None:
     with pytest.raises(Diverged, match=r"the loss is (nan|inf) on the batch of items 'k\d', 'k\d'; lower"):
         trainer(learning_rate=1e30, batch_size=2).train(examples[:4], seed=1, folder=tmp_path / "one", progress=QUIET)
+    assert list(tmp_path.iterdir()) == []
+
+
+def a_lesson(losses: Callable[[torch.nn.Parameter, Sequence[int]], torch.Tensor]) -> Lesson:
+    """Of four rows, one to a batch, by a model of two weights."""
+    line = torch.nn.Linear(2, 1, bias=False)
+    return Lesson(many(sums(4), 4), line, lambda batch: iter([losses(line.weight, batch)]), [1, 2, 3, 4])
+
+
+def fitted(lesson: Lesson, folder: Path, **settings: object) -> None:
+    config = StudentConfig.model_validate({"epochs": 1, "batch_size": 1, "learning_rate": 0.1, **settings})
+    state = TrainingState(folder / "one", "a fingerprint", lambda _: None)
+    fitting.fit(lesson, config, seed=1, progress=Silent(), state=state)
+
+
+def test_a_gradient_that_is_no_number_names_its_own_batch(tmp_path: Path) -> None:
+    """The loss of the third row is 0, and its gradient is no number."""
+    lesson = a_lesson(lambda weight, batch: (weight * (batch[0] != 2)).square().sum().sqrt())
+    with pytest.raises(Diverged, match=r"the gradient is nan on the batch of items 'k2'; lower student.learning_rate"):
+        fitted(lesson, tmp_path)
+    assert lesson.model.weight.isfinite().all()
+
+
+def test_weights_that_the_last_step_ruins_are_not_taken(tmp_path: Path) -> None:
+    steep = a_lesson(lambda weight, batch: weight.sum().exp())
+    with pytest.raises(Diverged, match=r"the (weight that was learned|loss) is (nan|inf) on the batch of items 'k\d'"):
+        fitted(steep, tmp_path, epochs=0.25, learning_rate=1e39)
+
+
+def test_one_step_of_a_far_too_high_rate_leaves_no_student(
+    trainer: MakesTrainers, examples: list[Example], tmp_path: Path
+) -> None:
+    with pytest.raises(Diverged, match=r"on the batch of items 'k0'"):
+        trainer(learning_rate=1e30, epochs=1).train(examples[:1], seed=1, folder=tmp_path / "one", progress=QUIET)
     assert list(tmp_path.iterdir()) == []

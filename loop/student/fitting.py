@@ -78,7 +78,7 @@ def fit(
     weights with which it would have ended.
 
     Raises:
-        Diverged: the loss is no number.
+        Diverged: the loss, a gradient or a weight is no number.
     """
     under_way = _Fit(lesson, config, seed)
     learned = len(lesson.examples) - len(under_way.held)
@@ -151,6 +151,7 @@ class _Fit:
         for name, each in self._best.items():
             self._weights[name].data.copy_(each)
         self.lesson.model.train(False)
+        self._examine()
 
     def figures(self) -> dict[str, object]:
         """Losses of both parts, the epoch that was taken and why no further one came."""
@@ -176,9 +177,18 @@ class _Fit:
             total += loss.item()
         self.course.losses.append(_checked(total, batch, self.lesson))
         for group in self._optimiser.param_groups:
-            torch.nn.utils.clip_grad_norm_(group["params"], LONGEST_NORM)
+            norm = torch.nn.utils.clip_grad_norm_(group["params"], LONGEST_NORM)
+            _checked(norm.item(), batch, self.lesson, "gradient")
         self._optimiser.step()
         self._optimiser.zero_grad()
+
+    def _examine(self) -> None:
+        """See that the weights are numbers with which the last batch has a loss; no further step would tell."""
+        last = self.order[len(self.course.losses) - 1]
+        if not all(each.isfinite().all() for each in self._weights.values()):
+            _checked(math.nan, last, self.lesson, "weight that was learned")
+        if not self.held:
+            mean_loss(self.lesson, last, len(last))
 
     def _epoch_ended(self) -> bool:
         done = len(self.course.losses)
@@ -257,19 +267,19 @@ def computes_bfloat16() -> bool:
     return bool(able.get("avx512_bf16") or able.get("amx_bf16") or torch.cuda.is_available())
 
 
-def _checked(loss: float, batch: Sequence[int], lesson: Lesson) -> float:
-    """The loss.
+def _checked(value: float, batch: Sequence[int], lesson: Lesson, what: str = "loss") -> float:
+    """The loss, or what else came of a batch.
 
     Raises:
         Diverged: it is no number.
     """
-    if not math.isfinite(loss):
+    if not math.isfinite(value):
         keys = ", ".join(repr(lesson.examples[number].item.key) for number in batch)
         raise Diverged(
-            f"the loss is {loss} on the batch of items {keys}; lower student.learning_rate, or look at these items "
+            f"the {what} is {value} on the batch of items {keys}; lower student.learning_rate, or look at these items "
             "with `preceptor history KEY`. The student stays as it was"
         )
-    return loss
+    return value
 
 
 def _learning(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:

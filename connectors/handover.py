@@ -207,7 +207,7 @@ def _origin(project: Project, which: Trained, licence: str | None, dtype: str) -
     """Base model, data and who stands behind it, with what was simulated named as such."""
     student, teacher = which.config.student, which.config.teacher
     trained_by = "all weights" if student.kind == "encoder" or not student.lora_rank else "LoRA, merged"
-    seeds, decided = len(seed_examples(project.store)), _decided(project, which)
+    seeds, decided = len(seed_examples(project.store, which.config.query)), _decided(project, which)
     counts = Counter(each.kind for each in decided)
     gold, silver = counts[DecisionKind.GOLD], counts[DecisionKind.SILVER]
     recorded = " (**simulated:** its replies come from a recording)" if teacher.recorded else ""
@@ -251,7 +251,7 @@ def _by_label(project: Project, which: Trained, decided: Sequence[Decision]) -> 
     """How often each label was seen; one that never was is named."""
     rationales = {each.id: each for each in reading.rationales_of(project.store, which.round.run)}
     answers = [rationales[row.rationale_id].parsed for row in decided if row.rationale_id in rationales]
-    answers += [each.answer for each in seed_examples(project.store)]
+    answers += [each.answer for each in seed_examples(project.store, which.config.query)]
     seen: Counter[Any] = Counter(answer.value for answer in answers if answer is not None)
     return ", ".join(f"`{label}` {seen[label] or '**never seen**'}" for label in which.config.task.labels)
 

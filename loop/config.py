@@ -332,11 +332,11 @@ class QueryConfig(Table):
     duplicate_similarity: float = Field(default=0.9, gt=0, le=1)
     """An item is passed over where its words, in runs of three, overlap so much with a pick's (Jaccard); 1: never."""
     holdout_similarity: float = Field(default=0.9, gt=0, le=1)
-    """A pool item counts as a duplicate of a holdout item where all that it says, and what it asks, overlap so much
-    with that one's words, in runs of three (Jaccard); 1: only where they are the same."""
+    """A pool or seed item counts as a duplicate of a holdout item where all that it says, and what it asks, overlap so
+    much with that one's words, in runs of three (Jaccard); 1: only where they are the same."""
     allow_holdout_duplicates: bool = False
-    """Whether duplicates of holdout items may be asked and trained on all the same; they make the holdout's figures too
-    good."""
+    """Whether duplicates of holdout items may be asked, shown to the teacher and trained on all the same; they make the
+    holdout's figures too good."""
     diversity: int = Field(default=3, ge=1)
     """So many times the batch, the best by value, are grouped by their embeddings, and the best of each group is picked
     (Cluster-Margin, arXiv 2107.14263); 1: the best are picked, however alike. `coreset`, `badge` and `typiclust` choose

@@ -8,12 +8,13 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from loop.config import Config
+from loop.config import Config, QueryConfig
 from loop.errors import NothingToLearn
 from loop.events import happened
 from loop.ports import Example, Progress, Trained
 from loop.query import domains
 from loop.records import Checkpoint, DataVersion, DecisionKind, Round, Split, Stage
+from loop.stages.contamination import seeds_left_out
 from loop.stages.lagging import domain_shares
 from loop.stages.parts import Parts, id_of, seed_of
 from loop.stages.warming import warm_start
@@ -25,7 +26,8 @@ from loop.student.validation import marked
 def train_student(current: Round, store: Store, parts: Parts, config: Config) -> Round:
     """Train on all decided examples so far, or on from the student in force, and move on to EVALUATE."""
     last = decisions.last_id(store, current.run)  # a decision that comes meanwhile is not learned
-    examples = {each.item.key: each for each in seed_examples(store)} | accepted_examples(store, current.run, last)
+    seeds = {each.item.key: each for each in seed_examples(store, config.query)}
+    examples = seeds | accepted_examples(store, current.run, last)
     if config.student.preference_weight:
         examples = _with_refused(examples, store, current.run, last, parts.progress)
     examples = {each.item.key: each for each in marked(list(examples.values()), config.student.validation_share)}
@@ -76,12 +78,13 @@ def _version(current: Round, store: Store, last: int) -> DataVersion:
     return versions.keep(store, current.run, digest, round_id=id_of(current), last_decision=last)
 
 
-def seed_examples(store: Store) -> list[Example]:
-    """The seed items with their steps, where they came with some."""
+def seed_examples(store: Store, config: QueryConfig) -> list[Example]:
+    """The seed items with their steps, where they came with some; none that reads like a holdout item."""
+    out = seeds_left_out(store, config)
     return [
         Example(item=item, steps=tuple(item.steps), answer=item.gold, gold=True)
         for item in items.of_split(store, Split.SEED)
-        if item.gold is not None
+        if item.gold is not None and item.key not in out
     ]
 
 

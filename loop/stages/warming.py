@@ -72,6 +72,7 @@ def _why_fresh(student: Checkpoint, store: Store, config: Config, examples: Mapp
     if forgetting.taught_since(store, student.created_at):
         return f"what {student.folder} learned may have been forgotten since"
     taken = decisions.taken_back(store, student.run, int(student.card["last_decision"]))
+    taken += [key for key in student.card.get("seed_keys", ()) if key not in examples]
     if taken:
         return f"{student.folder} learned what was taken back since ({_named(taken)})"
     held = _learned(student, store) & {key for key, each in examples.items() if each.validates}

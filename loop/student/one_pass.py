@@ -55,7 +55,7 @@ class OnePass:
 
 
 def positions(model: torch.nn.Module) -> int:
-    """How many tokens a model has places for, whatever its tokenizer says; in RoBERTa's table the first are padding's."""
+    """How many tokens a model has places for, whatever its tokenizer says; RoBERTa's first are padding's."""
     tables = [each for name, each in model.named_modules() if name.endswith("position_embeddings")]
     rows = [
         each.num_embeddings - (0 if each.padding_idx is None else each.padding_idx + 1)

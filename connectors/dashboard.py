@@ -8,7 +8,6 @@ site, and that does not hold the token.
 import asyncio
 import hashlib
 import hmac
-import re
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from pydantic import BaseModel, Field
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from connectors.access import is_loopback
+from connectors.access import names_loopback
 from connectors.history import history, history_lines
 from connectors.metrics import exposition
 from connectors.pages import STATIC, common, html
@@ -40,8 +39,6 @@ COOKIE = "preceptor"
 REMEMBERED_SECONDS = 30 * 24 * 3600
 OPEN = ("/login", "/static/")
 """What is answered to who has no token yet."""
-HOST = re.compile(r"(\[[^\]]*\]|[^:]*)(:\d+)?")
-"""What a browser was told to open: a name, and perhaps a port."""
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
@@ -242,8 +239,7 @@ class _Guard:
         if "\x00" in unquote(f"{request.url.path}?{request.url.query}"):
             return Response("there is nothing of that name", 400)
         if self._token is None:
-            named = HOST.fullmatch(request.headers.get("host", ""))
-            known = named is not None and is_loopback(named[1])
+            known = names_loopback(request.headers.get("host", ""))
             return None if known else Response("open it as http://127.0.0.1 or localhost", 421)
         if request.url.path.startswith(OPEN) or self._knows(request):
             return None

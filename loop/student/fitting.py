@@ -277,7 +277,7 @@ def _checked(value: float, batch: Sequence[int], lesson: Lesson, what: str = "lo
         keys = ", ".join(repr(lesson.examples[number].item.key) for number in batch)
         raise Diverged(
             f"the {what} is {value} on the batch of items {keys}; lower student.learning_rate, or look at these items "
-            "with `preceptor history KEY`. The student stays as it was"
+            "with `preceptor history KEY`"
         )
     return value
 

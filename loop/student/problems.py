@@ -22,6 +22,7 @@ class Problem(StrEnum):
     OVERLAPPING = "have marks that overlap, of which the first and longest is learned"
     SILENT = "have no steps, and teach the answer alone"
     CUT = "are longer than the student reads (student.max_prompt_tokens), and are cut"
+    UNPAIRED = "teach no preference: what was corrected or rejected does not fit into the model beside the question"
     LONG = "have a longer rationale than the student may write (student.max_new_tokens), so it never gets to the answer"
 
 

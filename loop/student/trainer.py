@@ -78,7 +78,7 @@ class WriterTraining(Training[Kind]):
                 yield from white_box.losses(batch)
             if paired := [number for number in batch if number in pairs]:
                 some, leads = [pairs[number] for number in paired], [before[number] for number in paired]
-                yield weight * dpo.loss(model, some, leads, of_tokens)
+                yield weight * dpo.loss(model, some, leads, of_tokens) / len(batch)
 
         lengths = [len(context + target) for context, target in tasks[-1].rows]
         targets = sum(len(target) for task in tasks for _, target in task.rows)
@@ -259,7 +259,9 @@ class TaggerTrainer(Training[Tagger]):
     def lesson(self, base: Tagger, model: torch.nn.Module, examples: Sequence[Example]) -> Lesson:
         """The tag of every token; rationales say nothing that the marks do not."""
         one = list(weighing.of_examples(examples, self.config)[:, None])
-        weights = torch.cat(weighing.scaled(one, [torch.ones(1)] * len(one), examples))
+        places = [base.read([each.item]).offsets[0] for each in examples]
+        tagged = [torch.ones(max(1, sum(each is not None for each in some))) for some in places]
+        weights = torch.stack([each[0] for each in weighing.scaled(one, tagged, examples)])
 
         def losses(batch: Sequence[int]) -> Iterator[torch.Tensor]:
             some = [examples[number] for number in batch]

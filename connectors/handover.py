@@ -219,8 +219,9 @@ def _origin(project: Project, which: Trained, licence: str | None, dtype: str) -
     simulated = sum(verdict.simulated for verdict in verdicts)
     lines = [
         f"base model: {escaped(student.model)}, licence: {escaped(licence or UNKNOWN)}",
-        f"trained ({trained_by}) on {which.checkpoint.examples} examples: {gold} gold (people accepted or corrected "
-        f"the rationale), {silver} silver (accepted unreviewed, its risk below the threshold), {seeds} seed items",
+        f"trained ({trained_by}) from {which.checkpoint.examples} examples: {gold} gold (people accepted or corrected "
+        f"the rationale), {silver} silver (accepted unreviewed, its risk below the threshold), {seeds} seed items"
+        + _without_effect(which),
         f"teacher: {escaped(teacher.model) or 'none named'}{recorded}; the terms of its maker hold for what it taught",
         f"reviews until then: {len(verdicts)} verdicts"
         + (f", **{simulated} of them simulated**, not by people" if simulated else ""),
@@ -238,6 +239,12 @@ def _origin(project: Project, which: Trained, licence: str | None, dtype: str) -
     if which.config.task.answer is AnswerKind.LABEL:
         lines.append(f"examples by label: {_by_label(project, which, decided)}")
     return lines
+
+
+def _without_effect(which: Trained) -> str:
+    """How many of the examples taught nothing in the student's last training, where some did not."""
+    held, left_out = (len(which.checkpoint.card.get(name, ())) for name in ("validation_keys", "left_out"))
+    return f"; {held} of these only validated, {left_out} could not be learned" if held or left_out else ""
 
 
 def _decided(project: Project, which: Trained) -> list[Decision]:

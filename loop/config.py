@@ -132,6 +132,8 @@ class WhiteBoxConfig(Table):
         return self
 
 
+FEWEST_PROMPT_TOKENS = 32
+"""What `student.max_prompt_tokens` takes at least."""
 WRITING_OBJECTIVES = ("gkd", "minillm", "mgsr")
 """Objectives for which the student writes rationales while it learns."""
 
@@ -200,10 +202,11 @@ class StudentConfig(Table):
     """Longest explanation the student may write, in tokens."""
     generation_batch: int = Field(default=256, ge=1)
     """Sequences generated side by side."""
-    max_prompt_tokens: int = Field(default=1024, ge=32)
+    max_prompt_tokens: int = Field(default=1024, ge=FEWEST_PROMPT_TOKENS)
     """Longer questions are cut from the left of the context."""
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
-    """Number format of the weights; `auto` takes bfloat16 for LoRA where the processor has it."""
+    """Number format of the weights; `auto` takes bfloat16 for LoRA where the processor has it. Where all weights train
+    (`lora_rank = 0`, encoders) it is float32."""
     chat_template: bool = False
     """Whether prompts go through the model's own chat template."""
     sampled_evidence: bool = False
@@ -844,9 +847,28 @@ def load(path: Path) -> Config:
     except (ValueError, RecursionError) as error:
         raise BadConfig(f"{path}: not valid TOML: {error}") from error
     try:
-        return Config.model_validate(tables)
+        config = Config.model_validate(tables)
     except ValidationError as error:
         raise BadConfig("\n".join(f"{path}: {_explain(problem)}" for problem in error.errors())) from error
+    _refuse_coarse_weights(path, config.student)
+    return config
+
+
+def _refuse_coarse_weights(path: Path, student: StudentConfig) -> None:
+    """In bfloat16 what a step adds to a weight is lost where it is below 1/512 of it; adapters are in float32 anyway.
+
+    Only of a file: rounds that went by it before can still be read.
+
+    Raises:
+        BadConfig: all weights are to train in bfloat16.
+    """
+    if student.dtype == "bfloat16" and student.kind == "encoder":
+        raise BadConfig(f'{path}: student.dtype: an encoder trains all its weights, in float32: set "auto"')
+    if student.dtype == "bfloat16" and student.lora_rank == 0:
+        raise BadConfig(
+            f'{path}: student.dtype: with lora_rank = 0 all weights train, and small steps are lost in "bfloat16": set '
+            '"auto" or "float32", or lora_rank above 0'
+        )
 
 
 def _explain(problem: object) -> str:

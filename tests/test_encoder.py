@@ -12,7 +12,14 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
-from transformers import BertConfig, BertModel, PreTrainedTokenizerFast, RobertaConfig, RobertaModel
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    BertModel,
+    PreTrainedTokenizerFast,
+    RobertaConfig,
+    RobertaModel,
+)
 
 from connectors.progress import RichProgress
 from loop.answer import Answer, AnswerKind
@@ -78,6 +85,16 @@ def test_no_more_is_read_than_the_model_has_places_for(kind: str, model: Path, t
     told = [replace(each, item=long) for each in examples()[:2]]
     card = trainer.train(told, seed=1, folder=tmp_path / "one", progress=QUIET).card
     assert card["problems"] == {"cut": 2}
+
+
+def test_an_encoder_that_was_trained_for_another_task_gets_a_new_last_layer(model: Path, tmp_path: Path) -> None:
+    config = BertConfig.from_pretrained(model, num_labels=5)
+    BertForSequenceClassification(config).save_pretrained(tmp_path / "five")
+    PreTrainedTokenizerFast.from_pretrained(model).save_pretrained(tmp_path / "five")
+    trainer = a_trainer(tmp_path / "five", epochs=1)
+    assert len(trainer.student(None).probabilities([examples()[0].item])[0]) == 2
+    trainer.train(examples(), seed=1, folder=tmp_path / "one", progress=QUIET)
+    assert trainer.student(tmp_path / "one").predict([examples()[0].item])
 
 
 def a_trainer(model: Path, **changes: object) -> EncoderTrainer:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from loop.config import Config, StudentConfig
+from loop.config import Config, StudentConfig, WhiteBoxConfig
 from loop.ports import Batches, Progress, Reviewers, Student, Teacher, Trainer
 from loop.records import Checkpoint, Rationale, Round
 from loop.store import checkpoints, rounds
@@ -44,8 +44,10 @@ def trained_by(student: Checkpoint, config: Config) -> Config:
     """
     if "student" not in student.card:
         return config
-    then = StudentConfig.model_validate(student.card["student"], strict=False)
-    return config.model_copy(update={"student": then})
+    then = {name: value for name, value in student.card["student"].items() if name in StudentConfig.model_fields}
+    if then.get("white_box") is not None:
+        then["white_box"] = WhiteBoxConfig.model_validate(then["white_box"], strict=False)
+    return config.model_copy(update={"student": StudentConfig().model_copy(update=then)})
 
 
 def id_of(current: Round) -> int:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from loop.config import Config
 from loop.ports import Example
 from loop.records import Checkpoint, Round, Split
-from loop.stages.parts import Parts, in_force, seed_of, trained_by
+from loop.stages.parts import Parts, in_force, seed_of
 from loop.store import decisions, forgetting, rounds
 from loop.store.database import Store
 
@@ -64,9 +64,9 @@ def _why_fresh(student: Checkpoint, store: Store, config: Config, examples: Mapp
     """Why a training cannot go on from a student, if so."""
     if "last_decision" not in student.card or student.round_id is None:
         return f"what {student.folder} learned was not noted by the version that trained it"
-    round_then = Config.model_validate(rounds.config_of(store, rounds.by_id(store, student.round_id)), strict=False)
-    then, today = (each.student.model_dump() for each in (trained_by(student, round_then), config))
-    changed = [f"student.{name} is no longer {then[name]}" for name in SAME if then[name] != today[name]]
+    then = student.card.get("student") or rounds.config_of(store, rounds.by_id(store, student.round_id))["student"]
+    today = config.student.model_dump(mode="json")
+    changed = [f"student.{name} is no longer {then.get(name)}" for name in SAME if then.get(name) != today[name]]
     if changed:
         return "; ".join(changed)
     if forgetting.taught_since(store, student.created_at):

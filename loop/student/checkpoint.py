@@ -144,13 +144,18 @@ def _load_encoder(
     cache: Path,
     classes: int,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """An encoder with its last layer."""
+    """An encoder with its last layer, which is new where the model has none for so many classes."""
     with _told(folder, config):
         source = packaged.model_directory(config.model, cache) if folder is None else str(folder)
         tokenizer = AutoTokenizer.from_pretrained(source, **_options(source, config))
         with _quiet():  # that the last layer of an untrained encoder is new is known
             model = kind.from_pretrained(
-                source, dtype=torch.float32, num_labels=classes, use_safetensors=True, **_options(source, config)
+                source,
+                dtype=torch.float32,
+                num_labels=classes,
+                use_safetensors=True,
+                ignore_mismatched_sizes=folder is None,  # that of another task makes room
+                **_options(source, config),
             )
     if tokenizer.mask_token is None:
         raise StudentError(f"{config.model}: its tokenizer has no mask token, so evidence cannot be masked")
@@ -205,14 +210,12 @@ def as_trained(folder: Path, today: StudentConfig) -> StudentConfig:
     Raises:
         StudentError: the card cannot be read.
     """
-    then = settings(folder, today)
-    with _told(folder, today):
-        known = {name: value for name, value in then.items() if name in StudentConfig.model_fields}
-        found = StudentConfig.model_validate(known, strict=False)
-    model, here = Path(found.model), Path(today.model)
-    moved = model.is_absolute() and not model.exists() and here.is_dir() and here.name == model.name
-    changes = {name: getattr(today, name) for name in TODAYS} | ({"model": today.model} if moved else {})
-    return found.model_copy(update=changes)
+    ours = StudentConfig.model_fields.keys() - {*TODAYS, "white_box"}
+    then = {name: value for name, value in settings(folder, today).items() if name in ours}
+    model, here = Path(then["model"]), Path(today.model)
+    if model.is_absolute() and not model.exists() and here.is_dir() and here.name == model.name:
+        then["model"] = today.model
+    return StudentConfig().model_copy(update={**then, **{name: getattr(today, name) for name in TODAYS}})
 
 
 @contextmanager
@@ -334,10 +337,12 @@ def _write(
     (folder / "README.md").write_text(_readme(card), encoding="utf-8")
 
 
-def _readme(card: Mapping[str, object]) -> str:
+def _readme(card: Mapping[str, Any]) -> str:
+    held, left_out = len(card["validation_keys"]), len(card["left_out"])
     return (
-        f"# A student trained by Preceptor\n\nBase model: {card['base']}. Trained on {card['examples']} decided "
-        f"rationales (sha256 {card['examples_sha256']}), seed {card['seed']}, in {card['seconds']} s.\n\n"
+        f"# A student trained by Preceptor\n\nBase model: {card['base']}. Trained on {card['examples'] - held} decided "
+        f"rationales; {held} more only validated, {left_out} could not be learned (sha256 {card['examples_sha256']}), "
+        f"seed {card['seed']}, in {card['seconds']} s.\n\n"
         f"Loss per epoch: {card['loss_per_epoch']}; of the validation part: "
         f"{card['validation_loss_per_epoch'] or 'there is none'}. The weights are those of epoch {card['epoch']}; "
         f"training ended: {card['stopped']}. Settings and versions stand in card.json.\n"

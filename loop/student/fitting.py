@@ -21,6 +21,8 @@ from loop.student.validation import held
 
 WARM_UP = 0.05
 LONGEST_NORM = 1.0
+GPU_RANDOM = "random/gpu"
+"""What dropout is drawn from where the model is on a GPU, as it is kept."""
 ALIKE = 16
 """Batches whose rows are sorted by length together."""
 
@@ -123,7 +125,9 @@ class _Fit:
         self.course = Course(**facts)
         for full_name, tensor in tensors.items():
             part, _, name = full_name.partition("/")
-            if part == "random":
+            if full_name == GPU_RANDOM:
+                torch.cuda.set_rng_state(tensor)
+            elif part == "random":
                 torch.set_rng_state(tensor)
             elif part == "weight":
                 self._weights[name].data.copy_(tensor)
@@ -208,7 +212,8 @@ class _Fit:
         kept |= {f"best/{name}": each for name, each in self._best.items()}
         for name, weight in self._weights.items():
             kept |= {f"{part}/{name}": each for part, each in self._optimiser.state[weight].items()}
-        return {**kept, "random": torch.get_rng_state()}
+        kept["random"] = torch.get_rng_state()
+        return kept | ({GPU_RANDOM: torch.cuda.get_rng_state()} if torch.cuda.is_available() else {})
 
 
 def mean_loss(lesson: Lesson, numbers: Sequence[int], size: int) -> float:
@@ -251,14 +256,17 @@ def card(examples: Sequence[Example], config: StudentConfig, model: torch.nn.Mod
         "settings": config.model_dump(mode="json"),
         "device": str(weight.device),
         "dtype": str(weight.dtype),
-        "versions": {name: version(name) for name in ("torch", "transformers", "peft", "safetensors")},
+        "versions": {name: version(name) for name in ("preceptor", "torch", "transformers", "peft", "safetensors")},
         "threads": torch.get_num_threads(),
     }
 
 
-def fingerprint(card: Mapping[str, object]) -> str:
-    """A hash of what a card says before a training began: the same one ends with the same weights."""
-    return hashlib.sha256(json.dumps(card, sort_keys=True).encode()).hexdigest()
+def fingerprint(card: Mapping[str, object], models: Sequence[Sequence[object]]) -> str:
+    """A hash of what a card says before a training began, and of the files of the models that take part.
+
+    The same one ends with the same weights.
+    """
+    return hashlib.sha256(json.dumps([card, models], sort_keys=True).encode()).hexdigest()
 
 
 def computes_bfloat16() -> bool:

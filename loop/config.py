@@ -160,7 +160,7 @@ class StudentConfig(Table):
     """Where each round's training begins. `fresh`: at the base model, with all examples. `warm`: at the student in
     force, with the examples that it has not learned and a share of the others. It is fresh all the same where there is
     no student, where `kind`, `model` or `lora_rank` changed, or where something that the student learned was taken
-    back."""
+    back or validates from now on."""
     replay_share: float = Field(default=0.5, ge=0, le=1)
     """Share of the examples that the student has learned already which a warm start repeats, so that it does not forget
     them; drawn anew each round."""
@@ -183,7 +183,8 @@ class StudentConfig(Table):
     """How much a rationale that people decided counts beside one that nobody looked at; seed items count as decided.
     `validated`: 1, 2 or 4, whichever does best in a short trial, on the gold rationales that validate."""
     risk_weight: bool = False
-    """Whether a rationale that nobody looked at counts by how probably it is right: 1 - risk."""
+    """Whether a rationale that nobody looked at counts by how probably it is right: 1 - risk. No trial finds out whether
+    that helps."""
     repaired_weight: float = Field(default=1.0, gt=0)
     """How much the tokens of a step that a person changed count beside those of other steps, for students that
     write."""

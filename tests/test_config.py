@@ -75,5 +75,5 @@ def test_the_demos_config_is_right() -> None:
 )
 def test_all_weights_are_not_trained_in_bfloat16(student: str, cure: str, tmp_path: Path) -> None:
     with pytest.raises(BadConfig, match=rf"config.toml: student.dtype: .*{cure}"):
-        loaded(tmp_path, f'[task]\nanswer = "spans"\n[student]\n{student}\n')
+        loaded(tmp_path, f'[task]\nanswer = "label"\nlabels = {{a = "A.", b = "B."}}\n[student]\n{student}\n')
     assert loaded(tmp_path, '[student]\ndtype = "bfloat16"\n').student.dtype == "bfloat16"

@@ -183,8 +183,8 @@ class StudentConfig(Table):
     """How much a rationale that people decided counts beside one that nobody looked at; seed items count as decided.
     `validated`: 1, 2 or 4, whichever does best in a short trial, on the gold rationales that validate."""
     risk_weight: bool = False
-    """Whether a rationale that nobody looked at counts by how probably it is right: 1 - risk. No trial finds out whether
-    that helps."""
+    """Whether a rationale that nobody looked at counts by how probably it is right: 1 - risk. It is set by hand: no
+    trial finds out whether that helps."""
     repaired_weight: float = Field(default=1.0, gt=0)
     """How much the tokens of a step that a person changed count beside those of other steps, for students that
     write."""

@@ -73,10 +73,8 @@ def _train_shadows(current: Round, store: Store, parts: Parts, config: Config) -
         return
     by_count = saving.is_counted(*asked.values())
     quiet = replace(parts, progress=Silent())
-    seeds, done = (
-        seed_examples(store, config.query),
-        {(each.pair, each.arm) for each in shadows.of_round(store, id_of(current))},
-    )
+    seeds = seed_examples(store, config.query)
+    done = {(each.pair, each.arm) for each in shadows.of_round(store, id_of(current))}
     with parts.progress.bar("shadow students show what selection saves", pairs * len(Arm)) as bar:
         for pair, both in enumerate(bought):
             for arm, some in both.items():

@@ -31,7 +31,9 @@ def look(store: Store, config: QueryConfig, split: Split = Split.POOL) -> Contam
 
 def seeds_left_out(store: Store, config: QueryConfig) -> Set[str]:
     """The keys of the seed items that are neither learned nor shown, because they read like holdout items."""
-    return set() if config.allow_holdout_duplicates else look(store, config, Split.SEED).pairs.keys()
+    if config.allow_holdout_duplicates or not items.of_split(store, Split.SEED):
+        return set()
+    return look(store, config, Split.SEED).pairs.keys()
 
 
 def _texts(some: Iterable[Item]) -> dict[str, tuple[str, str]]:

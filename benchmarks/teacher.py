@@ -477,8 +477,9 @@ def figures_of(cells: Sequence[Row]) -> tuple[dict[str, Row], list[str]]:
             if len(pairs) >= 2:
                 found[f"{title}.{name}"] = _gain(pairs)
         over = found.get(f"teacher_f1_gain_over_vote.{name}")
-        if over is not None and over["high"] < 0:
-            notes.append(f"{name}: the teacher is worse than the vote over the same demonstrations without any model")
+        if over is not None and over["low"] <= 0:
+            worse = "is worse than" if over["high"] < 0 else "does not beat"
+            notes.append(f"{name}: the teacher {worse} the vote over these labels without a model: nothing is gained")
     return found, notes
 
 

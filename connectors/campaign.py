@@ -76,6 +76,8 @@ def run(
             while True:
                 current = rounds.current(store, config.run.name)
                 if current is None or current.stage is Stage.CLOSED:
+                    if current is not None:  # it may have closed in a process that was killed before it tidied up
+                        rounds_of.advance(current, store, parts, config)
                     tracking.catch_up(store, config.run.name, config.tracking, project.folder, project.progress)
                     ended = _before_next(current, project, parts, rounds_wanted, to_the_end)
                     if ended is not None:

@@ -15,7 +15,7 @@ FROZEN = ("task.", "pool.", "run.seed", "acceptance.alpha", "acceptance.delta", 
 
 
 def advance(current: Round, store: Store, parts: Parts, config: Config) -> Round:
-    """Carry a round on until it closes or waits for people; call it again to go on.
+    """Carry a round on until it closes or waits for people; call it again to go on, or to tidy up behind it.
 
     Long stages store each piece of their work as it is made; the last piece and the move to the next stage share a
     transaction. A round that was cut off does only what the store lacks.
@@ -48,6 +48,8 @@ def advance(current: Round, store: Store, parts: Parts, config: Config) -> Round
     if current.stage is Stage.EVALUATE:
         evaluate.compare_arms(current, store, parts, config)
         current = evaluate.evaluate_student(current, store, parts, config)
+
+    if current.stage is Stage.CLOSED:
         pruning.remove_old_weights(current, store, parts, config.checkpoints.keep)
 
     return current

@@ -307,6 +307,18 @@ def test_a_student_without_weights_says_so_with_the_cure(five_rounds: Project) -
     assert "round 3: checkpoint round-3 (weights removed" in shown(history_text(found))
 
 
+def test_old_weights_go_also_where_the_round_closed_in_a_process_that_was_killed(model: Path, tmp_path: Path) -> None:
+    project = a_project(tmp_path, model, "lora_rank = 0\nepochs = 1", "[checkpoints]\nkeep = 1\n")
+    closed(project, a_round_of(project, KEYS[:3]), Told())
+    again, folder = a_round_of(project, KEYS[3:6]), project.folder / "checkpoints" / "round-1"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("loop.stages.pruning.remove_old_weights", lambda *_: None)
+        again = closed(project, again, Told())
+    assert (folder / "model.safetensors").exists()
+    closed(project, again, Told())
+    assert sorted(each.name for each in folder.iterdir()) == ["README.md", "card.json"]
+
+
 def test_a_student_that_went_home_is_noted(model: Path, tmp_path: Path) -> None:
     project = a_project(tmp_path, model, "lora_rank = 0\nepochs = 1", "[checkpoints]\nkeep = 1\n")
     closed(project, a_round_of(project, KEYS[:6]), Told())

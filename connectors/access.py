@@ -2,8 +2,12 @@
 
 import ipaddress
 import os
+import re
 
 from loop.errors import BadConfig
+
+HOST = re.compile(r"(\[[^\]]*\]|[^:]*)(:\d+)?")
+"""A name or an address, and a port."""
 
 
 def token_for(host: str, token_env: str, *, guarded: bool = False) -> str | None:
@@ -19,6 +23,12 @@ def token_for(host: str, token_env: str, *, guarded: bool = False) -> str | None
             f"(`export {token_env}=$(openssl rand -hex 16)`), or stay on 127.0.0.1"
         )
     return token
+
+
+def names_loopback(host: str) -> bool:
+    """Whether the `Host` of a request names this machine, which a web page that had its own name rebound does not."""
+    named = HOST.fullmatch(host)
+    return named is not None and is_loopback(named[1])
 
 
 def is_loopback(host: str) -> bool:

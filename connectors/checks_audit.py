@@ -20,10 +20,11 @@ from loop.checks.doubt import Doubtful
 from loop.checks.flag import CHECKS
 from loop.config import ChecksConfig, TaskConfig
 from loop.errors import BadRow, PreceptorError
-from loop.ports import Progress, Student
+from loop.ports import Progress
 from loop.records import Author, DecisionKind, Item, Rationale, Round, Split
-from loop.stages.looking import Looking
-from loop.store import checkpoints, decisions, rationales, rounds
+from loop.stages.looking import Looking, student_before
+from loop.stages.parts import trained_by
+from loop.store import decisions, rationales, rounds
 
 FEWEST = 10
 """Wrong rationales, and as many right ones, below which an audit says nothing."""
@@ -64,11 +65,7 @@ def of_run(project: Project, *, limit: int) -> list[Known]:
     judged = [each for each in rationales.judged(store, run, datetime.now(UTC)) if each.item.key in truth]
     past = _drawn(judged, limit)
     wanted = {each.rationale.round_id for each in past}
-    looking = {
-        each.id: Looking(each, store, _student(project, each), project.config)
-        for each in rounds.all_rounds(store, run)
-        if each.id in wanted
-    }
+    looking = {each.id: _looking(project, each) for each in rounds.all_rounds(store, run) if each.id in wanted}
     return [
         Known(
             case=looking[each.rationale.round_id]([each.rationale])[0],
@@ -82,13 +79,13 @@ def of_run(project: Project, *, limit: int) -> list[Known]:
     ]
 
 
-def _student(project: Project, current: Round) -> Student | None:
-    """The student that was in force when a round's rationales were checked."""
-    every = rounds.all_rounds(project.store, project.config.run.name)
-    before = [each.student_id for each in every if each.number < current.number and each.student_id is not None]
-    if not before:
-        return None
-    return project.trainer().student(project.folder / "checkpoints" / checkpoints.get(project.store, before[-1]).folder)
+def _looking(project: Project, current: Round) -> Looking:
+    """As the checks looked at a round's rationales: with the student that was in force then."""
+    before = student_before(current, project.store)
+    if before is None:
+        return Looking(current, project.store, None, project.config)
+    student = project.trainer().student(project.folder / "checkpoints" / before.folder)
+    return Looking(current, project.store, student, trained_by(before, project.config))
 
 
 def of_file(path: Path, *, teacher: str | None, limit: int) -> tuple[list[Known], list[str]]:

@@ -124,7 +124,7 @@ def ingest(
 ) -> None:
     """Take items in; bad rows are named by line and skipped, nothing is taken twice."""
     from connectors import sources  # noqa: PLC0415
-    from connectors.measurements import duplicates_text  # noqa: PLC0415
+    from connectors.measurements import duplicates_text, seed_duplicates_text  # noqa: PLC0415
     from loop.records import Split  # noqa: PLC0415
     from loop.stages.contamination import look  # noqa: PLC0415
 
@@ -147,6 +147,8 @@ def ingest(
     query = project.config.query
     if (found := look(project.store, query)).pairs:
         console.print(duplicates_text(found, query), markup=False)
+    if (found := look(project.store, query, Split.SEED)).pairs:
+        console.print(seed_duplicates_text(found, query), markup=False)
     raise typer.Exit(1 if report.bad else 0)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from connectors import tracking
-from connectors.measurements import duplicates_text
+from connectors.measurements import duplicates_text, seed_duplicates_text
 from connectors.plan import redacted, redacted_text
 from connectors.wiring import Project
 from loop.config import Config, EndpointConfig, StrongerConfig, TeacherConfig, load
@@ -42,7 +42,7 @@ def diagnose(path: Path, open_project: Callable[[], Project], *, probe: bool = F
     looks: dict[str, Callable[[], str]] = {
         "database": lambda: described(project.store),
         "items": lambda: _items(project),
-        "duplicates": lambda: duplicates_text(look(project.store, project.config.query), project.config.query),
+        "duplicates": lambda: _duplicates(project),
         "student": lambda: _student(project),
         "teacher": lambda: _teacher(project),
         **({"judge": lambda: _judge(project)} if project.config.judge.model else {}),
@@ -61,6 +61,13 @@ def _try(part: str, look: Callable[[], str]) -> Finding:
         return Finding(part, True, look())
     except PreceptorError as error:
         return Finding(part, False, str(error))
+
+
+def _duplicates(project: Project) -> str:
+    """Which items read like holdout items."""
+    query = project.config.query
+    seeds, said = look(project.store, query, Split.SEED), duplicates_text(look(project.store, query), query)
+    return f"{said}; {seed_duplicates_text(seeds, query)}" if seeds.pairs else said
 
 
 def _notify(project: Project) -> str:

@@ -9,7 +9,6 @@ digest. A token, for programs, lets its holder look and no more.
 import asyncio
 import hashlib
 import hmac
-import re
 import secrets
 import threading
 from collections.abc import Awaitable, Callable, Mapping
@@ -22,7 +21,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from connectors.access import is_loopback
+from connectors.access import names_loopback
 from connectors.accounts import NAME, PAGE, Passwords
 from connectors.attempts import Attempts, TooOften
 from connectors.pages import html
@@ -36,8 +35,6 @@ REMEMBERED_SECONDS = 30 * 24 * 3600
 """How long a browser keeps that it knows the token."""
 OPEN = ("/login", "/static/")
 """What is answered to who is not let in yet."""
-HOST = re.compile(r"(\[[^\]]*\]|[^:]*)(:\d+)?")
-"""What a browser was told to open: a name, and perhaps a port."""
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
@@ -96,8 +93,7 @@ class Door:
         account = accounts.visiting(self._store, digest(word), now()) if word else None
         if account is not None:
             return Visitor(account.name, account.role, form_of(word))
-        named = HOST.fullmatch(request.headers.get("host", ""))
-        known = named is not None and is_loopback(named[1])
+        known = names_loopback(request.headers.get("host", ""))
         return Visitor("", Role.VIEWER) if known and not self.asks() else None
 
     def let_in(self, given: Mapping[str, str], address: str, word: str) -> tuple[str, float] | None:

@@ -133,7 +133,10 @@ class Forgetting:
             tasks=[(self._run_of(each), each.slot, each.board, each.uid) for each in held.tasks if each.board],
             exports=[folder for run in names for folder in self._exports(run, item)],
             students=[
-                f"{run}/{each['checkpoint']}" for run in names for each in history(self._store, run, key)["trained_in"]
+                f"{run}/{each['checkpoint']}"
+                for run in names
+                for each in history(self._store, run, key)["trained_in"]
+                if each["as"] == "example"
             ],
         )
 
@@ -192,10 +195,7 @@ class Forgetting:
             if known.pop(plan.key, None) is not None:
                 _replace(file, json.dumps(known, ensure_ascii=False))
         for file in self._runs.glob("*/checkpoints/*/card.json"):
-            card = json.loads(file.read_text(encoding="utf-8"))
-            if plan.key in card.get("validation_keys", ()):
-                card["validation_keys"].remove(plan.key)
-                _replace(file, json.dumps(card, indent=1))
+            _clear_card(file, plan.key)
         for file in self._runs.glob("*/report.html"):
             if _holds(file, plan.texts):
                 file.unlink()
@@ -242,6 +242,16 @@ class Forgetting:
     def _write(self) -> None:
         self._runs.mkdir(parents=True, exist_ok=True)
         _replace(self._file, json.dumps(asdict(self.plan), ensure_ascii=False), 0o600)
+
+
+def _clear_card(file: Path, key: str) -> None:
+    """Take a key out of the lists of keys on a student's card."""
+    card = json.loads(file.read_text(encoding="utf-8"))
+    lists = [card[name] for name in forgetting.KEYED if key in card.get(name, ())]
+    for keys in lists:
+        keys.remove(key)
+    if lists:
+        _replace(file, json.dumps(card, indent=1))
 
 
 def _replace(file: Path, text: str, mode: int | None = None) -> None:

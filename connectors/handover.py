@@ -207,7 +207,7 @@ def _origin(project: Project, which: Trained, licence: str | None, dtype: str) -
     """Base model, data and who stands behind it, with what was simulated named as such."""
     student, teacher = which.config.student, which.config.teacher
     trained_by = "all weights" if student.kind == "encoder" or not student.lora_rank else "LoRA, merged"
-    seeds, decided = len(seed_examples(project.store)), _decided(project, which)
+    seeds, decided = len(seed_examples(project.store, which.config.query)), _decided(project, which)
     counts = Counter(each.kind for each in decided)
     gold, silver = counts[DecisionKind.GOLD], counts[DecisionKind.SILVER]
     recorded = " (**simulated:** its replies come from a recording)" if teacher.recorded else ""
@@ -219,8 +219,9 @@ def _origin(project: Project, which: Trained, licence: str | None, dtype: str) -
     simulated = sum(verdict.simulated for verdict in verdicts)
     lines = [
         f"base model: {escaped(student.model)}, licence: {escaped(licence or UNKNOWN)}",
-        f"trained ({trained_by}) on {which.checkpoint.examples} examples: {gold} gold (people accepted or corrected "
-        f"the rationale), {silver} silver (accepted unreviewed, its risk below the threshold), {seeds} seed items",
+        f"trained ({trained_by}) from {which.checkpoint.examples} examples: {gold} gold (people accepted or corrected "
+        f"the rationale), {silver} silver (accepted unreviewed, its risk below the threshold), {seeds} seed items"
+        + _without_effect(which),
         f"teacher: {escaped(teacher.model) or 'none named'}{recorded}; the terms of its maker hold for what it taught",
         f"reviews until then: {len(verdicts)} verdicts"
         + (f", **{simulated} of them simulated**, not by people" if simulated else ""),
@@ -240,6 +241,12 @@ def _origin(project: Project, which: Trained, licence: str | None, dtype: str) -
     return lines
 
 
+def _without_effect(which: Trained) -> str:
+    """How many of the examples taught nothing in the student's last training, where some did not."""
+    held, left_out = (len(which.checkpoint.card.get(name, ())) for name in ("validation_keys", "left_out"))
+    return f"; {held} of these only validated, {left_out} could not be learned" if held or left_out else ""
+
+
 def _decided(project: Project, which: Trained) -> list[Decision]:
     """The decisions that were in force when the student was trained."""
     rows = reading.decisions_of(project.store, which.round.run)
@@ -251,7 +258,7 @@ def _by_label(project: Project, which: Trained, decided: Sequence[Decision]) -> 
     """How often each label was seen; one that never was is named."""
     rationales = {each.id: each for each in reading.rationales_of(project.store, which.round.run)}
     answers = [rationales[row.rationale_id].parsed for row in decided if row.rationale_id in rationales]
-    answers += [each.answer for each in seed_examples(project.store)]
+    answers += [each.answer for each in seed_examples(project.store, which.config.query)]
     seen: Counter[Any] = Counter(answer.value for answer in answers if answer is not None)
     return ", ".join(f"`{label}` {seen[label] or '**never seen**'}" for label in which.config.task.labels)
 

@@ -162,12 +162,19 @@ def _trained_in(
         if trained is None:
             continue
         taught = versions.held(decided, learned_until(trained, each.number, decided, numbers))
-        if taught is not None or item.split is Split.SEED:
-            removed = trained.model_dump(mode="json")["removed_at"]
-            how = "validation" if item.key in trained.card.get("validation_keys", ()) else "example"
+        seed = item.split is Split.SEED and item.key in trained.card.get("seed_keys", [item.key])
+        if taught is not None or seed:
+            removed, how = trained.model_dump(mode="json")["removed_at"], _used(item.key, trained.card)
             said = {"round": each.number, "checkpoint": trained.folder, "version": trained.data_version or None}
             found.append({**said, "as": how, "weights_removed": removed})
     return found
+
+
+def _used(key: str, card: Mapping[str, Any]) -> str:
+    """What a training made of an item, by the card of its student; what it went on from may have learned it before."""
+    if key in card.get("validation_keys", ()):
+        return "validation"
+    return "left out" if key in card.get("left_out", ()) and not card.get("started_from") else "example"
 
 
 def _versions(store: Store, run: str, decided: Sequence[Decision]) -> list[dict[str, Any]]:
@@ -263,7 +270,7 @@ def _export_line(each: Mapping[str, Any]) -> str:
 def _trained_line(each: Mapping[str, Any]) -> str:
     said = f"round {each['round']}: checkpoint {each['checkpoint']}"
     said += f" of {version_text(each['version'], ())}" if each["version"] else ""
-    said += ", which it validated" if each["as"] == "validation" else ""
+    said += {"validation": ", which it validated", "left out": ", which could not learn it"}.get(each["as"], "")
     if each["weights_removed"] is None:
         return said
     return f"{said} (weights removed {each['weights_removed'][:10]}; a higher checkpoints.keep keeps more)"

@@ -167,6 +167,17 @@ def duplicates_text(row: Contamination, config: QueryConfig) -> str:
     return f"{said} and are not asked; query.allow_holdout_duplicates = true asks them"
 
 
+def seed_duplicates_text(row: Contamination, config: QueryConfig) -> str:
+    """Which seed items read like holdout items, and what becomes of them."""
+    pairs = _duplicates(row, config)["pairs"]
+    named = [f"{pair['item']} like {pair['holdout']}" for pair in pairs[:SHOWN]]
+    more = ", ..." if len(pairs) > SHOWN else ""
+    said = f"{len(pairs)} of {row.pool} seed items read like holdout items ({', '.join(named)}{more})"
+    if config.allow_holdout_duplicates:
+        return f"{said} and are learned all the same: the holdout's figures are too good by that"
+    return f"{said} and are neither learned nor shown to the teacher"
+
+
 def _duplicates(row: Contamination, config: QueryConfig) -> dict[str, Any]:
     pairs: Sequence[dict[str, Any]] = [
         {"item": key, "holdout": holdout, "similarity": round(similarity, 4)}

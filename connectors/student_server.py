@@ -19,12 +19,13 @@ import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.datastructures import Headers
 
-from connectors.access import token_for
+from connectors.access import names_loopback, token_for
 from connectors.students import Trained, asked, loaded, refuse_too_long
 from connectors.wiring import Project
 from loop.config import Config
-from loop.errors import BadRow, ItemTooLong
+from loop.errors import BadRow, ItemTooLong, StudentError
 from loop.ports import Student, Written
 from loop.records import Item
 from loop.student.prompts import CONTEXT, QUESTION
@@ -32,6 +33,8 @@ from loop.student.prompts import CONTEXT, QUESTION
 LONGEST_BODY = 1 << 20
 MOST_CHOICES = 64
 """Texts that one request may ask for."""
+MOST_AT_ONCE = 64
+"""Requests that wait at a time; further ones are refused with 503."""
 CHOICE = re.compile(r"^\(([A-Z])\) (.+)$", re.MULTILINE)
 CHOICES = re.compile(r"(?:\n\([A-Z]\) .+)+\s*\Z")
 
@@ -119,6 +122,9 @@ class StudentServer:
                 refuse_too_long(self._student, item, "the question")
                 prompt_tokens, _ = self._student.reads(item)
                 texts = self._texts(item, request)
+        except StudentError as error:
+            said = "the memory does not suffice for this answer; ask for less, or end other programs on the server"
+            raise _Refused(503, said, "out_of_memory") from error
         except BadRow as error:
             code = "context_length_exceeded" if isinstance(error, ItemTooLong) else "invalid_value"
             raise _Refused(400, str(error), code, "messages") from error
@@ -138,14 +144,27 @@ class StudentServer:
         )
         return texts if request.temperature > 0 else texts * request.n
 
-    def refuse_stranger(self, header: str) -> None:
-        """Where a token is set, only who knows it is answered.
+    def refuse_stranger(self, headers: Headers) -> None:
+        """Where a token is set, only who knows it is answered; elsewhere no web page that a browser here shows.
 
         Raises:
-            _Refused: the header does not hold it.
+            _Refused: the headers hold no token, or name this machine by a name that a page may have given it.
         """
-        if self.token is not None and not hmac.compare_digest(header.encode(), f"Bearer {self.token}".encode()):
+        shown = headers.get("authorization", "")
+        if self.token is None:
+            if not names_loopback(headers.get("host", "")):
+                raise _Refused(421, "ask it as http://127.0.0.1 or localhost", "wrong_host")
+        elif not hmac.compare_digest(shown.encode(), f"Bearer {self.token}".encode()):
             raise _Refused(401, "wrong or missing API key", "invalid_api_key")
+
+    def refuse_form(self, headers: Headers) -> None:
+        """Where no token is set a body must be named JSON, which a web page of elsewhere may not send here.
+
+        Raises:
+            _Refused: it is named something else, or nothing.
+        """
+        if self.token is None and headers.get("content-type", "").partition(";")[0].strip() != "application/json":
+            raise _Refused(415, "send it with the header `Content-Type: application/json`", "wrong_content_type")
 
 
 def cut(written: Written, longest: int | None, stops: Sequence[str]) -> tuple[str, int, str]:
@@ -169,7 +188,14 @@ def serve(project: Project, which: Trained, *, host: str, port: int, token_env: 
     server = StudentServer(loaded(project, which), which.name, which.config, token)
     project.progress.say(f"  {which.name} answers at http://{host}:{port}/v1 (Ctrl-C ends it)")
     settings = uvicorn.Config(
-        application(server), host=host, port=port, log_level="warning", access_log=False, lifespan="off", ws="none"
+        application(server),
+        host=host,
+        port=port,
+        log_level="warning",
+        access_log=False,
+        lifespan="off",
+        ws="none",
+        limit_concurrency=MOST_AT_ONCE,
     )
     uvicorn.Server(settings).run()
 
@@ -180,12 +206,14 @@ def application(server: StudentServer) -> FastAPI:
 
     @app.exception_handler(_Refused)
     async def refused(_: Request, error: _Refused) -> JSONResponse:
-        body = {"message": str(error), "type": "invalid_request_error", "param": error.param, "code": error.code}
-        return JSONResponse({"error": body}, status_code=error.status)
+        kind = "invalid_request_error" if error.status < 500 else "server_error"
+        body = {"message": str(error), "type": kind, "param": error.param, "code": error.code}
+        again = {} if error.status < 500 else {"x-should-retry": "false"}  # the same request would end the same way
+        return JSONResponse({"error": body}, status_code=error.status, headers=again)
 
     @app.get("/v1/models")
     async def models(request: Request) -> dict[str, Any]:
-        server.refuse_stranger(request.headers.get("authorization", ""))
+        server.refuse_stranger(request.headers)
         return {
             "object": "list",
             "data": [{"id": server.name, "object": "model", "created": 0, "owned_by": "preceptor"}],
@@ -193,7 +221,8 @@ def application(server: StudentServer) -> FastAPI:
 
     @app.post("/v1/chat/completions")
     async def chat(request: Request) -> dict[str, Any]:
-        server.refuse_stranger(request.headers.get("authorization", ""))
+        server.refuse_stranger(request.headers)
+        server.refuse_form(request.headers)
         return await asyncio.to_thread(server.complete, await _body(request))
 
     return app

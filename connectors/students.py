@@ -14,13 +14,14 @@ from loop.errors import ItemTooLong, PreceptorError, StudentError
 from loop.ports import Student
 from loop.records import Checkpoint, Item, Round, Split
 from loop.stages.measuring import agreement
+from loop.stages.parts import trained_by
 from loop.store import checkpoints, evaluations, reading, rounds
 from loop.store.database import Store
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A student on disk: the round that trained it, its config then, and where its checkpoint is."""
+    """A student on disk: the round that trained it, the config it was trained by, and where its checkpoint is."""
 
     checkpoint: Checkpoint
     round: Round
@@ -51,7 +52,7 @@ def trained(project: Project, number: int | None = None) -> Trained:
     folder = project.folder / "checkpoints" / found.folder
     if found.removed_at is not None and not any(folder.glob("*.safetensors")):
         raise PreceptorError(_removed(store, run, found, known))
-    return Trained(found, made_in, project.config_of(made_in), folder)
+    return Trained(found, made_in, trained_by(found, project.config_of(made_in)), folder)
 
 
 def _removed(store: Store, run: str, student: Checkpoint, known: Mapping[int, int]) -> str:
@@ -72,7 +73,7 @@ def loaded(project: Project, which: Trained, **changes: object) -> Student:
         StudentError: the checkpoint cannot be loaded.
     """
     today = project.config.student
-    how = {"engine": today.engine, "generation_batch": today.generation_batch, **changes}
+    how = {name: getattr(today, name) for name in ("engine", "generation_batch", "trust_remote_code")} | changes
     student = which.config.student.model_copy(update=how)
     try:
         return project.trainer(which.config.model_copy(update={"student": student})).student(which.folder)

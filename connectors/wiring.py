@@ -136,7 +136,7 @@ class Project:
         # peft reads a name that transformers renamed; the user can do nothing about it.
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
         config = config or self.config
-        return trainer.trainer(self._with_paths(config.student), config.task, cache_folder())
+        return trainer.Students(self._with_paths(config.student), config.task, cache_folder())
 
     def examine_white_box(self) -> None:
         """Refuse a local teacher that the student could not learn from, before anything is spent.

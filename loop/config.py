@@ -132,6 +132,8 @@ class WhiteBoxConfig(Table):
         return self
 
 
+FEWEST_PROMPT_TOKENS = 32
+"""What `student.max_prompt_tokens` takes at least."""
 WRITING_OBJECTIVES = ("gkd", "minillm", "mgsr")
 """Objectives for which the student writes rationales while it learns."""
 
@@ -158,7 +160,7 @@ class StudentConfig(Table):
     """Where each round's training begins. `fresh`: at the base model, with all examples. `warm`: at the student in
     force, with the examples that it has not learned and a share of the others. It is fresh all the same where there is
     no student, where `kind`, `model` or `lora_rank` changed, or where something that the student learned was taken
-    back."""
+    back or validates from now on."""
     replay_share: float = Field(default=0.5, ge=0, le=1)
     """Share of the examples that the student has learned already which a warm start repeats, so that it does not forget
     them; drawn anew each round."""
@@ -181,7 +183,8 @@ class StudentConfig(Table):
     """How much a rationale that people decided counts beside one that nobody looked at; seed items count as decided.
     `validated`: 1, 2 or 4, whichever does best in a short trial, on the gold rationales that validate."""
     risk_weight: bool = False
-    """Whether a rationale that nobody looked at counts by how probably it is right: 1 - risk."""
+    """Whether a rationale that nobody looked at counts by how probably it is right: 1 - risk. It is set by hand: no
+    trial finds out whether that helps."""
     repaired_weight: float = Field(default=1.0, gt=0)
     """How much the tokens of a step that a person changed count beside those of other steps, for students that
     write."""
@@ -200,10 +203,11 @@ class StudentConfig(Table):
     """Longest explanation the student may write, in tokens."""
     generation_batch: int = Field(default=256, ge=1)
     """Sequences generated side by side."""
-    max_prompt_tokens: int = Field(default=1024, ge=32)
+    max_prompt_tokens: int = Field(default=1024, ge=FEWEST_PROMPT_TOKENS)
     """Longer questions are cut from the left of the context."""
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
-    """Number format of the weights; `auto` takes bfloat16 for LoRA where the processor has it."""
+    """Number format of the weights; `auto` takes bfloat16 for LoRA where the processor has it. Where all weights train
+    (`lora_rank = 0`, encoders) it is float32."""
     chat_template: bool = False
     """Whether prompts go through the model's own chat template."""
     sampled_evidence: bool = False
@@ -332,11 +336,11 @@ class QueryConfig(Table):
     duplicate_similarity: float = Field(default=0.9, gt=0, le=1)
     """An item is passed over where its words, in runs of three, overlap so much with a pick's (Jaccard); 1: never."""
     holdout_similarity: float = Field(default=0.9, gt=0, le=1)
-    """A pool item counts as a duplicate of a holdout item where all that it says, and what it asks, overlap so much
-    with that one's words, in runs of three (Jaccard); 1: only where they are the same."""
+    """A pool or seed item counts as a duplicate of a holdout item where all that it says, and what it asks, overlap so
+    much with that one's words, in runs of three (Jaccard); 1: only where they are the same."""
     allow_holdout_duplicates: bool = False
-    """Whether duplicates of holdout items may be asked and trained on all the same; they make the holdout's figures too
-    good."""
+    """Whether duplicates of holdout items may be asked, shown to the teacher and trained on all the same; they make the
+    holdout's figures too good."""
     diversity: int = Field(default=3, ge=1)
     """So many times the batch, the best by value, are grouped by their embeddings, and the best of each group is picked
     (Cluster-Margin, arXiv 2107.14263); 1: the best are picked, however alike. `coreset`, `badge` and `typiclust` choose
@@ -896,9 +900,28 @@ def load(path: Path) -> Config:
     except (ValueError, RecursionError) as error:
         raise BadConfig(f"{path}: not valid TOML: {error}") from error
     try:
-        return Config.model_validate(_with_whole_paths(tables, path.resolve().parent))
+        config = Config.model_validate(_with_whole_paths(tables, path.resolve().parent))
     except ValidationError as error:
         raise BadConfig("\n".join(f"{path}: {_explain(problem)}" for problem in error.errors())) from error
+    _refuse_coarse_weights(path, config.student)
+    return config
+
+
+def _refuse_coarse_weights(path: Path, student: StudentConfig) -> None:
+    """In bfloat16 what a step adds to a weight is lost where it is below 1/512 of it; adapters are in float32 anyway.
+
+    Only of a file: rounds that went by it before can still be read.
+
+    Raises:
+        BadConfig: all weights are to train in bfloat16.
+    """
+    if student.dtype == "bfloat16" and student.kind == "encoder":
+        raise BadConfig(f'{path}: student.dtype: an encoder trains all its weights, in float32: set "auto"')
+    if student.dtype == "bfloat16" and student.lora_rank == 0:
+        raise BadConfig(
+            f'{path}: student.dtype: with lora_rank = 0 all weights train, and small steps are lost in "bfloat16": set '
+            '"auto" or "float32", or lora_rank above 0'
+        )
 
 
 def _with_whole_paths(tables: dict[str, Any], home: Path) -> dict[str, Any]:

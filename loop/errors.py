@@ -21,6 +21,7 @@ PreceptorError
 │   └── BoardRefused     the review server refuses the token or the request
 ├── TrackerDown          the tracker does not take the figures of a round
 └── StudentError         the student's model cannot be loaded, trained or saved
+    ├── NothingToLearn   no example can be learned
     └── Diverged         the loss is no number any more
 """
 
@@ -154,6 +155,10 @@ class TrackerDown(PreceptorError):
 
 class StudentError(PreceptorError):
     """The student's model cannot be loaded, trained or saved."""
+
+
+class NothingToLearn(StudentError):
+    """No example can be learned."""
 
 
 class Diverged(StudentError):

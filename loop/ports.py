@@ -204,6 +204,8 @@ class Example:
     """How probably it is wrong, where nobody decided it."""
     repaired: frozenset[int] = frozenset()
     """Numbers of the steps that a person changed, from 0."""
+    validates: bool | None = None
+    """Whether it says how good the student is instead of teaching it; None where nobody has drawn that yet."""
 
 
 @dataclass(frozen=True)
@@ -293,7 +295,7 @@ class Trainer(Protocol):
     """Makes students."""
 
     def student(self, folder: Path | None) -> Student:
-        """The student of a checkpoint, or the untrained one."""
+        """The student of a checkpoint, whatever the settings are now; or the untrained one."""
         ...
 
     def train(

@@ -13,15 +13,18 @@ from numpy.typing import NDArray
 from loop import saving
 from loop.answer import Answer, AnswerKind
 from loop.config import Config, EvaluationConfig, QueryConfig, ReviewConfig, RunConfig
+from loop.errors import Diverged
 from loop.ports import Example, Explanation, Forced, Progress, Silent, StudentPrediction, Trained
 from loop.query.control import control_arm
-from loop.records import Arm, DecisionKind, Item, Query, Round, Stage
+from loop.records import Arm, Checkpoint, DecisionKind, Item, Query, Round, Stage
+from loop.round import advance
 from loop.stages.evaluate import compare_arms
 from loop.stages.parts import Parts
 from loop.stages.select import select_batch
-from loop.store import items, rounds, shadows
+from loop.store import checkpoints, items, rounds, shadows
 from loop.store.database import Store
-from tests.builders import RUN, a_holdout, a_reply, a_round, a_store, an_item, decided, id_of, trained
+from tests.builders import NOON, RUN, a_holdout, a_reply, a_round, a_store, an_item, decided, id_of, trained
+from tests.test_training import Told
 
 BATCH = 4
 
@@ -159,6 +162,30 @@ def ordered(store: Store, count: int = 20) -> list[str]:
     pool = [an_item(f"q{number:02}") for number in range(count)]
     items.add(store, [*pool, *a_holdout(4)])
     return [item.key for item in control_arm([an_item(f"q{number:02}") for number in range(count)], count, 0)]
+
+
+def test_a_shadow_student_that_fails_keeps_no_candidate_from_the_holdout(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(saving, "FEWEST", 1)
+    config, order, told = a_config(), ordered(store), Told()
+    asked(store, config, dict.fromkeys(order[:4], 0.5))
+    opened = asked(store, config, dict.fromkeys(order[9:15]))
+    kept = Checkpoint(run=RUN, round_id=id_of(opened), folder="round-2", examples=9, created_at=NOON)
+    opened = rounds.enter(store, opened, Stage.EVALUATE, candidate_id=checkpoints.keep(store, kept).id)
+
+    def diverges(*_: object, folder: Path, **__: object) -> Trained:
+        raise Diverged(f"the loss is nan in {folder.name}")
+
+    parts = parts_of(tmp_path, Written(999), told)
+    monkeypatch.setattr(parts.trainer, "train", diverges)
+    closed = advance(opened, store, parts, config)
+    assert (closed.stage, closed.student_id) == (Stage.CLOSED, kept.id)
+    assert (
+        "  saving: nothing further is measured in this round, as a shadow student failed: the loss is nan in shadow"
+        in told.lines
+    )
+    assert saving.saving(shadows.of_round(store, id_of(opened))) is None
 
 
 def test_an_item_is_in_each_arm_once_with_all_that_it_cost_there(

@@ -64,3 +64,16 @@ def test_a_missing_file_is_named_with_the_cure(tmp_path: Path) -> None:
 
 def test_the_demos_config_is_right() -> None:
     assert load(Path(__file__).resolve().parents[1] / "config.toml").run.name == "demo"
+
+
+@pytest.mark.parametrize(
+    ("student", "cure"),
+    [
+        ('dtype = "bfloat16"\nlora_rank = 0', r'small steps are lost in "bfloat16": set "auto" or "float32", or lora'),
+        ('dtype = "bfloat16"\nkind = "encoder"', r'an encoder trains all its weights, in float32: set "auto"'),
+    ],
+)
+def test_all_weights_are_not_trained_in_bfloat16(student: str, cure: str, tmp_path: Path) -> None:
+    with pytest.raises(BadConfig, match=rf"config.toml: student.dtype: .*{cure}"):
+        loaded(tmp_path, f'[task]\nanswer = "label"\nlabels = {{a = "A.", b = "B."}}\n[student]\n{student}\n')
+    assert loaded(tmp_path, '[student]\ndtype = "bfloat16"\n').student.dtype == "bfloat16"

@@ -3,6 +3,7 @@
 import random
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -10,12 +11,16 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from connectors.cli import app
-from connectors.measurements import duplicates_text, holdout_duplicates
+from connectors.measurements import duplicates_text, holdout_duplicates, seed_duplicates_text
 from connectors.status import status, status_text
 from loop.config import Config, QueryConfig
-from loop.records import Part, Split
+from loop.ports import Example
+from loop.records import Item, Part, Split
 from loop.resemblance import alike, shingles
+from loop.stages import select
 from loop.stages.contamination import look
+from loop.stages.demonstrating import Demonstrating
+from loop.stages.train import seed_examples
 from loop.store import items
 from loop.store.database import Store
 from tests.builders import RUN, a_number, a_store, an_item
@@ -75,6 +80,49 @@ def test_new_items_are_looked_at_again_and_known_ones_are_not(store: Store) -> N
     assert eligible(store, QueryConfig()) == ["q2"]
 
 
+def a_seed(key: str, question: str) -> Item:
+    return an_item(key, Split.SEED, question=question, answer=a_number(3), steps=["It is 3."])
+
+
+def test_a_seed_item_that_reads_like_a_holdout_item_is_neither_learned_nor_shown(store: Store) -> None:
+    items.add(
+        store, [a_seed("s1", f"{ASKED.format(n=8)} today."), a_seed("s2", "How long is a minute in seconds now?")]
+    )
+    found = look(store, QueryConfig(), Split.SEED)
+    assert found.pairs == {"s1": ["h1", pytest.approx(22 / 23)]}
+    assert [each.item.key for each in seed_examples(store, QueryConfig())] == ["s2"]
+    assert [each.item.key for each in shown_to_the_teacher(store, Config())] == ["s2"]
+    assert seed_duplicates_text(found, QueryConfig()) == (
+        "1 of 2 seed items read like holdout items (s1 like h1) and are neither learned nor shown to the teacher"
+    )
+    allowed = QueryConfig(allow_holdout_duplicates=True)
+    assert [each.item.key for each in seed_examples(store, allowed)] == ["s1", "s2"]
+    assert [each.item.key for each in shown_to_the_teacher(store, Config(query=allowed))] == ["s1", "s2"]
+    assert "learned all the same: the holdout's figures are too good" in seed_duplicates_text(found, allowed)
+
+
+def shown_to_the_teacher(store: Store, config: Config) -> list[Example]:
+    made = Demonstrating(store, RUN, lambda: None, config)  # type: ignore[arg-type,return-value] - nothing is embedded
+    return sorted(made.longest(9), key=lambda each: each.item.key)
+
+
+def test_an_item_that_comes_in_while_the_pool_is_read_is_looked_at_too(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a look at just the items that are read, the twin that was found before would be asked."""
+    read, late = items.eligible, [an_item("q3", question=f"{ASKED.format(n=8)} again.")]
+
+    def meanwhile(*given: Any) -> list[Item]:
+        items.add(store, late)
+        late.clear()
+        return read(*given)
+
+    monkeypatch.setattr(items, "eligible", meanwhile)
+    found, pool = select._looked_at(store, RUN, Config())
+    assert [item.key for item in pool] == ["q2"]
+    assert set(found.pairs) == {"q1", "q3"}
+
+
 def test_how_like_is_a_setting(store: Store) -> None:
     assert not look(store, QueryConfig(holdout_similarity=0.99)).pairs
     assert not look(store, QueryConfig(holdout_similarity=1.0)).pairs
@@ -121,16 +169,20 @@ def test_the_index_misses_hardly_anything_that_counting_finds() -> None:
 
 def test_ingest_and_doctor_name_them(tmp_path: Path) -> None:
     config = tiny_project(tmp_path)
-    for name, row in (("pool", f"{ASKED.format(n=8)} today"), ("holdout", f"{ASKED.format(n=8)}")):
-        answer = ', "answer": 9' if name == "holdout" else ""
+    for name, said_after in (("pool", " today"), ("holdout", ""), ("seed", " again")):
+        row = f"{ASKED.format(n=8)}{said_after}"
+        answer = "" if name == "pool" else ', "answer": 9'
         (tmp_path / f"{name}.jsonl").write_text(f'{{"key": "{name}", "question": "{row}"{answer}}}\n')
     said = []
     for words in (["ingest", str(tmp_path / "pool.jsonl"), "--split", "pool"],
-                  ["ingest", str(tmp_path / "holdout.jsonl"), "--split", "holdout"], ["doctor"]):  # fmt: skip
+                  ["ingest", str(tmp_path / "holdout.jsonl"), "--split", "holdout"],
+                  ["ingest", str(tmp_path / "seed.jsonl"), "--split", "seed"], ["doctor"]):  # fmt: skip
         said.append(CliRunner().invoke(app, [*words, "--config", str(config)], catch_exceptions=False).stdout)
     assert "duplicates" not in said[0]
     assert "1 of 1 pool items read like holdout items (pool like holdout) and are not asked" in said[1]
-    assert "duplicates: 1 of 1 pool items" in said[2]
+    assert "1 of 1 seed items read like holdout items (seed like holdout) and are neither learned nor shown" in said[2]
+    assert "duplicates: 1 of 1 pool items" in said[3]
+    assert "1 of 1 seed items read like" in said[3]
 
 
 @settings(deadline=None)

@@ -47,7 +47,9 @@ def test_the_loss_is_that_of_the_paper_and_log_2_at_the_reference(model: Path) -
     assert sorted(found) == [1, 3, 5]
     before = dpo.reference(student.model, found, of_tokens)
     some = list(found.values())
-    assert dpo.loss(student.model, some, list(before.values()), of_tokens).item() == pytest.approx(0.693147, abs=1e-5)
+    assert dpo.loss(student.model, some, list(before.values()), of_tokens).item() / 3 == pytest.approx(
+        0.693147, abs=1e-5
+    )
     total = 0.0
     for (context, chosen), (_, refused) in some:
         said = []
@@ -55,8 +57,27 @@ def test_the_loss_is_that_of_the_paper_and_log_2_at_the_reference(model: Path) -
             logits = student.model(input_ids=torch.tensor([context + target])).logits[0].log_softmax(dim=-1)
             said.append(sum(logits[len(context) - 1 + at, token].item() for at, token in enumerate(target)))
         margin = dpo.BETA * (said[0] - said[1] - 2.0)
-        total -= torch.nn.functional.logsigmoid(torch.tensor(margin)).item() / len(some)
+        total -= torch.nn.functional.logsigmoid(torch.tensor(margin)).item()
     assert dpo.loss(student.model, some, [2.0] * 3, of_tokens).item() == pytest.approx(total, abs=1e-5)
+
+
+@torch.no_grad()
+def test_a_pair_weighs_as_much_whoever_shares_its_batch(model: Path) -> None:  # noqa: F811
+    """Beside rows without a pair it gets no more than beside other pairs."""
+    trainer = a_trainer(model, preference_weight=0.5)
+    base = trainer.base(None)
+    lesson = trainer.lesson(base, base.model, corrected(8))
+    alone, together = [list(lesson.losses(batch))[-1].item() for batch in ([0, 1, 2, 4], [1, 3, 5, 7])]
+    assert together == pytest.approx(0.5 * 0.693147, abs=1e-4)
+    assert alone == pytest.approx(together / 4, abs=1e-4)
+
+
+def test_a_refused_rationale_without_room_is_named(model: Path, tmp_path: Path) -> None:  # noqa: F811
+    told, trainer = Told(), a_trainer(model, epochs=1, preference_weight=0.5)
+    wordy = replace(sums(1)[0], refused=(("1 + 20 = 7 .",) * 40, WRONG))
+    card = trainer.train([wordy, *sums(3)[1:]], seed=1, folder=tmp_path / "one", progress=told).card
+    assert (card["problems"], card["preference_pairs"], card["examples"]) == ({"unpaired": 1}, 0, 3)
+    assert told.lines[0].startswith("  1 of 3 examples teach no preference: what was corrected or rejected does not")
 
 
 @pytest.mark.parametrize("rank", [0, 8])

@@ -1,6 +1,7 @@
 """The encoder student: it learns labels, points at the words it rests on, and answers with the others masked."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,14 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
-from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    BertModel,
+    PreTrainedTokenizerFast,
+    RobertaConfig,
+    RobertaModel,
+)
 
 from connectors.progress import RichProgress
 from loop.answer import Answer, AnswerKind
@@ -50,6 +58,43 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     BertModel(config).save_pretrained(folder)
     fast.save_pretrained(folder)
     return folder
+
+
+def an_encoder_of_64_places(kind: str, model: Path, folder: Path) -> Path:
+    """As many older ones are: the tokenizer does not say how long a text may be."""
+    fast = PreTrainedTokenizerFast.from_pretrained(model)
+    fast.model_max_length = int(1e30)
+    fast.save_pretrained(folder)
+    small = {"vocab_size": len(WORDS), "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1}
+    if kind == "bert":
+        BertModel(BertConfig(**small, num_attention_heads=2, max_position_embeddings=64)).save_pretrained(folder)
+    else:  # its first places are the padding's
+        config = RobertaConfig(**small, num_attention_heads=2, max_position_embeddings=65, pad_token_id=0)
+        RobertaModel(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta"])
+def test_no_more_is_read_than_the_model_has_places_for(kind: str, model: Path, tmp_path: Path) -> None:
+    trainer = a_trainer(an_encoder_of_64_places(kind, model, tmp_path / kind), epochs=1)
+    long = Item(key="long", question="the sun burns and " * 50, split=Split.POOL, text_hash="")
+    student = trainer.student(None)
+    assert student.reads(long) == (200, 64)
+    assert student.predict([long])
+    assert student.explain([long], copies=(0, 1), temperature=1.0, top_p=1.0, seed=1)
+    told = [replace(each, item=long) for each in examples()[:2]]
+    card = trainer.train(told, seed=1, folder=tmp_path / "one", progress=QUIET).card
+    assert card["problems"] == {"cut": 2}
+
+
+def test_an_encoder_that_was_trained_for_another_task_gets_a_new_last_layer(model: Path, tmp_path: Path) -> None:
+    config = BertConfig.from_pretrained(model, num_labels=5)
+    BertForSequenceClassification(config).save_pretrained(tmp_path / "five")
+    PreTrainedTokenizerFast.from_pretrained(model).save_pretrained(tmp_path / "five")
+    trainer = a_trainer(tmp_path / "five", epochs=1)
+    assert len(trainer.student(None).probabilities([examples()[0].item])[0]) == 2
+    trainer.train(examples(), seed=1, folder=tmp_path / "one", progress=QUIET)
+    assert trainer.student(tmp_path / "one").predict([examples()[0].item])
 
 
 def a_trainer(model: Path, **changes: object) -> EncoderTrainer:

@@ -22,7 +22,7 @@ from connectors.students import loaded, trained
 from loop.config import Config
 from tests.builders import RUN, a_campaign, a_store
 from tests.served import served
-from tests.test_student_server import NAME
+from tests.test_student_server import JSON, NAME
 from tests.tiny import tiny_model
 from tests.trained import a_trained_project
 
@@ -172,7 +172,7 @@ def test_bytes_that_are_no_request_are_refused_by_the_student_s_server(student: 
     @settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck), database=None)
     @given(raw=ODD)
     def one(raw: bytes) -> None:
-        answer = requests.post(f"{student}/v1/chat/completions", data=raw, timeout=60)
+        answer = requests.post(f"{student}/v1/chat/completions", data=raw, headers=JSON, timeout=60)
         assert answer.status_code < 500, (raw[:200], answer.text[:300])
 
     one()

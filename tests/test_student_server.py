@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
-from openai import AuthenticationError, BadRequestError, NotFoundError, OpenAI
+from openai import AuthenticationError, BadRequestError, InternalServerError, NotFoundError, OpenAI
 
 from connectors.access import token_for
 from connectors.student_server import LONGEST_BODY, StudentServer, application, cut
@@ -19,6 +20,7 @@ from loop.errors import BadConfig
 from loop.ports import Written
 from loop.student import prompts
 from loop.student.decoder import Decoder
+from loop.student.reading import Sampling
 from tests.served import served
 from tests.test_encoder import examples as told
 from tests.test_encoder import model as encoder  # noqa: F401 - a fixture
@@ -29,6 +31,7 @@ QUESTION = "What is 3 + 20 ?"
 SUMS = "lora_rank = 0\nepochs = 80\nbatch_size = 4\nlearning_rate = 0.01"
 LABELS = 'answer = "label"\n[task.labels]\nwarm = "It is warm."\ncold = "It is cold."'
 NAME = "tiny-round-1"
+JSON = {"content-type": "application/json"}
 
 
 @contextmanager
@@ -177,8 +180,52 @@ def test_another_model_is_not_found(client: OpenAI) -> None:
 def test_bodies_that_are_no_requests_are_refused(address: str) -> None:
     url = f"{address}/chat/completions"
     for body in (b"", b"{", b"[]", b"\xff", json.dumps({"model": NAME}).encode()):
-        assert httpx.post(url, content=body).status_code == 400
-    assert httpx.post(url, content=b" " * (LONGEST_BODY + 1)).status_code == 413
+        assert httpx.post(url, content=body, headers=JSON).status_code == 400
+    assert httpx.post(url, content=b" " * (LONGEST_BODY + 1), headers=JSON).status_code == 413
+
+
+def test_no_web_page_reaches_a_student_that_asks_for_no_token(address: str) -> None:
+    """Neither by a name of its own that now means this machine, nor by what a page may send anywhere."""
+    url, body = f"{address}/chat/completions", {"model": NAME, "messages": [{"role": "user", "content": QUESTION}]}
+    assert httpx.post(url, json=body).status_code == 200
+    assert httpx.post(url, json=body, headers={"host": "localhost:8096"}).status_code == 200
+    for host in ("evil.example", "evil.example:8096", "127.0.0.1.evil.example", ""):
+        for answer in (
+            httpx.post(url, json=body, headers={"host": host}),
+            httpx.get(f"{address}/models", headers={"host": host}),
+        ):
+            assert answer.status_code == 421
+            assert answer.json()["error"]["message"] == "ask it as http://127.0.0.1 or localhost"
+    for form in ({"content-type": "text/plain"}, {"content-type": "application/x-www-form-urlencoded"}, {}):
+        assert httpx.post(url, content=json.dumps(body), headers=form).status_code == 415
+
+
+def test_a_token_opens_the_student_under_every_name(sums_project: Project) -> None:
+    with serving(sums_project, token="long and random") as address:
+        headers = {"host": "students.example", "authorization": "Bearer long and random"}
+        assert httpx.get(f"{address}/models", headers=headers).status_code == 200
+
+
+def test_a_full_memory_is_halved_and_told_in_the_form_of_the_protocol(
+    client: OpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, most = Decoder._continued, 2
+
+    def short_of_memory(student: Decoder, *given: Any, sampling: Sampling, **settings: Any) -> Any:
+        if sampling.draws.shape[1] > most:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+        return whole(student, *given, sampling=sampling, **settings)
+
+    free = [choice.message.content for choice in ask(client, n=5, temperature=1.0, seed=1).choices]
+    monkeypatch.setattr(Decoder, "_continued", short_of_memory)
+    assert [choice.message.content for choice in ask(client, n=5, temperature=1.0, seed=1).choices] == free
+    most = 0
+    with pytest.raises(
+        InternalServerError, match="the memory does not suffice for this answer; ask for less"
+    ) as caught:
+        ask(client)
+    assert (caught.value.status_code, caught.value.type) == (503, "server_error")
+    assert caught.value.response.headers["x-should-retry"] == "false"
 
 
 def test_a_choice_question_needs_choices_and_gets_one_of_them(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """How students are trained: what validates, which epoch is kept, what a kill costs, and what bad input does."""
 
+import os
 import resource
 import shutil
 import subprocess
@@ -13,14 +14,16 @@ from pathlib import Path
 import pytest
 import torch
 from rich.console import Console
+from safetensors.torch import load_file
 
 from connectors.progress import RichProgress
 from loop.answer import Answer, AnswerKind
 from loop.config import StudentConfig
 from loop.errors import Diverged, StudentError
-from loop.ports import Example, Silent
+from loop.ports import Example, Progress, Silent
 from loop.records import Item, Split
-from loop.student import state
+from loop.student import fitting, state
+from loop.student.fitting import Lesson
 from loop.student.prompts import rationale_prompt
 from loop.student.state import TrainingState
 from loop.student.trainer import DecoderTrainer, EncoderTrainer
@@ -56,6 +59,22 @@ class Told(Silent):
 
     def say(self, text: str) -> None:
         self.lines.append(text)
+
+
+class Stops(Told):
+    """Progress that ends the training behind so many steps, as a kill does."""
+
+    def __init__(self, steps: int) -> None:
+        super().__init__()
+        self.left = steps
+
+    def bar(self, title: str, total: int) -> AbstractContextManager["Stops"]:
+        return nullcontext(self)
+
+    def advance(self, steps: int = 1) -> None:
+        self.left -= steps
+        if self.left <= 0:
+            raise KeyboardInterrupt
 
 
 def examples_for(kind: str) -> list[Example]:
@@ -98,7 +117,7 @@ def labelled(labels: Sequence[str]) -> list[Example]:
     ]
 
 
-def test_items_validate_by_their_keys_whatever_else_was_decided() -> None:
+def test_items_validate_by_their_keys_where_enough_were_decided() -> None:
     some = labelled(["a"] * 1000)
     chosen = {some[number].item.key for number in validating(some, 0.1)}
     assert 70 <= len(chosen) <= 130
@@ -123,16 +142,10 @@ def test_of_every_label_an_example_is_left_to_learn_from() -> None:
     assert validating(alone, 0.5) == []
 
 
-def test_the_weights_of_the_best_epoch_are_kept_and_the_card_says_why_it_ended(
+def test_training_ends_behind_the_best_epoch_and_the_card_says_why(
     trainer: MakesTrainers, examples: list[Example], tmp_path: Path
 ) -> None:
-    """What validates contradicts what is learned, so the loss of the validation part rises sooner or later."""
-    held = validating(examples, 0.5)
-    wrong = {"decoder": "0", "encoder": "warm"}
-    twisted = [
-        replace(each, answer=each.answer.model_copy(update={"value": wrong[kind_of(each)]})) if n in held else each
-        for n, each in enumerate(examples)
-    ]
+    held, twisted = validating(examples, 0.5), contradicted(examples)
     settings = {"validation_share": 0.5, "patience": 2, "learning_rate": 1e-2}
     card = trainer(**settings, epochs=20).train(twisted, seed=1, folder=tmp_path / "one", progress=QUIET).card
     losses = card["validation_loss_per_epoch"]
@@ -140,11 +153,35 @@ def test_the_weights_of_the_best_epoch_are_kept_and_the_card_says_why_it_ended(
     assert len(losses) == len(card["loss_per_epoch"]) == card["epoch"] + 2 < 20
     assert card["stopped"] == "no better for 2 epochs"
     assert card["validation_keys"] == [examples[number].item.key for number in held]
-    last = {"validation_share": 0.5, "patience": 20, "learning_rate": 1e-2, "epochs": 20}
-    patient = trainer(**last).train(twisted, seed=1, folder=tmp_path / "patient", progress=QUIET).card
-    assert patient["stopped"] == "all epochs are done"
-    one, same = weights(tmp_path / "one"), weights(tmp_path / "patient")
-    assert patient["epoch"] != card["epoch"] or all(torch.equal(one[name], same[name]) for name in one)
+
+
+def test_the_weights_that_are_kept_are_those_at_the_end_of_the_best_epoch(
+    trainer: MakesTrainers, examples: list[Example], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same training, killed behind the best epoch, has kept the weights that the whole one ends with."""
+    settings = {"validation_share": 0.5, "patience": 2, "learning_rate": 1e-2, "epochs": 20}
+    card = trainer(**settings).train(contradicted(examples), seed=1, folder=tmp_path / "one", progress=QUIET).card
+    assert 1 <= card["epoch"] < len(card["loss_per_epoch"])
+    learned = len(examples) - len(card["validation_keys"])
+    monkeypatch.setattr(state, "EVERY", 0.0)
+    monkeypatch.setattr(state, "SHARE", 1e9)
+    with pytest.raises(KeyboardInterrupt):
+        trainer(**settings).train(
+            contradicted(examples), seed=1, folder=tmp_path / "cut", progress=Stops(card["epoch"] * -(-learned // 8))
+        )
+    one, then = weights(tmp_path / "one"), load_file(tmp_path / ".cut.training")
+    same = {name for name in one if f"weight/{name}" in then}
+    assert len(same) > 5
+    assert all(torch.equal(one[name], then[f"weight/{name}"]) for name in same)
+
+
+def contradicted(examples: Sequence[Example]) -> list[Example]:
+    """What validates contradicts what is learned, so the loss of the validation part rises sooner or later."""
+    held, wrong = validating(examples, 0.5), {"decoder": "0", "encoder": "warm"}
+    return [
+        replace(each, answer=each.answer.model_copy(update={"value": wrong[kind_of(each)]})) if n in held else each
+        for n, each in enumerate(examples)
+    ]
 
 
 def kind_of(example: Example) -> str:
@@ -209,8 +246,8 @@ def test_what_is_kept_is_all_that_decides_how_it_goes_on(
     monkeypatch.setattr(state, "SHARE", 1e9)
     examples = examples_for("decoder")[:24]
 
-    class Stops(Told):
-        def bar(self, title: str, total: int) -> AbstractContextManager["Stops"]:
+    class StopsSoon(Told):
+        def bar(self, title: str, total: int) -> AbstractContextManager["StopsSoon"]:
             self.left = 2
             return nullcontext(self)
 
@@ -224,7 +261,7 @@ def test_what_is_kept_is_all_that_decides_how_it_goes_on(
 
     for _ in range(8):
         with pytest.raises(KeyboardInterrupt):
-            train(tmp_path / "pieces", Stops())
+            train(tmp_path / "pieces", StopsSoon())
     train(tmp_path / "pieces", Told())
     train(tmp_path / "whole", Told())
     pieces, whole = (weights(tmp_path / name) for name in ("pieces", "whole"))
@@ -369,3 +406,84 @@ def test_a_loss_that_is_no_number_names_the_items_of_its_batch(
     with pytest.raises(Diverged, match=r"the loss is (nan|inf) on the batch of items 'k\d', 'k\d'; lower"):
         trainer(learning_rate=1e30, batch_size=2).train(examples[:4], seed=1, folder=tmp_path / "one", progress=QUIET)
     assert list(tmp_path.iterdir()) == []
+
+
+def a_lesson(losses: Callable[[torch.nn.Parameter, Sequence[int]], torch.Tensor]) -> Lesson:
+    """Of four rows, one to a batch, by a model of two weights."""
+    line = torch.nn.Linear(2, 1, bias=False)
+    return Lesson(many(sums(4), 4), line, lambda batch: iter([losses(line.weight, batch)]), [1, 2, 3, 4])
+
+
+def fitted(lesson: Lesson, folder: Path, progress: Progress | None = None, **settings: object) -> None:
+    config = StudentConfig.model_validate({"epochs": 1, "batch_size": 1, "learning_rate": 0.1, **settings})
+    kept = TrainingState(folder / "one", "a fingerprint", lambda _: None)
+    fitting.fit(lesson, config, seed=1, progress=progress or Silent(), state=kept)
+
+
+def test_a_gradient_that_is_no_number_names_its_own_batch(tmp_path: Path) -> None:
+    """The loss of the third row is 0, and its gradient is no number."""
+    lesson = a_lesson(lambda weight, batch: (weight * (batch[0] != 2)).square().sum().sqrt())
+    with pytest.raises(Diverged, match=r"the gradient is nan on the batch of items 'k2'; lower student.learning_rate"):
+        fitted(lesson, tmp_path)
+    assert lesson.model.weight.isfinite().all()
+
+
+def test_weights_that_the_last_step_ruins_are_not_taken(tmp_path: Path) -> None:
+    steep = a_lesson(lambda weight, batch: weight.sum().exp())
+    with pytest.raises(Diverged, match=r"the (weight that was learned|loss) is (nan|inf) on the batch of items 'k\d'"):
+        fitted(steep, tmp_path, epochs=0.25, learning_rate=1e39)
+
+
+def test_one_step_of_a_far_too_high_rate_leaves_no_student(
+    trainer: MakesTrainers, examples: list[Example], tmp_path: Path
+) -> None:
+    with pytest.raises(Diverged, match=r"on the batch of items 'k0'"):
+        trainer(learning_rate=1e30, epochs=1).train(examples[:1], seed=1, folder=tmp_path / "one", progress=QUIET)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_dropout_on_a_gpu_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No GPU is here: torch's functions for one are stood in for."""
+    taken: list[torch.Tensor] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda: torch.tensor([1, 2, 3], dtype=torch.uint8))
+    monkeypatch.setattr(torch.cuda, "set_rng_state", taken.append)
+    monkeypatch.setattr(state, "EVERY", 0.0)
+    monkeypatch.setattr(state, "SHARE", 1e9)
+    lesson = a_lesson(lambda weight, batch: (weight * (1 + batch[0])).square().sum())
+    with pytest.raises(KeyboardInterrupt):
+        fitted(lesson, tmp_path, progress=Stops(2))
+    assert taken == []
+    fitted(lesson, tmp_path)
+    assert [each.tolist() for each in taken] == [[1, 2, 3]]
+
+
+def test_a_training_starts_anew_where_the_model_was_replaced_under_its_name(
+    trainer: MakesTrainers, examples: list[Example], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(state, "EVERY", 0.0)
+    monkeypatch.setattr(state, "SHARE", 1e9)
+    base = tmp_path / "base"
+    shutil.copytree(trainer().config.model, base)
+    for changed, said in ((False, "  the training that was cut off goes on at step 2"), (True, "it starts anew")):
+        told = Told()
+        with pytest.raises(KeyboardInterrupt):
+            trainer(model=str(base)).train(examples, seed=1, folder=tmp_path / "one", progress=Stops(2))
+        if changed:
+            os.utime(base / "model.safetensors", (1, 1))
+        trainer(model=str(base)).train(examples, seed=1, folder=tmp_path / "one", progress=told)
+        assert told.lines[0].endswith(said)
+        shutil.rmtree(tmp_path / "one")
+
+
+def test_what_only_validates_and_what_is_left_out_is_told_apart_from_what_was_learned(
+    model: Path,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    wordy = replace(sums(1)[0], item=an_item("What is 2 + 20 ?"), steps=("1 + 1 = 2 .",) * 30)
+    trainer = a_decoder_trainer(model, validation_share=0.5, epochs=1)
+    card = trainer.train([*examples_for("decoder"), wordy], seed=1, folder=tmp_path / "one", progress=QUIET).card
+    held = len(card["validation_keys"])
+    assert (card["examples"], card["left_out"]) == (40, [wordy.item.key])
+    said = " ".join((tmp_path / "one" / "README.md").read_text().split())
+    assert f"Trained on {40 - held} decided rationales; {held} more only validated, 1 could not be learned" in said

@@ -19,6 +19,7 @@ from tests.test_families import a_folder, decoders, seq2seqs
 from tests.test_student import a_trainer, model, sums, weights  # noqa: F401 - a fixture
 from tests.test_training import an_encoder_trainer, many
 
+TAGGED = test_tagger.examples()
 SETTINGS = {"gold_weight": 3.0, "risk_weight": True}
 FAMILIES = {"gpt2": decoders, "llama": decoders, "t5": seq2seqs, "t5 without lines": seq2seqs, "bart": seq2seqs}
 
@@ -149,18 +150,26 @@ def test_an_encoder_weighs_its_examples(encoder: Path) -> None:  # noqa: F811
 
 
 @torch.no_grad()
-def test_a_tagger_weighs_its_examples(encoder: Path) -> None:  # noqa: F811
-    trainer, examples, batch = test_tagger.a_trainer(encoder, **SETTINGS), worked_on(test_tagger.examples()), [0, 1, 5]
+def test_a_tagger_weighs_its_tokens_with_the_mean_1_over_all_of_them(encoder: Path) -> None:  # noqa: F811
+    """What people decided has longer passages here than the rest."""
+    trainer, batch = test_tagger.a_trainer(encoder, **SETTINGS), [0, 1, 5]
+    wide = [test_tagger.an_example(each.item.key, f"{each.item.text} today and {each.item.text}") for each in TAGGED]
+    mixed = [long if number % 3 == 0 else each for number, (long, each) in enumerate(zip(wide, TAGGED, strict=True))]
+    examples = worked_on(mixed)
     base = trainer.base(None)
     [loss] = trainer.lesson(base, base.model, examples).losses(batch)
-    mean, total, count = sum(own_weight(each) for each in examples) / len(examples), 0.0, 0
-    for each in (examples[number] for number in batch):
-        read = base.read([each.item])
-        said = base._logits(read)[0].log_softmax(dim=1)
-        for row, tag in zip(said, base.tags(each.answer, read.offsets[0]), strict=True):
-            if tag != NO_TAG:
-                total, count = total - own_weight(each) * row[tag].item(), count + 1
-    assert loss.item() == pytest.approx(total / count / mean, rel=2e-2)
+    read = [base.read([each.item]) for each in examples]
+    tags = [base.tags(each.answer, own.offsets[0]) for each, own in zip(examples, read, strict=True)]
+    tokens = [sum(tag != NO_TAG for tag in some) for some in tags]
+    weights = [own_weight(each) for each in examples]
+    mean = sum(weight * count for weight, count in zip(weights, tokens, strict=True)) / sum(tokens)
+    total = 0.0
+    for number in batch:
+        said = base._logits(read[number])[0].log_softmax(dim=1)
+        own = [row[tag].item() for row, tag in zip(said, tags[number], strict=True) if tag != NO_TAG]
+        total -= weights[number] * sum(own)
+    assert abs(mean / (sum(weights) / len(weights)) - 1) > 0.05
+    assert loss.item() == pytest.approx(total / sum(tokens[number] for number in batch) / mean, rel=2e-2)
 
 
 def test_settings_that_treat_all_alike_change_no_byte(model: Path, tmp_path: Path) -> None:  # noqa: F811

@@ -275,7 +275,8 @@ def test_a_teacher_that_reads_less_than_the_longest_text_is_refused(model: Path,
     short = reading(tmp_path / "short", teacher, 64)
     trainer = taught(model, short, "jsd", epochs=1)
     trainer.train(sums(2), seed=1, folder=tmp_path / "one", progress=QUIET)
-    long = [replace(each, steps=each.steps * 8) for each in sums(2)]
+    wide = [each.item.model_copy(update={"question": f"{'1 + ' * 30}{each.item.question}"}) for each in sums(2)]
+    long = [replace(each, item=item) for each, item in zip(sums(2), wide, strict=True)]
     base = trainer.base(None)
     [_, task] = distill_step_by_step.tasks(base, long, trainer.config)
     context, target = max(task.rows, key=lambda row: len(row[0] + row[1]))
@@ -285,6 +286,9 @@ def test_a_teacher_that_reads_less_than_the_longest_text_is_refused(model: Path,
         caught.value
     )
     assert f"set student.max_prompt_tokens to {64 - len(target)}" in str(caught.value)
+    wordy = [replace(each, steps=each.steps * 8) for each in sums(2)]
+    with pytest.raises(StudentError, match=r"take a teacher that reads as much$"):  # no setting leaves room
+        trainer.train(wordy, seed=1, folder=tmp_path / "three", progress=QUIET)
 
 
 def test_a_teacher_that_reads_less_than_what_the_student_may_write_is_refused(

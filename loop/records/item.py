@@ -69,9 +69,10 @@ class Forgotten(SQLModel, table=True):
 
 
 class Contamination(SQLModel, table=True):
-    """A look for pool items that read like holdout items, over the items that a digest names.
+    """A look for pool items that read like holdout items, over the items that a digest names; or for seed items.
 
-    `pairs` holds for each such pool item the holdout item that it is most like, and how much (Jaccard index).
+    `pairs` holds for each such item the holdout item that it is most like, and how much (Jaccard index); `pool` is how
+    many were looked at.
     """
 
     digest: str = Field(primary_key=True)

@@ -12,7 +12,8 @@ from loop.records.item import Part
 class Checkpoint(SQLModel, table=True):
     """A trained student on disk. `folder` is relative to the run's folder; `card` names data, config and figures.
 
-    `examples` are all that it has learned, by itself or as the student that it went on from.
+    `examples` are all that were decided for it or for the student that it went on from, and the seed items; the card
+    says which of them only validated and which could not be learned.
     """
 
     id: int | None = Field(default=None, primary_key=True)

@@ -12,6 +12,7 @@ from loop import certification
 from loop.config import Config
 from loop.ports import Example, Request, Student
 from loop.records import DemonstrationSet, Item, Round, TrialKind
+from loop.stages.contamination import seeds_left_out
 from loop.stages.parts import Parts, id_of
 from loop.store import demonstrations
 from loop.store.database import Store
@@ -43,7 +44,9 @@ class Demonstrating:
     def __init__(self, store: Store, run: str, untrained: Callable[[], Student], config: Config) -> None:
         self._store, self._run, self._config = store, run, config
         self._k, self._in_groups = config.teacher.demonstrations, config.teacher.demonstrations_by == "group"
-        self._known = demonstrations.people_decided(store, run) if self._k else []
+        out = seeds_left_out(store, config.query) if self._k else set[str]()
+        decided = demonstrations.people_decided(store, run) if self._k else []
+        self._known = [each for each in decided if each.item.key not in out]
         self._embed = _embedder(untrained, config, [each.item for each in self._known])
         self._look()
 

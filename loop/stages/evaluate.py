@@ -8,14 +8,18 @@ from functools import cache
 
 from loop import evaluation, saving
 from loop.config import Config
+from loop.errors import StudentError
 from loop.ports import Example, Silent
 from loop.query.control import control_prefix
 from loop.records import Arm, Checkpoint, Part, Query, Round, Shadow, Split, Stage
 from loop.stages import figures, measuring
-from loop.stages.parts import Parts, id_of, in_force, seed_of
+from loop.stages.parts import Parts, id_of, in_force, seed_of, trained_by
 from loop.stages.train import accepted_examples, seed_examples, train_into
 from loop.store import checkpoints, decisions, items, reading, rounds, shadows
 from loop.store.database import Store
+
+SHADOW = "shadow"
+"""Where a shadow student is, while it is looked at."""
 
 
 def evaluate_student(current: Round, store: Store, parts: Parts, config: Config) -> Round:
@@ -32,7 +36,7 @@ def evaluate_student(current: Round, store: Store, parts: Parts, config: Config)
     candidate = checkpoints.get(store, current.candidate_id)
     student = cache(lambda: parts.trainer.student(parts.folder / candidate.folder))
     measuring.predict(candidate, student, store, parts, config, seed=seed_of(config, current.number))
-    measuring.spoil(candidate, student, store, parts, config)
+    measuring.spoil(candidate, student, store, parts, trained_by(candidate, config))
     found = figures.measured(candidate, incumbent, store, config)
     student_id = candidate.id
     if incumbent is not None:
@@ -47,6 +51,15 @@ def evaluate_student(current: Round, store: Store, parts: Parts, config: Config)
 
 
 def compare_arms(current: Round, store: Store, parts: Parts, config: Config) -> None:
+    """Measure what selection saves; where a shadow student cannot be trained, the round goes on without that."""
+    try:
+        _train_shadows(current, store, parts, config)
+    except StudentError as error:
+        shutil.rmtree(parts.folder / SHADOW, ignore_errors=True)
+        parts.progress.say(f"  saving: nothing further is measured in this round, as a shadow student failed: {error}")
+
+
+def _train_shadows(current: Round, store: Store, parts: Parts, config: Config) -> None:
     """Train students of the control arm and of selected items for the same dollars; those that are there stay."""
     dev = [item for item in items.of_split(store, Split.HOLDOUT) if item.part is Part.DEV]
     asked = _asked_by_arm(store, config)
@@ -60,13 +73,14 @@ def compare_arms(current: Round, store: Store, parts: Parts, config: Config) -> 
         return
     by_count = saving.is_counted(*asked.values())
     quiet = replace(parts, progress=Silent())
-    seeds, done = seed_examples(store), {(each.pair, each.arm) for each in shadows.of_round(store, id_of(current))}
+    seeds = seed_examples(store, config.query)
+    done = {(each.pair, each.arm) for each in shadows.of_round(store, id_of(current))}
     with parts.progress.bar("shadow students show what selection saves", pairs * len(Arm)) as bar:
         for pair, both in enumerate(bought):
             for arm, some in both.items():
                 if (pair, arm) not in done:
                     examples = [each.example for each in some if each.example is not None]
-                    trained = train_into("shadow", [*seeds, *examples], quiet, first_seed + pair)
+                    trained = train_into(SHADOW, [*seeds, *examples], quiet, first_seed + pair)
                     right = evaluation.grade(dev, parts.trainer.student(trained.folder).predict(dev))
                     shutil.rmtree(trained.folder)
                     shadow = Shadow(

@@ -17,7 +17,7 @@ from loop.checks.risk import RiskModel
 from loop.config import Config, ReviewConfig
 from loop.ports import Student
 from loop.records import Checkpoint, DecisionKind, Item, Promise, Rationale, RiskFit, Round, Split
-from loop.stages.parts import Parts, id_of, is_reply, seed_of
+from loop.stages.parts import Parts, id_of, is_reply, seed_of, trained_by
 from loop.store import certificates, checkpoints, decisions, items, rationales, rounds
 from loop.store.database import Store
 from loop.teacher.confidence import Verdicted
@@ -84,10 +84,11 @@ class Looking:
 def looking(current: Round, store: Store, parts: Parts, config: Config) -> Looking:
     """As a round looks: with the student in force, or under a certified threshold with that of the round it is from."""
     before = student_before(_learns_as(current, store, config), store)
-    student = None if before is None else parts.trainer.student(parts.folder / before.folder)
-    return Looking(
-        current, store, student, config, embed=_embedder(parts) if config.student.kind == "encoder" else None
-    )
+    embed = _embedder(parts) if config.student.kind == "encoder" else None
+    if before is None:
+        return Looking(current, store, None, config, embed=embed)
+    student = parts.trainer.student(parts.folder / before.folder)
+    return Looking(current, store, student, trained_by(before, config), embed=embed)
 
 
 def student_before(current: Round, store: Store) -> Checkpoint | None:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from loop.config import Config
+from loop.config import Config, StudentConfig, WhiteBoxConfig
 from loop.ports import Batches, Progress, Reviewers, Student, Teacher, Trainer
 from loop.records import Checkpoint, Rationale, Round
 from loop.store import checkpoints, rounds
@@ -35,6 +35,19 @@ def in_force(store: Store, run: str) -> Checkpoint | None:
     """The checkpoint that answers for the run, if it has trained one."""
     past = [each.student_id for each in rounds.all_rounds(store, run) if each.student_id is not None]
     return checkpoints.get(store, past[-1]) if past else None
+
+
+def trained_by(student: Checkpoint, config: Config) -> Config:
+    """The config with the settings that a student was trained by; as it is where its card names none.
+
+    The round that trained it may have taken up others since.
+    """
+    if "student" not in student.card:
+        return config
+    then = {name: value for name, value in student.card["student"].items() if name in StudentConfig.model_fields}
+    if then.get("white_box") is not None:
+        then["white_box"] = WhiteBoxConfig.model_validate(then["white_box"], strict=False)
+    return config.model_copy(update={"student": StudentConfig().model_copy(update=then)})
 
 
 def id_of(current: Round) -> int:

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from loop import saving
 from loop.config import Config
+from loop.errors import NothingToLearn
 from loop.ports import Student, Teacher
 from loop.query import racing, select
 from loop.query.acquisition import ACQUISITIONS, Candidates
@@ -25,8 +26,8 @@ from loop.teacher.prompt import most_input_tokens, request_for
 
 def select_batch(current: Round, store: Store, parts: Parts, config: Config) -> Round:
     """Choose the batch, and move on to ASK."""
-    _say_duplicates(look(store, config.query), config, parts)
-    pool = items.eligible(store, current.run, config)
+    found, pool = _looked_at(store, current.run, config)
+    _say_duplicates(found, config, parts)
     if not pool:
         return rounds.enter(store, current, Stage.ASK, selection="nothing is left to ask; reviews are made again")
     seed = seed_of(config, current.number)
@@ -52,6 +53,16 @@ def select_batch(current: Round, store: Store, parts: Parts, config: Config) -> 
         said += f" of {len(candidates)} candidates"
     parts.progress.say(f"round {current.number}: {said}; {len(chosen)} items picked")
     return rounds.enter(store, current, Stage.ASK, chosen, selection=said)
+
+
+def _looked_at(store: Store, run: str, config: Config) -> tuple[Contamination, list[Item]]:
+    """What may be asked, with the look at just these items: others may come while they are read."""
+    found = look(store, config.query)
+    while True:
+        pool, now = items.eligible(store, run, config), look(store, config.query)
+        if now.digest == found.digest:
+            return found, pool
+        found = now
 
 
 def _say_duplicates(found: Contamination, config: Config, parts: Parts) -> None:
@@ -101,11 +112,16 @@ def _trained_student(current: Round, store: Store, parts: Parts, config: Config)
     if incumbent is not None:
         return parts.trainer.student(parts.folder / incumbent.folder)
     parts.trainer.student(None)  # a model that cannot be loaded is found before the teacher is paid
-    seeds = seed_examples(store)
-    if not seeds or config.query.acquisition == "random":
+    seeds = seed_examples(store, config.query)
+    explained = config.student.kind == "encoder" or any(each.steps for each in seeds)
+    if not seeds or not explained or config.query.acquisition == "random":
         return None
     parts.progress.say(f"round {current.number}: the student starts from {len(seeds)} seed items")
-    trained = train_into("seed", seeds, parts, seed_of(config, 0))
+    try:
+        trained = train_into("seed", seeds, parts, seed_of(config, 0))
+    except NothingToLearn as error:
+        parts.progress.say(f"  {error}")
+        return None
     return parts.trainer.student(trained.folder)
 
 

@@ -8,24 +8,29 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from loop.config import Config
+from loop.config import Config, QueryConfig
+from loop.errors import NothingToLearn
 from loop.events import happened
 from loop.ports import Example, Progress, Trained
 from loop.query import domains
 from loop.records import Checkpoint, DataVersion, DecisionKind, Round, Split, Stage
+from loop.stages.contamination import seeds_left_out
 from loop.stages.lagging import domain_shares
 from loop.stages.parts import Parts, id_of, seed_of
 from loop.stages.warming import warm_start
 from loop.store import checkpoints, decisions, items, rationales, reading, rounds, versions
 from loop.store.database import Store
+from loop.student.validation import marked
 
 
 def train_student(current: Round, store: Store, parts: Parts, config: Config) -> Round:
     """Train on all decided examples so far, or on from the student in force, and move on to EVALUATE."""
     last = decisions.last_id(store, current.run)  # a decision that comes meanwhile is not learned
-    examples = {each.item.key: each for each in seed_examples(store)} | accepted_examples(store, current.run, last)
+    seeds = {each.item.key: each for each in seed_examples(store, config.query)}
+    examples = seeds | accepted_examples(store, current.run, last)
     if config.student.preference_weight:
         examples = _with_refused(examples, store, current.run, last, parts.progress)
+    examples = {each.item.key: each for each in marked(list(examples.values()), config.student.validation_share)}
     if not examples:
         parts.progress.say("nothing was accepted yet: the student stays as it is")
         return rounds.enter(store, current, Stage.EVALUATE)
@@ -38,7 +43,11 @@ def train_student(current: Round, store: Store, parts: Parts, config: Config) ->
         wanted = _mixed(wanted, domain_shares(store, current.run), parts.progress)
     start = None if warm is None else parts.folder / warm.student.folder
     version = _version(current, store, last)
-    trained = train_into(f"round-{current.number}", wanted, parts, seed_of(config, current.number), start)
+    try:
+        trained = train_into(f"round-{current.number}", wanted, parts, seed_of(config, current.number), start)
+    except NothingToLearn as error:
+        parts.progress.say(f"{error}. The student stays as it is")
+        return rounds.enter(store, current, Stage.EVALUATE)
     kept = checkpoints.keep(
         store,
         Checkpoint(
@@ -47,12 +56,18 @@ def train_student(current: Round, store: Store, parts: Parts, config: Config) ->
             folder=trained.folder.name,
             examples=len(examples),
             data_version=version.hash,
-            card=json.loads(json.dumps({**trained.card, "last_decision": last}, default=str)),
+            card=json.loads(json.dumps({**trained.card, **_noted(config, last, examples)}, default=str)),
             created_at=datetime.now(UTC),
         ),
     )
     happened("checkpoint_written", folder=kept.folder, examples=kept.examples)
     return rounds.enter(store, current, Stage.EVALUATE, candidate_id=kept.id)
+
+
+def _noted(config: Config, last: int, examples: Mapping[str, Example]) -> dict[str, object]:
+    """What later rounds ask a student's card: the settings as the config names them, and which examples it knew."""
+    seeds = sorted(key for key, each in examples.items() if each.item.split is Split.SEED)
+    return {"last_decision": last, "seed_keys": seeds, "student": config.student.model_dump(mode="json")}
 
 
 def _version(current: Round, store: Store, last: int) -> DataVersion:
@@ -63,12 +78,13 @@ def _version(current: Round, store: Store, last: int) -> DataVersion:
     return versions.keep(store, current.run, digest, round_id=id_of(current), last_decision=last)
 
 
-def seed_examples(store: Store) -> list[Example]:
-    """The seed items with their steps."""
+def seed_examples(store: Store, config: QueryConfig) -> list[Example]:
+    """The seed items with their steps, where they came with some; none that reads like a holdout item."""
+    out = seeds_left_out(store, config)
     return [
         Example(item=item, steps=tuple(item.steps), answer=item.gold, gold=True)
         for item in items.of_split(store, Split.SEED)
-        if item.gold is not None and item.steps
+        if item.gold is not None and item.key not in out
     ]
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from loop.config import Config
 from loop.ports import Example
-from loop.records import Checkpoint, Round
+from loop.records import Checkpoint, Round, Split
 from loop.stages.parts import Parts, in_force, seed_of
 from loop.store import decisions, forgetting, rounds
 from loop.store.database import Store
@@ -28,28 +28,43 @@ def warm_start(
 ) -> WarmStart | None:
     """How the round's training goes on from the student in force; None, with the reason said, where it is fresh.
 
-    `examples` are all there are, by item key.
+    `examples` are all there are, by item key, each said to validate or to teach. What validates always does.
     """
     student = in_force(store, current.run)
     if config.student.start == "fresh" or student is None:
         return None
-    reason = _why_fresh(student, store, config)
+    reason = _why_fresh(student, store, config, examples)
     if reason is not None:
         parts.progress.say(f"  the training starts fresh: {reason}")
         return None
-    learned = int(student.card["last_decision"])
-    new = {key for key, row in decisions.newest(store, current.run).items() if (row.id or 0) > learned}
-    old = sorted(examples.keys() - new)
+    lessons = {key for key, each in examples.items() if not each.validates}
+    new = lessons & _unknown(student, store, examples)
+    old = sorted(lessons - new)
     drawn = random.Random(seed_of(config, current.number)).sample(old, round(config.student.replay_share * len(old)))
-    wanted = new.union(drawn) if new & examples.keys() else set[str]()
+    wanted = {*new, *drawn, *(examples.keys() - lessons)} if new else set[str]()
     return WarmStart(student, [each for key, each in examples.items() if key in wanted])
 
 
-def _why_fresh(student: Checkpoint, store: Store, config: Config) -> str | None:
+def _unknown(student: Checkpoint, store: Store, examples: Mapping[str, Example]) -> set[str]:
+    """The keys of what a student has not learned: decided or ingested since, or what validated then."""
+    learned, card = int(student.card["last_decision"]), student.card
+    decided = {key for key, row in decisions.newest(store, student.run).items() if (row.id or 0) > learned}
+    seeds = {key for key, each in examples.items() if each.item.split is Split.SEED}
+    return decided | (seeds - set(card.get("seed_keys", seeds))) | set(card.get("validation_keys", ()))
+
+
+def _learned(student: Checkpoint, store: Store) -> set[str]:
+    """The keys of what taught a student, or the one that it went on from."""
+    card, then = student.card, decisions.decided(store, student.run, int(student.card["last_decision"]))
+    known = {item.key for item, _, _ in then} | set(card.get("seed_keys", ()))
+    return known - set(card.get("validation_keys", ())) - set(card.get("left_out", ()))
+
+
+def _why_fresh(student: Checkpoint, store: Store, config: Config, examples: Mapping[str, Example]) -> str | None:
     """Why a training cannot go on from a student, if so."""
     if "last_decision" not in student.card or student.round_id is None:
         return f"what {student.folder} learned was not noted by the version that trained it"
-    then = rounds.config_of(store, rounds.by_id(store, student.round_id))["student"]
+    then = student.card.get("student") or rounds.config_of(store, rounds.by_id(store, student.round_id))["student"]
     today = config.student.model_dump(mode="json")
     changed = [f"student.{name} is no longer {then.get(name)}" for name in SAME if then.get(name) != today[name]]
     if changed:
@@ -57,5 +72,13 @@ def _why_fresh(student: Checkpoint, store: Store, config: Config) -> str | None:
     if forgetting.taught_since(store, student.created_at):
         return f"what {student.folder} learned may have been forgotten since"
     taken = decisions.taken_back(store, student.run, int(student.card["last_decision"]))
-    named = ", ".join(taken[:5]) + (", ..." if len(taken) > 5 else "")
-    return f"{student.folder} learned what was taken back since ({named})" if taken else None
+    taken += [key for key in student.card.get("seed_keys", ()) if key not in examples]
+    if taken:
+        return f"{student.folder} learned what was taken back since ({_named(taken)})"
+    held = _learned(student, store) & {key for key, each in examples.items() if each.validates}
+    return f"{student.folder} learned what validates from now on ({_named(sorted(held))})" if held else None
+
+
+def _named(keys: Sequence[str]) -> str:
+    """The first of some keys."""
+    return ", ".join(keys[:5]) + (", ..." if len(keys) > 5 else "")

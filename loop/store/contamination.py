@@ -1,4 +1,4 @@
-"""Looks for pool items that read like holdout items, in the store."""
+"""Looks for pool and seed items that read like holdout items, in the store."""
 
 import hashlib
 from collections.abc import Iterable
@@ -12,15 +12,15 @@ Texts = Iterable[tuple[str, str]]
 """Keys and hashes of texts, by key."""
 
 
-def look(store: Store, similarity: float) -> Contamination | None:
-    """The look at the pool and the holdout as they are now, where there was one."""
+def look(store: Store, similarity: float, split: Split = Split.POOL) -> Contamination | None:
+    """The look at a split and the holdout as they are now, where there was one."""
     with store.reading() as session:
-        return look_in(session, similarity, _texts(session, Split.POOL))
+        return look_in(session, similarity, _texts(session, split))
 
 
-def look_in(session: Session, similarity: float, pool: Texts) -> Contamination | None:
-    """As `look`, within a transaction that has read the pool."""
-    return session.get(Contamination, _digest(similarity, pool, _texts(session, Split.HOLDOUT)))
+def look_in(session: Session, similarity: float, texts: Texts) -> Contamination | None:
+    """As `look`, within a transaction that has read the split."""
+    return session.get(Contamination, _digest(similarity, texts, _texts(session, Split.HOLDOUT)))
 
 
 def keep(store: Store, row: Contamination) -> None:
@@ -29,10 +29,9 @@ def keep(store: Store, row: Contamination) -> None:
         add_missing(session, Contamination, **row.model_dump())
 
 
-def digest(store: Store, similarity: float) -> str:
-    """Names the items of the pool and the holdout, their texts, and how like they must be."""
-    with store.reading() as session:
-        return _digest(similarity, _texts(session, Split.POOL), _texts(session, Split.HOLDOUT))
+def digest(similarity: float, *splits: Iterable[Item]) -> str:
+    """Names the items of two splits, by key, their texts, and how like they must be."""
+    return _digest(similarity, *([(item.key, item.text_hash) for item in some] for some in splits))
 
 
 def _digest(similarity: float, *splits: Texts) -> str:

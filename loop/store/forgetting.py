@@ -58,6 +58,8 @@ KEYED: tuple[tuple[type[SQLModel], str], ...] = (
     (Checkpoint, "card"),
 )
 """Columns of rows about other things in whose JSON keys stand."""
+CARD_KEYS = ("validation_keys", "left_out", "seed_keys")
+"""Lists of keys on a student's card."""
 SHORTEST = 10
 """Characters of a line by which an item can be told from others."""
 TERM = re.compile(r"[!-~]{1,40}")
@@ -322,8 +324,8 @@ def _unname(session: Session, key: str, texts: Sequence[str]) -> None:
         elif isinstance(row, Shadow):
             row.correct = {name: right for name, right in row.correct.items() if name != key}
         elif isinstance(row, Checkpoint):
-            kept = [each for each in row.card.get("validation_keys", ()) if each != key]
-            row.card = row.card | {"validation_keys": kept}
+            lists = {name: row.card[name] for name in CARD_KEYS if name in row.card}
+            row.card = row.card | {name: [each for each in keys if each != key] for name, keys in lists.items()}
         elif isinstance(row, Charge):
             row.purpose = _purpose(key).sub(rf"\g<1>{GONE}", row.purpose, count=1)
         elif isinstance(row, Export):

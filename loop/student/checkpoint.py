@@ -35,6 +35,8 @@ KINDS = {
     "encoder": f"an encoder, a hub name that can be downloaded, or {packaged.MINILM}",
 }
 """What may be loaded, by the kind of the student."""
+TODAYS = ("engine", "generation_batch", "trust_remote_code")
+"""Settings that change nothing of a student that is there."""
 
 
 def load_causal(
@@ -142,13 +144,18 @@ def _load_encoder(
     cache: Path,
     classes: int,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """An encoder with its last layer."""
+    """An encoder with its last layer, which is new where the model has none for so many classes."""
     with _told(folder, config):
         source = packaged.model_directory(config.model, cache) if folder is None else str(folder)
         tokenizer = AutoTokenizer.from_pretrained(source, **_options(source, config))
         with _quiet():  # that the last layer of an untrained encoder is new is known
             model = kind.from_pretrained(
-                source, dtype=torch.float32, num_labels=classes, use_safetensors=True, **_options(source, config)
+                source,
+                dtype=torch.float32,
+                num_labels=classes,
+                use_safetensors=True,
+                ignore_mismatched_sizes=folder is None,  # that of another task makes room
+                **_options(source, config),
             )
     if tokenizer.mask_token is None:
         raise StudentError(f"{config.model}: its tokenizer has no mask token, so evidence cannot be masked")
@@ -187,8 +194,28 @@ def settings(folder: Path, config: StudentConfig) -> Mapping[str, Any]:
         StudentError: the card cannot be read.
     """
     with _told(folder, config):
-        found: Mapping[str, Any] = json.loads((folder / "card.json").read_text(encoding="utf-8"))["settings"]
+        card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
+        if "settings" not in card:
+            raise ValueError("its card.json names no settings")
+        found: Mapping[str, Any] = card["settings"]
     return found
+
+
+def as_trained(folder: Path, today: StudentConfig) -> StudentConfig:
+    """The settings by which a checkpoint is loaded: those on its card, for its weights fit no others.
+
+    Today's say how fast it is, and whether code that comes with a model may run. Where the directory of its model is
+    gone and today's has its name, the project was moved, and today's is the one.
+
+    Raises:
+        StudentError: the card cannot be read.
+    """
+    ours = StudentConfig.model_fields.keys() - {*TODAYS, "white_box"}
+    then = {name: value for name, value in settings(folder, today).items() if name in ours}
+    model, here = Path(then["model"]), Path(today.model)
+    if model.is_absolute() and not model.exists() and here.is_dir() and here.name == model.name:
+        then["model"] = today.model
+    return StudentConfig().model_copy(update={**then, **{name: getattr(today, name) for name in TODAYS}})
 
 
 @contextmanager
@@ -310,10 +337,12 @@ def _write(
     (folder / "README.md").write_text(_readme(card), encoding="utf-8")
 
 
-def _readme(card: Mapping[str, object]) -> str:
+def _readme(card: Mapping[str, Any]) -> str:
+    held, left_out = len(card["validation_keys"]), len(card["left_out"])
     return (
-        f"# A student trained by Preceptor\n\nBase model: {card['base']}. Trained on {card['examples']} decided "
-        f"rationales (sha256 {card['examples_sha256']}), seed {card['seed']}, in {card['seconds']} s.\n\n"
+        f"# A student trained by Preceptor\n\nBase model: {card['base']}. Trained on {card['examples'] - held} decided "
+        f"rationales; {held} more only validated, {left_out} could not be learned (sha256 {card['examples_sha256']}), "
+        f"seed {card['seed']}, in {card['seconds']} s.\n\n"
         f"Loss per epoch: {card['loss_per_epoch']}; of the validation part: "
         f"{card['validation_loss_per_epoch'] or 'there is none'}. The weights are those of epoch {card['epoch']}; "
         f"training ended: {card['stopped']}. Settings and versions stand in card.json.\n"

@@ -6,13 +6,14 @@ and where the form of the targets is chosen, all by what a student does that exp
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from math import inf, isfinite
 from typing import Any
 
 from loop.config import StudentConfig
 from loop.errors import Diverged
 from loop.ports import Example
-from loop.student.validation import FEWEST, validating
+from loop.student.validation import FEWEST
 
 CANDIDATES: Mapping[str, tuple[Any, ...]] = {
     "targets": ("two_tasks", "rationale_then_answer"),
@@ -38,11 +39,10 @@ def parts(examples: Sequence[Example], config: StudentConfig) -> tuple[list[Exam
 
     There are none of the latter while they are too few for a choice that is not luck.
     """
-    held = set(validating(examples, config.validation_share))
-    gold = [each for number, each in enumerate(examples) if number in held and each.gold]
+    gold = [replace(each, validates=False) for each in examples if each.validates and each.gold]
     if config.targets == "validated":
         gold = [each for each in gold if each.steps]
-    learned = [each for number, each in enumerate(examples) if number not in held]
+    learned = [each for each in examples if not each.validates]
     return learned, gold if len(gold) >= FEWEST else []
 
 

@@ -87,7 +87,7 @@ def tasks(base: Writer[Any], examples: Sequence[Example], config: StudentConfig)
     ]
 
     def part(own: float, counted: OfTokens, of: OfTokens) -> Part:
-        return Part(own, counted, weighing.scaled(of, counted, examples, config))
+        return Part(own, counted, weighing.scaled(of, counted, examples))
 
     if config.targets == "rationale_then_answer":
         steps = [each * _is_step(base, one, len(each)) for each, one in zip(every, examples, strict=True)]

@@ -56,9 +56,9 @@ def loss(
     before: Sequence[float],
     of_tokens: Callable[..., TokenLosses],
 ) -> torch.Tensor:
-    """The mean loss of some pairs, of which the reference said so much before."""
+    """The sum of the losses of some pairs, of which the reference said so much before."""
     leads = _leads(model, some, of_tokens)
-    return -torch.nn.functional.logsigmoid(BETA * (leads - torch.tensor(before, device=leads.device))).mean()
+    return -torch.nn.functional.logsigmoid(BETA * (leads - torch.tensor(before, device=leads.device))).sum()
 
 
 def _leads(

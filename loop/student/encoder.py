@@ -90,9 +90,8 @@ class Encoder(OnePass):
         seed: int,  # noqa: ARG002
     ) -> list[Written]:
         """The label, which is one token of its own, as often as it is wanted."""
-        [forced] = self._forced([self.read(item)])
-        assert forced.answer is not None
-        return [Written((forced.answer.value,), ended=True)] * len(copies)
+        [shares] = self.probabilities([item])
+        return [Written((self.labels[int(np.argmax(shares))].value,), ended=True)] * len(copies)
 
     def reads(self, item: Item) -> tuple[int, int]:
         """How many tokens the item takes, and how many fit."""

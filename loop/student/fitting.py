@@ -17,10 +17,12 @@ from loop.config import StudentConfig
 from loop.errors import Diverged, StudentError
 from loop.ports import Bar, Example, Progress
 from loop.student.state import Facts, TrainingState
-from loop.student.validation import validating
+from loop.student.validation import held
 
 WARM_UP = 0.05
 LONGEST_NORM = 1.0
+GPU_RANDOM = "random/gpu"
+"""What dropout is drawn from where the model is on a GPU, as it is kept."""
 ALIKE = 16
 """Batches whose rows are sorted by length together."""
 
@@ -78,7 +80,7 @@ def fit(
     weights with which it would have ended.
 
     Raises:
-        Diverged: the loss is no number.
+        Diverged: the loss, a gradient or a weight is no number.
     """
     under_way = _Fit(lesson, config, seed)
     learned = len(lesson.examples) - len(under_way.held)
@@ -101,7 +103,7 @@ class _Fit:
 
     def __init__(self, lesson: Lesson, config: StudentConfig, seed: int) -> None:
         self.lesson, self.config = lesson, config
-        self.held = validating(lesson.examples, config.validation_share)
+        self.held = held(lesson.examples)
         learned = sorted(set(range(len(lesson.examples))).difference(self.held))
         lengths = [lesson.lengths[number] for number in learned]
         drawn = batches(lengths, config.batch_size, config.epochs, seed)
@@ -123,7 +125,9 @@ class _Fit:
         self.course = Course(**facts)
         for full_name, tensor in tensors.items():
             part, _, name = full_name.partition("/")
-            if part == "random":
+            if full_name == GPU_RANDOM:
+                torch.cuda.set_rng_state(tensor)
+            elif part == "random":
                 torch.set_rng_state(tensor)
             elif part == "weight":
                 self._weights[name].data.copy_(tensor)
@@ -151,6 +155,7 @@ class _Fit:
         for name, each in self._best.items():
             self._weights[name].data.copy_(each)
         self.lesson.model.train(False)
+        self._examine()
 
     def figures(self) -> dict[str, object]:
         """Losses of both parts, the epoch that was taken and why no further one came."""
@@ -176,9 +181,18 @@ class _Fit:
             total += loss.item()
         self.course.losses.append(_checked(total, batch, self.lesson))
         for group in self._optimiser.param_groups:
-            torch.nn.utils.clip_grad_norm_(group["params"], LONGEST_NORM)
+            norm = torch.nn.utils.clip_grad_norm_(group["params"], LONGEST_NORM)
+            _checked(norm.item(), batch, self.lesson, "gradient")
         self._optimiser.step()
         self._optimiser.zero_grad()
+
+    def _examine(self) -> None:
+        """See that the weights are numbers with which the last batch has a loss; no further step would tell."""
+        last = self.order[len(self.course.losses) - 1]
+        if not all(each.isfinite().all() for each in self._weights.values()):
+            _checked(math.nan, last, self.lesson, "weight that was learned")
+        if not self.held:
+            mean_loss(self.lesson, last, len(last))
 
     def _epoch_ended(self) -> bool:
         done = len(self.course.losses)
@@ -198,7 +212,8 @@ class _Fit:
         kept |= {f"best/{name}": each for name, each in self._best.items()}
         for name, weight in self._weights.items():
             kept |= {f"{part}/{name}": each for part, each in self._optimiser.state[weight].items()}
-        return {**kept, "random": torch.get_rng_state()}
+        kept["random"] = torch.get_rng_state()
+        return kept | ({GPU_RANDOM: torch.cuda.get_rng_state()} if torch.cuda.is_available() else {})
 
 
 def mean_loss(lesson: Lesson, numbers: Sequence[int], size: int) -> float:
@@ -241,14 +256,17 @@ def card(examples: Sequence[Example], config: StudentConfig, model: torch.nn.Mod
         "settings": config.model_dump(mode="json"),
         "device": str(weight.device),
         "dtype": str(weight.dtype),
-        "versions": {name: version(name) for name in ("torch", "transformers", "peft", "safetensors")},
+        "versions": {name: version(name) for name in ("preceptor", "torch", "transformers", "peft", "safetensors")},
         "threads": torch.get_num_threads(),
     }
 
 
-def fingerprint(card: Mapping[str, object]) -> str:
-    """A hash of what a card says before a training began: the same one ends with the same weights."""
-    return hashlib.sha256(json.dumps(card, sort_keys=True).encode()).hexdigest()
+def fingerprint(card: Mapping[str, object], models: Sequence[Sequence[object]]) -> str:
+    """A hash of what a card says before a training began, and of the files of the models that take part.
+
+    The same one ends with the same weights.
+    """
+    return hashlib.sha256(json.dumps([card, models], sort_keys=True).encode()).hexdigest()
 
 
 def computes_bfloat16() -> bool:
@@ -257,19 +275,19 @@ def computes_bfloat16() -> bool:
     return bool(able.get("avx512_bf16") or able.get("amx_bf16") or torch.cuda.is_available())
 
 
-def _checked(loss: float, batch: Sequence[int], lesson: Lesson) -> float:
-    """The loss.
+def _checked(value: float, batch: Sequence[int], lesson: Lesson, what: str = "loss") -> float:
+    """The loss, or what else came of a batch.
 
     Raises:
         Diverged: it is no number.
     """
-    if not math.isfinite(loss):
+    if not math.isfinite(value):
         keys = ", ".join(repr(lesson.examples[number].item.key) for number in batch)
         raise Diverged(
-            f"the loss is {loss} on the batch of items {keys}; lower student.learning_rate, or look at these items "
-            "with `preceptor history KEY`. The student stays as it was"
+            f"the {what} is {value} on the batch of items {keys}; lower student.learning_rate, or look at these items "
+            "with `preceptor history KEY`"
         )
-    return loss
+    return value
 
 
 def _learning(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
@@ -295,6 +313,7 @@ def _digest(examples: Sequence[Example]) -> str:
             [
                 *(each.item.key, each.item.text, each.steps, each.answer.canonical, each.weight, *_refused(each)),
                 *(each.gold, each.risk, sorted(each.repaired)),
+                *(["validates"] if each.validates else []),
             ]
         )
         for each in examples

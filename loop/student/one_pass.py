@@ -1,5 +1,6 @@
 """What students have in common that answer in one pass and write nothing of their own: encoders and taggers."""
 
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -23,6 +24,7 @@ class OnePass:
         self.tokenizer = tokenizer
         self.student = student
         self.task = task
+        self._positions = positions(model)
 
     def go_on(self, items: Sequence[Item], steps: Sequence[Sequence[str]]) -> list[Explanation]:  # noqa: ARG002 - the port's names
         """The given steps: it writes none."""
@@ -34,7 +36,7 @@ class OnePass:
 
     def longest(self) -> int:
         """Tokens that are read."""
-        return min(self.student.max_prompt_tokens, int(self.tokenizer.model_max_length))
+        return min(self.student.max_prompt_tokens, int(self.tokenizer.model_max_length), self._positions)
 
     def quick(self) -> torch.autocast:
         """Products in bfloat16 where the processor has it, as in training."""
@@ -50,3 +52,14 @@ class OnePass:
                 yield
             finally:
                 self.model.train(False)
+
+
+def positions(model: torch.nn.Module) -> int:
+    """How many tokens a model has places for, whatever its tokenizer says; RoBERTa's first are padding's."""
+    tables = [each for name, each in model.named_modules() if name.endswith("position_embeddings")]
+    rows = [
+        each.num_embeddings - (0 if each.padding_idx is None else each.padding_idx + 1)
+        for each in tables
+        if isinstance(each, torch.nn.Embedding)
+    ]
+    return min([*rows, getattr(model.config, "max_position_embeddings", None) or sys.maxsize])

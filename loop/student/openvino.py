@@ -160,10 +160,8 @@ def write_classifier(model: PreTrainedModel, example: Mapping[str, torch.Tensor]
 
 def _fingerprint(source: str, dtype: torch.dtype, revision: str | None) -> str:
     """Changes with the model's files, the number format and OpenVINO."""
-    folder = Path(source)
-    stats = [(file.name, file.stat()) for file in sorted(folder.iterdir())] if folder.is_dir() else []
-    files = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
-    return hashlib.sha256(json.dumps([source, str(dtype), revision, files, ov.get_version()]).encode()).hexdigest()[:16]
+    known = [source, str(dtype), revision, packaged.files(source), ov.get_version()]
+    return hashlib.sha256(json.dumps(known).encode()).hexdigest()[:16]
 
 
 def _generation(longest: int, end: int, draw: float, sampling: Sampling | None) -> genai.GenerationConfig:

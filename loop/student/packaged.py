@@ -34,6 +34,13 @@ def model_directory(name: str, cache: Path) -> str:
     return str(folder)
 
 
+def files(source: str | Path) -> list[tuple[str, int, int]]:
+    """Name, size and time of each file of a model's directory, which change with the model; nothing of a hub name."""
+    folder = Path(source)
+    stats = [(file.name, file.stat()) for file in sorted(folder.iterdir())] if folder.is_dir() else []
+    return [(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats]
+
+
 def _convert(file: Path, folder: Path) -> None:
     """Save the model of a GGUF file as safetensors, whole or not at all, whoever else does the same meanwhile."""
     try:

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from loop.answer import AnswerKind, spans_of
 from loop.config import TaskConfig
-from loop.errors import StudentError
+from loop.errors import NothingToLearn
 from loop.ports import Example
 
 NAMED = 5
@@ -22,6 +22,7 @@ class Problem(StrEnum):
     OVERLAPPING = "have marks that overlap, of which the first and longest is learned"
     SILENT = "have no steps, and teach the answer alone"
     CUT = "are longer than the student reads (student.max_prompt_tokens), and are cut"
+    UNPAIRED = "teach no preference: what was corrected or rejected does not fit into the model beside the question"
     LONG = "have a longer rationale than the student may write (student.max_new_tokens), so it never gets to the answer"
 
 
@@ -38,7 +39,7 @@ def examined(
     """The examples that can be learned, and what is wrong with these and the others.
 
     Raises:
-        StudentError: none can be learned.
+        NothingToLearn: none teaches.
     """
     usable: list[Example] = []
     found: defaultdict[Problem, list[str]] = defaultdict(list)
@@ -48,8 +49,8 @@ def examined(
             found[problem].append(each.item.key)
         if LEFT_OUT.isdisjoint(problems):
             usable.append(each)
-    if not usable:
-        raise StudentError("nothing can be learned: " + "; ".join(said(found, len(examples))))
+    if all(each.validates for each in usable):
+        raise NothingToLearn("nothing can be learned: " + "; ".join(said(found, len(examples)) or ["all validates"]))
     return usable, found
 
 

@@ -98,8 +98,9 @@ class Tagger(OnePass):
         seed: int,  # noqa: ARG002
     ) -> list[Written]:
         """The marks as one piece, as often as they are wanted."""
-        [answer] = self._answered([item])
-        return [Written((shown(answer),), ended=True)] * len(copies)
+        [predicted] = self.predict([item])
+        assert predicted.answer is not None
+        return [Written((shown(predicted.answer),), ended=True)] * len(copies)
 
     def reads(self, item: Item) -> tuple[int, int]:
         """How many tokens the item takes, and how many fit."""

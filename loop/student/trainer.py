@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -11,7 +12,7 @@ import torch
 from loop.answer import AnswerKind
 from loop.config import StudentConfig, TaskConfig
 from loop.errors import StudentError
-from loop.ports import Example, Trainer
+from loop.ports import Example, Progress, Student, Trained, Trainer
 from loop.student import checkpoint, distill_step_by_step, dpo, lora, weighing
 from loop.student.decoder import Decoder
 from loop.student.distill_step_by_step import Task
@@ -77,7 +78,7 @@ class WriterTraining(Training[Kind]):
                 yield from white_box.losses(batch)
             if paired := [number for number in batch if number in pairs]:
                 some, leads = [pairs[number] for number in paired], [before[number] for number in paired]
-                yield weight * dpo.loss(model, some, leads, of_tokens)
+                yield weight * dpo.loss(model, some, leads, of_tokens) / len(batch)
 
         lengths = [len(context + target) for context, target in tasks[-1].rows]
         targets = sum(len(target) for task in tasks for _, target in task.rows)
@@ -217,7 +218,7 @@ class EncoderTrainer(Training[Encoder]):
         share = self.config.rationale_weight
         both = [(1 - share, whole, torch.ones_like(told)), (share, evidence, told)]
         tasks = [
-            (part, texts, counted, torch.cat(weighing.scaled(weights, list(counted[:, None]), examples, self.config)))
+            (part, texts, counted, torch.cat(weighing.scaled(weights, list(counted[:, None]), examples)))
             for part, texts, counted in both
             if part > 0
         ]
@@ -258,7 +259,9 @@ class TaggerTrainer(Training[Tagger]):
     def lesson(self, base: Tagger, model: torch.nn.Module, examples: Sequence[Example]) -> Lesson:
         """The tag of every token; rationales say nothing that the marks do not."""
         one = list(weighing.of_examples(examples, self.config)[:, None])
-        weights = torch.cat(weighing.scaled(one, [torch.ones(1)] * len(one), examples, self.config))
+        places = [base.read([each.item]).offsets[0] for each in examples]
+        tagged = [torch.ones(max(1, sum(each is not None for each in some))) for some in places]
+        weights = torch.stack([each[0] for each in weighing.scaled(one, tagged, examples)])
 
         def losses(batch: Sequence[int]) -> Iterator[torch.Tensor]:
             some = [examples[number] for number in batch]
@@ -277,8 +280,33 @@ class TaggerTrainer(Training[Tagger]):
         return Lesson(examples, model, losses, [len(each.item.text) for each in examples])
 
 
+@dataclass(frozen=True)
+class Students:
+    """Trains by today's settings, and loads each checkpoint by those on its own card (`loop.ports.Trainer`)."""
+
+    config: StudentConfig
+    task: TaskConfig
+    cache: Path
+
+    def student(self, folder: Path | None) -> Student:
+        """The student of a checkpoint as it was trained, or the untrained one of today's settings.
+
+        Raises:
+            StudentError: the model or the checkpoint cannot be loaded.
+        """
+        config = self.config if folder is None else checkpoint.as_trained(folder, self.config)
+        return trainer(config, self.task, self.cache).student(folder)
+
+    def train(
+        self, examples: Sequence[Example], *, seed: int, folder: Path, progress: Progress, start: Path | None = None
+    ) -> Trained:
+        """As `Training.train`."""
+        makes = trainer(self.config, self.task, self.cache)
+        return makes.train(examples, seed=seed, folder=folder, progress=progress, start=start)
+
+
 def trainer(student: StudentConfig, task: TaskConfig, cache: Path) -> Trainer:
-    """What makes students of the configured kind."""
+    """What makes students of the configured kind, by these settings alone."""
     if student.kind == "encoder":
         encoders = TaggerTrainer if task.answer is AnswerKind.SPANS else EncoderTrainer
         return encoders(student, task, cache)

@@ -11,12 +11,13 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from loop.config import StudentConfig, TaskConfig
-from loop.errors import StudentError
+from loop.errors import NothingToLearn
 from loop.ports import Example, Progress, Trained
-from loop.student import checkpoint, choosing, problems
+from loop.student import checkpoint, choosing, packaged, problems
 from loop.student.fitting import Lesson, card, fingerprint, fit, mean_loss
 from loop.student.problems import Problem
 from loop.student.state import TrainingState
+from loop.student.validation import marked
 
 
 class Base(Protocol):
@@ -77,12 +78,13 @@ class Training(ABC, Generic[Kind]):
         the same examples, settings and versions.
 
         Raises:
-            StudentError: there are no examples, base or checkpoint cannot be loaded, the loss is no number, or the
-                new checkpoint cannot be written.
+            NothingToLearn: there are no examples, or none that can be learned.
+            StudentError: base or checkpoint cannot be loaded, the loss is no number, or the new checkpoint cannot be
+                written.
         """
         if not examples:
-            raise StudentError("there is nothing to train on; accept some rationales first")
-        run = _Run(seed, folder, progress, start)
+            raise NothingToLearn("there is nothing to train on; accept some rationales first")
+        run, examples = _Run(seed, folder, progress, start), marked(examples, self.config.validation_share)
         trained = (
             self._chosen_and_trained(examples, run) if choosing.is_open(self.config) else self._train(examples, run, {})
         )
@@ -113,7 +115,7 @@ class Training(ABC, Generic[Kind]):
         base = self.base(run.start)
         examples, noticed = self._examined(base, examples, run.progress)
         planned = self._planned(base, examples, run)
-        state = TrainingState(run.folder, fingerprint(planned), run.progress.say)
+        state = TrainingState(run.folder, self._fingerprint(planned, run), run.progress.say)
         lesson, fitted = self._fitted(base, examples, run, state)
         seconds = round(time.monotonic() - started, 1)
         figures = {**planned, **noticed, **chosen, **lesson.figures, **fitted, "seconds": seconds}
@@ -127,7 +129,8 @@ class Training(ABC, Generic[Kind]):
         """Train, and say the loss of other examples by another way of measuring; the file of how far it is stays."""
         base = self.base(run.start)
         (learned, _), (measured, _) = (problems.examined(some, base.problems) for some in (learned, measured))
-        state = TrainingState(run.folder, fingerprint(self._planned(base, learned, run)), run.progress.say)
+        planned = self._planned(base, learned, run)
+        state = TrainingState(run.folder, self._fingerprint(planned, run), run.progress.say)
         lesson, _ = self._fitted(base, learned, run, state)
         found = measure.lesson(base, lesson.model, measured)
         return mean_loss(found, range(len(measured)), self.config.batch_size)
@@ -146,6 +149,13 @@ class Training(ABC, Generic[Kind]):
         known = card(examples, self.config, base.model, seed=run.seed)
         return {**known, "started_from": run.start and run.start.name}
 
+    def _fingerprint(self, planned: Mapping[str, object], run: "_Run") -> str:
+        """Names a training that may be gone on from; a model that was replaced under its name makes it another one."""
+        teacher = [] if self.config.white_box is None else [self.config.white_box.teacher]
+        sources = [packaged.model_directory(name, self.cache) for name in (self.config.model, *teacher)]
+        start = [] if run.start is None else [str(run.start)]
+        return fingerprint(planned, [packaged.files(each) for each in (*sources, *start)])
+
     def _examined(
         self, base: Kind, examples: Sequence[Example], progress: Progress
     ) -> tuple[list[Example], dict[str, object]]:
@@ -157,4 +167,5 @@ class Training(ABC, Generic[Kind]):
         if unseen:
             progress.say(f"  no example has the label {', '.join(unseen)}: the student will never give it")
         counts = {problem.name.lower(): len(keys) for problem, keys in found.items()}
-        return usable, {"problems": counts, "unseen_labels": unseen}
+        left_out = sorted({key for problem in problems.LEFT_OUT for key in found.get(problem, ())})
+        return usable, {"problems": counts, "left_out": left_out, "unseen_labels": unseen}

@@ -1,12 +1,14 @@
 """Which of the decided examples say how good a student is while it is trained, instead of teaching it.
 
-They are drawn by a hash of the item's key, so an item that validates does so in every round. What must teach nothing,
-the holdout and the audits that are held back, is never among the decided examples.
+They are drawn by a hash of the item's key among all that are decided, so an item that validates does so in every round,
+also where a training goes on from a student with some of the examples. What must teach nothing, the holdout and the
+audits that are held back, is never among the decided examples.
 """
 
 import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 
 from loop.answer import AnswerKind
 from loop.ports import Example
@@ -31,6 +33,19 @@ def validating(examples: Sequence[Example], share: float) -> list[int]:
             by_label[each.answer.value].append(number)
     chosen -= {max(some, key=places.__getitem__) for some in by_label.values() if chosen.issuperset(some)}
     return sorted(chosen)
+
+
+def marked(examples: Sequence[Example], share: float) -> list[Example]:
+    """The examples, each said to validate or to teach; where that was drawn before, from more of them, it stands."""
+    if any(each.validates is not None for each in examples):
+        return list(examples)
+    held = set(validating(examples, share))
+    return [replace(each, validates=number in held) for number, each in enumerate(examples)]
+
+
+def held(examples: Sequence[Example]) -> list[int]:
+    """Numbers of the examples that were said to validate."""
+    return [number for number, each in enumerate(examples) if each.validates]
 
 
 def _place(key: str) -> float:

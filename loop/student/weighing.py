@@ -11,7 +11,6 @@ import torch
 
 from loop.config import StudentConfig
 from loop.ports import Example
-from loop.student.validation import validating
 
 
 def of_examples(examples: Sequence[Example], config: StudentConfig) -> torch.Tensor:
@@ -24,14 +23,13 @@ def of_examples(examples: Sequence[Example], config: StudentConfig) -> torch.Ten
 
 
 def scaled(
-    weights: Sequence[torch.Tensor], counted: Sequence[torch.Tensor], examples: Sequence[Example], config: StudentConfig
+    weights: Sequence[torch.Tensor], counted: Sequence[torch.Tensor], examples: Sequence[Example]
 ) -> list[torch.Tensor]:
     """The weights of what is counted, 0 elsewhere, with the mean 1 over the examples that are learned.
 
     `weights` and `counted` (1 or 0) hold a tensor an example: a number for each of its tokens, or for it as a whole.
     """
-    held = frozenset(validating(examples, config.validation_share))
-    learned = [number for number in range(len(examples)) if number not in held]
+    learned = [number for number, each in enumerate(examples) if not each.validates]
     total = sum(float((weights[number] * counted[number]).double().sum()) for number in learned)
     count = sum(float(counted[number].double().sum()) for number in learned)
     factor = count / total if total else 1.0

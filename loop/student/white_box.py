@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from loop.config import WRITING_OBJECTIVES, StudentConfig, WhiteBoxConfig
+from loop.config import FEWEST_PROMPT_TOKENS, WRITING_OBJECTIVES, StudentConfig, WhiteBoxConfig
 from loop.errors import StudentError
 from loop.student import checkpoint
 from loop.student.decoder import Decoder
@@ -146,7 +146,9 @@ def _refuse_short(teacher: PreTrainedModel, base: Decoder, tasks: Tasks, setting
     texts = [(len(context), max(own, len(target))) for _, rows, _ in tasks for context, target in rows]
     longest, written = max(sum(text) for text in texts), max(target for _, target in texts)
     if positions is not None and positions < longest:
+        room = positions - written
+        cure = f", or set student.max_prompt_tokens to {room}" if room >= FEWEST_PROMPT_TOKENS else ""
         raise StudentError(
             f"{_named(settings)} reads {positions} tokens, the longest question and rationale have {longest}; take "
-            f"a teacher that reads as much, or set student.max_prompt_tokens to {positions - written}"
+            f"a teacher that reads as much{cure}"
         )

@@ -127,6 +127,12 @@ class Writer(ABC, Generic[Context]):
             [[forced]] = self.answers_after([item], [[()]])
             text = "" if forced.answer is None else shown(forced.answer, item.choices)
             return [self._written_out([*self.tokens(text), self.end])] * len(copies)
+        return self._sampled_texts(copies, item=item, temperature=temperature, top_p=top_p, seed=seed)
+
+    @halved
+    def _sampled_texts(
+        self, copies: Sequence[int], *, item: Item, temperature: float, top_p: float, seed: int
+    ) -> list[Written]:
         draws = torch.tensor([[self._draws(item, copy, seed) for copy in copies]])
         contexts, longest = [self.context(prompts.rationale_prompt(item))], self.student.max_new_tokens
         [rows] = self._continued(contexts, longest, sampling=Sampling(temperature, top_p, draws))
@@ -150,6 +156,10 @@ class Writer(ABC, Generic[Context]):
             found.append(Problem.CROWDED)
         elif written > self.student.max_new_tokens:
             found.append(Problem.LONG)
+        if self.student.preference_weight and example.refused is not None and example.steps:
+            refused = prompts.rationale_target(example.item, *example.refused)
+            if self.crowded(min(tokens, room), len(self.tokens(refused)) + 1):
+                found.append(Problem.UNPAIRED)
         return found
 
     def tokens(self, text: str) -> list[int]:

@@ -11,16 +11,10 @@ from rich.console import Console
 from connectors.progress import RichProgress
 from connectors.wiring import Project
 from tests import databases
+from tests.forked import preceptor
 from tests.tiny import tiny_project
 
 PRECEPTOR = str(Path(sys.executable).parent / "preceptor")
-
-
-def preceptor(*words: str, config: Path) -> subprocess.CompletedProcess[str]:
-    """Run the command as a user would."""
-    return subprocess.run(
-        [PRECEPTOR, *words, "--config", str(config)], check=False, capture_output=True, text=True, timeout=120
-    )
 
 
 def ingested(config: Path) -> Path:

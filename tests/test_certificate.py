@@ -72,7 +72,7 @@ POPULATIONS = [(0.0, 0.1), (0.0, 0.21), (0.0, 0.35), (0.0, 0.52), (0.0, 1.05), (
 """Base and steepness; in all but the first one threshold is just too loose, or all are."""
 Bound = Callable[[Sequence[Stratum], float], tuple[int, float]]
 Certify = Callable[[Sequence[tuple[float, bool]]], float | None]
-TRIALS, AUDITS, ALPHA, DELTA = 400, 800, 0.05, 0.1
+TRIALS, AUDITS, ALPHA, DELTA = 200, 800, 0.05, 0.1
 LEAST = (1 - DELTA) * TRIALS - 2.33 * (TRIALS * DELTA * (1 - DELTA)) ** 0.5
 """Promises kept below which it is refuted, at 1 %, that they are kept as often as they say."""
 

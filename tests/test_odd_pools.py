@@ -15,7 +15,8 @@ from loop.records import Item
 from loop.store import items as store_items
 from loop.store import rounds
 from tests.builders import a_round, a_store, an_item, id_of
-from tests.test_campaign import ingested, preceptor, rows
+from tests.forked import preceptor
+from tests.test_campaign import ingested, rows
 from tests.test_divergence import WrittenStudent
 from tests.tiny import tiny_project
 

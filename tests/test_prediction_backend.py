@@ -1,6 +1,7 @@
 """Label Studio asks for the student's present answer, and gives away nothing by that."""
 
 import asyncio
+import json
 import os
 import subprocess
 import sys
@@ -62,6 +63,8 @@ class Served:
         """Close a round with a student."""
         folder = self.project.folder / "checkpoints" / f"round-{opened.number}"
         tiny_model(folder)
+        settings = self.project.config.student.model_dump(mode="json")
+        (folder / "card.json").write_text(json.dumps({"settings": settings}), encoding="utf-8")
         made = Checkpoint(run="main", round_id=id_of(opened), folder=folder.name, examples=1, created_at=NOON)
         number = checkpoints.keep(self.project.store, made).id
         rounds.enter(self.project.store, opened, Stage.CLOSED, student_id=number, closed_at=NOON)

@@ -16,7 +16,8 @@ from loop.ports import Example
 from loop.records import Arm, Shadow
 from loop.saving import FEWEST, Asked, Saving, Verdict, enough, equal_spend, is_counted, loses, saving
 from tests.builders import an_item
-from tests.test_campaign import ingested, preceptor
+from tests.forked import preceptor
+from tests.test_campaign import ingested
 from tests.tiny import tiny_project
 
 ACCEPTED = Example(an_item(), ("one",), Answer(kind=AnswerKind.NUMBER, value="1"))

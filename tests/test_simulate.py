@@ -15,7 +15,8 @@ from connectors import charts
 from connectors.simulate import _settings_hash, draw, summary, summary_table
 from loop.config import load
 from loop.errors import BadConfig
-from tests.test_campaign import ingested, preceptor
+from tests.forked import preceptor
+from tests.test_campaign import ingested
 from tests.tiny import tiny_project
 
 

@@ -9,7 +9,6 @@ import uuid
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +19,10 @@ from connectors.progress import RichProgress
 from connectors.wiring import Project
 from loop.records import Split
 from tests.dying import Boundaries, Moment
+from tests.forked import FORK
 from tests.tiny import tiny_project
 
 QUIET = RichProgress(Console(quiet=True))
-FORK = get_context("forkserver")
-"""Each campaign is a process of its own, forked from one that has loaded everything and done nothing."""
-FORK.set_forkserver_preload(
-    [
-        "tests.whole_campaign",
-        "loop.student.trainer",
-        "transformers.models.llama.modeling_llama",
-        "openai.resources.chat",
-    ]
-    + [f"connectors.{name}" for name in ("openai_teacher", "recorded_teacher", "label_studio")]
-)
 SECONDS = 900.0
 """Within which a campaign ends, on a machine with much else to do."""
 WIDE = {

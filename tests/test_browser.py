@@ -151,7 +151,7 @@ def test_guidelines_come_first_and_nothing_is_chosen(send: Send, reviewer: Revie
     sent = send("guided", TASKS[AnswerKind.NUMBER], an_item(AnswerKind.NUMBER), "5", ["2 + 3 = 5"])
     reviewer.driver.get(sent.address)
     reviewer.until_shown([GUIDELINES])
-    assert "Guidelines, version" in reviewer.text(GUIDELINES)
+    reviewer.until(lambda: "Guidelines, version" in reviewer.text(GUIDELINES))  # it fades in
     reviewer.open(sent.address)
     assert reviewer.script("return document.querySelectorAll('.rv input:checked').length") == 0
     assert not reviewer.shows("#rv-edit")

@@ -72,19 +72,15 @@ POPULATIONS = [(0.0, 0.1), (0.0, 0.21), (0.0, 0.35), (0.0, 0.52), (0.0, 1.05), (
 """Base and steepness; in all but the first one threshold is just too loose, or all are."""
 Bound = Callable[[Sequence[Stratum], float], tuple[int, float]]
 Certify = Callable[[Sequence[tuple[float, bool]]], float | None]
-TRIALS, EXPORTS, AUDITS, ALPHA, DELTA = 400, 200, 800, 0.05, 0.1
-"""Thresholds and exports that are tried."""
-
-
-def least(trials: int) -> float:
-    """Promises kept below which it is refuted, at 1 %, that they are kept as often as they say."""
-    return (1 - DELTA) * trials - 2.33 * (trials * DELTA * (1 - DELTA)) ** 0.5
+TRIALS, AUDITS, ALPHA, DELTA = 400, 800, 0.05, 0.1
+LEAST = (1 - DELTA) * TRIALS - 2.33 * (TRIALS * DELTA * (1 - DELTA)) ** 0.5
+"""Promises kept below which it is refuted, at 1 %, that they are kept as often as they say."""
 
 
 def exports_kept(bound: Bound, share: float) -> int:
     """How often a bound of the unaudited wrong rows holds, where the truth of two strata is known."""
     chance, kept = np.random.default_rng(7), 0
-    for _ in range(EXPORTS):
+    for _ in range(TRIALS):
         strata, truth = [], 0
         for population, drawn in ((180, 0.1), (90, 0.3)):  # two shares of audits in one campaign
             wrong = chance.random(population) < share
@@ -181,12 +177,12 @@ def scaled_up(strata: Sequence[Stratum], delta: float) -> tuple[int, float]:
 
 @pytest.mark.parametrize("share", [0.0, 0.02, 0.05, 0.2, 0.6])
 def test_the_bound_of_an_export_holds_as_often_as_it_says(share: float) -> None:
-    assert exports_kept(wrong_rows_bound, share) >= least(EXPORTS)
+    assert exports_kept(wrong_rows_bound, share) >= LEAST
 
 
 @pytest.mark.parametrize(("base", "steepness"), POPULATIONS)
 def test_a_threshold_is_kept_as_often_as_it_says(base: float, steepness: float) -> None:
-    assert thresholds_kept(exact, base, steepness) >= least(TRIALS)
+    assert thresholds_kept(exact, base, steepness) >= LEAST
 
 
 def test_thresholds_from_the_risks_of_all_are_kept_as_often_as_they_say() -> None:
@@ -200,7 +196,7 @@ def test_thresholds_from_the_risks_of_all_are_kept_as_often_as_they_say() -> Non
         found = certified_threshold(tested, audited, alpha=ALPHA, delta=DELTA)
         kept += found is None or wrong[risk < found].mean() <= ALPHA
         certified += found is not None
-    assert kept >= least(TRIALS)
+    assert kept >= LEAST
     assert certified > TRIALS / 5
 
 
@@ -226,12 +222,12 @@ def test_in_the_worst_case_a_threshold_is_broken_about_as_often_as_is_allowed() 
 
 @pytest.mark.parametrize("share", [0.05, 0.2])
 def test_a_bound_that_is_too_loose_is_found_out(share: float) -> None:
-    assert exports_kept(scaled_up, share) < least(EXPORTS)
+    assert exports_kept(scaled_up, share) < LEAST
 
 
 @pytest.mark.parametrize("loose", [as_found, every_threshold_alone])
 def test_a_threshold_that_is_too_loose_is_found_out(loose: Certify) -> None:
-    assert min(thresholds_kept(loose, base, steepness) for base, steepness in POPULATIONS) < least(TRIALS)
+    assert min(thresholds_kept(loose, base, steepness) for base, steepness in POPULATIONS) < LEAST
 
 
 def test_testing_stops_at_the_first_threshold_that_fails() -> None:

@@ -1,7 +1,6 @@
 """Settings that a short trial chooses: what is tried, what it is measured on, and that a kill costs next to nothing."""
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from loop.ports import Example, Silent
 from loop.student import checkpoint, choosing, state
 from loop.student.validation import FEWEST, validating
 from tests.test_student import a_trainer, model, sums, weights  # noqa: F401 - a fixture
-from tests.test_training import Told, many
+from tests.test_training import Stops, Told, many
 
 WRONG = Answer(kind=AnswerKind.NUMBER, value="0")
 TRIED = {"gold_weight": "validated", "validation_share": 0.5, "epochs": 8, "patience": 9, "batch_size": 8}
@@ -137,22 +136,6 @@ def test_a_killed_trial_leaves_nothing_behind_where_nothing_is_tried_any_more(
     fixed = {**TRIED, "gold_weight": 2.0, "epochs": 1}
     a_trainer(model, **fixed).train(contradicted(), seed=1, folder=tmp_path / "one", progress=Silent())
     assert names(tmp_path) == ["one"]
-
-
-class Stops(Told):
-    """Progress that ends the training behind its so-manieth step in all."""
-
-    def __init__(self, left: int) -> None:
-        super().__init__()
-        self.left = left
-
-    def bar(self, title: str, total: int) -> AbstractContextManager["Stops"]:
-        return nullcontext(self)
-
-    def advance(self, steps: int = 1) -> None:
-        self.left -= steps
-        if self.left <= 0:
-            raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize("after", [12, pytest.param(26, marks=pytest.mark.slow)])

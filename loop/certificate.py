@@ -7,6 +7,7 @@ Wrong always means: as reviewers judge.
 """
 
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,6 +21,7 @@ MOST_WAYS = 4_000_000_000
 """Steps of arithmetic up to which the bound over several strata is exact."""
 STEPS = 20
 """Thresholds that are tested one after another."""
+MOST_AUDITS = 10**9
 SPARE = 1.1
 """Audits below the strictest threshold, over those that it needs."""
 
@@ -51,12 +53,11 @@ def most_wrong(stratum: Stratum, level: float) -> int:
     The largest number under which so few wrong rows in the sample had a chance of more than 1 - level (exact inversion
     of the hypergeometric distribution; Buonaccorsi, The American Statistician 41, 1987).
     """
-    low, high = stratum.wrong, stratum.most
-    while low < high:
-        middle = (low + high + 1) // 2
-        chance = hypergeom.cdf(stratum.wrong, stratum.population, middle, stratum.audited)
-        low, high = (middle, high) if chance > 1 - level else (low, middle - 1)
-    return low
+
+    def too_many(wrong: int) -> bool:
+        return bool(hypergeom.cdf(stratum.wrong, stratum.population, wrong, stratum.audited) <= 1 - level)
+
+    return bisect_left(range(stratum.most + 1), True, lo=stratum.wrong, key=too_many) - 1
 
 
 def wrong_rows_bound(strata: Sequence[Stratum], delta: float) -> tuple[int, float]:
@@ -104,14 +105,11 @@ def _most_wrong_in_all(strata: Sequence[Stratum], found: int, delta: float) -> i
 
 def audits_needed(alpha: float, delta: float, wrong: int = 0) -> int:
     """How many audits certify a threshold at alpha where so many of them are wrong; 45 for 0.05, 0.1 and none."""
-    low, high = wrong, max(1, wrong + 1)
-    while clopper_pearson_upper(wrong, high, 1 - delta) > alpha:
-        high *= 2
-    while low < high:
-        middle = (low + high) // 2
-        enough = middle > wrong and clopper_pearson_upper(wrong, middle, 1 - delta) <= alpha
-        low, high = (low, middle) if enough else (middle + 1, high)
-    return low
+
+    def enough(audits: int) -> bool:
+        return clopper_pearson_upper(wrong, audits, 1 - delta) <= alpha
+
+    return bisect_left(range(MOST_AUDITS), True, lo=wrong + 1, key=enough)
 
 
 def look_delta(delta: float, look: int) -> float:

@@ -128,13 +128,13 @@ class Desk:
         if self._queue.reviewers:
             names = {number: name for name, number in self._board(0).people().items()}
             busy = [(key, names.get(each.reviewer, "")) for key, rows in given.items() for each in rows]
-            claims = [Claim(each.uid, each.rationale_id, each.assignee, _aware(each.assigned_at)) for each in ordered]
+            claims = [Claim(each.uid, each.rationale_id, each.assignee, each.assigned_at) for each in ordered]
             claim = assign(claims, self._queue.reviewers, busy, datetime.now(UTC), self._queue.patience)
         moved = {}
         for task in ordered:
             theirs = claim.get(task.uid, Claim(task.uid, task.rationale_id))
             now = (theirs.assignee, theirs.since, place[task.uid])
-            if now != (task.assignee, _aware(task.assigned_at), task.place):
+            if now != (task.assignee, task.assigned_at, task.place):
                 moved[task.uid] = task.pushed_at is not None
                 task.assignee, task.assigned_at, task.place = now
         return moved
@@ -227,14 +227,10 @@ def _uid_there(task: ReviewTask, given: Mapping[int, Sequence[Verdict]]) -> str:
 
 def _is_missing(task: ReviewTask, board: str, project: str, given: Mapping[int, Sequence[Verdict]]) -> bool:
     """Whether an open task is to be put on the board: it is not there, or its newest verdict there does not count."""
-    pushed = _aware(task.pushed_at)
+    pushed = task.pushed_at
     if pushed is None or (task.board, task.project) != (board, project):
         return True
-    return any((_aware(verdict.pulled_at) or pushed) > pushed for verdict in _said(task, given))
-
-
-def _aware(moment: datetime | None) -> datetime | None:
-    return moment if moment is None or moment.tzinfo else moment.replace(tzinfo=UTC)
+    return any(verdict.pulled_at > pushed for verdict in _said(task, given))
 
 
 def _pieces(things: Iterable[T]) -> Iterator[list[T]]:

@@ -3,7 +3,9 @@
 import hashlib
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from loop.answer import Answer, AnswerKind
 from loop.config import Config, TeacherConfig
@@ -40,10 +42,22 @@ NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 
 def a_store(folder: Path) -> Store:
-    """An empty store in a file."""
-    store = Store(f"sqlite:///{folder / 'store.db'}")
-    store.migrate()
-    return store
+    """A store in a file, empty where there is none yet."""
+    file = folder / "store.db"
+    if not file.exists():
+        file.write_bytes(_migrated())
+    return Store(f"sqlite:///{file}")
+
+
+@cache
+def _migrated() -> bytes:
+    """The file of an empty store. To go through all revisions takes longer than most tests."""
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "store.db"
+        store = Store(f"sqlite:///{file}")
+        store.migrate()
+        store.close()
+        return file.read_bytes()
 
 
 def a_number(value: object) -> str:

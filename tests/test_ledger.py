@@ -26,6 +26,7 @@ from loop.records import Balance, Charge, ChargeState, Currency
 from loop.store import claims
 from loop.store.database import Store
 from loop.store.money import Purse
+from tests.builders import a_store
 
 SPENDER = """
 import random, sys
@@ -66,8 +67,7 @@ def stores(url: str) -> Iterator[tuple[Store, Store]]:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
-    opened = Store(f"sqlite:///{tmp_path / 'store.db'}")
-    opened.migrate()
+    opened = a_store(tmp_path)
     yield opened
     opened.close()
 

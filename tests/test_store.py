@@ -48,6 +48,7 @@ from loop.store.asking import RoundAskBook
 from loop.store.database import Store, now
 from loop.store.money import Purse
 from loop.store.reviews import RunReviewBook
+from tests.builders import a_store
 
 RUN = "demo"
 MINUTE = 1_000_000
@@ -56,8 +57,7 @@ FOUR = Answer(kind=AnswerKind.NUMBER, value="4")
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
-    opened = Store(f"sqlite:///{tmp_path / 'store.db'}")
-    opened.migrate()
+    opened = a_store(tmp_path)
     yield opened
     opened.close()
 

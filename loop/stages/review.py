@@ -31,7 +31,7 @@ def is_reviewed(current: Round, store: Store, parts: Parts, config: Config) -> b
     ):
         parts.reviewers.push(reviews.pending(store, id_of(current)))
     assert current.review_opened_at is not None
-    deadline = _aware(current.review_opened_at) + timedelta(hours=config.review.deadline_hours)
+    deadline = current.review_opened_at + timedelta(hours=config.review.deadline_hours)
     if datetime.now(UTC) >= deadline:
         return True
     if reviews.open_tasks(store, current.run, id_of(current), _continued(current, store, parts, config), minutes):
@@ -159,7 +159,3 @@ def certified(current: Round, store: Store, config: Config) -> float | None:
 def review_threshold(config: Config, certified: float | None) -> float:
     """The risk from which on a rationale is reviewed."""
     return certified or 0.0 if config.acceptance.require_certificate else config.review.risk_threshold
-
-
-def _aware(moment: datetime) -> datetime:
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -115,7 +115,10 @@ def pending(store: Store, round_id: int) -> list[tuple[ReviewTask, Rationale, It
 
 
 def readable(store: Store, round_id: int) -> dict[int, list[Verdict]]:
-    """The newest readable verdicts on what a round sent to review, by rationale; none deleted, none withdrawn."""
+    """The newest version of each readable annotation on what a round sent to review, by rationale.
+
+    None that was deleted or withdrawn.
+    """
     sent = select(ReviewTask.rationale_id).where(ReviewTask.round_id == round_id)
     query = select(Verdict).where(col(Verdict.rationale_id).in_(sent), col(Verdict.kind).is_not(None), STANDS)
     newest: defaultdict[int, dict[tuple[str, str, str], Verdict]] = defaultdict(dict)
@@ -126,7 +129,7 @@ def readable(store: Store, round_id: int) -> dict[int, list[Verdict]]:
             newest[verdict.rationale_id or 0].pop(key, None)
             if (*key, verdict.updated_at) not in withdrawn:
                 newest[verdict.rationale_id or 0][key] = verdict
-    return {number: once(given.values()) for number, given in newest.items()}
+    return {number: list(given.values()) for number, given in newest.items()}
 
 
 def verdicts(store: Store, rationale_ids: Sequence[int]) -> dict[int, list[Verdict]]:

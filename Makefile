@@ -64,10 +64,11 @@ docs: $(READY)  ## these pages as a site in build/site, which fetches nothing fr
 	$(BIN)/python -m connectors.reference docs/reference
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
-mutants: $(READY)  ## changes the ledger, decisions and certificates in small ways, and says which changes no test sees
+mutants: $(READY)  ## changes ledger, decisions, certificates and sync in small ways; fails where tests do not see a tenth of a module's
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[mutants]'
+	rm -rf mutants
 	OMP_NUM_THREADS=1 $(BIN)/python -m mutmut run
-	$(BIN)/python -m mutmut results
+	$(BIN)/python -m tests.mutants
 
 real: $(READY)  ## two campaigns on real questions with real teachers' rationales
 	$(BIN)/python -m benchmarks.real

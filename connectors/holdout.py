@@ -7,7 +7,8 @@ from loop.answer import Answer, parse_answer
 from loop.records import Item, Part, Split
 from loop.store import items
 from review.board import Board, BoardTask, RawVerdict
-from review.task import values_of, with_choices
+from review.task import with_choices
+from review.verdict import values_of
 
 
 def label(project: Project, count: int) -> str:

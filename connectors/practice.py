@@ -11,7 +11,8 @@ from loop.checks.planted import ErrorKind, plant
 from loop.config import TaskConfig
 from loop.records import Author, Flag, Item, Rationale, ReviewTask, Split, Verdict, VerdictKind
 from review.board import Board, BoardTask, RawVerdict
-from review.task import Details, board_task, interpret
+from review.task import Details, board_task
+from review.verdict import interpret
 
 TASK = TaskConfig(answer=AnswerKind.NUMBER)
 

@@ -22,6 +22,7 @@ MOST_WAYS = 4_000_000_000
 STEPS = 20
 """Thresholds that are tested one after another."""
 MOST_AUDITS = 10**9
+"""Audits beyond which nobody looks for a number that is enough."""
 SPARE = 1.1
 """Audits below the strictest threshold, over those that it needs."""
 
@@ -57,7 +58,7 @@ def most_wrong(stratum: Stratum, level: float) -> int:
     def too_many(wrong: int) -> bool:
         return bool(hypergeom.cdf(stratum.wrong, stratum.population, wrong, stratum.audited) <= 1 - level)
 
-    return bisect_left(range(stratum.most + 1), True, lo=stratum.wrong, key=too_many) - 1
+    return bisect_left(range(stratum.most + 1), True, key=too_many) - 1
 
 
 def wrong_rows_bound(strata: Sequence[Stratum], delta: float) -> tuple[int, float]:
@@ -136,7 +137,7 @@ def thresholds_to_test(risks: Sequence[float], audits: int, *, alpha: float, del
     if least > 1 or not risks:
         return []
     ranked = sorted(risks)
-    places = {round((least + (1 - least) * step / STEPS) * len(ranked)) for step in range(STEPS + 1)}
+    places = {round((least + (1 - least) * step / STEPS) * len(ranked)) for step in range(STEPS)}
     return sorted({ranked[place] for place in places if place < len(ranked)} | {math.inf})
 
 

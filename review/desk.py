@@ -14,7 +14,8 @@ from loop.records import Item, Rationale, ReviewTask, Verdict, board_uid, own_ui
 from review import triage
 from review.assignment import Claim, assign
 from review.board import Board, BoardTask, Standing
-from review.task import Details, board_task, interpret
+from review.task import Details, board_task
+from review.verdict import interpret
 
 PIECE = 500
 """Tasks that are made, or whose verdicts are stored, at once."""

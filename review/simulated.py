@@ -13,7 +13,8 @@ from loop.config import TaskConfig
 from loop.errors import BadRow
 from loop.records import VerdictKind
 from review.board import Board, OpenTask
-from review.task import SIMULATED, STEPS, form_of, result
+from review.task import STEPS, form_of, result
+from review.verdict import SIMULATED
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,8 @@ from review.desk import Desk, Queue
 from review.fake_board import FakeBoard
 from review.page import Page, review_page
 from review.simulated import SimulatedReviewer, Truth
-from review.task import Details, board_task, interpret, result
+from review.task import Details, board_task, result
+from review.verdict import interpret
 from tests import builders
 from tests.builders import RUN, a_reply, a_round, a_store, id_of, queried, sent_to_review
 

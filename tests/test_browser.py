@@ -21,7 +21,8 @@ from loop.answer import AnswerKind, parse_answer
 from loop.config import TaskConfig
 from loop.records import Author, Flag, Item, Rationale, ReviewTask, Split, Verdict, VerdictKind
 from review.page import review_page
-from review.task import Details, board_task, interpret
+from review.task import Details, board_task
+from review.verdict import interpret
 from tests.browser import DRIVER, GUIDELINES, Reviewer
 from tests.tiny import tiny_project
 

@@ -25,6 +25,7 @@ from loop.acceptance import (
 )
 from loop.certificate import (
     Stratum,
+    audits_needed,
     certified_threshold,
     corrected_share,
     look_delta,
@@ -196,6 +197,10 @@ def test_decided_is_about_the_newest_version_while_people_want_the_teacher_to_go
     assert standing(first, rows, {1: [says(ACCEPT)]}) is first
     again = of(5, Author.TEACHER, "z", supersedes=1, answer=a_number(4))
     assert standing(first, [first, again], {}) is again
+    farther, last = of(6, Author.HUMAN, "a4", supersedes=3), of(7, Author.TEACHER, "a4", "c", supersedes=6)
+    on[3] = [says(CONTINUE, steps=["a4"])]
+    assert standing(first, [*rows, farther, last], on) is last
+    assert standing(first, [*rows, farther, last], {1: on[1]}) is rest
 
 
 def test_the_newest_wish_to_go_on_counts_where_most_have_it() -> None:
@@ -285,6 +290,29 @@ def test_a_threshold_is_tested_from_the_audit_on_that_could_certify_it() -> None
     assert certificate.testable([0.5, 0.2], [0.1] * 22, alpha=0.1, delta=0.1) == [0.2, 0.5]
     assert certificate.testable([0.5, 0.2], [0.1] * 21, alpha=0.1, delta=0.1) == []
     assert certificate.testable([0.5, 0.2], [0.2] * 22, alpha=0.1, delta=0.1) == [0.5]
+
+
+def test_an_audit_at_a_threshold_does_not_lie_below_it_and_the_bound_is_the_wanted_one() -> None:
+    right, wrong = [(0.1, False)] * 22, [(0.2, True)] * 5
+    assert certified_threshold([0.2], right + wrong, alpha=0.1, delta=0.1) == 0.2
+    assert certified_threshold([0.2, 0.3], right + wrong, alpha=0.1, delta=0.1) == 0.2
+    for delta, needed in ((0.01, 44), (0.05, 29), (0.1, 22), (0.3, 12)):
+        some = [(0.1, False)] * needed
+        assert certified_threshold([0.2], some, alpha=0.1, delta=delta) == 0.2
+        assert certified_threshold([0.2], some[1:], alpha=0.1, delta=delta) is None
+        with_one = [(0.1, True), *[(0.1, False)] * (audits_needed(0.1, delta, wrong=1) - 1)]
+        assert certified_threshold([0.2], with_one, alpha=0.1, delta=delta) == 0.2
+        assert certified_threshold([0.2], with_one[:-1], alpha=0.1, delta=delta) is None
+
+
+def test_strata_are_bounded_together_as_long_as_that_takes_few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    strata = [Stratum(60, 20, 1), Stratum(40, 15, 1)]
+    steps = 100 * (41 + 26) * 3**2
+    monkeypatch.setattr(certificate, "MOST_WAYS", steps)
+    together = wrong_rows_bound(strata, 0.1)
+    monkeypatch.setattr(certificate, "MOST_WAYS", steps - 1)
+    assert wrong_rows_bound(strata, 0.1) == (18, 18 / 65)
+    assert together == (11, 11 / 65)
 
 
 def test_thresholds_are_quantiles_from_where_one_error_is_borne() -> None:

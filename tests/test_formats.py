@@ -24,7 +24,7 @@ from loop.store import dataset, items, rationales, reading, withdrawals
 from loop.store.database import Store
 from loop.store.tainted import Grounds
 from review.page import review_page
-from review.task import values_of
+from review.verdict import values_of
 from tests.builders import (
     RUN,
     a_campaign,

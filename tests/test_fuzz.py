@@ -41,7 +41,8 @@ from loop.teacher.reply import Draft, Unreadable, read
 from loop.teacher.revision_prompt import read_check, read_whole
 from review.board import RawVerdict
 from review.simulated import read_truth
-from review.task import MARKS, Details, board_task, interpret
+from review.task import Details, board_task
+from review.verdict import MARKS, interpret
 from tests.builders import an_item
 from tests.test_checks import CHOICE, LABEL, NUMBER, TEXT
 from tests.tiny import CONFIG

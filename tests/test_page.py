@@ -13,7 +13,8 @@ from loop.config import TaskConfig
 from loop.records import Author, Flag, Item, Rationale, ReviewTask, Split, Verdict, VerdictKind
 from review.board import BoardTask, RawVerdict, Result
 from review.page import Page, review_page
-from review.task import STEPS, Details, board_task, interpret, result, values_of
+from review.task import STEPS, Details, board_task, result
+from review.verdict import interpret, values_of
 
 NUMBER = TaskConfig(answer=AnswerKind.NUMBER)
 TEXT = TaskConfig(answer=AnswerKind.TEXT)

@@ -156,6 +156,26 @@ def test_of_what_was_said_the_newest_version_is_read_unless_it_was_deleted_or_wi
     assert {task.rationale_id for task, _, _ in reviews.pending(store, number)} == {ids[1], ids[3]}
 
 
+def test_an_older_version_never_takes_the_place_of_a_newest_that_was_withdrawn_or_is_another_board_s(
+    store: Store,
+) -> None:
+    number, ids = in_review(store, "abc")
+    a_verdict(store, ids[0], ACCEPT, minute=1)
+    a_verdict(store, ids[0], REJECT, minute=5)
+    a_verdict(store, ids[1], ACCEPT, minute=1)
+    withdrawals.withdraw(store, RUN, Grounds("ann@example.org", since=NOON + timedelta(minutes=3)), "doubted")
+    assert reviews.readable(store, number)[ids[0]] == []
+    assert {key: said(some) for key, some in reviews.verdicts(store, ids).items()} == {ids[1]: [(f"a{ids[1]}", ACCEPT)]}
+    assert [task.rationale_id for task, _, _ in reviews.pending(store, number)] == [ids[2]]
+    other = {"rationale_id": ids[2], "reviewer": "bob", "kind": EDIT, "raw": {}, "pulled_at": NOON}
+    late = "2026-01-01T13:00:00.000000Z"
+    book = RunReviewBook(store, RUN)
+    assert book.keep_verdict(Verdict(board="fake", project="2", annotation=f"a{ids[1]}", updated_at=late, **other))
+    assert book.keep_verdict(Verdict(board="real", project="1", annotation=f"a{ids[1]}", updated_at=late, **other))
+    assert not book.keep_verdict(Verdict(board="real", project="1", annotation=f"a{ids[1]}", updated_at=late, **other))
+    assert said(reviews.verdicts(store, ids)[ids[1]]) == [(f"a{ids[1]}", ACCEPT)]
+
+
 def test_what_counted_at_a_moment_is_found_later(store: Store) -> None:
     _, ids = in_review(store, "ab")
     a_verdict(store, ids[0], ACCEPT, minute=1)

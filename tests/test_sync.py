@@ -72,6 +72,9 @@ class Here:
     def uid(self, key: str, slot: int = 0) -> str:
         return f"{self.run}/1/{self.run}-{key}" + (f"/{slot + 1}" if slot else "")
 
+    def another_round(self) -> int:
+        return id_of(a_round(self.store, run=self.run))
+
     def board(self, slot: int = 0, person: str = "ann") -> FakeBoard:
         return FakeBoard(self.folder / f"{self.run}-{slot}.json", title=f"{self.title} {slot}", person=person)
 
@@ -294,6 +297,26 @@ def test_what_the_student_answers_now_is_shown_on_open_tasks_and_nothing_else_ch
     assert after == open_before | {here.uid("b"): replace(was, data={**was.data, "student": "1. now"})}
     assert here.desk.refresh(tasks) == 1
     assert here.desk.refresh([]) == 0
+
+
+def test_open_tasks_of_all_slots_and_rounds_are_refreshed_and_counted(tmp_path: Path) -> None:
+    here = Here(tmp_path, "ab", slots=(0, 1))
+    here.push()
+    [later] = reviews.open_tasks(
+        here.store,
+        RUN,
+        here.another_round(),
+        [reviews.Wanted(here.rows[here.ids["b"]], "again", f"{RUN}/2/b", 3)],
+        EACH,
+    )
+    rows = [*here.pending, *reviews.pending(here.store, later.round_id)]
+    here.desk.push(rows[-1:])
+    here.says("a")
+    here.details = lambda rows: {each.id or 0: Details(student_steps=("now",)) for each in rows}
+    assert here.desk.refresh(rows) == 4
+    assert here.desk.refresh(rows) == 0
+    shown = [each.data["student"] for slot in (0, 1, 3) for each in here.board(slot).open_tasks()]
+    assert shown == ["1. now"] * 4
 
 
 PEOPLE = (ReviewerConfig(name="ann", capacity=9), ReviewerConfig(name="bob", capacity=9))

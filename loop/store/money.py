@@ -160,7 +160,6 @@ class Purse:
                     Charge.run == self._run,
                     Charge.currency == Currency.USD,
                     Charge.state == ChargeState.RESERVED,
-                    Charge.owner != self._owner,
                     ~col(Charge.owner).startswith(BATCHED),
                 )
             ).all()

@@ -188,7 +188,7 @@ def ever_judged(store: Store, run: str) -> set[int]:
     query = (
         select(Verdict.rationale_id)
         .join(ReviewTask, col(ReviewTask.rationale_id) == Verdict.rationale_id)
-        .join(Round, col(Round.id) == ReviewTask.round_id)
+        .join(Round)
         .where(Round.run == run, col(Verdict.kind).is_not(None))
     )
     with store.reading() as session:
@@ -203,12 +203,7 @@ def pulled(store: Store) -> int:
 
 def versions(store: Store, run: str) -> list[Verdict]:
     """Every version of every verdict of a run, planted and withdrawn ones too, in the order of submission."""
-    query = (
-        select(Verdict)
-        .join(Rationale, col(Rationale.id) == Verdict.rationale_id)
-        .join(Round, col(Round.id) == Rationale.round_id)
-        .where(Round.run == run)
-    )
+    query = select(Verdict).join(Rationale).join(Round).where(Round.run == run)
     with store.reading() as session:
         return list(session.exec(query.order_by(col(Verdict.updated_at), col(Verdict.annotation))))
 

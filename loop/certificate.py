@@ -110,7 +110,7 @@ def audits_needed(alpha: float, delta: float, wrong: int = 0) -> int:
     def enough(audits: int) -> bool:
         return clopper_pearson_upper(wrong, audits, 1 - delta) <= alpha
 
-    return bisect_left(range(MOST_AUDITS), True, lo=wrong + 1, key=enough)
+    return bisect_left(range(MOST_AUDITS), True, key=enough)
 
 
 def look_delta(delta: float, look: int) -> float:

@@ -1,5 +1,7 @@
 """What the page shows for each kind of answer, and what comes back from it."""
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -13,8 +15,8 @@ from loop.config import TaskConfig
 from loop.records import Author, Flag, Item, Rationale, ReviewTask, Split, Verdict, VerdictKind
 from review.board import BoardTask, RawVerdict, Result
 from review.page import Page, review_page
-from review.task import STEPS, Details, board_task, result
-from review.verdict import interpret, values_of
+from review.task import STEPS, AnswerForm, Details, board_task, result
+from review.verdict import SIMULATED, interpret, values_of
 
 NUMBER = TaskConfig(answer=AnswerKind.NUMBER)
 TEXT = TaskConfig(answer=AnswerKind.TEXT)
@@ -144,3 +146,103 @@ def test_practice_has_a_case_for_each_verdict_without_a_teacher_and_plants_what_
     known = cases()
     assert {case.expected for case in known} == {VerdictKind.ACCEPT, VerdictKind.EDIT, VerdictKind.REJECT}
     assert [case.doubt is not None for case in known] == [False, True, True, False, False]
+
+
+# --- what comes back --------------------------------------------------------------------------------------------------
+
+
+def judged(regions: Result, seconds: float = 1.0, rationale: Rationale | None = None, **where: int) -> Verdict:
+    raw = RawVerdict("u", "p", "7", "2026-01-01T00:00:00.000000Z", "ann", seconds, regions, {"as": "it came"})
+    return interpret(raw, "b", rationale, None, NUMBER, **where)
+
+
+def chosen(name: str, *choices: object) -> dict[str, object]:
+    return {"from_name": name, "type": "choices", "value": {"choices": [*choices]}}
+
+
+def typed(name: str, *lines: object, kind: str = "textarea") -> dict[str, object]:
+    return {"from_name": name, "type": kind, "value": {"text": [*lines]}}
+
+
+@pytest.mark.parametrize(
+    ("came", "kept"),
+    [(-5.0, 0.0), (0.5, 0.5), (3600.0, 3600.0), (3601.0, 3600.0), (math.inf, 0.0), (-math.inf, 0.0), (math.nan, 0.0)],
+)
+def test_a_review_took_no_less_than_nothing_and_no_more_than_an_hour(came: float, kept: float) -> None:
+    assert judged(result(VerdictKind.ACCEPT), came).seconds == kept
+
+
+def test_a_verdict_says_who_gave_it_where_and_why() -> None:
+    regions = [*result(VerdictKind.REJECT, reasons=["wrong", "unclear"], note=SIMULATED), chosen("step_0", "ok")]
+    verdict = judged(regions)
+    assert verdict.model_dump(exclude={"pulled_at"}) == {
+        "board": "b", "project": "p", "annotation": "7", "updated_at": "2026-01-01T00:00:00.000000Z",
+        "rationale_id": None, "slot": 0, "reviewer": "ann", "assignee": "", "kind": VerdictKind.REJECT,
+        "marks": {"0": "ok"}, "steps": [], "answer": None, "reasons": ["wrong", "unclear"], "seconds": 1.0,
+        "simulated": True, "raw": {"as": "it came"}, "deleted_at": None,
+    }  # fmt: skip
+    assert judged(regions, slot=4).slot == 4
+    assert verdict.pulled_at.tzinfo is not None
+    plain = judged(result(VerdictKind.REJECT, note="I am no simulated reviewer"))
+    assert (plain.simulated, plain.reasons, plain.marks) == (False, [], {})
+    assert judged([chosen("verdict", "maybe")]).kind is judged([chosen("verdict", 3)]).kind is judged([]).kind is None
+
+
+def test_marks_are_kept_of_the_steps_that_the_page_shows() -> None:
+    every = [chosen(f"step_{place}", "wrong") for place in range(STEPS + 2)]
+    assert [*judged(every).marks] == [str(place) for place in range(STEPS)]
+    for steps in (0, 2, STEPS, STEPS + 5):
+        of = Rationale(item_key="i", round_id=1, author=Author.TEACHER, steps=["x"] * steps)
+        assert len(judged(every, rationale=of).marks) == min(steps, STEPS)
+    assert judged([chosen("step_0", "wicked"), chosen("step_1", "redundant")]).marks == {"1": "redundant"}
+
+
+def test_the_page_s_controls_are_read_by_name_and_all_else_is_passed_over() -> None:
+    assert values_of(
+        [
+            "no region", {"from_name": "bare"}, {"value": []}, chosen("empty"),
+            typed("note", "one", 2, "th\x00ree"), typed("hint", "x", kind="rating"),
+            chosen("verdict", "ac\x00cept", "reject"), chosen("reject_reason", "b", 1),
+            {"from_name": "answer", "type": "labels", "value": {"start": 1, "end": 3, "labels": ["a", "b"]}},
+            {"from_name": "answer", "type": "labels", "value": {"start": 5, "end": 9, "labels": ["c\x00"]}},
+            {"from_name": "other", "type": "labels", "value": {"start": 5, "end": 9, "labels": ["c"]}},
+            {"from_name": "answer", "type": "labels", "value": {"start": 5, "end": 9, "labels": "c"}},
+        ]
+    ) == {
+        "note": "one\n2\nthree", "verdict": "accept", "reject_reason": ["b", "1"], "answer": "1-3:a;1-3:b;5-9:c"
+    }  # fmt: skip
+    assert values_of({"from_name": "verdict"}) == values_of("text") == {}  # type: ignore[arg-type]
+
+
+def test_an_edit_has_the_answer_and_the_steps_that_stand_on_the_page_a_continue_the_steps() -> None:
+    _, item, stated, _ = ITEMS[0]
+    edit = read(result(VerdictKind.EDIT, steps=["a", "b"], answer="7"), item, NUMBER, stated)
+    assert (edit.steps, edit.answer) == (["a", "b"], parsed("7", NUMBER))
+    empty = read(result(VerdictKind.EDIT)[:1], item, NUMBER, stated)
+    assert (empty.steps, empty.answer) == ([], None)
+    on = read([*result(VerdictKind.CONTINUE, steps=["a"]), typed("answer", "7")], item, NUMBER, stated)
+    assert (on.kind, on.steps, on.answer) == (VerdictKind.CONTINUE, ["a"], None)
+    assert read(result(VerdictKind.CONTINUE)[:1], item, NUMBER, stated).steps == []
+    for kind in (VerdictKind.ACCEPT, VerdictKind.REJECT):
+        other = read([*result(kind), typed("answer", "7"), typed("rationale", "z")], item, NUMBER, stated)
+        assert (other.kind, other.steps, other.answer) == (kind, [], None)
+
+
+def test_an_edit_without_marks_says_that_there_are_none_and_only_an_accept_becomes_an_edit() -> None:
+    task, item, stated, _ = ITEMS[4]
+    assert read(result(VerdictKind.EDIT)[:1], item, task, stated).answer == parsed("none", SPANS)
+    mark = {"from_name": "answer", "type": "labels", "value": {"start": 18, "end": 22, "labels": ["place"]}}
+    assert read([mark, *result(VerdictKind.REJECT)], item, task, stated).kind is VerdictKind.REJECT
+    assert read(result(VerdictKind.ACCEPT), item, task, stated).kind is VerdictKind.ACCEPT
+    bare = RawVerdict("u", "p", "1", "2026", "1", 1.0, [mark, *result(VerdictKind.ACCEPT)], {})
+    assert interpret(bare, "b", None, item, task).kind is VerdictKind.ACCEPT
+    choice = read(result(VerdictKind.EDIT, answer="(B) B", form=AnswerForm.CHOICES), ITEMS[2][1], CHOICE, "(C) A")
+    assert choice.answer == parsed("B", CHOICE, ITEMS[2][1].choices)
+    label = read(result(VerdictKind.EDIT, answer="ham", form=AnswerForm.CHOICES), ITEMS[3][1], LABEL, "not $uid")
+    assert label.answer == parsed("ham", LABEL)
+
+
+def parsed(stated: str, task: TaskConfig, choices: Sequence[str] = ()) -> str:
+    answer = parse_answer(stated, task.answer, choices=choices, labels=tuple(task.labels))
+    assert answer is not None
+    return answer.canonical

@@ -152,6 +152,8 @@ def test_of_what_was_said_the_newest_version_is_read_unless_it_was_deleted_or_wi
     assert RunReviewBook(store, RUN).given(number) == readable
     assert reviews.readable(store, number + 1) == {}
     counted = {key: said(some) for key, some in reviews.verdicts(store, ids).items()}
+    assert reviews.verdicts(store, ids[:1]).keys() == {ids[0]}
+    assert reviews.verdicts(store, []) == {}
     assert counted == {ids[0]: [(f"a{ids[0]}", REJECT), ("b2", EDIT)], ids[3]: [(f"a{ids[3]}", None)]}
     assert {task.rationale_id for task, _, _ in reviews.pending(store, number)} == {ids[1], ids[3]}
 
@@ -167,6 +169,10 @@ def test_an_older_version_never_takes_the_place_of_a_newest_that_was_withdrawn_o
     assert reviews.readable(store, number)[ids[0]] == []
     assert {key: said(some) for key, some in reviews.verdicts(store, ids).items()} == {ids[1]: [(f"a{ids[1]}", ACCEPT)]}
     assert [task.rationale_id for task, _, _ in reviews.pending(store, number)] == [ids[2]]
+    [(recall, _, _)] = withdrawals.of_run(store, RUN)
+    for at, counting in ((recall.withdrawn_at, ids[1:2]), (NOON + timedelta(minutes=4), ids[:2])):
+        with store.reading() as session:
+            assert [*reviews.verdicts_in(session, ids, reviews.verdicts_query(at))] == counting
     other = {"rationale_id": ids[2], "reviewer": "bob", "kind": EDIT, "raw": {}, "pulled_at": NOON}
     late = "2026-01-01T13:00:00.000000Z"
     book = RunReviewBook(store, RUN)

@@ -380,6 +380,9 @@ def test_a_review_whose_verdict_does_not_count_gets_a_fresh_copy_each_time(tmp_p
     assert (fresh.uid, fresh.data["uid"], here.task("a", 1).task) == (
         f"2~{here.uid('a', 1)}", f"2~{here.uid('a', 1)}", fresh.task
     )  # fmt: skip
+    here.details = lambda rows: {each.id or 0: Details(student_steps=("now",)) for each in rows}
+    assert here.desk.refresh(here.pending) == 3
+    assert {each.uid: each.data["student"] for each in here.board(1).open_tasks()}[fresh.uid] == "1. now"
     here.says("a", REJECT, person="bob", slot=1)
     assert here.desk.pull() == 1
     assert here.waiting() == [here.uid("b"), here.uid("b", 1)]

@@ -229,10 +229,10 @@ class Purse:
         return not alive if alive is not None else claim is not None and claim.run == self._run
 
     def _refusal(self, session: Session, charge: Charge, scope: str, where: str) -> str:
-        key, currency = (self._run, charge.currency, scope), charge.currency
-        row = session.get(Balance, key) or Balance(run=self._run, currency=currency, limit=0)
-        limit, spent, held = (f"{each / MICRO:.6f}" for each in (row.limit, row.spent, row.reserved))
-        left = max(0, row.limit - row.spent - row.reserved) / MICRO
+        currency, row = charge.currency, session.get(Balance, (self._run, charge.currency, scope))
+        amounts = (0, 0, 0) if row is None else (row.limit, row.spent, row.reserved)
+        limit, spent, held = (f"{each / MICRO:.6f}" for each in amounts)
+        left = max(0, amounts[0] - amounts[1] - amounts[2]) / MICRO
         where = f" for {where}" if where else ""
         return (
             f"{charge.purpose} may cost {charge.reserved / MICRO:.6f} {currency}, but only {left:.6f} of {limit} are "

@@ -168,18 +168,17 @@ def verdicts_query(until: datetime | None = None) -> Any:
     conditions: list[ColumnElement[bool]] = [STANDS]
     if until is not None:
         superseded = superseded.where(col(newer.pulled_at) <= until)
-        withdrawn = withdrawn.join(Withdrawal, col(Withdrawal.id) == WithdrawnVerdict.withdrawal_id)
+        withdrawn = withdrawn.join(Withdrawal)
         withdrawn = withdrawn.where(col(Withdrawal.withdrawn_at) <= until)
         conditions = [STANDS | (col(Verdict.deleted_at) > until), col(Verdict.pulled_at) <= until]
     return (
         select(Verdict)
         .where(
-            col(Verdict.rationale_id).in_(bindparam("ids", expanding=True)),
+            col(Verdict.rationale_id).in_(bindparam("ids")),
             ~superseded.exists(),
             VERSION.not_in(withdrawn),
             *conditions,
         )
-        .order_by(col(Verdict.annotation))
     )
 
 

@@ -72,8 +72,8 @@ def serve(project: Project, *, host: str, port: int, address: str | None) -> Non
         app, work = application(secret, changed, backend, shown), _work(project, address, secret, backend)
         project.progress.say(f"  waits for Label Studio at http://{host}:{port}{PATH}")
     settings = uvicorn.Config(
-        watched(app, project.store), host=host, port=port, log_level="warning", access_log=False, lifespan="off",
-        ws="none", timeout_graceful_shutdown=3,
+        watched(app, project.store), host=host, port=port, log_level="warning", log_config=None, access_log=False,
+        lifespan="off", ws="none", timeout_graceful_shutdown=3,
     )  # fmt: skip
     server = uvicorn.Server(settings)
     asyncio.run(_serve(server, work, changed, every=project.config.review.poll_seconds))

@@ -29,7 +29,7 @@ Kind = TypeVar("Kind", bound=Writer[Any])
 
 
 class WriterTraining(Training[Kind]):
-    """Training of students that write: LoRA on a base in bf16 (where the processor has it) or 4 bits, or all weights."""
+    """Training of students that write: LoRA on a base in bf16 (if the processor has it) or 4 bits, or all weights."""
 
     lora_task: ClassVar[str]
     """What `peft` calls such models."""

@@ -34,7 +34,6 @@ def interpret(
         reviewer=raw.reviewer,
         kind=kind,
         marks=_marked_steps(values, rationale),
-        steps=[],
         reasons=list(values.get("reject_reason") or []),
         seconds=min(max(raw.seconds, 0.0), LONGEST_REVIEW) if math.isfinite(raw.seconds) else 0.0,
         simulated=values.get("reviewer_note") == SIMULATED,

@@ -211,7 +211,8 @@ def test_the_page_s_controls_are_read_by_name_and_all_else_is_passed_over() -> N
     ) == {
         "note": "one\n2\nthree", "verdict": "accept", "reject_reason": ["b", "1"], "answer": "1-3:a;1-3:b;5-9:c"
     }  # fmt: skip
-    assert values_of({"from_name": "verdict"}) == values_of("text") == {}  # type: ignore[arg-type]
+    for other in ({"from_name": "verdict"}, "text", None, 3):
+        assert values_of(other) == {}  # type: ignore[arg-type]
 
 
 def test_an_edit_has_the_answer_and_the_steps_that_stand_on_the_page_a_continue_the_steps() -> None:
@@ -220,6 +221,7 @@ def test_an_edit_has_the_answer_and_the_steps_that_stand_on_the_page_a_continue_
     assert (edit.steps, edit.answer) == (["a", "b"], parsed("7", NUMBER))
     empty = read(result(VerdictKind.EDIT)[:1], item, NUMBER, stated)
     assert (empty.steps, empty.answer) == ([], None)
+    assert read(result(VerdictKind.EDIT)[:1], ITEMS[1][1], TEXT, "Ada").answer is None
     on = read([*result(VerdictKind.CONTINUE, steps=["a"]), typed("answer", "7")], item, NUMBER, stated)
     assert (on.kind, on.steps, on.answer) == (VerdictKind.CONTINUE, ["a"], None)
     assert read(result(VerdictKind.CONTINUE)[:1], item, NUMBER, stated).steps == []

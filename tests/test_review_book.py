@@ -13,7 +13,7 @@ from sqlmodel import select
 
 from loop.errors import BudgetSpent
 from loop.records import Charge, ChargeState, Currency, Rationale, ReviewTask, Round, Verdict, VerdictKind
-from loop.store import items, rationales, reviews, withdrawals
+from loop.store import forgetting, items, rationales, reviews, withdrawals
 from loop.store.database import Store
 from loop.store.money import Purse
 from loop.store.reviews import RunReviewBook, Wanted
@@ -291,6 +291,17 @@ def test_a_task_is_found_by_any_of_its_copies(store: Store) -> None:
     assert {uid: (task.uid, rationale.id, item.key) for uid, (task, rationale, item) in found.items()} == {
         f"{RUN}/1/a": (f"{RUN}/1/a", ids[0], "a")
     }
+
+
+def test_a_forgotten_item_is_known_by_the_uids_of_its_tasks_whatever_signs_its_key_has(store: Store) -> None:
+    items.add(store, [an_item(key) for key in ("a/1", "b", "c~d")])
+    for key in ("a/1", "c~d"):
+        forgetting.remove(store, key, [], taught=False)
+    gone = {f"{RUN}/1/{end}" for end in ("a/1", "a/1/2", "a/1/2/again", "c~d")} | {f"2~{RUN}/1/a/1", f"{RUN}/12/a/1"}
+    stays = {f"{RUN}/1/{end}" for end in ("a", "a/10", "b", "a/2")} | {"a/1", f"{RUN}/a/1"}
+    book = RunReviewBook(store, RUN)
+    assert book.forgotten(gone | stays) == gone
+    assert book.forgotten(stays) == book.forgotten([]) == set()
 
 
 def a_version(rationale_id: int | None, annotation: int, minute: int, slot: int, seconds: float) -> Verdict:

@@ -351,17 +351,29 @@ def test_a_changed_place_or_assignee_is_sent_to_the_board_and_kept_and_an_unchan
     assert {here.uid(key): here.task(key).place for key in "abc"} == placed
 
 
-def test_who_judged_a_rationale_in_one_slot_does_not_get_it_in_another(tmp_path: Path) -> None:
-    here = Here(tmp_path, "ab", slots=(0,))
+@pytest.mark.parametrize("judges", ["ab", "ba"])
+def test_who_judged_a_rationale_in_one_slot_does_not_get_it_in_another(tmp_path: Path, judges: str) -> None:
+    here, name = Here(tmp_path, "ab", slots=(0,)), {"a": "ann", "b": "bob"}
     here.queue = Queue(reviewers=PEOPLE)
     here.push()
-    here.says("a", person="bob")
-    here.says("b", person="ann")
+    for key, judge in zip("ab", judges, strict=True):
+        here.says(key, person=name[judge])
     here.desk.pull()
     wanted = [reviews.Wanted(here.rows[here.ids[key]], "risk", here.uid(key, 1), 1) for key in "ab"]
     reviews.open_tasks(here.store, RUN, here.number, wanted, EACH)
     here.push()
-    assert (here.task("a", 1).assignee, here.task("b", 1).assignee) == ("ann", "bob")
+    assert [here.task(key, 1).assignee for key in "ab"] == [name[judge] for judge in judges[::-1]]
+
+
+def test_places_rest_while_verdicts_come_in(here: Here) -> None:
+    worth = {here.ids["a"]: 100.0, here.ids["b"]: 2.0, here.ids["c"]: 3.0}
+    here.queue = Queue(worth=lambda rows: {each.id or 0: worth[each.id or 0] for each in rows})
+    here.push()
+    before = {key: here.task(key).place for key in "abc"}
+    here.says("a")
+    here.desk.pull()
+    here.push()
+    assert {key: here.task(key).place for key in "abc"} == before
 
 
 def test_a_review_whose_verdict_does_not_count_gets_a_fresh_copy_each_time(tmp_path: Path) -> None:
@@ -414,6 +426,16 @@ def test_a_verdict_is_kept_raw_with_its_task_its_person_and_its_time(tmp_path: P
     assert here.desk.pull() == 0
 
 
+def test_whoever_the_board_does_not_know_is_assigned_nothing_there(here: Here) -> None:
+    here.queue = Queue(reviewers=PEOPLE[:1])
+    here.push()
+    here.says("a", person="eve")
+    stray = here.board().put([BoardTask("of/nobody", {"student": ""})])["of/nobody"]
+    here.board(person="eve").annotate(stray, result(ACCEPT), seconds=5.0, unique_id="stray")
+    assert here.desk.pull() == 2
+    assert [(each.reviewer, each.assignee) for each in here.stored()] == [("eve", ""), ("eve", "")]
+
+
 def test_a_changed_verdict_is_a_new_version_that_counts_and_costs_nothing_more(here: Here) -> None:
     here.push()
     said = here.says("a", ACCEPT)
@@ -442,13 +464,15 @@ def test_what_is_not_ours_or_cannot_be_read_is_kept_and_decides_nothing(here: He
     assert here.counted()["a"] == [("ann", None)]
 
 
-def test_what_is_said_of_a_forgotten_item_is_not_kept_and_what_stands_beside_it_is(here: Here) -> None:
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_what_is_said_of_a_forgotten_item_is_not_kept_and_what_stands_beside_it_is(here: Here, place: int) -> None:
     here.push()
     for key in "abc":
         here.says(key)
-    forgetting.remove(here.store, f"{RUN}-a", [], taught=False)
+    gone = [each.uid[-1] for each in here.board().listing("")][place]
+    forgetting.remove(here.store, f"{RUN}-{gone}", [], taught=False)
     assert here.desk.pull() == 2
-    assert {each.rationale_id for each in here.stored()} == {here.ids["b"], here.ids["c"]}
+    assert {each.rationale_id for each in here.stored()} == {here.ids[key] for key in "abc" if key != gone}
 
 
 def test_a_whole_listing_is_made_when_it_is_due_and_only_it_sees_what_was_deleted(here: Here) -> None:
@@ -532,7 +556,7 @@ class Twice(FakeBoard):
 @pytest.mark.parametrize(
     ("judged", "extra", "removed"),
     [
-        ("", "", ["100"]),  # the older one stays, by number and not by name: 2 before 100
+        ("", "", ["100"]),  # the older one stays, by number and not by name: 3 before 100
         ("first", "", ["100"]),
         ("", "second", ["first"]),
         ("first", "second", []),
@@ -543,14 +567,15 @@ def test_of_two_copies_the_judged_one_stays_or_else_the_older(
 ) -> None:
     here.push()
     other = here.board()
-    older = here.on_board("b").task
+    beside, key = (each.uid[-1] for each in [*other.listing("")][1:])
+    older = here.on_board(key).task
     if judged:
-        here.says("b", person="ann")
-    copy = Standing(here.uid("b"), "100")
+        here.says(key, person="ann")
+    copy = Standing(here.uid(key), "100")
     if extra:
-        here.says("c", person="bob")
+        here.says(beside, person="bob")
         (raw,) = (each for each in other.changed(None) if each.reviewer == "bob")
-        copy = replace(copy, verdicts=(replace(raw, uid=here.uid("b"), annotation="777"),))
+        copy = replace(copy, verdicts=(replace(raw, uid=here.uid(key), annotation="777"),))
     gone: list[str] = []
     here.wrapped = lambda board: Twice(board, [copy], gone)
     here.desk.pull(whole=True)
@@ -558,9 +583,9 @@ def test_of_two_copies_the_judged_one_stays_or_else_the_older(
     here.desk.pull(whole=True)
     assert len(gone) == len(removed) or removed == ["first"]
     said = [("ann", ACCEPT)] * bool(judged) + [("bob", ACCEPT)] * bool(extra)
-    assert here.counted()["b"] == said
+    assert here.counted()[key] == said
     here.push()
-    assert here.task("b").task == older
+    assert here.task(key).task == older
 
 
 class Flickering(FakeBoard):
@@ -600,6 +625,34 @@ def test_a_task_that_is_gone_is_put_anew_and_what_was_said_of_it_still_counts(he
     here.push()
     assert {each.uid for each in here.board().open_tasks()} == {here.uid("b"), here.uid("c")}
     assert here.counted()["a"] == [("ann", ACCEPT)]
+
+
+class Asked(FakeBoard):
+    """A board of which it is noted since when it is asked for what changed."""
+
+    def __init__(self, board: FakeBoard, noted: list[str | None]) -> None:
+        super().__init__(board._file, title=board.project())
+        self._noted = noted
+
+    def touched(self, project: str, since: str | None) -> Iterator[Standing]:
+        self._noted.append(since)
+        return super().touched(project, since)
+
+
+def test_only_what_changed_since_the_newest_verdict_is_asked_for(here: Here) -> None:
+    noted: list[str | None] = []
+    here.wrapped = lambda board: Asked(board, noted)
+    here.push()
+    here.says("a")
+    here.desk.pull()
+    assert noted == []  # the first time the board is listed whole
+    here.says("b")
+    newest = [here.stored()[-1].updated_at]
+    here.desk.pull()
+    newest.append(here.stored()[-1].updated_at)
+    here.desk.pull()
+    assert noted == newest
+    assert newest[0] < newest[1]
 
 
 class Renewed(FakeBoard):

@@ -171,14 +171,11 @@ def verdicts_query(until: datetime | None = None) -> Any:
         withdrawn = withdrawn.join(Withdrawal)
         withdrawn = withdrawn.where(col(Withdrawal.withdrawn_at) <= until)
         conditions = [STANDS | (col(Verdict.deleted_at) > until), col(Verdict.pulled_at) <= until]
-    return (
-        select(Verdict)
-        .where(
-            col(Verdict.rationale_id).in_(bindparam("ids")),
-            ~superseded.exists(),
-            VERSION.not_in(withdrawn),
-            *conditions,
-        )
+    return select(Verdict).where(
+        col(Verdict.rationale_id).in_(bindparam("ids")),
+        ~superseded.exists(),
+        VERSION.not_in(withdrawn),
+        *conditions,
     )
 
 
@@ -232,7 +229,7 @@ class RunReviewBook:
 
     def placed(self, board: str, project: str) -> set[str]:
         """The uids of the run's tasks that stand in a project as far as is known."""
-        query = select(ReviewTask.uid).join(Round, col(Round.id) == ReviewTask.round_id)
+        query = select(ReviewTask.uid).join(Round)
         query = query.where(Round.run == self._run, ReviewTask.board == board, ReviewTask.project == project)
         with self._store.reading() as session:
             return set(session.exec(query))
@@ -319,7 +316,7 @@ class RunReviewBook:
 
     def slots(self) -> list[int]:
         """The slots in which the run ever opened a task."""
-        query = select(ReviewTask.slot).join(Round, col(Round.id) == ReviewTask.round_id).where(Round.run == self._run)
+        query = select(ReviewTask.slot).join(Round).where(Round.run == self._run)
         with self._store.reading() as session:
             return sorted(set(session.exec(query)))
 

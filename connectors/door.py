@@ -35,6 +35,8 @@ REMEMBERED_SECONDS = 30 * 24 * 3600
 """How long a browser keeps that it knows the token."""
 OPEN = ("/login", "/static/")
 """What is answered to who is not let in yet."""
+PASSED_ON = ("x-forwarded-for", "x-real-ip", "forwarded", "via")
+"""Headers of proxies, some of which call us by a name of loopback, whoever asked them."""
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
@@ -44,6 +46,10 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
+ONLY_HERE = (
+    "Open it as http://127.0.0.1 or http://localhost on this machine. For others, and behind a proxy, people need "
+    "accounts (`preceptor users add`) or a token."
+)
 LONGEST_BODY = 1 << 13
 TOKEN = "token"
 """What who shows it is called."""
@@ -93,8 +99,7 @@ class Door:
         account = accounts.visiting(self._store, digest(word), now()) if word else None
         if account is not None:
             return Visitor(account.name, account.role, form_of(word))
-        known = names_loopback(request.headers.get("host", ""))
-        return Visitor("", Role.VIEWER) if known and not self.asks() else None
+        return Visitor("", Role.VIEWER) if came_from_here(request) and not self.asks() else None
 
     def let_in(self, given: Mapping[str, str], address: str, word: str) -> tuple[str, float] | None:
         """What the browser is to hold from now on, and for how many seconds; None where what is given is wrong.
@@ -137,6 +142,12 @@ class Door:
 
     def _note(self, who: str, what: str, *, failed: bool = False) -> None:
         accounts.note(self._store, Deed(at=now(), who=who, way=PAGE, what=what, failed=failed))
+
+
+def came_from_here(request: Request) -> bool:
+    """Whether it names this machine, and no proxy says that it passed it on for somebody."""
+    passed_on = any(name in request.headers for name in PASSED_ON)
+    return names_loopback(request.headers.get("host", "")) and not passed_on
 
 
 def remembered(token: str) -> str:
@@ -234,13 +245,14 @@ class Guard:
 
     def _refusal(self, request: Request, visitor: Visitor | None) -> Response | None:
         """What is said to who may not look, or asks for what no database holds."""
-        if "\x00" in unquote(f"{request.url.path}?{request.url.query}"):
+        path, query = request.scope["path"], request.scope["query_string"].decode("latin-1")
+        if "\x00" in f"{path}?{unquote(query)}":
             return Response("there is nothing of that name", 400)
         if visitor is not None:
             return None
         if not self._door.asks():
-            return Response("open it as http://127.0.0.1 or localhost", 421)
-        if request.url.path.startswith(OPEN):
+            return Response(ONLY_HERE, 421)
+        if path.startswith(OPEN):  # not of `request.url`, which some versions of Starlette make of the `Host` too
             return None
         return RedirectResponse("/login", 303) if request.method == "GET" else Response(status_code=401)
 

@@ -202,6 +202,21 @@ def test_without_accounts_loopback_stays_as_it_was(alone: Project) -> None:
     assert deeds(alone) == before
 
 
+@pytest.mark.parametrize("header", ["x-forwarded-for", "x-real-ip", "forwarded", "via"])
+def test_a_proxy_that_calls_by_a_name_of_loopback_opens_nothing_to_others(alone: Project, header: str) -> None:
+    client = browser(alone)
+    refused = client.get(LOOK[0], headers={header: "203.0.113.7"})
+    assert (refused.status_code, "preceptor users add" in refused.text) == (421, True)
+    assert client.get(LOOK[0]).status_code == 200
+
+
+@pytest.mark.parametrize("host", ["x/login?", "x/static/?", "x/login#", "x/login\\"])
+def test_no_host_makes_another_page_look_like_the_one_for_logging_in(shared: Project, host: str) -> None:
+    client = as_person(shared, "nobody")
+    answers = [client.get(place, headers={"host": host}).status_code for place in (*LOOK, "/users")]
+    assert {*answers} == {303}, "also where an older Starlette makes `request.url` of the host as it came"
+
+
 def test_the_first_account_closes_the_pages_and_without_any_only_loopback_opens_them(alone: Project) -> None:
     near, far = browser(alone), browser(alone, local=False)
     assert [each.get(LOOK[0]).status_code for each in (near, far)] == [200, 303]

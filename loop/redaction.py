@@ -4,10 +4,9 @@ What is found is found by its form, by check digits, and by names that somebody 
 meant (a name that is not listed, an address, a date of birth, a description) is not found.
 """
 
-import ipaddress
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import lru_cache
 from itertools import chain
@@ -17,6 +16,7 @@ from loop.config import RedactConfig
 from loop.errors import BadConfig
 from loop.plain import JAPANESE
 from loop.ports import Completion, Request
+from loop.private import FINDERS, Finder, Span, by, either_way, written
 from loop.records import Item
 
 PLACEHOLDER = re.compile(r"\[[A-Z][A-Z0-9_]{0,40}_\d{1,6}\]")
@@ -31,21 +31,6 @@ LITERAL = "TEXT"
 """The label of what already looked like a placeholder."""
 ESCAPED = re.compile(r'(["\\\x00-\x1f]+)')
 """What JSON does not write as it is: it stays outside of placeholders, so that a value fits into any reply."""
-EMAIL = re.compile(r"[\w.+%-][\w.+%'-]{0,63}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}")
-PHONE = re.compile(
-    r"(?<![\w.,/-])(?:\+\d{1,3}[ ./-]?)?(?:\(\d{1,5}\)[ ./-]?)?\d{1,14}(?:[ ./-]\d{1,9}){0,7}(?![\w-]|[.,/]\d)"
-)
-NO_PHONE = re.compile(r"\d{1,2}([./-])\d{1,2}\1\d{2,4}|\d{4}([./-])\d{1,2}\2\d{1,2}|\d+\.\d+")
-"""Dates, and numbers with decimals."""
-AMERICAN = re.compile(r"(?:1[ .-])?\d{3}[ .-]\d{3}[ .-]\d{4}")
-IBAN = re.compile(r"(?<![A-Za-z0-9])[A-Za-z]{2}\d{2}(?: ?[A-Za-z0-9]){11,30}")
-SHORTEST_IBAN = 15
-CARD = re.compile(r"(?<![\d.,])[2-6](?:[ -]?\d){12,18}(?![\d])")
-IPV4 = re.compile(r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?!\w|\.\d)")
-IPV6 = re.compile(r"(?<![\w:.])[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){2,7}(?![\w:])")
-Span = tuple[int, int, str]
-"""Where something is found in a text, and the label of its kind."""
-Finder = Callable[[str], Iterable[Span]]
 
 
 class Hider:
@@ -184,9 +169,9 @@ def _compiled(
     """The finders of these settings, with the file of names as it was when it changed last."""
     labels = {LITERAL, "NAME", *(name.upper() for name, _ in patterns), *(kind.upper() for kind in kinds)}
     marks = re.compile(rf"\[(?:{'|'.join(sorted(labels))})_\d{{1,6}}\]")
-    own = [_by(name.upper(), re.compile(pattern)) for name, pattern in patterns]
+    own = [either_way(by(name.upper(), re.compile(pattern))) for name, pattern in patterns]
     listed = () if names is None else (_listed(names),)
-    return (_by(LITERAL, marks), *own, *listed, *(FINDERS[kind] for kind in kinds))
+    return (by(LITERAL, marks), *own, *listed, *(FINDERS[kind] for kind in kinds))
 
 
 def _listed(file: Path) -> Finder:
@@ -195,7 +180,7 @@ def _listed(file: Path) -> Finder:
     Names are looked up by their first word, so that a long list takes no longer than a short one.
     """
     try:
-        names = {" ".join(line.split()) for line in file.read_text(encoding="utf-8").splitlines()}
+        names = {" ".join(written(line).text.split()) for line in file.read_text(encoding="utf-8").splitlines()}
     except (OSError, UnicodeDecodeError) as error:
         raise BadConfig(f"redact.names: {file} cannot be read: {error}") from error
     by_first: defaultdict[str, list[str]] = defaultdict(list)
@@ -212,77 +197,10 @@ def _listed(file: Path) -> Finder:
             if pattern is not None and (match := pattern.match(text, token.start())):
                 yield *match.span(), "NAME"
 
-    return find
+    return either_way(find)
 
 
 def _whole(name: str) -> str:
     """The pattern of a name that no longer word begins with; Japanese and Chinese do not tell words apart."""
     end = "" if re.match(rf"[\W{JAPANESE}]", name[-1]) else rf"(?![^\W{JAPANESE}])"
     return r"\s+".join(map(re.escape, name.split())) + end
-
-
-def _by(label: str, pattern: re.Pattern[str]) -> Finder:
-    def find(text: str) -> Iterable[Span]:
-        return ((*match.span(), label) for match in pattern.finditer(text) if match[0])
-
-    return find
-
-
-def _phones(text: str) -> Iterable[Span]:
-    """Numbers with a prefix of a country or a trunk, in brackets, or as Americans write them."""
-    for match in PHONE.finditer(text):
-        said, digits = match[0], sum(each.isdigit() for each in match[0])
-        prefixed = said[0] in "+(" or (said[0] == "0" and digits >= 8) or AMERICAN.fullmatch(said)
-        if prefixed and 7 <= digits <= 15 and not NO_PHONE.fullmatch(said):
-            yield *match.span(), "PHONE"
-
-
-def _ibans(text: str) -> Iterable[Span]:
-    """The longest right IBAN at each place; what follows it may look like more of it."""
-    for match in IBAN.finditer(text):
-        for end in range(match.end(), match.start(), -1):
-            written = text[match.start() : end]
-            if text[end : end + 1].isalnum() or written.endswith(" "):
-                continue
-            compact = written.replace(" ", "").upper()
-            if len(compact) < SHORTEST_IBAN:
-                break
-            if _is_iban(compact):
-                yield match.start(), end, "IBAN"
-                break
-
-
-def _is_iban(compact: str) -> bool:
-    """Whether the check digits are right (ISO 7064, modulo 97)."""
-    if not compact.isascii():
-        return False
-    return int("".join(str(int(each, 36)) for each in compact[4:] + compact[:4])) % 97 == 1
-
-
-def _cards(text: str) -> Iterable[Span]:
-    """Numbers of 13 to 19 digits whose last one is right (Luhn)."""
-    for match in CARD.finditer(text):
-        digits = [int(each) for each in match[0] if each.isdigit()]
-        doubled = (each if at % 2 == 0 else sum(divmod(2 * each, 10)) for at, each in enumerate(reversed(digits)))
-        if sum(doubled) % 10 == 0:
-            yield *match.span(), "CARD"
-
-
-def _addresses(text: str) -> Iterable[Span]:
-    """IP addresses of both versions."""
-    for match in chain(IPV4.finditer(text), IPV6.finditer(text)):
-        try:
-            ipaddress.ip_address(match[0])
-        except ValueError:
-            continue
-        if any(each.isalnum() for each in match[0]):
-            yield *match.span(), "IP"
-
-
-FINDERS: Mapping[str, Finder] = {
-    "email": _by("EMAIL", EMAIL),
-    "phone": _phones,
-    "iban": _ibans,
-    "card": _cards,
-    "ip": _addresses,
-}

@@ -20,6 +20,8 @@ from loop.private import FINDERS, Finder, Span, by, either_way, written
 from loop.records import Item
 
 PLACEHOLDER = re.compile(r"\[[A-Z][A-Z0-9_]{0,40}_\d{1,6}\]")
+MARK = r"\[({})(?:\\{{0,2}}_|[ -])(\d{{1,6}})\]"
+"""A placeholder of these labels as endpoints write it too: in small letters, with a backslash as Markdown does."""
 TOLD = (
     "Marks like [EMAIL_1] stand for text that is kept from you. Where you need one, write it exactly as it stands; "
     "never make one up."
@@ -109,15 +111,23 @@ def kinds_in(item: Item, settings: RedactConfig) -> set[str]:
     return {label for find in _finders(settings) for _, _, label in find(item.text) if label != LITERAL}
 
 
+def _mark(labels: Iterable[str]) -> re.Pattern[str]:
+    return re.compile(MARK.format("|".join(sorted({*labels}))), re.IGNORECASE)
+
+
+def _mark_of(hidden: Mapping[str, str]) -> re.Pattern[str]:
+    return _mark(placeholder[1:-1].rpartition("_")[0] for placeholder in hidden)
+
+
 def _shown(text: str, hidden: Mapping[str, str]) -> str:
-    return PLACEHOLDER.sub(lambda found: hidden.get(found[0], found[0]), text)
+    return _mark_of(hidden).sub(lambda found: hidden.get(f"[{found[1].upper()}_{found[2]}]", found[0]), text)
 
 
 def _shown_tokens(completion: Completion, hidden: Mapping[str, str]) -> tuple[tuple[str, float], ...]:
     """The tokens, those that spell a placeholder as one, whose probability is that of all."""
     within = {
         place
-        for found in PLACEHOLDER.finditer("".join(token for token, _ in completion.tokens))
+        for found in _mark_of(hidden).finditer("".join(token for token, _ in completion.tokens))
         for place in range(found.start() + 1, found.end())
     }
     groups, at = list[tuple[str, float]](), 0
@@ -168,10 +178,9 @@ def _compiled(
 ) -> tuple[Finder, ...]:
     """The finders of these settings, with the file of names as it was when it changed last."""
     labels = {LITERAL, "NAME", *(name.upper() for name, _ in patterns), *(kind.upper() for kind in kinds)}
-    marks = re.compile(rf"\[(?:{'|'.join(sorted(labels))})_\d{{1,6}}\]")
     own = [either_way(by(name.upper(), re.compile(pattern))) for name, pattern in patterns]
     listed = () if names is None else (_listed(names),)
-    return (by(LITERAL, marks), *own, *listed, *(FINDERS[kind] for kind in kinds))
+    return (by(LITERAL, _mark(labels)), *own, *listed, *(FINDERS[kind] for kind in kinds))
 
 
 def _listed(file: Path) -> Finder:

@@ -2,6 +2,7 @@
 
 import getpass
 import os
+import pwd
 import re
 import sys
 from collections.abc import Iterator
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 NAME = re.compile(r"[a-z0-9._@+-]{1,64}")
 SHORTEST, LONGEST = 12, 1000
 """Characters of a password."""
+TOKEN = "token"
+"""What who shows the token is called, so nobody else is."""
 COMMAND, PAGE = "command", "page"
 """The ways in which a deed is done."""
 
@@ -45,8 +48,7 @@ class Passwords:
         Raises:
             PreceptorError: it is too short or too long.
         """
-        if not SHORTEST <= len(password) <= LONGEST:
-            raise PreceptorError(f"the password has {len(password)} characters; it needs {SHORTEST} to {LONGEST}")
+        examine(password)
         return self._hasher.hash(password)
 
     def fits(self, account: Account | None, password: str) -> bool:
@@ -61,6 +63,16 @@ class Passwords:
         return account is not None
 
 
+def examine(password: str) -> None:
+    """Refuse a password that is too short or too long.
+
+    Raises:
+        PreceptorError: it is.
+    """
+    if not SHORTEST <= len(password) <= LONGEST:
+        raise PreceptorError(f"the password has {len(password)} characters; it needs {SHORTEST} to {LONGEST}")
+
+
 def add(store: Store, name: str, role: Role, password: str) -> None:
     """Make an account.
 
@@ -69,19 +81,22 @@ def add(store: Store, name: str, role: Role, password: str) -> None:
     """
     if not NAME.fullmatch(name):
         raise PreceptorError(f"{name}: a name has 1 to 64 of the characters a-z 0-9 . _ @ + -")
+    if name == TOKEN:
+        raise PreceptorError(f"{TOKEN}: this is who shows the token; choose another name")
     hashed = Passwords().hashed(password)
     with noted(store, "users add", f"{name} as {role}"):
         accounts.add(store, name, role, hashed)
 
 
-def change_password(store: Store, name: str, password: str) -> None:
-    """Give an account another password; whoever is logged in with it no longer is.
+def change_password(store: Store, name: str, password: str, by: str | None = None) -> None:
+    """Give an account another password; whoever is logged in with it no longer is. `by`: the account of who asks for it
+    on a page.
 
     Raises:
         PreceptorError: there is no such account, or the password is too short or too long.
     """
     hashed = Passwords().hashed(password)
-    with noted(store, "users password", name):
+    with noted(store, "users password", name, by):
         accounts.change_password(store, name, hashed)
 
 
@@ -108,8 +123,8 @@ def noted(store: Store, what: str, about: str = "", by: str | None = None) -> It
 def operator() -> str:
     """Who calls a command, as the operating system names them."""
     try:
-        return getpass.getuser()
-    except (KeyError, OSError):
+        return pwd.getpwuid(os.getuid()).pw_name  # `getpass.getuser` believes LOGNAME and USER, which anybody sets
+    except KeyError:
         return f"user {os.getuid()}"
 
 

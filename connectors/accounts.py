@@ -79,8 +79,7 @@ def add(store: Store, name: str, role: Role, password: str) -> None:
     Raises:
         PreceptorError: the name is taken or cannot be one, or the password is too short or too long.
     """
-    if not NAME.fullmatch(name):
-        raise PreceptorError(f"{name}: a name has 1 to 64 of the characters a-z 0-9 . _ @ + -")
+    _examine_name(name)
     if name == TOKEN:
         raise PreceptorError(f"{TOKEN}: this is who shows the token; choose another name")
     hashed = Passwords().hashed(password)
@@ -95,6 +94,7 @@ def change_password(store: Store, name: str, password: str, by: str | None = Non
     Raises:
         PreceptorError: there is no such account, or the password is too short or too long.
     """
+    _examine_name(name)
     hashed = Passwords().hashed(password)
     with noted(store, "users password", name, by):
         accounts.change_password(store, name, hashed)
@@ -106,10 +106,21 @@ def remove(store: Store, name: str, by: str | None = None) -> None:
     Raises:
         PreceptorError: there is no such account, or it is one's own.
     """
+    _examine_name(name)
     if name == by:
         raise PreceptorError("nobody removes their own account on the page, so that an owner is left")
     with noted(store, "users remove", name, by):
         accounts.remove(store, name)
+
+
+def _examine_name(name: str) -> None:
+    """Refuse what is no name, before it is noted as one.
+
+    Raises:
+        PreceptorError: it is none.
+    """
+    if not NAME.fullmatch(name):
+        raise PreceptorError(f"{name[:64]!r}: a name has 1 to 64 of the characters a-z 0-9 . _ @ + -")
 
 
 @contextmanager

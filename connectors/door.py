@@ -12,6 +12,7 @@ import hmac
 import secrets
 import threading
 from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from urllib.parse import parse_qs, unquote
 
@@ -90,6 +91,8 @@ class Door:
         self._store, self._token, self._local = store, token, local
         self._cookie = "" if token is None else remembered(token)
         self._attempts, self._passwords, self._lock = Attempts(), Passwords(), threading.Lock()
+        self.queue = ThreadPoolExecutor(1, "log-in")
+        """Where attempts to log in wait for each other, so that they keep no thread from answering pages."""
 
     def asks(self) -> bool:
         """Whether somebody who comes has to say who they are."""

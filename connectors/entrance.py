@@ -40,7 +40,7 @@ def logging_in(app: FastAPI, door: Door) -> None:
         address = request.client.host if request.client else ""
         held = request.cookies.get(COOKIE, ""), request.cookies.get(KNOWN, "")
         try:
-            opened = await asyncio.to_thread(door.let_in, given, address, *held)
+            opened = await asyncio.get_running_loop().run_in_executor(door.queue, door.let_in, given, address, *held)
         except TooOften as error:
             return _later(_asking(door, form_of(word), str(error), 429), error)
         return RedirectResponse("/login?wrong=true", 303) if opened is None else _entering(request, opened)

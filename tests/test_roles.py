@@ -24,7 +24,7 @@ from connectors.accounts import add, change_password, remove
 from connectors.attempts import MOST_BY_ADDRESS, MOST_BY_NAME, WINDOW_SECONDS, Attempts, TooOften
 from connectors.cli import app as command
 from connectors.dashboard import Dashboard
-from connectors.door import COOKIE, Visitor, digest, form_of
+from connectors.door import COOKIE, Door, Visitor, digest, form_of
 from connectors.progress import RichProgress
 from connectors.site import application
 from connectors.wiring import Project
@@ -34,6 +34,7 @@ from loop.store import accounts, rounds
 from loop.store.database import Store, now
 from loop.store.reviews import RunReviewBook
 from tests.builders import RUN, a_campaign, a_reply, a_round, a_store, checked, decided_kinds, queried, sent_to_review
+from tests.served import served
 
 HERE = "http://127.0.0.1"
 TOKEN = "a long random word"
@@ -309,6 +310,8 @@ def test_an_owner_sees_who_did_what_and_removes_others_but_not_themselves(shared
     client = as_person(shared, "otto")
     assert send(client, "/users/remove", name="otto").status_code == 409
     assert send(client, "/users/remove", name="gone").headers["location"] == "/users"
+    forged = "x\n2026-11-30 08:00:00 lea (page) recall"
+    assert "a name has 1 to 64" in send(client, "/users/remove", name=forged).text
     said = client.get("/users").text
     assert "gone as viewer" in said
     assert [each.name for each, _ in accounts.every(shared.store)] == ["lea", "otto", "vera"]
@@ -489,6 +492,19 @@ def test_who_guesses_keeps_nobody_out_of_a_browser_in_which_their_password_was_r
     for _ in range(MOST_BY_NAME):
         assert log_in(guesser, "vera", "wrong").headers["location"] == "/login?wrong=true"
     assert log_in(guesser, "vera").status_code == 429, "there it is counted as well"
+
+
+def test_who_waits_to_log_in_keeps_no_page_from_being_answered(shared: Project) -> None:
+    app = browser(shared).app
+    door: Door = app._door  # type: ignore[attr-defined]
+    with served(app) as address, httpx.Client(base_url=address) as own, ThreadPoolExecutor(40) as many:
+        sent = {"form": form_on(own.get("/login")), "name": "nobody", "password": "wrong"}
+        with door._lock:  # as if a hash took long
+            waiting = [many.submit(own.post, "/login", data=sent) for _ in range(40)]
+            sleep(1.0)
+            assert httpx.get(f"{address}/login", timeout=10.0).status_code == 200
+            assert not any(each.done() for each in waiting)
+    assert {each.result().status_code for each in waiting} <= {303, 429}
 
 
 def test_people_change_their_own_password_which_ends_their_other_visits(shared: Project) -> None:

@@ -12,6 +12,7 @@ from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 
+from loop.answer import AnswerKind
 from loop.config import RedactConfig
 from loop.errors import BadConfig
 from loop.plain import JAPANESE
@@ -60,6 +61,10 @@ class Hider:
             at = end
         return "".join([*parts, text[at:]])
 
+    def answer(self, text: str, task: AnswerKind) -> str:
+        """An answer as it may leave; labels are the config's, and are told anyway."""
+        return text if task is AnswerKind.LABEL else self.text(text)
+
     def item(self, item: Item) -> Item:
         """The item with its texts as they may leave; not one of the store."""
         if not self._find:
@@ -104,6 +109,11 @@ def put_back(completion: Completion, hidden: Mapping[str, str]) -> Completion:
     if not hidden:
         return completion
     return replace(completion, text=_shown(completion.text, hidden), tokens=_shown_tokens(completion, hidden))
+
+
+def bare(text: str, settings: RedactConfig) -> str:
+    """The text without what would be hidden of it, or is: texts that differ in that alone give the same."""
+    return PLACEHOLDER.sub("[]", Hider(settings).text(text))
 
 
 def kinds_in(item: Item, settings: RedactConfig) -> set[str]:

@@ -456,6 +456,15 @@ def test_a_mark_that_the_teacher_writes_a_little_differently_is_known_all_the_sa
     assert put_back(Completion(left, "m", "stop", 1, 1), hider.behind(left)).text == other.question
 
 
+def test_a_label_that_is_also_a_name_is_shown_as_the_label(redact: RedactConfig) -> None:
+    config = settings_at("http://127.0.0.1:1", redact)
+    task = TaskConfig(answer=AnswerKind.LABEL, labels={"ann": "a wine", "other": "another"})
+    known = Answer(kind=AnswerKind.LABEL, value="ann")
+    worked = request_for(PRIVATE, task, config, [(SHOWN, STEPS, known)], 0).messages[2]["content"]
+    assert json.loads(worked)["answer"] == "ann"
+    assert "\nann\n" in explain(Example(SHOWN, STEPS, known), task, config).request.messages[-1]["content"]
+
+
 def test_an_answer_that_was_hidden_is_read_as_it_is_with_its_probability(redact: RedactConfig) -> None:
     pieces = [('{"steps": ["so"], "answer": "', -0.5), ("[EM", -0.1), ("AIL_1", -0.2), (']"}', -0.3)]
     came = Completion("".join(text for text, _ in pieces), "m", "stop", 1, 1, tokens=tuple(pieces))
@@ -596,6 +605,7 @@ def test_the_judge_and_stronger_teachers_see_no_more_unless_they_are_told_to(tmp
         ("[teacher.redact]\npatterns = { x = '(' }", r"teacher\.redact\.patterns: x is no regular expression"),
         ("[teacher.redact]\npatterns = { x = 'a*' }", r"teacher\.redact\.patterns: x finds nothing, everywhere"),
         ("[teacher.redact]\npatterns = { X = 'a' }", r"teacher\.redact\.patterns"),
+        ("[teacher.redact]\npatterns = { text = 'a' }", r"teacher\.redact\.patterns: text is the name of"),
         ('[task]\nanswer = "spans"\nlabels = {A = "a"}\n[teacher.redact]\nkinds = ["ip"]', "moves the places"),
     ],
 )

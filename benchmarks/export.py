@@ -7,6 +7,9 @@ pseudonym, addresses and characters that may not be written, texts that stand th
 version's hash, filters, figures, card and checksums; in forms for training it writes its plain row instead of messages,
 and no second file with where they come from. Each way runs in a process of its own, so that its peak memory is its own.
 
+The dashboard's pages are looked at through the web application, without a socket: once while nothing is kept, and again
+as they are shown after the server's start. Of each figure the slowest page counts.
+
 Run as `python -m benchmarks.export --json FILE [--data PATH] [--quick] [--seeds N]`.
 """
 
@@ -22,6 +25,7 @@ from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import orjson
@@ -30,10 +34,15 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 from sqlalchemy import insert
+from starlette.testclient import TestClient
 
 from benchmarks.kept import ROOT, figure, ratio, write
+from connectors import site
+from connectors.dashboard import Dashboard
 from connectors.exports import Wanted, export
 from connectors.formats import FORMATS, ROW_GROUP
+from connectors.report_page import page
+from connectors.views import PAGES
 from loop.answer import Answer, AnswerKind
 from loop.config import Config
 from loop.records import Author, Decision, DecisionKind, Item, Prompt, Rationale, Reply, Risk, Split, Verdict
@@ -45,12 +54,16 @@ SIZES = (10_000, 100_000)
 EDITED = 20
 """One of so many rows is corrected by a person."""
 HELD_OUT = 200
+LOOKS = 5
 RUN = "main"
 SOURCES = [
     "benchmarks/export.py",
     *(f"connectors/{name}.py" for name in ("card", "conditions", "croissant", "exports", "formats", "gate")),
-    *(f"connectors/{name}.py" for name in ("export_rows", "states")),
-    *(f"loop/{name}.py" for name in ("resemblance", "store/dataset", "store/reviews", "store/versions")),
+    *(f"connectors/{name}.py" for name in ("export_rows", "states", "dashboard", "views", "status", "report_page")),
+    *(
+        f"loop/{name}.py"
+        for name in ("resemblance", "store/counting", "store/dataset", "store/reviews", "store/versions")
+    ),
 ]
 Row = dict[str, Any]
 
@@ -79,7 +92,8 @@ def main() -> None:
                 for form in FORMATS
                 for way in ("ours", "floor")
             ]
-    figures = _figures(cells, sizes)
+        seen = [_apart("pages", "", database) for _ in range(chosen.seeds)]
+    figures = _figures(cells, sizes) | _seen(seen)
     settings = {
         "sizes": list(sizes),
         "edited": 1 / EDITED,
@@ -89,7 +103,7 @@ def main() -> None:
         "time": "CPU seconds of the process, imports left out",
     }
     if chosen.json:
-        write(chosen.json, "export", settings=settings, figures=figures, sources=SOURCES, cells=cells)
+        write(chosen.json, "export", settings=settings, figures=figures, sources=SOURCES, cells=cells + seen)
     _show(cells, figures)
 
 
@@ -109,6 +123,16 @@ def _figures(cells: list[Row], sizes: tuple[int, ...]) -> dict[str, Any]:
         peak = max(max(found("ours", form, size, "peak_mib")) for form in FORMATS)
         figures[f"peak_mib_{size}"] = figure(peak, peak, peak, "MiB")
     return figures
+
+
+def _seen(cells: list[Row]) -> dict[str, Any]:
+    """How long the slowest page takes, over repetitions, and how large the report is."""
+    found = {}
+    for name in ("first_look", "look"):
+        slowest = [max(each[name].values()) for each in cells]
+        found[f"page_{name}_ms"] = figure(sum(slowest) / len(slowest), min(slowest), max(slowest), "ms")
+    size = cells[0]["report_mib"]
+    return found | {"report_mib": figure(size, size, size, "MiB")}
 
 
 def _show(cells: list[Row], figures: dict[str, Any]) -> None:
@@ -132,6 +156,8 @@ def _apart(way: str, form: str, database: Path) -> Row:
 
 
 def _one(way: str, form: str, database: str) -> Row:
+    if way == "pages":
+        return _pages(Store(f"sqlite:///{database}"))
     pa.set_cpu_count(1)
     with tempfile.TemporaryDirectory() as folder:
         store = Store(f"sqlite:///{database}")
@@ -144,6 +170,28 @@ def _one(way: str, form: str, database: str) -> Row:
     status = Path("/proc/self/status").read_text(encoding="ascii")
     peak = int(status.partition("VmHWM:")[2].split()[0]) / 2**10  # getrusage would start at the parent's
     return {"way": way, "form": form, "cpu_seconds": round(seconds, 3), "peak_mib": round(peak, 1)}
+
+
+def _pages(store: Store) -> Row:
+    """Milliseconds of each page, anew and as it is kept, and the size of the report."""
+    names = [*(each.name for each in PAGES), "items", "items?text=word5", "item?key=q0000020"]
+    first, look = {}, {}
+    for name in names:
+        first[name] = _looked(Dashboard(store, Config()), name)
+    kept = Dashboard(store, Config())
+    kept.look_ahead()
+    for name in names:
+        look[name] = median(_looked(kept, name) for _ in range(LOOKS))
+    report = page(store, RUN, Config())
+    return {"way": "pages", "first_look": first, "look": look, "report_mib": round(len(report.encode()) / 2**20, 3)}
+
+
+def _looked(dashboard: Dashboard, name: str) -> float:
+    client = TestClient(site.application(dashboard, None), base_url="http://127.0.0.1")
+    client.get("/static/dashboard.css").raise_for_status()
+    started = time.perf_counter()
+    client.get(f"/runs/{RUN}/{name}".removesuffix("/overview")).raise_for_status()
+    return round(1000 * (time.perf_counter() - started), 1)
 
 
 # --- the floor --------------------------------------------------------------------------------------------------------

@@ -122,7 +122,7 @@ def serving() -> Iterator[str]:
     engine = Engine()
     with socket.socket() as listener:
         listener.bind((HOST, 0))
-        settings = uvicorn.Config(application(engine), log_level="warning", access_log=False, lifespan="off")
+        settings = uvicorn.Config(application(engine), log_config=None, access_log=False, lifespan="off")
         server = uvicorn.Server(settings)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()

@@ -1,5 +1,6 @@
 """The pages of `preceptor serve`: what a run does and did. Who may look is the matter of `connectors.door`."""
 
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from connectors.history import history, history_lines
 from connectors.metrics import exposition
 from connectors.pages import common, html
 from connectors.side_by_side import comparisons
-from connectors.views import PAGES, Views
+from connectors.views import PAGES, Page, Views
 from connectors.wiring import Project
 from loop.certification import lapsed
 from loop.config import Config
@@ -26,6 +27,8 @@ MOST_NAMES = 100
 SLOW_SECONDS = 0.2
 KEPT_TIMES = 10
 """A page that takes that long to make is kept for so many times as long, so that a large run can be watched by many."""
+STALE_SECONDS = 60.0
+"""So much longer it is shown while it is made anew for the next look, so that nobody waits for it."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,8 @@ class Dashboard:
         self.store, self.config, self.fresh = store, config, fresh
         self._kept: dict[tuple[str, str], tuple[object, Any]] = {}
         self._pages: dict[tuple[str, str], _Made] = {}
+        self._renewed: set[tuple[str, str]] = set()
+        """Pages that are being made anew."""
 
     def runs(self) -> list[str]:
         """The names of all runs, the project's own first."""
@@ -86,17 +91,50 @@ class Dashboard:
         shown = next((each for each in PAGES if each.name == name), None)
         if shown is None:
             raise NotHere(f"There is no page {name}.")
-        views, current, started = self.views(run), rounds.current(self.store, run), time.monotonic()
-        at = None if current is None else (current.id, current.stage)
-        made = self._pages.get((run, name))
-        if made is None or made.at != at or started >= made.until:
-            values = common(views) | {"view": shown.view(views)}
-            took = time.monotonic() - started
-            made = _Made(at, time.monotonic() + KEPT_TIMES * took, values)
-            if took >= SLOW_SECONDS:
-                self._pages[run, name] = made
         acts = self.fresh is not None and run == self.config.run.name
-        return html("page.html.j2", **self.frame(visitor, shown.name, shown.title, run) | made.values, acts=acts)
+        values = self._kept_page(run, shown).values
+        return html("page.html.j2", **self.frame(visitor, shown.name, shown.title, run) | values, acts=acts)
+
+    def look_ahead(self) -> None:
+        """Make the pages of the project's own run, so that who looks first need not wait."""
+        for each in PAGES:
+            self._make(self.config.run.name, each)
+
+    def moved_on(self) -> None:
+        """Forget what was made: somebody changed what it shows."""
+        self._pages.clear()
+
+    def _kept_page(self, run: str, page: Page) -> _Made:
+        """A page as it was made lately, or made now; one that is getting old is made anew behind it."""
+        made, now = self._pages.get((run, page.name)), time.monotonic()
+        if made is None or made.at != self._place(run) or now >= made.until + STALE_SECONDS:
+            return self._make(run, page)
+        if now >= made.until and (run, page.name) not in self._renewed:
+            self._renewed.add((run, page.name))
+            threading.Thread(target=self._renew, args=(run, page), daemon=True).start()
+        return made
+
+    def _renew(self, run: str, page: Page) -> None:
+        try:
+            self._make(run, page)
+        finally:
+            self._renewed.discard((run, page.name))
+
+    def _make(self, run: str, page: Page) -> _Made:
+        """Find what a page shows; it is kept if that takes long."""
+        at, started = self._place(run), time.monotonic()
+        views = self.views(run)
+        values = common(views) | {"view": page.view(views)}
+        took = time.monotonic() - started
+        made = _Made(at, time.monotonic() + KEPT_TIMES * took, values)
+        if took >= SLOW_SECONDS:
+            self._pages[run, page.name] = made
+        return made
+
+    def _place(self, run: str) -> object:
+        """Where a run stands; None before its first round."""
+        current = rounds.current(self.store, run)
+        return None if current is None else (current.id, current.stage)
 
     def item(self, visitor: Visitor, run: str, key: str) -> str:
         """Everything about one item.

@@ -95,6 +95,7 @@ def _opened(dashboard: Dashboard, run: str) -> Iterator[Project]:
         yield project
     finally:
         project.store.close()
+        dashboard.moved_on()
 
 
 def _noted(project: Project, request: Request, what: str, about: str = "") -> AbstractContextManager[None]:

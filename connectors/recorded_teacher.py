@@ -324,6 +324,7 @@ def _server_config(teacher: RecordedTeacher, port: int) -> uvicorn.Config:
         host=HOST,
         port=port,
         log_level="warning",
+        log_config=None,
         access_log=False,
         lifespan="off",
         ws="none",

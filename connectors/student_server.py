@@ -192,6 +192,7 @@ def serve(project: Project, which: Trained, *, host: str, port: int, token_env: 
         host=host,
         port=port,
         log_level="warning",
+        log_config=None,
         access_log=False,
         lifespan="off",
         ws="none",

@@ -12,6 +12,7 @@ import base64
 import contextlib
 import hmac
 import os
+import threading
 from collections.abc import Callable
 
 import uvicorn
@@ -56,10 +57,9 @@ def serve(project: Project, *, host: str, port: int, address: str | None) -> Non
             and Label Studio is to call, or there is no Label Studio to register with.
     """
     token = token_for(host, project.config.serve.token_env, guarded=accounts.are_there(project.store))
-    shown = site.application(
-        Dashboard(project.store, project.config, lambda: _anew(project)),
-        token, lambda: server.should_exit, local=is_loopback(host),
-    )  # fmt: skip
+    dashboard = Dashboard(project.store, project.config, lambda: _anew(project))
+    shown = site.application(dashboard, token, lambda: server.should_exit, local=is_loopback(host))
+    threading.Thread(target=dashboard.look_ahead, daemon=True).start()
     project.progress.say(f"  the dashboard is at http://{host}:{port} (Ctrl-C ends it)")
     changed = asyncio.Event()
     if address is None and not os.environ.get(project.config.review.webhook_secret_env):
@@ -72,8 +72,8 @@ def serve(project: Project, *, host: str, port: int, address: str | None) -> Non
         app, work = application(secret, changed, backend, shown), _work(project, address, secret, backend)
         project.progress.say(f"  waits for Label Studio at http://{host}:{port}{PATH}")
     settings = uvicorn.Config(
-        watched(app, project.store), host=host, port=port, log_level="warning", access_log=False, lifespan="off",
-        ws="none", timeout_graceful_shutdown=3,
+        watched(app, project.store), host=host, port=port, log_level="warning", log_config=None, access_log=False,
+        lifespan="off", ws="none", timeout_graceful_shutdown=3,
     )  # fmt: skip
     server = uvicorn.Server(settings)
     asyncio.run(_serve(server, work, changed, every=project.config.review.poll_seconds))

@@ -205,9 +205,11 @@ class StudentConfig(Table):
     """Sequences generated side by side."""
     max_prompt_tokens: int = Field(default=1024, ge=FEWEST_PROMPT_TOKENS)
     """Longer questions are cut from the left of the context."""
-    dtype: Literal["auto", "bfloat16", "float32"] = "auto"
+    dtype: Literal["auto", "bfloat16", "float32", "nf4"] = "auto"
     """Number format of the weights; `auto` takes bfloat16 for LoRA where the processor has it. Where all weights train
-    (`lora_rank = 0`, encoders) it is float32."""
+    (`lora_rank = 0`, encoders) it is float32. `nf4` is QLoRA: in training the linear layers below the adapters are held
+    in 4 bits, which takes about a quarter of the memory and more time; it needs `preceptor[qlora]`. The student then
+    runs as with `auto`, on the values that 4 bits have left."""
     chat_template: bool = False
     """Whether prompts go through the model's own chat template."""
     sampled_evidence: bool = False
@@ -274,6 +276,10 @@ class StudentConfig(Table):
                 f"white_box.objective = {self.white_box.objective!r} learns from rationales that the student writes: "
                 'set rationale_weight above 0, or take another objective, e.g. "jsd"'
             )
+        if self.dtype == "nf4" and (self.kind == "encoder" or self.lora_rank == 0):
+            raise ValueError('dtype = "nf4" is for adapters on a frozen base: set lora_rank above 0, or dtype = "auto"')
+        if self.dtype == "nf4" and self.engine == "openvino":
+            raise ValueError('dtype = "nf4" is for engine = "torch", as OpenVINO exports the model\'s own weights')
         if self.engine == "openvino" and self.lora_rank == 0:
             raise ValueError(
                 'engine = "openvino" needs lora_rank above 0: the model is exported once, and each round lays its '

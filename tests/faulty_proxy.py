@@ -100,7 +100,7 @@ def standing_before(target: str) -> Iterator[FaultyProxy]:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         app = Starlette(routes=[Route("/{path:path}", proxy.answer, methods=METHODS)])
-        server = uvicorn.Server(uvicorn.Config(app, log_level="critical", access_log=False, lifespan="off", ws="none"))
+        server = uvicorn.Server(uvicorn.Config(app, log_level="critical", log_config=None, lifespan="off", ws="none"))
         server.config.timeout_graceful_shutdown = 1
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()

@@ -3,10 +3,12 @@
 import asyncio
 import json
 import re
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import suppress
 from html.parser import HTMLParser
+from math import inf
 from pathlib import Path
 
 import httpx
@@ -59,7 +61,7 @@ PLACES = ["", *(f"/{name}" for name in NAMES[1:]), "/items", "/item?key=q1"]
 @pytest.fixture(autouse=True)
 def _every_page_is_new(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a busy machine small pages take long too."""
-    monkeypatch.setattr("connectors.dashboard.KEPT_TIMES", 0)
+    monkeypatch.setattr("connectors.dashboard.SLOW_SECONDS", inf)
 
 
 @pytest.fixture
@@ -213,10 +215,26 @@ def test_a_page_that_takes_long_is_kept_for_a_while_unless_the_run_moves_on(
     a_round(campaign)
     assert "found only now" in dashboard.page(me, RUN, "domains")
     monkeypatch.setattr("connectors.dashboard.KEPT_TIMES", 0)
-    other = Dashboard(campaign, Config(run=RunConfig(name=RUN)))
-    other.page(me, RUN, "domains")
+    monkeypatch.setattr("connectors.dashboard.STALE_SECONDS", 0)
+    dashboard.moved_on()
+    dashboard.page(me, RUN, "domains")
     items.add(campaign, [an_item("newer", domain="found even later")])
-    assert "found even later" in other.page(me, RUN, "domains")
+    assert "found even later" in dashboard.page(me, RUN, "domains")
+
+
+def test_a_page_that_gets_old_is_shown_while_it_is_made_anew_for_the_next_look(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("connectors.dashboard.SLOW_SECONDS", 0.0)
+    monkeypatch.setattr("connectors.dashboard.KEPT_TIMES", 0)
+    dashboard, me = Dashboard(store, Config(run=RunConfig(name=RUN))), Visitor("", Role.VIEWER)
+    dashboard.look_ahead()
+    items.add(store, [an_item("new", domain="found only now")])
+    assert "found only now" not in dashboard.page(me, RUN, "domains")
+    until = time.monotonic() + 20
+    while "found only now" not in dashboard.page(me, RUN, "domains") and time.monotonic() < until:
+        time.sleep(0.05)
+    assert "found only now" in dashboard.page(me, RUN, "domains")
 
 
 def test_the_queue_shows_the_riskiest_first_and_not_why_it_was_sent(store: Store) -> None:

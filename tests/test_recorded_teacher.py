@@ -1,6 +1,7 @@
 """The recorded teacher speaks the protocol and answers as a pure function of what it is asked."""
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +156,19 @@ def test_file_of_faults_that_is_none_is_named(tmp_path: Path) -> None:
 def test_server_listens_on_loopback_only() -> None:
     with running(RecordedTeacher([APPLES], [Fault(kind="500")])) as address:
         assert address.startswith("http://127.0.0.1:")
+
+
+def test_server_that_starts_closes_nobodys_log() -> None:
+    class Log(logging.NullHandler):
+        closed = False
+
+        def close(self) -> None:
+            self.closed = True
+            super().close()
+
+    log = Log()
+    with running(RecordedTeacher([APPLES], [])):
+        assert not log.closed
 
 
 def test_panel_names_the_model_that_wrote_each_completion() -> None:

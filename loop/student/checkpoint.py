@@ -3,6 +3,7 @@
 Weights are read from safetensors alone: other files are pickles, which can hold a program.
 """
 
+import importlib.util
 import json
 import os
 import shutil
@@ -20,6 +21,7 @@ from transformers import (
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
     AutoTokenizer,
+    BitsAndBytesConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -40,14 +42,17 @@ TODAYS = ("engine", "generation_batch", "trust_remote_code")
 
 
 def load_causal(
-    folder: Path | None, config: StudentConfig, cache: Path, dtype: torch.dtype
+    folder: Path | None, config: StudentConfig, cache: Path, dtype: torch.dtype, *, trains: bool = False
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """The model and tokenizer of a checkpoint, adapters merged into the base; the untrained base where none is named.
+
+    `dtype` is what it computes in. Under QLoRA a base that `trains` holds its linear layers in four bits; a student has
+    the same values as numbers of `dtype`, so that it answers by what its adapters learned to correct.
 
     Raises:
         StudentError: the model or the checkpoint cannot be loaded.
     """
-    return _load_writer(AutoModelForCausalLM, folder, config, cache, dtype)
+    return _load_writer(AutoModelForCausalLM, folder, config, cache, dtype, trains=trains)
 
 
 def load_teacher(config: StudentConfig, settings: WhiteBoxConfig, cache: Path, dtype: torch.dtype) -> PreTrainedModel:
@@ -83,14 +88,14 @@ def tokenizers(
 
 
 def load_seq2seq(
-    folder: Path | None, config: StudentConfig, cache: Path, dtype: torch.dtype
+    folder: Path | None, config: StudentConfig, cache: Path, dtype: torch.dtype, *, trains: bool = False
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """As `load_causal`, for a model with an encoder and a decoder.
 
     Raises:
         StudentError: the model or the checkpoint cannot be loaded.
     """
-    return _load_writer(AutoModelForSeq2SeqLM, folder, config, cache, dtype)
+    return _load_writer(AutoModelForSeq2SeqLM, folder, config, cache, dtype, trains=trains)
 
 
 def _load_writer(
@@ -99,13 +104,19 @@ def _load_writer(
     config: StudentConfig,
     cache: Path,
     dtype: torch.dtype,
+    *,
+    trains: bool,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A model that writes."""
     adapter = folder if folder is not None and (folder / "adapter_config.json").exists() else None
+    four_bits = _four_bits(dtype) if config.dtype == "nf4" else {}
     with _told(folder, config):
         source = packaged.model_directory(config.model, cache) if folder is None or adapter else str(folder)
         tokenizer = AutoTokenizer.from_pretrained(source, **_options(source, config))
-        model = kind.from_pretrained(source, dtype=dtype, use_safetensors=True, **_options(source, config))
+        options = {"dtype": dtype, "use_safetensors": True, **four_bits, **_options(source, config)}
+        model = kind.from_pretrained(source, **options)
+        if four_bits and not trains:
+            model = model.dequantize()
         if adapter:
             model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
     if tokenizer.eos_token_id is None:
@@ -113,6 +124,24 @@ def _load_writer(
     if config.chat_template and not tokenizer.chat_template:
         raise StudentError(f"{config.model}: its tokenizer has no chat template; set student.chat_template = false")
     return _placed(model), tokenizer
+
+
+def _four_bits(dtype: torch.dtype) -> dict[str, Any]:
+    """How QLoRA holds a base (Dettmers and others 2023, arXiv 2305.14314): NormalFloat, its scales quantized too.
+
+    Raises:
+        StudentError: bitsandbytes is not installed.
+    """
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise StudentError('student.dtype = "nf4" needs bitsandbytes: install preceptor[qlora], or set dtype = "auto"')
+    return {
+        "quantization_config": BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=dtype,
+        )
+    }
 
 
 def load_classifier(

@@ -29,14 +29,14 @@ Kind = TypeVar("Kind", bound=Writer[Any])
 
 
 class WriterTraining(Training[Kind]):
-    """Training of students that write: LoRA on a bf16 base where the processor has it, or all weights."""
+    """Training of students that write: LoRA on a base in bf16 (if the processor has it) or 4 bits, or all weights."""
 
     lora_task: ClassVar[str]
     """What `peft` calls such models."""
 
     @abstractmethod
-    def on_torch(self, folder: Path | None) -> Kind:
-        """The student of a checkpoint, or the untrained one, on torch.
+    def on_torch(self, folder: Path | None, *, trains: bool = False) -> Kind:
+        """The student of a checkpoint, or the untrained one, on torch; as a base that `trains`, in four bits if asked.
 
         Raises:
             StudentError: the model or the checkpoint cannot be loaded.
@@ -60,7 +60,7 @@ class WriterTraining(Training[Kind]):
 
     def base(self, start: Path | None) -> Kind:
         """The student on torch, whatever writes its explanations; adapters of a checkpoint are not in it yet."""
-        return self.on_torch(None if self.config.lora_rank else start)
+        return self.on_torch(None if self.config.lora_rank else start, trains=True)
 
     def lesson(self, base: Kind, model: torch.nn.Module, examples: Sequence[Example]) -> Lesson:
         """The answer task and the rationale task, mixed."""
@@ -91,8 +91,8 @@ class WriterTraining(Training[Kind]):
         return "cross-entropy" if self.config.white_box is None else self.config.white_box.objective
 
     def dtype(self) -> torch.dtype:
-        """bf16 for LoRA where the processor computes in it; all-weights training needs float32."""
-        if self.config.dtype != "auto":
+        """In what it computes: bf16 for LoRA where the processor does so; all-weights training needs float32."""
+        if self.config.dtype in ("bfloat16", "float32"):
             return torch.bfloat16 if self.config.dtype == "bfloat16" else torch.float32
         return torch.bfloat16 if self.config.lora_rank and computes_bfloat16() else torch.float32
 
@@ -122,13 +122,13 @@ class DecoderTrainer(WriterTraining[Decoder]):
         student = self.on_torch(folder)
         return student if self.config.engine == "torch" else self._on_openvino(student, folder)
 
-    def on_torch(self, folder: Path | None) -> Decoder:
+    def on_torch(self, folder: Path | None, *, trains: bool = False) -> Decoder:
         """The student on torch, whatever writes its explanations.
 
         Raises:
             StudentError: the model or the checkpoint cannot be loaded.
         """
-        model, tokenizer = checkpoint.load_causal(folder, self.config, self.cache, self.dtype())
+        model, tokenizer = checkpoint.load_causal(folder, self.config, self.cache, self.dtype(), trains=trains)
         return Decoder(model, tokenizer, self.config, self.task)
 
     def token_losses(self, base: Decoder) -> Callable[..., distill_step_by_step.TokenLosses]:
@@ -180,9 +180,9 @@ class Seq2SeqTrainer(WriterTraining[Seq2Seq]):
         """
         return self.on_torch(folder)
 
-    def on_torch(self, folder: Path | None) -> Seq2Seq:
+    def on_torch(self, folder: Path | None, *, trains: bool = False) -> Seq2Seq:
         """As `student`."""
-        model, tokenizer = checkpoint.load_seq2seq(folder, self.config, self.cache, self.dtype())
+        model, tokenizer = checkpoint.load_seq2seq(folder, self.config, self.cache, self.dtype(), trains=trains)
         return Seq2Seq(model, tokenizer, self.config, self.task)
 
     def token_losses(self, base: Seq2Seq) -> Callable[..., distill_step_by_step.TokenLosses]:

@@ -100,6 +100,17 @@ def change_password(store: Store, name: str, password: str, by: str | None = Non
         accounts.change_password(store, name, hashed)
 
 
+def change_role(store: Store, name: str, role: Role) -> None:
+    """Give an account another role; who is logged in with it has it from the next page on.
+
+    Raises:
+        PreceptorError: there is no such account.
+    """
+    _examine_name(name)
+    with noted(store, "users role", f"{name} as {role}"):
+        accounts.change_role(store, name, role)
+
+
 def remove(store: Store, name: str, by: str | None = None) -> None:
     """Remove an account; whoever is logged in with it no longer is. `by`: the account of who asks for it on a page.
 

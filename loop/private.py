@@ -27,7 +27,7 @@ TYPED = {ord(each): "-" for each in "\u2010\u2011\u2012\u2013\u2014\u2015\u2212"
 LETTER = rf"[^\W{JAPANESE}]"
 """Of a word in a script with spaces."""
 EMAIL = re.compile(
-    rf"(?:{LETTER}|[.+%-])(?:{LETTER}|[.+%'-]){{0,63}}@(?:{LETTER}|-){{1,63}}(?:\.(?:{LETTER}|-){{1,63}}){{1,8}}"
+    rf"(?:{LETTER}|[.+%-])(?:{LETTER}|[.+%'-]){{0,63}}(?:@|%40|&#64;)(?:{LETTER}|-){{1,63}}(?:\.(?:{LETTER}|-){{1,63}}){{1,8}}"
 )
 WIDE_EMAIL = re.compile(
     rf"[\w.+%'-]{{0,63}}(?:[{JAPANESE}]@|(?<=[\w.+%'-])@(?=[{JAPANESE}]))[\w-]{{1,63}}(?:\.[\w-]{{1,63}}){{1,8}}"

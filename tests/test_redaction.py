@@ -421,6 +421,9 @@ def test_a_made_up_mark_stays_and_is_doubted(redact: RedactConfig) -> None:
     found = placeholders(Doubtful(PRIVATE, rationale, TASK))
     assert [(each.step, each.evidence.split()[0]) for each in found] == [(1, "[EMAIL_99]"), (1, "[EMAIL_1]")]
     assert [rationale.steps[1][slice(*each.span)] for each in found if each.span] == ["[EMAIL_99]", "[EMAIL_1]"]
+    rationale.steps = ["EMAIL_1 and x_1, EMAIL_FOR_10 or [STEP_1] of T_1."]
+    bare = [each.evidence.split()[0] for each in placeholders(Doubtful(PRIVATE, rationale, TASK))]
+    assert bare == ["EMAIL_1", "[STEP_1]"], "also without its brackets"
 
 
 def test_what_looks_like_a_mark_already_is_not_taken_for_one(redact: RedactConfig) -> None:
@@ -517,6 +520,7 @@ def test_an_answer_that_was_hidden_is_read_as_it_is_with_its_probability(redact:
         ("ja\u00adne\u200b@example.org", "[EMAIL_1]"),
         ("Jose\u0301 Wei\u00df, JOSÉ WEISS, O\u2019Brien, Ａnn", "[NAME_1], [NAME_2], [NAME_3], [NAME_4]"),
         ("T\u2011123456", "[TICKET_1]"),
+        ("mailto:jane%40example.org, jane&#64;example.org", "mailto:[EMAIL_1], [EMAIL_2]"),
         # numbers that are nobody's
         ("0 1 2 3 4 5 6 7 8, 0.25 0.75 0.50 0.125", "0 1 2 3 4 5 6 7 8, 0.25 0.75 0.50 0.125"),
         ("10 000 000 000 + 5 012 345 678", "10 000 000 000 + 5 012 345 678"),

@@ -20,7 +20,7 @@ from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
 from connectors import web
-from connectors.accounts import add, change_password, remove
+from connectors.accounts import add, change_password, operator, remove
 from connectors.attempts import MOST_BY_ADDRESS, MOST_BY_NAME, WINDOW_SECONDS, Attempts, TooOften
 from connectors.cli import app as command
 from connectors.dashboard import Dashboard
@@ -580,6 +580,14 @@ def test_accounts_are_made_listed_and_removed_by_command_with_the_password_on_st
     assert "has 5 characters; it needs 12 to 1000" in said("add", "lea", "--role", "lead", given="short\n")
     assert "this is who shows the token" in said("add", "token", "--role", "owner", given=f"{PASSWORD}\n")
     assert "a name has 1 to 64" in said("add", "Lea Lee", "--role", "lead", given=f"{PASSWORD}\n")
+    client = browser(alone)
+    log_in(client, "otto")
+    assert "otto is viewer now" in said("role", "otto", "viewer")
+    assert client.get("/users").status_code == 403, "from the next page on"
+    assert "otto is owner now" in said("role", "otto", "owner")
+    assert client.get("/users").status_code == 200
+    assert "no such account" in said("role", "lea", "lead")
+    assert deeds(alone)[-1] == (operator(), "command", "users role", "lea as lead", True)
     assert "otto has another password" in said("password", "otto", given="another long one\n")
     assert log_in(browser(alone), "otto", "another long one").headers["location"] == "/"
     assert "otto has no account any more" in said("remove", "otto")

@@ -37,6 +37,18 @@ def change_password(store: Store, name: str, password: str) -> None:
         session.exec(delete(Visit).where(col(Visit.name) == name))
 
 
+def change_role(store: Store, name: str, role: Role) -> None:
+    """Another role for an account, which counts from its next request on.
+
+    Raises:
+        PreceptorError: there is no such account.
+    """
+    with store.writing() as session:
+        row = _there(session.get(Account, name, with_for_update=True), name)
+        row.role = role
+        session.add(row)
+
+
 def remove(store: Store, name: str) -> None:
     """Remove an account, which ends all its visits.
 

@@ -18,16 +18,19 @@ from loop.plain import JAPANESE
 Span = tuple[int, int, str]
 """Where something is found in a text, and the label of its kind."""
 Finder = Callable[[str], Iterable[Span]]
-CLUSTER = re.compile(r"[\s\S][\u0300-\u036f\u3099\u309a]{0,8}")
-"""A character, and the marks that stand over it."""
+MARKS = r"[\u0300-\u036f\u3099\u309a]"
+"""What stands over the character before it."""
+PIECE = re.compile(rf"([\x00-\x7f\u3041-\u3096\u30a1-\u30fe\u3400-\u9fff]+)(?!{MARKS})|[\s\S]{MARKS}{{0,8}}")
+"""A run of characters that people type as they are, or another character with its marks."""
 TYPED = {ord(each): "-" for each in "\u2010\u2011\u2012\u2013\u2014\u2015\u2212"} | {
     ord(each): "'" for each in "\u2018\u2019\u02bc"
 } | {0xDF: "ss", 0x1E9E: "SS"}  # fmt: skip
 """What people type for dashes, for apostrophes, and for sharp s where there are only capitals."""
 LETTER = rf"[^\W{JAPANESE}]"
 """Of a word in a script with spaces."""
+AT = re.compile("@|%40|&#64;")
 EMAIL = re.compile(
-    rf"(?:{LETTER}|[.+%-])(?:{LETTER}|[.+%'-]){{0,63}}(?:@|%40|&#64;)(?:{LETTER}|-){{1,63}}(?:\.(?:{LETTER}|-){{1,63}}){{1,8}}"
+    rf"(?:{LETTER}|[.+%-])(?:{LETTER}|[.+%'-]){{0,63}}(?:{AT.pattern})(?:{LETTER}|-){{1,63}}(?:\.(?:{LETTER}|-){{1,63}}){{1,8}}"
 )
 WIDE_EMAIL = re.compile(
     rf"[\w.+%'-]{{0,63}}(?:[{JAPANESE}]@|(?<=[\w.+%'-])@(?=[{JAPANESE}]))[\w-]{{1,63}}(?:\.[\w-]{{1,63}}){{1,8}}"
@@ -82,11 +85,12 @@ def written(text: str) -> Written:
     if text.isascii() or _is_typed(text):
         return Written(text, range(len(text)), range(1, len(text) + 1))
     made, starts, ends = list[str](), list[int](), list[int]()
-    for match in CLUSTER.finditer(text):
-        typed = _typed(match[0])
+    for match in PIECE.finditer(text):
+        start, end = match.span()
+        typed = match[1] or _typed(match[0])
         made.append(typed)
-        starts += [match.start()] * len(typed)
-        ends += [match.end()] * len(typed)
+        starts += range(start, end) if match[1] else [start] * len(typed)
+        ends += range(start + 1, end + 1) if match[1] else [end] * len(typed)
     return Written("".join(made), starts, ends)
 
 
@@ -124,6 +128,12 @@ def by(label: str, *patterns: re.Pattern[str]) -> Finder:
             yield from ((*match.span(), label) for match in pattern.finditer(text) if match[0])
 
     return find
+
+
+def _emails(text: str) -> Iterator[Span]:
+    """Addresses; most texts hold no sign that one must have."""
+    if AT.search(text):
+        yield from by("EMAIL", EMAIL, WIDE_EMAIL)(text)
 
 
 def _phones(text: str) -> Iterator[Span]:
@@ -204,7 +214,7 @@ def _addresses(text: str) -> Iterator[Span]:
 
 
 FINDERS: Mapping[str, Finder] = {
-    "email": either_way(by("EMAIL", EMAIL, WIDE_EMAIL)),
+    "email": either_way(_emails),
     "phone": either_way(_phones),
     "iban": either_way(_ibans),
     "card": either_way(_cards),

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import timedelta
+from io import StringIO
 from pathlib import Path
 from time import sleep
 from types import SimpleNamespace
@@ -245,6 +246,25 @@ def test_others_are_served_where_people_have_accounts(alone: Project, monkeypatc
     add(alone.store, "otto", Role.OWNER, PASSWORD)
     web.serve(alone, host="0.0.0.0", port=0, address=None)
     remove(alone.store, "otto")
+
+
+@pytest.mark.parametrize(("token", "told"), [("s3cr!", True), (TOKEN, False)])
+def test_a_token_that_programs_can_guess_is_named(
+    alone: Project, monkeypatch: pytest.MonkeyPatch, token: str, told: bool
+) -> None:
+    async def served(*_: object, **__: object) -> None:
+        pass
+
+    said = StringIO()
+    project = Project(alone.path, RichProgress(Console(file=said, width=400)))
+    monkeypatch.setenv(project.config.serve.token_env, token)
+    monkeypatch.setattr(web, "_serve", served)
+    monkeypatch.setattr(Dashboard, "look_ahead", lambda _: None)
+    web.serve(project, host="127.0.0.1", port=0, address=None)
+    project.store.close()
+    assert ("has 5 characters, and programs may guess" in said.getvalue()) == told
+    assert "the dashboard is at" in said.getvalue()
+    assert token not in said.getvalue()
 
 
 def test_a_page_that_is_kept_for_many_holds_nobodys_form(shared: Project, monkeypatch: pytest.MonkeyPatch) -> None:

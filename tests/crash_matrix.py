@@ -10,7 +10,6 @@ import json
 import os
 import shutil
 import signal
-import sqlite3
 import tempfile
 import time
 from collections import Counter, defaultdict
@@ -22,6 +21,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from sqlalchemy.exc import DBAPIError
 
 from benchmarks.cells import Row, run
 from benchmarks.kept import code_hash
@@ -77,7 +77,7 @@ def _held(config: Path) -> list[Any]:
     """The holds in flight: id, purpose, amount."""
     try:
         return rows(config, "select id, purpose, reserved from charge where currency = 'USD' and state = 'RESERVED'")
-    except sqlite3.OperationalError:  # killed before there were tables
+    except DBAPIError:  # killed before there were tables
         return []
 
 

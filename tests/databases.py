@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, create_engine, make_url, text
+from sqlalchemy import Connection, create_engine, inspect, make_url, text
 
 from loop.store.database import Store
 
@@ -74,6 +74,12 @@ def rows(file: Path, query: str, *values: object) -> list[tuple[Any, ...]]:
         places = count()
         bound = text(re.sub(r"\?", lambda _: f":v{next(places)}", query))
         return [tuple(row) for row in connection.execute(bound, {f"v{n}": value for n, value in enumerate(values)})]
+
+
+def tables(file: Path) -> list[str]:
+    """The names of its tables."""
+    with _other_program(file) as connection:
+        return sorted(inspect(connection).get_table_names())
 
 
 def change(file: Path, statement: str) -> None:

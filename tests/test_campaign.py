@@ -52,14 +52,14 @@ def test_all_twelve_items_are_decided_and_paid_once(finished: Path) -> None:
 
 
 def test_wrong_sums_do_not_become_gold_or_silver(finished: Path) -> None:
-    joined = "select r.steps from decision d join rationale r on r.id = d.rationale_id"
+    joined = "select cast(r.steps as varchar) from decision d join rationale r on r.id = d.rationale_id"
     for (steps,) in rows(finished, f"{joined} where d.kind in ('GOLD', 'SILVER')"):
         left, right = json.loads(str(steps))[0].split("=")
         assert sum(int(part) for part in left.split("+")) == int(right.strip(" ."))
 
 
 def test_later_rounds_learn_their_risk_from_the_verdicts_of_earlier_ones(finished: Path) -> None:
-    fits = rows(finished, "select round_id, reviewed, weights from riskfit order by round_id")
+    fits = rows(finished, "select round_id, reviewed, cast(weights as varchar) from riskfit order by round_id")
     assert fits[0][1:] == (0, "{}")
     judged = rows(finished, "select t.round_id, count(distinct t.rationale_id) from reviewtask t group by t.round_id")
     assert [each[1] for each in fits] == [sum(int(str(n)) for at, n in judged if at < each[0]) for each in fits]
@@ -239,7 +239,7 @@ def test_certifying_audits_are_reviewed_blind_held_back_and_released_by_what_the
     contradicted = rows(
         config,
         "select count(*) from (select rationale_id from verdict where slot < 2 group by rationale_id"
-        " having count(distinct kind) > 1)",
+        " having count(distinct kind) > 1) as contradicted",
     )
     assert rows(config, "select count(*) from verdict where slot = 2") == contradicted != [(0,)]
     promised = json.loads(preceptor("certificate", "--json", config=config).stdout)

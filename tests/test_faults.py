@@ -258,6 +258,7 @@ def test_a_folder_that_may_not_be_written_is_named_before_anything_is_spent(
     assert not (tmp_path / "preceptor.db").exists() or rows(config, "select * from charge") == []
 
 
+@pytest.mark.sqlite("there one writer keeps the others out")
 def test_a_database_that_another_process_holds_is_said_to_be_held(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -272,6 +273,7 @@ def test_a_database_that_another_process_holds_is_said_to_be_held(
     store.close()
 
 
+@pytest.mark.sqlite("damages its file")
 def test_a_damaged_database_is_named_with_the_cure_and_nothing_is_written_to_it(tmp_path: Path) -> None:
     project, _ = a_small_project(tmp_path)
     project.store.close()

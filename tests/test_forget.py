@@ -439,6 +439,7 @@ def question(folder: Path) -> str:
     return str(rows(folder, "select question from item where key = ?", accepted(folder))[0][0])
 
 
+@pytest.mark.sqlite("reads its file's bytes")
 def test_what_would_go_is_shown_and_nothing_is_changed(folder: Path) -> None:
     key, before = accepted(folder), bytes_of(folder / "preceptor.db")
     found = preceptor("forget", key, folder=folder)

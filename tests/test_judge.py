@@ -566,7 +566,7 @@ def judged_project(folder: Path) -> Path:
 
 
 def python(*words: str) -> subprocess.CompletedProcess[str]:
-    path = {"PYTHONPATH": str(ROOT)}
+    path = {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     return subprocess.run(
         [sys.executable, *words], check=False, capture_output=True, text=True, timeout=120, env=os.environ | path
     )

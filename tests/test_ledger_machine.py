@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule, run_state_machine_as_test
 from sqlalchemy.exc import IntegrityError
-from sqlmodel import select
+from sqlmodel import func, select
 
 from loop.config import Config
 from loop.errors import BudgetSpent
@@ -52,6 +52,11 @@ def some_items(number: int) -> list[Item]:
 def rows(store: Store, model: type, run: str) -> list:
     with store.reading() as session:
         return list(session.exec(select(model).where(model.run == run)))
+
+
+def _replies(store: Store) -> int:
+    with store.reading() as session:
+        return session.exec(select(func.count()).select_from(Reply)).one()
 
 
 def assert_every_counter_is_the_sum_of_its_entries(store: Store, run: str) -> None:
@@ -198,6 +203,9 @@ def test_fifty_processes_killed_while_they_spend_leave_a_true_ledger(store: Stor
     for process in processes:
         process.start()
     start.wait(120)
+    until = time.monotonic() + 60
+    while not _replies(store) and time.monotonic() < until:
+        time.sleep(0.01)
     dice = random.Random(1)
     for process in dice.sample(processes, len(processes)):
         time.sleep(dice.uniform(0, 0.1))

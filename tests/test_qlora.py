@@ -1,6 +1,7 @@
 """QLoRA: adapters that learn on a base in four bits, and the student that comes of it."""
 
 import importlib.util
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from tests.test_families import QUIET
 from tests.test_student import a_trainer, sums
 from tests.tiny import tiny_tokenizer
 
+quantized = pytest.mark.skipif(find_spec("bitsandbytes") is None, reason='needs pip install "preceptor[qlora]"')
 SETTINGS = {"lora_rank": 8, "epochs": 20, "learning_rate": 1e-2, "batch_size": 4, "dtype": "nf4"}
 
 
@@ -31,11 +33,13 @@ def bytes_of_layers(model: torch.nn.Module) -> int:
     return sum(each.weight.nbytes for each in model.model.layers.modules() if isinstance(each, torch.nn.Linear))
 
 
+@quantized
 def test_the_base_of_a_training_takes_a_quarter_of_the_memory(folder: Path) -> None:
     small, large = (a_trainer(folder, **SETTINGS | {"dtype": each}).base(None) for each in ("nf4", "bfloat16"))
     assert bytes_of_layers(small.model) * 4 == bytes_of_layers(large.model)
 
 
+@quantized
 def test_a_student_answers_by_the_values_that_its_adapters_learned_on(folder: Path, tmp_path: Path) -> None:
     trainer = a_trainer(folder, **SETTINGS)
     trained = trainer.train(sums(8), seed=1, folder=tmp_path / "one", progress=QUIET)

@@ -17,6 +17,7 @@ HEAVY = [
 LEARNING = ["cleanlab", "datasets", "matplotlib", "pandas", "peft", "pint", "sklearn", "torch", "transformers"]
 EXTRAS = ["datasets", "label_studio_sdk", "openvino", "peft", "psycopg", "torch", "transformers"]
 
+pytestmark = pytest.mark.sqlite("PostgreSQL's driver is among what is kept away")
 COMMANDS = """
 import json, sys, traceback
 missing, commands = map(json.loads, sys.argv[1:])

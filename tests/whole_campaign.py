@@ -3,11 +3,9 @@
 import hashlib
 import json
 import os
-import sqlite3
 import tempfile
 import uuid
 from collections.abc import Callable, Mapping
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from connectors import campaign, sources
 from connectors.progress import RichProgress
 from connectors.wiring import Project
 from loop.records import Split
+from tests import databases
 from tests.dying import Boundaries, Moment
 from tests.forked import FORK
 from tests.tiny import tiny_project
@@ -53,7 +52,7 @@ SAME = {
     "rounds": "select number, stage, selection from round order by number",
 }
 """What the killed campaign must have as the other has it, each a query; and as many rows in every table."""
-CHANGING = ("charge", "claim", "sqlite_sequence")
+CHANGING = ("charge", "claim")
 """Tables whose number of rows is another after a kill; what was paid is compared by itself."""
 
 
@@ -143,8 +142,7 @@ def a_project(folder: Path, board: str) -> Path:
 
 def rows(config: Path, query: str) -> list[Any]:
     """What the database holds, read from outside."""
-    with closing(sqlite3.connect(config.parent / "preceptor.db")) as connection:
-        return [list(row) for row in connection.execute(query)]
+    return [list(row) for row in databases.rows(config.parent / "preceptor.db", query)]
 
 
 def facts(config: Path) -> dict[str, Any]:
@@ -154,13 +152,13 @@ def facts(config: Path) -> dict[str, Any]:
     found["files"] = sorted(str(each.relative_to(checkpoints)) for each in checkpoints.rglob("*"))
     weights = {each: hashlib.sha256(each.read_bytes()).hexdigest() for each in checkpoints.rglob("*.safetensors")}
     found["weights"] = {str(each.relative_to(checkpoints)): digest for each, digest in sorted(weights.items())}
-    tables = [name for [name] in rows(config, "select name from sqlite_master where type = 'table' order by 1")]
+    tables = databases.tables(config.parent / "preceptor.db")
     found["rows"] = {name: rows(config, f'select count(*) from "{name}"') for name in tables if name not in CHANGING}
     found["board"] = _on_the_board(config)
     paid = "select coalesce(sum(settled), 0) from charge where currency = 'USD' and state = 'SETTLED'"
     [[spent]] = rows(config, "select spent from balance where currency = 'USD' and scope = ''")
     found["sum of the payments is what is spent"] = rows(config, paid) == [[spent]]
-    return json.loads(json.dumps(found))
+    return json.loads(json.dumps(found, default=float))  # PostgreSQL adds up to exact decimals
 
 
 def _on_the_board(config: Path) -> list[Any]:

@@ -2,6 +2,7 @@
 
 import getpass
 import os
+import pwd
 import re
 import sys
 from collections.abc import Iterator
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 NAME = re.compile(r"[a-z0-9._@+-]{1,64}")
 SHORTEST, LONGEST = 12, 1000
 """Characters of a password."""
+TOKEN = "token"
+"""What who shows the token is called, so nobody else is."""
 COMMAND, PAGE = "command", "page"
 """The ways in which a deed is done."""
 
@@ -45,8 +48,7 @@ class Passwords:
         Raises:
             PreceptorError: it is too short or too long.
         """
-        if not SHORTEST <= len(password) <= LONGEST:
-            raise PreceptorError(f"the password has {len(password)} characters; it needs {SHORTEST} to {LONGEST}")
+        examine(password)
         return self._hasher.hash(password)
 
     def fits(self, account: Account | None, password: str) -> bool:
@@ -61,28 +63,52 @@ class Passwords:
         return account is not None
 
 
+def examine(password: str) -> None:
+    """Refuse a password that is too short or too long.
+
+    Raises:
+        PreceptorError: it is.
+    """
+    if not SHORTEST <= len(password) <= LONGEST:
+        raise PreceptorError(f"the password has {len(password)} characters; it needs {SHORTEST} to {LONGEST}")
+
+
 def add(store: Store, name: str, role: Role, password: str) -> None:
     """Make an account.
 
     Raises:
         PreceptorError: the name is taken or cannot be one, or the password is too short or too long.
     """
-    if not NAME.fullmatch(name):
-        raise PreceptorError(f"{name}: a name has 1 to 64 of the characters a-z 0-9 . _ @ + -")
+    _examine_name(name)
+    if name == TOKEN:
+        raise PreceptorError(f"{TOKEN}: this is who shows the token; choose another name")
     hashed = Passwords().hashed(password)
     with noted(store, "users add", f"{name} as {role}"):
         accounts.add(store, name, role, hashed)
 
 
-def change_password(store: Store, name: str, password: str) -> None:
-    """Give an account another password; whoever is logged in with it no longer is.
+def change_password(store: Store, name: str, password: str, by: str | None = None) -> None:
+    """Give an account another password; whoever is logged in with it no longer is. `by`: the account of who asks for it
+    on a page.
 
     Raises:
         PreceptorError: there is no such account, or the password is too short or too long.
     """
+    _examine_name(name)
     hashed = Passwords().hashed(password)
-    with noted(store, "users password", name):
+    with noted(store, "users password", name, by):
         accounts.change_password(store, name, hashed)
+
+
+def change_role(store: Store, name: str, role: Role) -> None:
+    """Give an account another role; who is logged in with it has it from the next page on.
+
+    Raises:
+        PreceptorError: there is no such account.
+    """
+    _examine_name(name)
+    with noted(store, "users role", f"{name} as {role}"):
+        accounts.change_role(store, name, role)
 
 
 def remove(store: Store, name: str, by: str | None = None) -> None:
@@ -91,10 +117,21 @@ def remove(store: Store, name: str, by: str | None = None) -> None:
     Raises:
         PreceptorError: there is no such account, or it is one's own.
     """
+    _examine_name(name)
     if name == by:
         raise PreceptorError("nobody removes their own account on the page, so that an owner is left")
     with noted(store, "users remove", name, by):
         accounts.remove(store, name)
+
+
+def _examine_name(name: str) -> None:
+    """Refuse what is no name, before it is noted as one.
+
+    Raises:
+        PreceptorError: it is none.
+    """
+    if not NAME.fullmatch(name):
+        raise PreceptorError(f"{name[:64]!r}: a name has 1 to 64 of the characters a-z 0-9 . _ @ + -")
 
 
 @contextmanager
@@ -108,8 +145,8 @@ def noted(store: Store, what: str, about: str = "", by: str | None = None) -> It
 def operator() -> str:
     """Who calls a command, as the operating system names them."""
     try:
-        return getpass.getuser()
-    except (KeyError, OSError):
+        return pwd.getpwuid(os.getuid()).pw_name  # `getpass.getuser` believes LOGNAME and USER, which anybody sets
+    except KeyError:
         return f"user {os.getuid()}"
 
 

@@ -25,8 +25,11 @@ class Attempts:
         self._clock = clock
         self._failed: defaultdict[tuple[str, str], deque[float]] = defaultdict(deque)
 
-    def begin(self, name: str, address: str) -> None:
+    def begin(self, name: str, address: str, *, known: bool = False) -> None:
         """Count an attempt as failed until it is known to be right; by its address alone where the name is empty.
+
+        `known`: it comes from a browser in which the name's password was right before. It is counted apart, so that
+        nobody else can use up what its owner has.
 
         Raises:
             TooOften: there were too many.
@@ -37,17 +40,25 @@ class Attempts:
                 self._failed[key].popleft()
             if not self._failed[key]:
                 del self._failed[key]
-        keys = {("address", network(address)): MOST_BY_ADDRESS} | ({("name", name): MOST_BY_NAME} if name else {})
+        keys = _counted(name, address, known=known)
         full = [self._failed[key][0] - start for key, most in keys.items() if len(self._failed.get(key, ())) >= most]
         if full:
             raise TooOften(max(full))
         for key in keys:
             self._failed[key].append(self._clock())
 
-    def succeeded(self, name: str, address: str) -> None:
+    def succeeded(self, name: str, address: str, *, known: bool = False) -> None:
         """The last attempt was right: those under this name are forgiven, the address keeps its other ones."""
-        self._failed.pop(("name", name), None)
-        self._failed[("address", network(address))].pop()
+        self._failed.pop(("browser" if known else "name", name), None)
+        if not known:
+            self._failed[("address", network(address))].pop()
+
+
+def _counted(name: str, address: str, *, known: bool) -> dict[tuple[str, str], int]:
+    """What an attempt counts against, and how many of them there may be."""
+    if known:
+        return {("browser", name): MOST_BY_NAME}
+    return {("address", network(address)): MOST_BY_ADDRESS} | ({("name", name): MOST_BY_NAME} if name else {})
 
 
 def network(address: str) -> str:

@@ -836,6 +836,20 @@ def users_password(
     console.print(f"{name} has another password", markup=False)
 
 
+@users_app.command("role")
+def users_role(
+    name: Annotated[str, typer.Argument(help="Whose.")],
+    role: Annotated[Literal["viewer", "lead", "owner"], typer.Argument(help="What they may do from now on.")],
+    config: ConfigPath = CONFIG,
+) -> None:
+    """Give an account another role; who is logged in with it has it from the next page on."""
+    from connectors import accounts  # noqa: PLC0415
+    from loop.records import Role  # noqa: PLC0415
+
+    accounts.change_role(_project(config, None).store, name, Role(role))
+    console.print(f"{name} is {role} now", markup=False)
+
+
 @users_app.command("remove")
 def users_remove(
     name: Annotated[str, typer.Argument(help="Whose.")],

@@ -12,29 +12,30 @@ import hmac
 import secrets
 import threading
 from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Annotated, Literal, TypedDict
 from urllib.parse import parse_qs, unquote
 
-from fastapi import Depends, FastAPI, Request
-from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from fastapi import Request
+from fastapi.responses import RedirectResponse, Response
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from connectors.access import names_loopback
-from connectors.accounts import NAME, PAGE, Passwords
-from connectors.attempts import Attempts, TooOften
-from connectors.pages import html
+from connectors.accounts import NAME, PAGE, TOKEN, Passwords, change_password, examine
+from connectors.attempts import Attempts
 from loop.records import Account, Deed, Role
 from loop.store import accounts
 from loop.store.database import Store, now
 
-COOKIE, FORM = "preceptor", "preceptor-form"
-"""The cookies of who is let in, and of who is about to log in."""
+COOKIE = "preceptor"
+"""The cookie of who is let in."""
 REMEMBERED_SECONDS = 30 * 24 * 3600
 """How long a browser keeps that it knows the token."""
 OPEN = ("/login", "/static/")
 """What is answered to who is not let in yet."""
+PASSED_ON = ("x-forwarded-for", "x-real-ip", "forwarded", "via")
+"""Headers of proxies, some of which call us by a name of loopback, whoever asked them."""
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
@@ -44,9 +45,11 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
+ONLY_HERE = (
+    "Open it as http://127.0.0.1 or http://localhost on this machine. For others, and behind a proxy, people need "
+    "accounts (`preceptor users add`) or a token."
+)
 LONGEST_BODY = 1 << 13
-TOKEN = "token"
-"""What who shows it is called."""
 Fields = dict[str, str]
 """Of a form, the first of each name."""
 
@@ -58,6 +61,22 @@ class Visitor:
     name: str
     role: Role
     form: str = ""
+
+    @property
+    def has_password(self) -> bool:
+        """Whether they have an account."""
+        return bool(self.form) and self.name != TOKEN
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What the browser of somebody who was let in is to hold: for so many seconds a `word`, which nobody else has, and
+    by what it is `known` as one in which the password was right; empty where there is none.
+    """
+
+    word: str
+    seconds: float
+    known: str = ""
 
 
 class NotAllowed(Exception):
@@ -72,6 +91,8 @@ class Door:
         self._store, self._token, self._local = store, token, local
         self._cookie = "" if token is None else remembered(token)
         self._attempts, self._passwords, self._lock = Attempts(), Passwords(), threading.Lock()
+        self.queue = ThreadPoolExecutor(1, "log-in")
+        """Where attempts to log in wait for each other, so that they keep no thread from answering pages."""
 
     def asks(self) -> bool:
         """Whether somebody who comes has to say who they are."""
@@ -93,41 +114,83 @@ class Door:
         account = accounts.visiting(self._store, digest(word), now()) if word else None
         if account is not None:
             return Visitor(account.name, account.role, form_of(word))
-        known = names_loopback(request.headers.get("host", ""))
-        return Visitor("", Role.VIEWER) if known and not self.asks() else None
+        return Visitor("", Role.VIEWER) if came_from_here(request) and not self.asks() else None
 
-    def let_in(self, given: Mapping[str, str], address: str, word: str) -> tuple[str, float] | None:
-        """What the browser is to hold from now on, and for how many seconds; None where what is given is wrong.
+    def let_in(self, given: Mapping[str, str], address: str, word: str, known: str) -> Opened | None:
+        """What the browser is to hold from now on; None where what is given is wrong.
 
-        One attempt at a time: a hash takes 64 MiB, and guesses that come together are counted. A visit that the browser
-        was in, by its `word`, ends; its word is never used again.
+        A visit that the browser was in, by its `word`, ends; its word is never used again. `known`: what it holds from
+        when a password was right in it.
 
         Raises:
             TooOften: too many attempts failed.
         """
-        with self._lock:
-            name = given.get("name", "").strip().lower()
-            name = name if NAME.fullmatch(name) and not self.by_token() else ""
-            self._attempts.begin(name, address)
-            opened = self._by_token(given) if self.by_token() else self._by_password(name, given.get("password", ""))
-            if opened is None:
-                return None
-            self._attempts.succeeded(name, address)
-        self.let_out(word)
+        name = given.get("name", "").strip().lower()
+        if self.by_token():
+            opened = self._tried("", address, "", lambda _: self._by_token(given))
+        elif NAME.fullmatch(name):
+            opened = self._tried(name, address, known, lambda account: self._by_password(account, name, given))
+        else:
+            opened = self._tried("", address, "", lambda account: self._by_password(account, "", given))
+        if opened is not None:
+            self.let_out(word)
         return opened
 
-    def _by_token(self, given: Mapping[str, str]) -> tuple[str, float] | None:
+    def change_password(self, name: str, current: str, new: str) -> Opened | None:
+        """Give an account of somebody who is logged in another password, which ends all its visits, and let them in
+        anew; None where the current one is wrong.
+
+        Raises:
+            TooOften: too many attempts failed.
+            PreceptorError: the new one is too short or too long, or the account was removed meanwhile.
+        """
+
+        def change(account: Account | None) -> Opened | None:
+            if not self._passwords.fits(account, current):
+                self._note(name, "users password", failed=True)
+                return None
+            change_password(self._store, name, new, by=name)
+            return self._entered(accounts.get(self._store, name))
+
+        examine(new)
+        return self._tried(name, "", None, change)
+
+    def _tried(
+        self, name: str, address: str, known: str | None, attempt: Callable[[Account | None], Opened | None]
+    ) -> Opened | None:
+        """What comes of an attempt, unless too many failed. `known`: what the browser holds; None: it is logged in.
+
+        One at a time: a hash takes 64 MiB, and guesses that come together are counted.
+        """
+        with self._lock:
+            account = accounts.get(self._store, name)
+            mine = known is None or (
+                account is not None and hmac.compare_digest(known.encode(), known_by(account).encode())
+            )
+            self._attempts.begin(name, address, known=mine)
+            opened = attempt(account)
+            if opened is not None:
+                self._attempts.succeeded(name, address, known=mine)
+        return opened
+
+    def _by_token(self, given: Mapping[str, str]) -> Opened | None:
         right = hmac.compare_digest(given.get("token", "").encode(), (self._token or "").encode())
         self._note(TOKEN, "log in", failed=not right)
-        return (self._cookie, REMEMBERED_SECONDS) if right else None
+        return Opened(self._cookie, REMEMBERED_SECONDS) if right else None
 
-    def _by_password(self, name: str, password: str) -> tuple[str, float] | None:
-        account: Account | None = accounts.get(self._store, name)
-        right, word = self._passwords.fits(account, password), secrets.token_urlsafe(32)
-        entered = right and account is not None and accounts.let_in(self._store, account, digest(word), self.hours)
+    def _by_password(self, account: Account | None, name: str, given: Mapping[str, str]) -> Opened | None:
+        right = self._passwords.fits(account, given.get("password", ""))
+        opened = self._entered(account) if right else None
         # a name that nobody has may be a password typed in the wrong place, so it is not kept
-        self._note("" if account is None else name, "log in", failed=not entered)
-        return (word, self.hours * 3600) if entered else None
+        self._note("" if account is None else name, "log in", failed=opened is None)
+        return opened
+
+    def _entered(self, account: Account | None) -> Opened | None:
+        """A new visit, unless the account was removed or got another password meanwhile."""
+        word = secrets.token_urlsafe(32)
+        if account is None or not accounts.let_in(self._store, account, digest(word), self.hours):
+            return None
+        return Opened(word, self.hours * 3600, known_by(account))
 
     def let_out(self, word: str, name: str = "") -> None:
         """End the visit of this word, if there is one."""
@@ -139,9 +202,20 @@ class Door:
         accounts.note(self._store, Deed(at=now(), who=who, way=PAGE, what=what, failed=failed))
 
 
+def came_from_here(request: Request) -> bool:
+    """Whether it names this machine, and no proxy says that it passed it on for somebody."""
+    passed_on = any(name in request.headers for name in PASSED_ON)
+    return names_loopback(request.headers.get("host", "")) and not passed_on
+
+
 def remembered(token: str) -> str:
     """What the cookie holds of the token: nothing from which it could be found."""
     return hmac.new(token.encode(), b"preceptor dashboard", hashlib.sha256).hexdigest()
+
+
+def known_by(account: Account) -> str:
+    """What a browser holds in which the account's password was right; worth nothing once there is another password."""
+    return hmac.new(account.password.encode(), b"preceptor known", hashlib.sha256).hexdigest()
 
 
 def digest(word: str) -> str:
@@ -234,68 +308,13 @@ class Guard:
 
     def _refusal(self, request: Request, visitor: Visitor | None) -> Response | None:
         """What is said to who may not look, or asks for what no database holds."""
-        if "\x00" in unquote(f"{request.url.path}?{request.url.query}"):
+        path, query = request.scope["path"], request.scope["query_string"].decode("latin-1")
+        if "\x00" in f"{path}?{unquote(query)}":
             return Response("there is nothing of that name", 400)
         if visitor is not None:
             return None
         if not self._door.asks():
-            return Response("open it as http://127.0.0.1 or localhost", 421)
-        if request.url.path.startswith(OPEN):
+            return Response(ONLY_HERE, 421)
+        if path.startswith(OPEN):  # not of `request.url`, which some versions of Starlette make of the `Host` too
             return None
         return RedirectResponse("/login", 303) if request.method == "GET" else Response(status_code=401)
-
-
-def logging_in(app: FastAPI, door: Door) -> None:
-    """Where people log in and out."""
-
-    @app.get("/login", response_class=HTMLResponse)
-    def ask(request: Request, wrong: bool = False) -> Response:
-        if request.state.visitor is not None:
-            return RedirectResponse("/", 303)
-        word = request.cookies.get(FORM) or secrets.token_urlsafe(32)
-        answer = _asking(door, form_of(word), "That is not right." if wrong else "")
-        answer.set_cookie(FORM, word, path="/login", **_kept(request))
-        return answer
-
-    @app.post("/login")
-    async def log_in(request: Request) -> Response:
-        given, word = await fields(request), request.cookies.get(FORM, "")
-        prove(request, given, form_of(word) if word else "")
-        address = request.client.host if request.client else ""
-        try:
-            opened = await asyncio.to_thread(door.let_in, given, address, request.cookies.get(COOKIE, ""))
-        except TooOften as error:
-            refused = _asking(door, form_of(word), str(error), 429)
-            refused.headers["Retry-After"] = str(round(error.seconds) + 1)
-            return refused
-        if opened is None:
-            return RedirectResponse("/login?wrong=true", 303)
-        answer = RedirectResponse("/", 303)
-        answer.set_cookie(COOKIE, opened[0], max_age=int(opened[1]), **_kept(request))
-        return answer
-
-    @app.post("/logout")
-    async def log_out(request: Request, _: Annotated[Fields, Depends(sent(Role.VIEWER))]) -> Response:
-        await asyncio.to_thread(door.let_out, request.cookies.get(COOKIE, ""), visitor_of(request).name)
-        answer = RedirectResponse("/login", 303)
-        answer.delete_cookie(COOKIE, **_kept(request))
-        return answer
-
-
-class _Kept(TypedDict):
-    """How a browser is to keep a cookie."""
-
-    httponly: bool
-    samesite: Literal["strict"]
-    secure: bool
-
-
-def _kept(request: Request) -> _Kept:
-    return {"httponly": True, "samesite": "strict", "secure": request.url.scheme == "https"}
-
-
-def _asking(door: Door, form: str, said: str, status: int = 200) -> HTMLResponse:
-    """The page that asks who comes."""
-    return HTMLResponse(
-        html("login.html.j2", title="Preceptor", by_token=door.by_token(), form=form, said=said), status
-    )

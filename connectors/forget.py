@@ -8,7 +8,7 @@ import difflib
 import json
 import mmap
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -16,8 +16,10 @@ from connectors import memory
 from connectors.history import history
 from connectors.holding import written_in
 from connectors.wiring import Project
+from loop.config import EndpointConfig
 from loop.errors import BadConfig, BoardError, PreceptorError
 from loop.records import Item, ReviewTask
+from loop.redaction import bare
 from loop.store import claims, counting, exported, forgetting, items, reading
 from loop.store.texts import forms
 
@@ -187,9 +189,9 @@ class Forgetting:
     def _clear_caches(self) -> None:
         """Take it out of remembered replies, the students' present answers, reports and the log."""
         config, plan = self._project.config, self.plan
-        for file in self._remembered():
+        for asked, file in self._remembering():
             if file.exists():
-                memory.forget(file, lambda text: text in plan.replies or any(each in text for each in plan.texts))
+                memory.forget(file, self._is_reply(asked))
         for file in self._runs.glob("*/student-answers/*.json"):
             known = json.loads(file.read_text(encoding="utf-8"))
             if known.pop(plan.key, None) is not None:
@@ -218,7 +220,7 @@ class Forgetting:
 
     def _files(self) -> Iterator[Path]:
         """The database's, the log, remembered replies, and all of the runs but weights and Label Studio's own data."""
-        found = {*self._runs.rglob("*"), *self._remembered()}
+        found = {*self._runs.rglob("*"), *(file for _, file in self._remembering())}
         if (database := self._store.file) is not None:
             found |= {database.with_name(database.name + end) for end in ("", "-wal", "-shm")}
             found |= {*database.parent.glob(f"{database.name}.at-*")}  # from before an upgrade
@@ -229,11 +231,22 @@ class Forgetting:
             if file.is_file() and file.suffix not in WEIGHTS and not any(file.is_relative_to(each) for each in apart):
                 yield file
 
-    def _remembered(self) -> set[Path]:
-        """The files of remembered replies."""
-        config = self._project.config
-        named = {each.replies for each in (config.teacher, config.judge, *config.teacher.stronger)}
-        return {self._project.home / each for each in named if each is not None}
+    def _is_reply(self, asked: EndpointConfig) -> Callable[[str], bool]:
+        """What tells whether a remembered reply is about the item; of what was hidden it holds placeholders."""
+        plan, hides = self.plan, asked.redact
+        whole = {bare(each, hides) if hides.on else each for each in plan.replies}
+
+        def is_reply(text: str) -> bool:
+            alike = bare(text, hides) if hides.on else text
+            return alike in whole or any(each in text for each in plan.texts)
+
+        return is_reply
+
+    def _remembering(self) -> list[tuple[EndpointConfig, Path]]:
+        """The endpoints whose replies are remembered, and the files."""
+        config, home = self._project.config, self._project.home
+        asked = (config.teacher, config.judge, *config.teacher.stronger)
+        return [(each, home / each.replies) for each in asked if each.replies is not None]
 
     def _read(self) -> Plan:
         fields = json.loads(self._file.read_text(encoding="utf-8"))

@@ -14,7 +14,8 @@ from pydantic import BaseModel, Field
 from starlette.types import ASGIApp
 
 from connectors.dashboard import Dashboard, NotHere
-from connectors.door import Door, Guard, NotAllowed, Visitor, logging_in, visitor_of
+from connectors.door import Door, Guard, NotAllowed, Visitor, visitor_of
+from connectors.entrance import logging_in, own_password
 from connectors.page_actions import leading, owning
 from connectors.pages import STATIC, html
 from loop.errors import PreceptorError
@@ -36,6 +37,7 @@ def application(
     door = Door(dashboard.store, token, local=local, hours=dashboard.config.serve.session_hours)
     app.mount("/static", StaticFiles(directory=STATIC))
     logging_in(app, door)
+    own_password(app, door, dashboard)
     leading(app, dashboard)
     owning(app, dashboard)
     pages(app, dashboard, ending)

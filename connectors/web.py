@@ -37,6 +37,8 @@ from loop.store.database import Store
 
 HEADER = "X-Preceptor-Secret"
 PATH = "/label-studio"
+LONG_TOKEN = 16
+"""Characters of a token that nobody guesses."""
 LONGEST_BODY = 1 << 16
 """Bytes. A call without payload has fifty."""
 LONGEST_ASKED = 1 << 26
@@ -57,6 +59,11 @@ def serve(project: Project, *, host: str, port: int, address: str | None) -> Non
             and Label Studio is to call, or there is no Label Studio to register with.
     """
     token = token_for(host, project.config.serve.token_env, guarded=accounts.are_there(project.store))
+    if token is not None and len(token) < LONG_TOKEN:
+        project.progress.say(
+            f"  {project.config.serve.token_env} has {len(token)} characters, and programs may guess as often as they "
+            f"like: put a long random word into it (`openssl rand -hex 16`)"
+        )
     dashboard = Dashboard(project.store, project.config, lambda: _anew(project))
     shown = site.application(dashboard, token, lambda: server.should_exit, local=is_loopback(host))
     threading.Thread(target=dashboard.look_ahead, daemon=True).start()

@@ -377,6 +377,8 @@ class RedactConfig(Table):
     @classmethod
     def _they_find_something(cls, given: dict[str, str]) -> dict[str, str]:
         for name, pattern in given.items():
+            if name == "text":
+                raise ValueError("text is the name of what looks like a placeholder already: choose another")
             try:
                 empty = re.compile(pattern).fullmatch("") is not None
             except re.error as error:

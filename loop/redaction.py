@@ -4,22 +4,25 @@ What is found is found by its form, by check digits, and by names that somebody 
 meant (a name that is not listed, an address, a date of birth, a description) is not found.
 """
 
-import ipaddress
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 
+from loop.answer import AnswerKind
 from loop.config import RedactConfig
 from loop.errors import BadConfig
 from loop.plain import JAPANESE
 from loop.ports import Completion, Request
+from loop.private import FINDERS, Finder, Span, by, either_way, written
 from loop.records import Item
 
 PLACEHOLDER = re.compile(r"\[[A-Z][A-Z0-9_]{0,40}_\d{1,6}\]")
+MARK = r"\[({})(?:\\{{0,2}}_|[ -])(\d{{1,6}})\]"
+"""A placeholder of these labels as endpoints write it too: in small letters, with a backslash as Markdown does."""
 TOLD = (
     "Marks like [EMAIL_1] stand for text that is kept from you. Where you need one, write it exactly as it stands; "
     "never make one up."
@@ -31,21 +34,6 @@ LITERAL = "TEXT"
 """The label of what already looked like a placeholder."""
 ESCAPED = re.compile(r'(["\\\x00-\x1f]+)')
 """What JSON does not write as it is: it stays outside of placeholders, so that a value fits into any reply."""
-EMAIL = re.compile(r"[\w.+%-][\w.+%'-]{0,63}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}")
-PHONE = re.compile(
-    r"(?<![\w.,/-])(?:\+\d{1,3}[ ./-]?)?(?:\(\d{1,5}\)[ ./-]?)?\d{1,14}(?:[ ./-]\d{1,9}){0,7}(?![\w-]|[.,/]\d)"
-)
-NO_PHONE = re.compile(r"\d{1,2}([./-])\d{1,2}\1\d{2,4}|\d{4}([./-])\d{1,2}\2\d{1,2}|\d+\.\d+")
-"""Dates, and numbers with decimals."""
-AMERICAN = re.compile(r"(?:1[ .-])?\d{3}[ .-]\d{3}[ .-]\d{4}")
-IBAN = re.compile(r"(?<![A-Za-z0-9])[A-Za-z]{2}\d{2}(?: ?[A-Za-z0-9]){11,30}")
-SHORTEST_IBAN = 15
-CARD = re.compile(r"(?<![\d.,])[2-6](?:[ -]?\d){12,18}(?![\d])")
-IPV4 = re.compile(r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?!\w|\.\d)")
-IPV6 = re.compile(r"(?<![\w:.])[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){2,7}(?![\w:])")
-Span = tuple[int, int, str]
-"""Where something is found in a text, and the label of its kind."""
-Finder = Callable[[str], Iterable[Span]]
 
 
 class Hider:
@@ -72,6 +60,10 @@ class Hider:
             parts += [text[at:start], self._hidden(label, text[start:end])]
             at = end
         return "".join([*parts, text[at:]])
+
+    def answer(self, text: str, task: AnswerKind) -> str:
+        """An answer as it may leave; labels are the config's, and are told anyway."""
+        return text if task is AnswerKind.LABEL else self.text(text)
 
     def item(self, item: Item) -> Item:
         """The item with its texts as they may leave; not one of the store."""
@@ -119,20 +111,33 @@ def put_back(completion: Completion, hidden: Mapping[str, str]) -> Completion:
     return replace(completion, text=_shown(completion.text, hidden), tokens=_shown_tokens(completion, hidden))
 
 
+def bare(text: str, settings: RedactConfig) -> str:
+    """The text without what would be hidden of it, or is: texts that differ in that alone give the same."""
+    return PLACEHOLDER.sub("[]", Hider(settings).text(text))
+
+
 def kinds_in(item: Item, settings: RedactConfig) -> set[str]:
     """The labels of what would be hidden in an item."""
     return {label for find in _finders(settings) for _, _, label in find(item.text) if label != LITERAL}
 
 
+def _mark(labels: Iterable[str]) -> re.Pattern[str]:
+    return re.compile(MARK.format("|".join(sorted({*labels}))), re.IGNORECASE)
+
+
+def _mark_of(hidden: Mapping[str, str]) -> re.Pattern[str]:
+    return _mark(placeholder[1:-1].rpartition("_")[0] for placeholder in hidden)
+
+
 def _shown(text: str, hidden: Mapping[str, str]) -> str:
-    return PLACEHOLDER.sub(lambda found: hidden.get(found[0], found[0]), text)
+    return _mark_of(hidden).sub(lambda found: hidden.get(f"[{found[1].upper()}_{found[2]}]", found[0]), text)
 
 
 def _shown_tokens(completion: Completion, hidden: Mapping[str, str]) -> tuple[tuple[str, float], ...]:
     """The tokens, those that spell a placeholder as one, whose probability is that of all."""
     within = {
         place
-        for found in PLACEHOLDER.finditer("".join(token for token, _ in completion.tokens))
+        for found in _mark_of(hidden).finditer("".join(token for token, _ in completion.tokens))
         for place in range(found.start() + 1, found.end())
     }
     groups, at = list[tuple[str, float]](), 0
@@ -183,10 +188,9 @@ def _compiled(
 ) -> tuple[Finder, ...]:
     """The finders of these settings, with the file of names as it was when it changed last."""
     labels = {LITERAL, "NAME", *(name.upper() for name, _ in patterns), *(kind.upper() for kind in kinds)}
-    marks = re.compile(rf"\[(?:{'|'.join(sorted(labels))})_\d{{1,6}}\]")
-    own = [_by(name.upper(), re.compile(pattern)) for name, pattern in patterns]
+    own = [either_way(by(name.upper(), re.compile(pattern))) for name, pattern in patterns]
     listed = () if names is None else (_listed(names),)
-    return (_by(LITERAL, marks), *own, *listed, *(FINDERS[kind] for kind in kinds))
+    return (by(LITERAL, _mark(labels)), *own, *listed, *(FINDERS[kind] for kind in kinds))
 
 
 def _listed(file: Path) -> Finder:
@@ -195,7 +199,7 @@ def _listed(file: Path) -> Finder:
     Names are looked up by their first word, so that a long list takes no longer than a short one.
     """
     try:
-        names = {" ".join(line.split()) for line in file.read_text(encoding="utf-8").splitlines()}
+        names = {" ".join(written(line).text.split()) for line in file.read_text(encoding="utf-8").splitlines()}
     except (OSError, UnicodeDecodeError) as error:
         raise BadConfig(f"redact.names: {file} cannot be read: {error}") from error
     by_first: defaultdict[str, list[str]] = defaultdict(list)
@@ -212,77 +216,10 @@ def _listed(file: Path) -> Finder:
             if pattern is not None and (match := pattern.match(text, token.start())):
                 yield *match.span(), "NAME"
 
-    return find
+    return either_way(find)
 
 
 def _whole(name: str) -> str:
     """The pattern of a name that no longer word begins with; Japanese and Chinese do not tell words apart."""
     end = "" if re.match(rf"[\W{JAPANESE}]", name[-1]) else rf"(?![^\W{JAPANESE}])"
     return r"\s+".join(map(re.escape, name.split())) + end
-
-
-def _by(label: str, pattern: re.Pattern[str]) -> Finder:
-    def find(text: str) -> Iterable[Span]:
-        return ((*match.span(), label) for match in pattern.finditer(text) if match[0])
-
-    return find
-
-
-def _phones(text: str) -> Iterable[Span]:
-    """Numbers with a prefix of a country or a trunk, in brackets, or as Americans write them."""
-    for match in PHONE.finditer(text):
-        said, digits = match[0], sum(each.isdigit() for each in match[0])
-        prefixed = said[0] in "+(" or (said[0] == "0" and digits >= 8) or AMERICAN.fullmatch(said)
-        if prefixed and 7 <= digits <= 15 and not NO_PHONE.fullmatch(said):
-            yield *match.span(), "PHONE"
-
-
-def _ibans(text: str) -> Iterable[Span]:
-    """The longest right IBAN at each place; what follows it may look like more of it."""
-    for match in IBAN.finditer(text):
-        for end in range(match.end(), match.start(), -1):
-            written = text[match.start() : end]
-            if text[end : end + 1].isalnum() or written.endswith(" "):
-                continue
-            compact = written.replace(" ", "").upper()
-            if len(compact) < SHORTEST_IBAN:
-                break
-            if _is_iban(compact):
-                yield match.start(), end, "IBAN"
-                break
-
-
-def _is_iban(compact: str) -> bool:
-    """Whether the check digits are right (ISO 7064, modulo 97)."""
-    if not compact.isascii():
-        return False
-    return int("".join(str(int(each, 36)) for each in compact[4:] + compact[:4])) % 97 == 1
-
-
-def _cards(text: str) -> Iterable[Span]:
-    """Numbers of 13 to 19 digits whose last one is right (Luhn)."""
-    for match in CARD.finditer(text):
-        digits = [int(each) for each in match[0] if each.isdigit()]
-        doubled = (each if at % 2 == 0 else sum(divmod(2 * each, 10)) for at, each in enumerate(reversed(digits)))
-        if sum(doubled) % 10 == 0:
-            yield *match.span(), "CARD"
-
-
-def _addresses(text: str) -> Iterable[Span]:
-    """IP addresses of both versions."""
-    for match in chain(IPV4.finditer(text), IPV6.finditer(text)):
-        try:
-            ipaddress.ip_address(match[0])
-        except ValueError:
-            continue
-        if any(each.isalnum() for each in match[0]):
-            yield *match.span(), "IP"
-
-
-FINDERS: Mapping[str, Finder] = {
-    "email": _by("EMAIL", EMAIL),
-    "phone": _phones,
-    "iban": _ibans,
-    "card": _cards,
-    "ip": _addresses,
-}

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from sqlalchemy import text as text_of
 from sqlmodel import SQLModel, func, select
 from typer.testing import CliRunner, Result
 
@@ -364,6 +365,29 @@ def test_remembered_replies_about_something_are_gone_from_the_file_and_others_st
     assert b"apples" not in bytes_of(file)
     assert b"She has four." in bytes_of(file)
     assert memory.forget(file, lambda text: "apples" in text) == 0
+
+
+def test_a_remembered_reply_that_holds_marks_for_what_was_hidden_is_known_by_the_rest(tmp_path: Path) -> None:
+    store = a_store(tmp_path)
+    items.add(store, [an_item("q1", question="Who wrote it, jane@example.org?"), an_item("q2")])
+    opened = queried(store, a_round(store), ["q1"])
+    a_reply(store, opened, "q1", steps=["jane@example.org wrote."], answer=1)
+    with store.writing() as session:
+        session.execute(text_of("UPDATE reply SET text = '1. So jane@example.org wrote it.'"))
+        session.execute(text_of("UPDATE round SET stage = 'CLOSED'"))
+    store.close()
+    config = '[run]\ndatabase = "sqlite:///store.db"\n[review]\nboard = "fake"\n[teacher]\nreplies = "replies.db"\n'
+    (tmp_path / "config.toml").write_text(config + '[teacher.redact]\nkinds = ["email"]\n', encoding="utf-8")
+    remembered = tmp_path / "replies.db"
+    with closing(sqlite3.connect(remembered)) as connection, connection:
+        connection.execute(memory.TABLE)
+        for number, text in enumerate(("1. So [EMAIL_2] wrote it.", "1. So [EMAIL_1] read it.")):
+            stored = json.dumps(asdict(Completion(text, "m", "stop", 1, 1)))
+            connection.execute("insert into reply values (?, ?, 'e', 'm', 0, '')", [str(number), stored])
+    done = preceptor("forget", "q1", "--apply", folder=tmp_path)
+    assert done.exit_code == 0, done.output
+    assert b"wrote it" not in bytes_of(remembered)
+    assert b"read it" in bytes_of(remembered), "another's"
 
 
 # --- the command ----------------------------------------------------------------------------------------------------

@@ -13,7 +13,8 @@ from schemathesis import Case, GenerationMode
 from starlette.testclient import TestClient
 
 from connectors.dashboard import Dashboard
-from connectors.door import Door, logging_in
+from connectors.door import Door
+from connectors.entrance import logging_in
 from connectors.page_actions import leading, owning
 from connectors.site import application, pages
 from connectors.student_server import StudentServer, _ChatRequest

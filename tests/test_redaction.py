@@ -77,7 +77,7 @@ TRUST = Trust()
 @pytest.fixture(scope="module")
 def redact(tmp_path_factory: pytest.TempPathFactory) -> RedactConfig:
     file = tmp_path_factory.mktemp("names") / "names.txt"
-    file.write_text("Jane Doe\n\n山田太郎\nAnn\n", encoding="utf-8")
+    file.write_text("Jane Doe\n\n山田太郎\nAnn\nJosé Weiß\nO'Brien\n", encoding="utf-8")
     return RedactConfig(kinds=ALL, patterns={"ticket": r"T-\d{6}"}, names=file)
 
 
@@ -421,6 +421,9 @@ def test_a_made_up_mark_stays_and_is_doubted(redact: RedactConfig) -> None:
     found = placeholders(Doubtful(PRIVATE, rationale, TASK))
     assert [(each.step, each.evidence.split()[0]) for each in found] == [(1, "[EMAIL_99]"), (1, "[EMAIL_1]")]
     assert [rationale.steps[1][slice(*each.span)] for each in found if each.span] == ["[EMAIL_99]", "[EMAIL_1]"]
+    rationale.steps = ["EMAIL_1 and x_1, EMAIL_FOR_10 or [STEP_1] of T_1."]
+    bare = [each.evidence.split()[0] for each in placeholders(Doubtful(PRIVATE, rationale, TASK))]
+    assert bare == ["EMAIL_1", "[STEP_1]"], "also without its brackets"
 
 
 def test_what_looks_like_a_mark_already_is_not_taken_for_one(redact: RedactConfig) -> None:
@@ -434,6 +437,35 @@ def test_what_looks_like_a_mark_already_is_not_taken_for_one(redact: RedactConfi
         item_key="a", round_id=1, author=Author.TEACHER, steps=["[EMAIL_1] is a mark."], stated="[EMAIL_1]"
     )
     assert placeholders(Doubtful(item, told, TASK)) == []
+
+
+@pytest.mark.parametrize("said", ["[EMAIL_1]", "[email_1]", r"[EMAIL\_1]", "[Email 1]", "[EMAIL-1]"])
+def test_a_mark_that_the_teacher_writes_a_little_differently_is_known_all_the_same(
+    said: str, redact: RedactConfig
+) -> None:
+    hidden = {"[EMAIL_1]": "ann@b.org"}
+    for text in (f"1. {said} wrote.", json.dumps([f"{said} wrote."])):
+        back = put_back(Completion(text, "m", "stop", 1, 1, tokens=((text[:6], -0.1), (text[6:], -0.2))), hidden)
+        assert (
+            back.text
+            == "".join(token for token, _ in back.tokens)
+            == text.replace(json.dumps(said)[1:-1], said).replace(said, "ann@b.org")
+        )
+    other = an_item("a", question=f"What does {said.lower()} mean, carl@b.org?")
+    hider = Hider(redact)
+    left = hider.item(other).question
+    assert said.lower() not in left
+    assert left.endswith(" mean, [EMAIL_1]?")
+    assert put_back(Completion(left, "m", "stop", 1, 1), hider.behind(left)).text == other.question
+
+
+def test_a_label_that_is_also_a_name_is_shown_as_the_label(redact: RedactConfig) -> None:
+    config = settings_at("http://127.0.0.1:1", redact)
+    task = TaskConfig(answer=AnswerKind.LABEL, labels={"ann": "a wine", "other": "another"})
+    known = Answer(kind=AnswerKind.LABEL, value="ann")
+    worked = request_for(PRIVATE, task, config, [(SHOWN, STEPS, known)], 0).messages[2]["content"]
+    assert json.loads(worked)["answer"] == "ann"
+    assert "\nann\n" in explain(Example(SHOWN, STEPS, known), task, config).request.messages[-1]["content"]
 
 
 def test_an_answer_that_was_hidden_is_read_as_it_is_with_its_probability(redact: RedactConfig) -> None:
@@ -460,7 +492,7 @@ def test_an_answer_that_was_hidden_is_read_as_it_is_with_its_probability(redact:
         ("12345678 + 0.12345678 = 5551234567, 1,000", "12345678 + 0.12345678 = 5551234567, 1,000"),
         ("pay GB29 NWBK 6016 1331 9268 19 then go", "pay [IBAN_1] then go"),
         ("pay de89370400440532013000.", "pay [IBAN_1]."),
-        ("pay DE88 3704 0044 0532 0130 00", "pay DE88 3704 0044 0532 0130 00"),
+        ("pay GB28 NWBK 6016 1331 9268 19", "pay GB28 NWBK 6016 1331 9268 19"),
         ("4111-1111-1111-1111 but not 4111-1111-1111-1112", "[CARD_1] but not 4111-1111-1111-1112"),
         ("at 192.168.0.1, ::1, fe80::1.", "at [IP_1], [IP_2], [IP_3]."),
         ("not 1.2.3, 300.1.1.1, 12:30:45", "not 1.2.3, 300.1.1.1, 12:30:45"),
@@ -469,15 +501,42 @@ def test_an_answer_that_was_hidden_is_read_as_it_is_with_its_probability(redact:
         ("さんAnnは jane\ndoe, Jane Doer", "さん[NAME_1]は [NAME_2]\n[NAME_3], Jane Doer"),
         ("T-123456 and T-12", "[TICKET_1] and T-12"),
         ("nothing here", "nothing here"),
+        # what stands around it: rows of a table, sentences, other numbers
+        ("Ann,+491711234567,4111111111111111,Berlin", "[NAME_1],[PHONE_1],[CARD_1],Berlin"),
+        ("0171 1234567,0172-1234567;Tel.+49 171 1234567", "[PHONE_1],[PHONE_2];Tel.[PHONE_3]"),
+        ("room 2 0171 1234567 10115 Berlin", "room 2 [PHONE_1] 10115 Berlin"),
+        ("born 01.02.1980 0171 1234567 01.02.2024", "born 01.02.1980 [PHONE_1] 01.02.2024"),
+        ("0171 / 1234567, 030 - 123 45 67, (+49) 171 1234567", "[PHONE_1], [PHONE_2], [PHONE_3]"),
+        ("555-010-9999x12 and +1 555 010 9999ext", "[PHONE_1]x12 and [PHONE_2]ext"),
+        ("5 4111 1111 1111 1111 12/27 999", "5 [CARD_1] 12/27 999"),
+        ("AB12 DE89 3704 0044 0532 0130 00 and DE89-3704-0044-0532-0130-00", "AB12 [IBAN_1] and [IBAN_2]"),
+        ("2001:db8::7: refused 10.1.2.3:80", "[IP_1]: refused [IP_2]:80"),
+        ("電話は090-1234-5678です。口座DE89370400440532013000へ", "電話は[PHONE_1]です。口座[IBAN_1]へ"),
+        ("メールはjane@example.orgで、山田@例え.jpも", "メールは[EMAIL_1]で、[EMAIL_2]"),
+        ("サーバー192.168.0.1に", "サーバー[IP_1]に"),
+        # one way of writing where Unicode has several
+        ("+49\u00a030\u20111234567 or 0171\u20131234567", "[PHONE_1] or [PHONE_2]"),
+        ("+４９ ３０ １２３４５６７ jane＠example．org", "[PHONE_1] [EMAIL_1]"),
+        ("ja\u00adne\u200b@example.org", "[EMAIL_1]"),
+        ("Jose\u0301 Wei\u00df, JOSÉ WEISS, O\u2019Brien, Ａnn", "[NAME_1], [NAME_2], [NAME_3], [NAME_4]"),
+        ("T\u2011123456", "[TICKET_1]"),
+        ("mailto:jane%40example.org, jane&#64;example.org", "mailto:[EMAIL_1], [EMAIL_2]"),
+        # numbers that are nobody's
+        ("0 1 2 3 4 5 6 7 8, 0.25 0.75 0.50 0.125", "0 1 2 3 4 5 6 7 8, 0.25 0.75 0.50 0.125"),
+        ("10 000 000 000 + 5 012 345 678", "10 000 000 000 + 5 012 345 678"),
+        ("01/2020 - 12/2023, 0800-1700, 0.4111111111111111", "01/2020 - 12/2023, 0800-1700, 0.4111111111111111"),
+        ("3 5 2 6 4 7 8 9 1 2 3 4 5 6 7 2 1 4", "3 5 2 6 4 7 8 9 1 2 3 4 5 6 7 2 1 4"),
+        ("0123456789abcdef 0123456789-ab", "0123456789abcdef 0123456789-ab"),
     ],
 )  # fmt: skip
 def test_what_is_private_is_found_by_its_form(text: str, left: str, redact: RedactConfig) -> None:
     assert Hider(redact).text(text) == left
 
 
+ODD = ("\u00ad", "ß", "½", "e\u0301", "１", "\u2011")
 HARD = st.lists(
     st.sampled_from(
-        [*SECRETS, "[EMAIL_1]", "[TEXT_1]", "[", "]", "EMAIL_1", '"', "\\", "\n", "\x01", " ", *"a1@.+-~", "Ann"]
+        [*SECRETS, *ODD, "[EMAIL_1]", "[email 1]", "[TEXT_1]", "EMAIL_1", '"', "\\", "\n", "\x01", " ", *"[]a1@.+-~"]
     ),
     max_size=14,
 ).map("".join)  # fmt: skip
@@ -496,7 +555,11 @@ def test_any_text_comes_back_as_it_was_also_within_json(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["1" * 50_000, "1 " * 25_000, "a@" * 25_000, "+" * 50_000, "1-" * 25_000, "::" * 25_000, "DE89" * 12_000]
+    "text",
+    [
+        *("1" * 50_000, "1 " * 25_000, "a@" * 25_000, "+" * 50_000, "1-" * 25_000, "::" * 25_000, "DE89" * 12_000),
+        *("DE89 " * 10_000, "0171 " * 10_000, "4111 " * 10_000, "あ@" * 25_000, "a" + "\u0316\u0300" * 25_000),
+    ],
 )
 def test_no_text_holds_it_up(text: str, redact: RedactConfig) -> None:
     Hider(redact).text(text)  # the suite's time-out is the measure
@@ -546,6 +609,7 @@ def test_the_judge_and_stronger_teachers_see_no_more_unless_they_are_told_to(tmp
         ("[teacher.redact]\npatterns = { x = '(' }", r"teacher\.redact\.patterns: x is no regular expression"),
         ("[teacher.redact]\npatterns = { x = 'a*' }", r"teacher\.redact\.patterns: x finds nothing, everywhere"),
         ("[teacher.redact]\npatterns = { X = 'a' }", r"teacher\.redact\.patterns"),
+        ("[teacher.redact]\npatterns = { text = 'a' }", r"teacher\.redact\.patterns: text is the name of"),
         ('[task]\nanswer = "spans"\nlabels = {A = "a"}\n[teacher.redact]\nkinds = ["ip"]', "moves the places"),
     ],
 )

@@ -3,9 +3,13 @@
 import re
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import timedelta
+from io import StringIO
 from pathlib import Path
+from time import sleep
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -17,11 +21,11 @@ from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
 from connectors import web
-from connectors.accounts import add, change_password, remove
+from connectors.accounts import add, change_password, operator, remove
 from connectors.attempts import MOST_BY_ADDRESS, MOST_BY_NAME, WINDOW_SECONDS, Attempts, TooOften
 from connectors.cli import app as command
 from connectors.dashboard import Dashboard
-from connectors.door import COOKIE, Visitor, digest, form_of
+from connectors.door import COOKIE, Door, Visitor, digest, form_of
 from connectors.progress import RichProgress
 from connectors.site import application
 from connectors.wiring import Project
@@ -31,6 +35,7 @@ from loop.store import accounts, rounds
 from loop.store.database import Store, now
 from loop.store.reviews import RunReviewBook
 from tests.builders import RUN, a_campaign, a_reply, a_round, a_store, checked, decided_kinds, queried, sent_to_review
+from tests.served import served
 
 HERE = "http://127.0.0.1"
 TOKEN = "a long random word"
@@ -43,6 +48,7 @@ ACTS = {
     f"/runs/{RUN}/pull": {},
     f"/runs/{RUN}/recall": {"reviewer": "reviewer-1"},
     "/users/remove": {"name": "nobody"},
+    "/password": {"current": "a guess"},
     "/logout": {},
 }
 """What can be sent, with the fields of its form."""
@@ -152,21 +158,21 @@ def test_every_page_is_shown_to_whom_it_is_for(shared: Project, who: str, looks:
 
 
 @pytest.mark.parametrize(
-    ("who", "leads", "owns", "leaves"),
+    ("who", "leads", "owns", "changes", "leaves"),
     [
-        ("nobody", 401, 401, 401),
-        ("token", 403, 403, 403),
-        ("vera", 403, 403, 303),
-        ("lea", 200, 403, 303),
-        ("otto", 200, 409, 303),  # there is no such account
+        ("nobody", 401, 401, 401, 401),
+        ("token", 403, 403, 403, 403),
+        ("vera", 403, 403, 409, 303),  # it is not their password
+        ("lea", 200, 403, 409, 303),
+        ("otto", 200, 409, 409, 303),  # there is no such account
     ],
 )
 def test_everything_that_can_be_done_is_done_for_whom_it_is_for(
-    shared: Project, who: str, leads: int, owns: int, leaves: int
+    shared: Project, who: str, leads: int, owns: int, changes: int, leaves: int
 ) -> None:
     client = as_person(shared, who)
     expected = {place: leads for place in ACTS if place.startswith("/runs")}
-    expected |= {"/users/remove": owns, "/logout": leaves}
+    expected |= {"/users/remove": owns, "/password": changes, "/logout": leaves}
     assert {place: send(client, place).status_code for place in ACTS} == expected
 
 
@@ -198,8 +204,24 @@ def test_without_accounts_loopback_stays_as_it_was(alone: Project) -> None:
     assert {client.get(place).status_code for place in LOOK} == {200}
     assert not any("<form" in client.get(place).text.replace('<form class="card wide search"', "") for place in LOOK)
     assert {client.post(place, data={"form": ""}).status_code for place in ACTS} == {403}
-    assert (client.get("/users").status_code, client.get("/login").headers["location"]) == (403, "/")
+    assert [client.get(place).status_code for place in ("/users", "/password")] == [403, 403]
+    assert client.get("/login").headers["location"] == "/"
     assert deeds(alone) == before
+
+
+@pytest.mark.parametrize("header", ["x-forwarded-for", "x-real-ip", "forwarded", "via"])
+def test_a_proxy_that_calls_by_a_name_of_loopback_opens_nothing_to_others(alone: Project, header: str) -> None:
+    client = browser(alone)
+    refused = client.get(LOOK[0], headers={header: "203.0.113.7"})
+    assert (refused.status_code, "preceptor users add" in refused.text) == (421, True)
+    assert client.get(LOOK[0]).status_code == 200
+
+
+@pytest.mark.parametrize("host", ["x/login?", "x/static/?", "x/login#", "x/login\\"])
+def test_no_host_makes_another_page_look_like_the_one_for_logging_in(shared: Project, host: str) -> None:
+    client = as_person(shared, "nobody")
+    answers = [client.get(place, headers={"host": host}).status_code for place in (*LOOK, "/users")]
+    assert {*answers} == {303}, "also where an older Starlette makes `request.url` of the host as it came"
 
 
 def test_the_first_account_closes_the_pages_and_without_any_only_loopback_opens_them(alone: Project) -> None:
@@ -224,6 +246,25 @@ def test_others_are_served_where_people_have_accounts(alone: Project, monkeypatc
     add(alone.store, "otto", Role.OWNER, PASSWORD)
     web.serve(alone, host="0.0.0.0", port=0, address=None)
     remove(alone.store, "otto")
+
+
+@pytest.mark.parametrize(("token", "told"), [("s3cr!", True), (TOKEN, False)])
+def test_a_token_that_programs_can_guess_is_named(
+    alone: Project, monkeypatch: pytest.MonkeyPatch, token: str, told: bool
+) -> None:
+    async def served(*_: object, **__: object) -> None:
+        pass
+
+    said = StringIO()
+    project = Project(alone.path, RichProgress(Console(file=said, width=400)))
+    monkeypatch.setenv(project.config.serve.token_env, token)
+    monkeypatch.setattr(web, "_serve", served)
+    monkeypatch.setattr(Dashboard, "look_ahead", lambda _: None)
+    web.serve(project, host="127.0.0.1", port=0, address=None)
+    project.store.close()
+    assert ("has 5 characters, and programs may guess" in said.getvalue()) == told
+    assert "the dashboard is at" in said.getvalue()
+    assert token not in said.getvalue()
 
 
 def test_a_page_that_is_kept_for_many_holds_nobodys_form(shared: Project, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -289,6 +330,8 @@ def test_an_owner_sees_who_did_what_and_removes_others_but_not_themselves(shared
     client = as_person(shared, "otto")
     assert send(client, "/users/remove", name="otto").status_code == 409
     assert send(client, "/users/remove", name="gone").headers["location"] == "/users"
+    forged = "x\n2026-11-30 08:00:00 lea (page) recall"
+    assert "a name has 1 to 64" in send(client, "/users/remove", name=forged).text
     said = client.get("/users").text
     assert "gone as viewer" in said
     assert [each.name for each, _ in accounts.every(shared.store)] == ["lea", "otto", "vera"]
@@ -296,7 +339,8 @@ def test_an_owner_sees_who_did_what_and_removes_others_but_not_themselves(shared
 
 
 def test_commands_that_change_what_counts_are_noted_too(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LOGNAME", "root-of-it-all")
+    monkeypatch.setattr("pwd.getpwuid", lambda _: SimpleNamespace(pw_name="root-of-it-all"))
+    monkeypatch.setenv("LOGNAME", "somebody-else")
     config = ["--config", str(project.path)]
     for asked in (["review", "push"], ["review", "pull"], ["recall", "--reviewer", "reviewer-1"]):
         assert CliRunner().invoke(command, [*asked, *config]).exit_code == 0
@@ -445,9 +489,90 @@ def test_attempts_are_counted_by_name_and_by_address_and_forgiven_in_time() -> N
         attempts.begin("vera", "10.0.0.1")
     with pytest.raises(TooOften):
         attempts.begin("vera", "10.0.0.2")
+    attempts.begin("vera", "10.0.0.3", known=True)
+    attempts.succeeded("vera", "10.0.0.3", known=True)
+    with pytest.raises(TooOften):
+        attempts.begin("vera", "10.0.0.2")
     attempts.succeeded("vera", "10.0.0.1")
     attempts.begin("vera", "10.0.0.2")
     assert len(attempts._failed[("address", "10.0.0.1")]) == MOST_BY_NAME - 1, "others from there stay counted"
+
+
+def test_who_guesses_keeps_nobody_out_of_a_browser_in_which_their_password_was_right(shared: Project) -> None:
+    guesser = browser(shared)
+    own = TestClient(guesser.app, base_url=HERE, follow_redirects=False)
+    log_in(own, "vera")
+    send(own, "/logout")
+    kept = own.cookies["preceptor-known"]
+    for _ in range(MOST_BY_NAME):
+        log_in(guesser, "vera", "wrong")
+    assert log_in(guesser, "vera").status_code == 429
+    assert log_in(own, "vera").headers["location"] == "/"
+    guesser.cookies.set("preceptor-known", kept, domain="127.0.0.1", path="/login")
+    for _ in range(MOST_BY_NAME):
+        assert log_in(guesser, "vera", "wrong").headers["location"] == "/login?wrong=true"
+    assert log_in(guesser, "vera").status_code == 429, "there it is counted as well"
+
+
+def test_who_waits_to_log_in_keeps_no_page_from_being_answered(shared: Project) -> None:
+    app = browser(shared).app
+    door: Door = app._door  # type: ignore[attr-defined]
+    with served(app) as address, httpx.Client(base_url=address) as own, ThreadPoolExecutor(40) as many:
+        sent = {"form": form_on(own.get("/login")), "name": "nobody", "password": "wrong"}
+        with door._lock:  # as if a hash took long
+            waiting = [many.submit(own.post, "/login", data=sent) for _ in range(40)]
+            sleep(1.0)
+            assert httpx.get(f"{address}/login", timeout=10.0).status_code == 200
+            assert not any(each.done() for each in waiting)
+    assert {each.result().status_code for each in waiting} <= {303, 429}
+
+
+def test_people_change_their_own_password_which_ends_their_other_visits(shared: Project) -> None:
+    add(shared.store, "paul", Role.VIEWER, PASSWORD)
+    client, elsewhere = browser(shared), browser(shared)
+    assert [log_in(each, "paul").headers["location"] for each in (client, elsewhere)] == ["/", "/"]
+    assert 'href="/password"' in client.get(LOOK[0]).text
+    given = {"form": form_on(client.get("/password")), "current": PASSWORD, "new": "another long one"}
+
+    def said(**other: str) -> tuple[int, str]:
+        answer = client.post("/password", data=given | {"again": "another long one"} | other)
+        return answer.status_code, (re.findall(r'role="alert">([^<]*)', answer.text) or [""])[0]
+
+    assert said(again="another one") == (409, "The two new passwords differ; nothing was changed.")
+    for _ in range(MOST_BY_NAME):  # which is no guess
+        assert "needs 12 to 1000; nothing" in said(new="short", again="short")[1]
+    assert said(current="wrong") == (409, "The current password is not right; nothing was changed.")
+    before, known = client.cookies[COOKIE], client.cookies["preceptor-known"]
+    assert said() == (303, "")
+    assert client.cookies[COOKIE] != before
+    assert client.cookies["preceptor-known"] != known
+    assert (client.get(LOOK[0]).status_code, elsewhere.get(LOOK[0]).status_code) == (200, 303)
+    assert log_in(elsewhere, "paul").headers["location"] == "/login?wrong=true"
+    assert log_in(elsewhere, "paul", "another long one").headers["location"] == "/"
+    found = [each for each in deeds(shared) if (each[0], each[2]) == ("paul", "users password")]
+    assert [(who, way, failed) for who, way, _, _, failed in found] == [("paul", "page", True), ("paul", "page", False)]
+    given |= {"form": form_on(client.get("/password"))}
+    for _ in range(MOST_BY_NAME):
+        assert said(current="wrong")[0] == 409
+    assert said(current="another long one")[0] == 429
+    remove(shared.store, "paul")
+
+
+def test_nobody_is_let_in_by_a_password_that_is_being_changed(database: str) -> None:
+    store, other = Store(database), Store(database)
+    store.migrate()
+    accounts.add(store, "vic", Role.VIEWER, "a hash")
+    account = accounts.get(store, "vic")
+    assert account is not None
+    with ThreadPoolExecutor(1) as pool:
+        with store.writing() as session:
+            session.execute(text("UPDATE account SET password = 'another' WHERE name = 'vic'"))
+            entering = pool.submit(accounts.let_in, other, account, digest("word"), 1.0)
+            sleep(0.3)
+        assert entering.result() is False
+    assert [visits for _, visits in accounts.every(store)] == [0]
+    store.close()
+    other.close()
 
 
 def test_guesses_at_the_token_are_counted_too(alone: Project) -> None:
@@ -473,7 +598,16 @@ def test_accounts_are_made_listed_and_removed_by_command_with_the_password_on_st
     assert "otto: owner, since 20" in said("list")
     assert "has an account already" in said("add", "otto", "--role", "viewer", given=f"{PASSWORD}\n")
     assert "has 5 characters; it needs 12 to 1000" in said("add", "lea", "--role", "lead", given="short\n")
+    assert "this is who shows the token" in said("add", "token", "--role", "owner", given=f"{PASSWORD}\n")
     assert "a name has 1 to 64" in said("add", "Lea Lee", "--role", "lead", given=f"{PASSWORD}\n")
+    client = browser(alone)
+    log_in(client, "otto")
+    assert "otto is viewer now" in said("role", "otto", "viewer")
+    assert client.get("/users").status_code == 403, "from the next page on"
+    assert "otto is owner now" in said("role", "otto", "owner")
+    assert client.get("/users").status_code == 200
+    assert "no such account" in said("role", "lea", "lead")
+    assert deeds(alone)[-1] == (operator(), "command", "users role", "lea as lead", True)
     assert "otto has another password" in said("password", "otto", given="another long one\n")
     assert log_in(browser(alone), "otto", "another long one").headers["location"] == "/"
     assert "otto has no account any more" in said("remove", "otto")

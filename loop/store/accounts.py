@@ -31,10 +31,22 @@ def change_password(store: Store, name: str, password: str) -> None:
         PreceptorError: there is no such account.
     """
     with store.writing() as session:
-        row = _there(session.get(Account, name), name)
+        row = _there(session.get(Account, name, with_for_update=True), name)
         row.password = password
         session.add(row)
         session.exec(delete(Visit).where(col(Visit.name) == name))
+
+
+def change_role(store: Store, name: str, role: Role) -> None:
+    """Another role for an account, which counts from its next request on.
+
+    Raises:
+        PreceptorError: there is no such account.
+    """
+    with store.writing() as session:
+        row = _there(session.get(Account, name, with_for_update=True), name)
+        row.role = role
+        session.add(row)
 
 
 def remove(store: Store, name: str) -> None:
@@ -44,7 +56,7 @@ def remove(store: Store, name: str) -> None:
         PreceptorError: there is no such account.
     """
     with store.writing() as session:
-        row = _there(session.get(Account, name), name)
+        row = _there(session.get(Account, name, with_for_update=True), name)
         session.exec(delete(Visit).where(col(Visit.name) == name))
         session.delete(row)
 
@@ -78,7 +90,8 @@ def let_in(store: Store, account: Account, digest: str, hours: float) -> bool:
     """Note a visit, unless the account was removed or got another password meanwhile; those that ended are deleted."""
     with store.writing() as session:
         session.exec(delete(Visit).where(col(Visit.ends_at) <= now()))
-        still = session.get(Account, account.name)
+        # on PostgreSQL whoever changes it at the moment is waited for, or waits
+        still = session.get(Account, account.name, with_for_update=True)
         if still is None or still.password != account.password:
             return False
         session.add(Visit(digest=digest, name=account.name, ends_at=now() + timedelta(hours=hours)))

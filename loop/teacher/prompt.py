@@ -56,7 +56,7 @@ def request_for(
     messages = [{"role": "system", "content": rules}]
     for shown, steps, answer in demonstrations:
         messages.append({"role": "user", "content": _presented(hider.item(shown))})
-        said = written([*map(hider.text, steps)], hider.text(answer.value), structured=structured)
+        said = written([*map(hider.text, steps)], hider.answer(answer.value, task.answer), structured=structured)
         messages.append({"role": "assistant", "content": said})
     messages.append({"role": "user", "content": _presented(hider.item(item))})
     request = Request(

@@ -41,7 +41,7 @@ def explain(worked: Example, task: TaskConfig, config: TeacherConfig) -> Todo:
     """Ask why the known answer is right."""
     bare = _request(worked.item, task, config)
     hider = Hider(config.redact, bare.hidden)
-    known = fenced("Answer", hider.text(shown(worked.answer, worked.item.choices)))
+    known = fenced("Answer", hider.answer(shown(worked.answer, worked.item.choices), task.answer))
     asked = f"{bare.messages[-1]['content']}\n{known}\n{EXPLAIN}"
     return Todo(TrialKind.EXPLAIN, worked.item, _asking(bare, asked, hider))
 

@@ -132,7 +132,9 @@ def test_an_owner_logs_in_and_their_pages_fit_and_axe_finds_nothing(browser: Bro
         assert found_by_axe(browser, axe) == []
         browser.press("otto", Keys.TAB, "correct horse battery", Keys.ENTER)
         WebDriverWait(browser.driver, 30).until(url_contains(f"/runs/{RUN}"))
-        for (width, scheme), place in product(LOOKS, (f"/runs/{RUN}/queue", f"/runs/{RUN}/reviewers", "/users")):
+        for (width, scheme), place in product(
+            LOOKS, (f"/runs/{RUN}/queue", f"/runs/{RUN}/reviewers", "/users", "/password")
+        ):
             look(browser, f"{url}{place}", width, scheme)
             assert browser.script("return document.querySelectorAll('form[method=post]').length") >= 1
             assert browser.script(OVERFLOWING) == []

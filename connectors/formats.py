@@ -19,7 +19,7 @@ import orjson
 from connectors.croissant import described
 from loop.answer import Answer, shown
 from loop.config import TaskConfig
-from loop.records import Item, Rationale, ReviewTask, Verdict, VerdictKind, found_wrong
+from loop.records import Author, Item, Rationale, ReviewTask, Split, Verdict, VerdictKind, found_wrong
 from loop.store.dataset import Origin, Version
 from loop.store.versions import TEACHING
 from loop.student.prompts import forced
@@ -34,6 +34,8 @@ PIECE = 1000
 ROW_GROUP = 5 * PIECE
 """Rows of a group in Parquet."""
 PROVENANCE = "provenance.jsonl"
+ASKED = ("key", "question", "context", "choices")
+"""What is read of an item."""
 CONTENT = ("question", "context", "choices", "steps", "answer", "answer_kind", "parents")
 """What a row says; the rest is where it comes from."""
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
@@ -191,10 +193,10 @@ def sharegpt(examples: Iterable[Example], about: About, folder: Path) -> int:
 
 def label_studio(examples: Iterable[Example], about: About, folder: Path) -> int:
     """Tasks to import into Label Studio, with what was decided as an annotation for the review page's controls."""
-    count = 0
+    count, page = 0, _Page(about.task)
     with (folder / "tasks.json").open("wb") as file:
         for count, example in enumerate(examples, start=1):
-            file.write((b",\n" if count > 1 else b"[\n") + orjson.dumps(_task(example, about.task)))
+            file.write((b",\n" if count > 1 else b"[\n") + orjson.dumps(page.task(example)))
         file.write(b"\n]\n" if count else b"[]\n")
     return count
 
@@ -295,22 +297,31 @@ def _mended(verdict: Verdict, place: int) -> Row | None:
     return {"text": verdict.steps[place], "rating": None, "source": "human", "flagged": False}
 
 
-def _task(example: Example, asked: TaskConfig) -> Row:
-    """A task of the review page, decided."""
-    row, last = example.row, example.origin.chain[-1]
-    item = Item(**{name: row[name] for name in ("key", "question", "context", "choices")}, text_hash="")
-    rationale = Rationale(
-        item_key=item.key, round_id=0, author=last.author, steps=last.steps, answer=last.answer, stated=last.stated
-    )
-    blank = ReviewTask(rationale_id=last.id, round_id=0, uid=item.key, reason="")
-    page = board_task(blank, rationale, item, Details(), asked)
-    answer = "none" if last.answer is None else shown(Answer.from_canonical(last.answer), row["choices"])
-    decided = result(VerdictKind.EDIT, steps=last.steps, answer=answer, form=form_of(asked))
-    return {
-        "data": {name: value for name, value in page.data.items() if name != "uid"},
-        "annotations": [{"result": decided}],
-        "meta": {name: value for name, value in row.items() if name not in (*CONTENT, "key")},
-    }
+class _Page:
+    """Makes tasks of the review page, decided.
+
+    The records that the page is made of are filled anew for each, for making them takes longer than all else.
+    """
+
+    def __init__(self, asked: TaskConfig) -> None:
+        self._asked, self._form = asked, form_of(asked)
+        self._item = Item(key="", question="", split=Split.POOL, text_hash="")
+        self._rationale = Rationale(item_key="", round_id=0, author=Author.TEACHER, steps=[])
+        self._blank = ReviewTask(rationale_id=0, round_id=0, uid="", reason="")
+
+    def task(self, example: Example) -> Row:
+        """The task of one example."""
+        row, last, item, rationale = example.row, example.origin.chain[-1], self._item, self._rationale
+        item.key, item.question, item.context, item.choices = (row[name] for name in ASKED)
+        rationale.steps, rationale.answer, rationale.stated = last.steps, last.answer, last.stated
+        page = board_task(self._blank, rationale, item, Details(), self._asked)
+        answer = "none" if last.answer is None else shown(Answer.from_canonical(last.answer), row["choices"])
+        decided = result(VerdictKind.EDIT, steps=last.steps, answer=answer, form=self._form)
+        return {
+            "data": {name: value for name, value in page.data.items() if name != "uid"},
+            "annotations": [{"result": decided}],
+            "meta": {name: value for name, value in row.items() if name not in (*CONTENT, "key")},
+        }
 
 
 def _cell(value: Any) -> Any:

@@ -956,7 +956,8 @@ def _explain(problem: object) -> str:
         given = repr(problem.get("input"))
         hidden = isinstance(problem.get("input"), dict) or key.endswith(HIDDEN)
         shown = "" if hidden or len(given) > 60 else f" (given: {given})"
-        said = f"{problem['msg'].removeprefix('Value error, ')}{shown}"
+        wrong = "expected a path" if problem["type"] == "path_type" else problem["msg"].removeprefix("Value error, ")
+        said = f"{wrong}{shown}"
         return f"{key}: {said}" if key else said
     known = _known_keys(location[:-1])
     nearest = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)

@@ -48,6 +48,7 @@ def test_a_template_never_overwrites(tmp_path: Path) -> None:
         ('[student]\nengine = "openvino"\nkind = "encoder"', r'student: engine .* set engine = "torch"'),
         ("[budget]\nusd = inf", r"budget\.usd: .*finite number"),
         ("[budget]\nusd = -1", r"budget\.usd: .*greater than or equal to 0"),
+        ("[teacher]\nreplies = 3", r"teacher\.replies: expected a path \(given: 3\)"),
         ("[query", r"not valid TOML"),
     ],
 )

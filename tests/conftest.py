@@ -76,6 +76,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session", autouse=True)
 def server(request: pytest.FixtureRequest) -> Iterator[None]:
     """Where `PRECEPTOR_TEST_DATABASE` asks for it, stores of tests are on PostgreSQL (`tests/databases.py`)."""
+    databases.note_stores()
     wanted = os.environ.get(databases.WANTED)
     if wanted is None:
         yield
@@ -86,12 +87,13 @@ def server(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def own_databases(request: pytest.FixtureRequest) -> Iterator[None]:
-    """What a test leaves open on PostgreSQL is closed, and its databases are dropped."""
+    """What a test leaves open is closed, and its databases on PostgreSQL are dropped."""
     wanted = databases.WANTED in os.environ and "tmp_path" in request.fixturenames
     folder: Path | None = request.getfixturevalue("tmp_path") if wanted else None
     yield
+    databases.close_stores()
     if folder is not None:
-        databases.close_stores(folder)
+        databases.drop(folder)
 
 
 @pytest.fixture

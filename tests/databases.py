@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
+from weakref import WeakSet
 
 import pytest
 from sqlalchemy import Connection, create_engine, inspect, make_url, text
@@ -26,6 +27,8 @@ TEMPLATE = "preceptor_test_template"
 MARK = "preceptor_test_"
 HOOKS = Path(__file__).parent / "hooks"
 _opened: list[Store] = []
+_earlier: WeakSet[Store] = WeakSet()
+"""Stores of earlier tests that something still holds, which opens them again when it asks them."""
 _open = Store.__init__
 
 
@@ -40,10 +43,8 @@ def on_postgresql(server: str) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(SERVER, server)
         patch.setenv("PYTHONPATH", os.pathsep.join(map(str, [HOOKS, HOOKS.parents[1]])))
-        follow()
         yield
-    Store.__init__ = _open  # type: ignore[method-assign]
-    _close()
+    close_stores()
     with _maintaining(server) as connection:
         _drop(connection, list(connection.scalars(text("SELECT datname FROM pg_database"))))
 
@@ -51,21 +52,28 @@ def on_postgresql(server: str) -> Iterator[None]:
 def follow() -> None:
     """In a process that a test started: have its stores where the test has them."""
     if SERVER in os.environ:
-        Store.__init__ = _open_elsewhere  # type: ignore[method-assign]
+        note_stores()
 
 
-def close_stores(folder: Path) -> None:
-    """End what a test left open, and drop the databases of a folder."""
-    _close()
+def note_stores() -> None:
+    """Know of every store that is opened from now on, and open it where the test has its stores."""
+    Store.__init__ = _open_elsewhere  # type: ignore[method-assign]
+
+
+def drop(folder: Path) -> None:
+    """Drop the databases of a folder."""
     names = [name for file in folder.rglob("*.db") if (name := _stands_for(file)) is not None]
     if names:
         with _maintaining(os.environ[SERVER]) as connection:
             _drop(connection, names)
 
 
-def _close() -> None:
-    while _opened:
-        _opened.pop().close()
+def close_stores() -> None:
+    """End the connections that tests left open; a store that is asked again opens new ones."""
+    _earlier.update(_opened)
+    _opened.clear()
+    for store in _earlier:
+        store.close()
 
 
 def rows(file: Path, query: str, *values: object) -> list[tuple[Any, ...]]:

@@ -354,13 +354,17 @@ def test_what_people_say_of_it_while_it_is_forgotten_is_not_kept(tmp_path: Path)
 # --- remembered replies ---------------------------------------------------------------------------------------------
 
 
-def test_remembered_replies_about_something_are_gone_from_the_file_and_others_stay(tmp_path: Path) -> None:
-    file = tmp_path / "replies.db"
+def remember(file: Path, *texts: str) -> None:
     with closing(sqlite3.connect(file)) as connection, connection:
         connection.execute(memory.TABLE)
-        for number, text in enumerate(("Peter has three apples.", "She has four.")):
+        for number, text in enumerate(texts):
             stored = json.dumps(asdict(Completion(text, "m", "stop", 1, 1)))
             connection.execute("insert into reply values (?, ?, 'e', 'm', 0, '')", [str(number), stored])
+
+
+def test_remembered_replies_about_something_are_gone_from_the_file_and_others_stay(tmp_path: Path) -> None:
+    file = tmp_path / "replies.db"
+    remember(file, "Peter has three apples.", "She has four.")
     assert memory.forget(file, lambda text: "apples" in text) == 1
     assert b"apples" not in bytes_of(file)
     assert b"She has four." in bytes_of(file)
@@ -379,11 +383,7 @@ def test_a_remembered_reply_that_holds_marks_for_what_was_hidden_is_known_by_the
     config = '[run]\ndatabase = "sqlite:///store.db"\n[review]\nboard = "fake"\n[teacher]\nreplies = "replies.db"\n'
     (tmp_path / "config.toml").write_text(config + '[teacher.redact]\nkinds = ["email"]\n', encoding="utf-8")
     remembered = tmp_path / "replies.db"
-    with closing(sqlite3.connect(remembered)) as connection, connection:
-        connection.execute(memory.TABLE)
-        for number, text in enumerate(("1. So [EMAIL_2] wrote it.", "1. So [EMAIL_1] read it.")):
-            stored = json.dumps(asdict(Completion(text, "m", "stop", 1, 1)))
-            connection.execute("insert into reply values (?, ?, 'e', 'm', 0, '')", [str(number), stored])
+    remember(remembered, "1. So [EMAIL_2] wrote it.", "1. So [EMAIL_1] read it.")
     done = preceptor("forget", "q1", "--apply", folder=tmp_path)
     assert done.exit_code == 0, done.output
     assert b"wrote it" not in bytes_of(remembered)

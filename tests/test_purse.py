@@ -74,7 +74,11 @@ def test_a_charge_moves_its_own_counters_when_it_is_made_and_when_it_is_closed(s
     other.reserve(USD, "ask", 1)
     number = hold(store, purse, 100, round_id=3, domain="sums")
     beside = hold(store, purse, 30, round_id=4, domain="sums")
-    still = {("other", "usd", ""): (1000, 0, 1), ("other", "minutes", ""): (1000, 0, 0), (RUN, "minutes", ""): (1000, 0, 0)}  # fmt: skip  # noqa: E501
+    still = {
+        ("other", "usd", ""): (1000, 0, 1),
+        ("other", "minutes", ""): (1000, 0, 0),
+        (RUN, "minutes", ""): (1000, 0, 0),
+    }
     assert counters(store) == still | {
         (RUN, "usd", ""): (1000, 0, 130),
         (RUN, "usd", "domain/sums"): (NO_CAP, 0, 130),

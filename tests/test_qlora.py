@@ -1,7 +1,6 @@
 """QLoRA: adapters that learn on a base in four bits, and the student that comes of it."""
 
 import importlib.util
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,9 @@ from tests.test_families import QUIET
 from tests.test_student import a_trainer, sums
 from tests.tiny import tiny_tokenizer
 
-quantized = pytest.mark.skipif(find_spec("bitsandbytes") is None, reason='needs pip install "preceptor[qlora]"')
+quantized = pytest.mark.skipif(
+    importlib.util.find_spec("bitsandbytes") is None, reason='needs pip install "preceptor[qlora]"'
+)
 SETTINGS = {"lora_rank": 8, "epochs": 20, "learning_rate": 1e-2, "batch_size": 4, "dtype": "nf4"}
 
 

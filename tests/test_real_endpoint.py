@@ -19,13 +19,17 @@ import pytest
 
 from connectors.openai_teacher import OpenAITeacher
 from connectors.probe import probe
+from connectors.served_student import ServedStudent
 from connectors.wiring import cache_folder
-from loop.config import TeacherConfig
+from loop.config import StudentConfig, TaskConfig, TeacherConfig
 from loop.records import Currency, Probe, Split
 from loop.store.money import Purse
 from loop.student.packaged import SMOLLM2, model_directory
+from loop.student.trainer import Students
 from tests.builders import RUN, a_store
 from tests.test_ask import Book, an_item, asking
+from tests.test_openvino import greedy
+from tests.test_student import QUIET, items, sums
 
 pytestmark = [pytest.mark.real_endpoint, pytest.mark.timeout(1500)]
 
@@ -159,3 +163,23 @@ def test_llama_cpp_is_asked(llama_cpp: TeacherConfig) -> None:
 def test_llama_cpp_is_seen_to_sample_and_to_refuse_schemas(llama_cpp: TeacherConfig, tmp_path: Path) -> None:
     row = seen(llama_cpp, tmp_path)
     assert (row.json_schema, row.logprobs, row.choices, row.sampling) == (False, True, False, True)
+
+
+def test_transformers_serve_writes_for_a_student_of_each_round(
+    transformers_serve: TeacherConfig, tmp_path: Path
+) -> None:
+    """It loads the folders of checkpoints that requests name; what it writes with adapters differs, and is as here."""
+    base, made = str(model_directory(SMOLLM2, cache_folder())), {}
+    how = {"model": base, "dtype": "float32", "epochs": 4, "max_new_tokens": 24, "lora_rank": 8}
+    there = {"base_url": transformers_serve.base_url, "model": base, "load": "folder", "prompts": "text"}
+    for engine, more in (("torch", {}), ("openai", {"engine": "openai", "served": {**there, "concurrency": 1}})):
+        settings = StudentConfig.model_validate({**how, **more})
+        made[engine] = Students(settings, TaskConfig(), cache_folder(), ServedStudent)
+    made["torch"].train(sums(4), seed=1, folder=tmp_path / "round-1", progress=QUIET)
+    texts = []
+    for folder in (None, tmp_path / "round-1"):
+        found, wanted = (greedy(make.student(folder), items(sums(4))) for make in (made["openai"], made["torch"]))
+        print(found, wanted)  # noqa: T201 - shown with -s
+        assert sum(map(str.__eq__, found, wanted)) >= 3  # their number formats may differ
+        texts.append(found)
+    assert texts[0] != texts[1]

@@ -10,15 +10,16 @@ from typing import Any, ClassVar, TypeVar
 import torch
 
 from loop.answer import AnswerKind
-from loop.config import StudentConfig, TaskConfig
+from loop.config import ServedConfig, StudentConfig, TaskConfig
 from loop.errors import StudentError
-from loop.ports import Example, Progress, Student, Trained, Trainer
+from loop.ports import Example, Progress, Student, StudentHost, Trained, Trainer
 from loop.student import checkpoint, distill_step_by_step, dpo, lora, weighing
 from loop.student.decoder import Decoder
 from loop.student.distill_step_by_step import Task
 from loop.student.encoder import Encoder
 from loop.student.fitting import Lesson, computes_bfloat16
 from loop.student.seq2seq import Seq2Seq, pair_losses
+from loop.student.served import ServedDecoder
 from loop.student.tagger import NO_TAG, Tagger
 from loop.student.training import Training
 from loop.student.tree import looks_far
@@ -120,7 +121,7 @@ class DecoderTrainer(WriterTraining[Decoder]):
             StudentError: the model or the checkpoint cannot be loaded.
         """
         student = self.on_torch(folder)
-        return student if self.config.engine == "torch" else self._on_openvino(student, folder)
+        return self._on_openvino(student, folder) if self.config.engine == "openvino" else student
 
     def on_torch(self, folder: Path | None, *, trains: bool = False) -> Decoder:
         """The student on torch, whatever writes its explanations.
@@ -287,15 +288,24 @@ class Students:
     config: StudentConfig
     task: TaskConfig
     cache: Path
+    host: Callable[[ServedConfig], StudentHost] | None = None
+    """Makes what speaks to the server of `engine = "openai"`."""
 
     def student(self, folder: Path | None) -> Student:
         """The student of a checkpoint as it was trained, or the untrained one of today's settings.
 
         Raises:
-            StudentError: the model or the checkpoint cannot be loaded.
+            StudentError: the model or the checkpoint cannot be loaded, or the server does not hold it.
         """
         config = self.config if folder is None else checkpoint.as_trained(folder, self.config)
-        return trainer(config, self.task, self.cache).student(folder)
+        student = trainer(config, self.task, self.cache).student(folder)
+        if config.engine != "openai":
+            return student
+        assert isinstance(student, Decoder)
+        assert config.served is not None
+        assert self.host is not None
+        by_tokens = config.served.prompts == "tokens"
+        return ServedDecoder(student, self.host(config.served), folder, by_tokens=by_tokens)
 
     def train(
         self, examples: Sequence[Example], *, seed: int, folder: Path, progress: Progress, start: Path | None = None

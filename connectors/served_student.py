@@ -24,6 +24,7 @@ LORA_CURE = (
 )
 CURES = {
     300: "it points elsewhere, where nothing was sent: set student.served.base_url to that address if you trust it",
+    400: "see that it loads what it is asked for by name (student.served.load)",
     404: (
         "see that student.served.model is its name for the untrained model; a server that was started anew is told of "
         "the checkpoint again by `preceptor run`"
@@ -172,7 +173,7 @@ class ServedStudent:
         """What the user can do about a refusal."""
         if path == "/load_lora_adapter" and status not in {401, 403}:
             return LORA_ROUTE_CURE if status == 404 else LORA_CURE
-        if status in {400, 422}:
+        if status in {400, 422} and self._config.prompts == "tokens":
             return 'where it takes no token ids set student.served.prompts = "text"'
         if status in {401, 403}:
             return f"check the key in the environment variable {self._config.api_key_env} (student.served.api_key_env)"

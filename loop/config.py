@@ -148,8 +148,8 @@ class ServedConfig(Table):
     """Name under which the server has the untrained `student.model`."""
     load: Literal["lora", "folder"] = "lora"
     """How it comes by each round's checkpoint. `lora`: the adapters are loaded by `POST /load_lora_adapter` (vLLM with
-    `--enable-lora` and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True, `preceptor student serve`). `folder`: it loads the folder
-    that a request names as its model (`transformers serve`)."""
+    `--enable-lora` and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True, `preceptor student serve`). `folder`, for
+    `lora_rank = 0`: it loads the folder that a request names as its model (`transformers serve`)."""
     checkpoints: str = ""
     """The folder in which the server finds the run's checkpoints, where it sees them under another name; empty: it sees
     the same paths."""
@@ -190,6 +190,9 @@ class StudentConfig(Table):
     the student, for causal students (`[student.served]`); it scores answers and steps too, and training stays here."""
     served: ServedConfig | None = None
     """A table `[student.served]`: the server, for `engine = "openai"`."""
+    processes: int = Field(default=1, ge=1)
+    """Processes that train together, as `accelerate launch` starts them: one for each GPU, or on processors alone. Each
+    reads its share of every batch; the loss is that of the whole batch, however many there are."""
     epochs: float = Field(default=3.0, gt=0)
     """Passes over the examples each round; at most, where there is a validation part."""
     validation_share: float = Field(default=0.0, ge=0, le=0.5)
@@ -304,11 +307,19 @@ class StudentConfig(Table):
             raise ValueError(
                 'engine = "openai" needs a table [student.served] with base_url and model, or set engine = "torch"'
             )
-        if self.engine == "openai" and self.served and self.served.load == "lora" and self.lora_rank == 0:
+        if self.engine == "openai" and self.served and (self.served.load == "lora") != (self.lora_rank > 0):
             raise ValueError(
-                'served.load = "lora" needs lora_rank above 0, as the server loads adapters alone; set load = "folder" '
-                "where it loads whole models by their folder"
+                'served.load = "lora" is for lora_rank above 0, as the server is told of adapters; load = "folder" is '
+                "for lora_rank = 0, as it is told of a whole model"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _processes_share_what_is_written(self) -> "StudentConfig":
+        if self.processes > 1 and self.white_box is not None:
+            raise ValueError("[student.white_box] is learned by one process: set processes = 1, or leave the table out")
+        if self.processes > 1 and self.dtype == "nf4":
+            raise ValueError('dtype = "nf4" is trained by one process: set processes = 1, or dtype = "auto"')
         return self
 
     @model_validator(mode="after")

@@ -165,21 +165,24 @@ def test_llama_cpp_is_seen_to_sample_and_to_refuse_schemas(llama_cpp: TeacherCon
     assert (row.json_schema, row.logprobs, row.choices, row.sampling) == (False, True, False, True)
 
 
-def test_transformers_serve_writes_for_a_student_of_each_round(
-    transformers_serve: TeacherConfig, tmp_path: Path
-) -> None:
-    """It loads the folders of checkpoints that requests name; what it writes with adapters differs, and is as here."""
-    base, made = str(model_directory(SMOLLM2, cache_folder())), {}
-    how = {"model": base, "dtype": "float32", "epochs": 4, "max_new_tokens": 24, "lora_rank": 8}
-    there = {"base_url": transformers_serve.base_url, "model": base, "load": "folder", "prompts": "text"}
-    for engine, more in (("torch", {}), ("openai", {"engine": "openai", "served": {**there, "concurrency": 1}})):
+def test_transformers_serve_writes_for_a_student_of_each_round(tmp_path: Path) -> None:
+    """It loads the folders of checkpoints that requests name; what it writes after training differs, and is as here."""
+    base, port = str(model_directory(SMOLLM2, cache_folder())), a_port()
+    how = {"model": base, "max_new_tokens": 24, "lora_rank": 0, "learning_rate": 1e-4, "batch_size": 2}
+
+    def makes(**more: object) -> Students:
         settings = StudentConfig.model_validate({**how, **more})
-        made[engine] = Students(settings, TaskConfig(), cache_folder(), ServedStudent)
-    made["torch"].train(sums(4), seed=1, folder=tmp_path / "round-1", progress=QUIET)
+        return Students(settings, TaskConfig(), cache_folder(), ServedStudent)
+
+    command = [str(Path(sys.executable).parent / "transformers"), "serve", "--host", "127.0.0.1", "--port", str(port)]
     texts = []
-    for folder in (None, tmp_path / "round-1"):
-        found, wanted = (greedy(make.student(folder), items(sums(4))) for make in (made["openai"], made["torch"]))
-        print(found, wanted)  # noqa: T201 - shown with -s
-        assert sum(map(str.__eq__, found, wanted)) >= 3  # their number formats may differ
-        texts.append(found)
+    with server(command, port, "/health", tmp_path / "log") as address:
+        there = {"base_url": address, "model": base, "load": "folder", "prompts": "text", "concurrency": 1}
+        makes(served=there).train(sums(4), seed=1, folder=tmp_path / "round-1", progress=QUIET)
+        for folder in (None, tmp_path / "round-1"):
+            made = makes().student(folder), makes(engine="openai", served=there).student(folder)
+            wanted, found = (greedy(each, items(sums(4))) for each in made)  # type: ignore[arg-type]
+            print(found, wanted)  # noqa: T201 - shown with -s
+            assert sum(map(str.__eq__, found, wanted)) >= 3  # their number formats may differ
+            texts.append(found)
     assert texts[0] != texts[1]

@@ -58,6 +58,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             Example(each.item, (f"{start} . {n} = {start - n} .",), number(start - n)) for n, each in enumerate(sums(8))
         ]
         made(folder).train(taken, seed=1, folder=folder / name, progress=QUIET)
+    made(folder, lora_rank=0, epochs=3).train(taken, seed=1, folder=folder / "whole", progress=QUIET)
     return folder
 
 
@@ -175,14 +176,14 @@ def plain_server(student: Decoder) -> Starlette:
 
 
 def test_a_server_that_takes_texts_alone_writes_and_the_rest_is_done_here(folder: Path) -> None:
-    here = made(folder).student(folder / "one")
+    here = made(folder, lora_rank=0).student(folder / "whole")
     assert isinstance(here, Decoder)
     asked, how = items(sums(4)), {"load": "folder", "prompts": "text"}
     with served(plain_server(here)) as url:
-        there = made(folder, served={"base_url": f"{url}/v1", **how}).student(folder / "one")
+        there = made(folder, lora_rank=0, served={"base_url": f"{url}/v1", **how}).student(folder / "whole")
         assert greedy(there, asked) == greedy(here, asked)  # type: ignore[arg-type]
         with pytest.raises(StudentError, match=r'Unexpected fields.* set student\.served\.prompts = "text"'):
-            made(folder, served={"base_url": f"{url}/v1", "load": "folder"}).student(folder / "one")
+            made(folder, lora_rank=0, served={"base_url": f"{url}/v1", "load": "folder"}).student(folder / "whole")
         odd = Item(key="odd", question="What is <unk> § 3 ?", split=asked[0].split, text_hash="")  # no text spells it
         assert greedy(there, [odd, asked[0]]) == greedy(here, [odd, asked[0]])  # type: ignore[arg-type]
     assert there.answers_after(asked, PARTS) == here.answers_after(asked, PARTS)
@@ -306,7 +307,7 @@ def test_a_server_that_answers_by_another_name_is_refused(folder: Path) -> None:
     [
         ('engine = "openai"', r"needs a table \[student.served\]"),
         ('engine = "openai"\nkind = "seq2seq"\n{}', 'is for kind = "causal"'),
-        ('engine = "openai"\nlora_rank = 0\n{}', "needs lora_rank above 0"),
+        ('engine = "openai"\nlora_rank = 0\n{}', "is for lora_rank above 0"),
         ('[student.served]\nmodel = "m"\nbase_url = "127.0.0.1:8000"', "must begin with http://"),
         ('[student.served]\nmodel = "m"\nbase_url = "http://me:sesame@gpu:8000/v1"', "api_key_env names the key"),
     ],

@@ -113,8 +113,11 @@ class ServedStudent:
         )
 
     def _completion(self, client: OpenAI, wanted: Mapping[str, Any]) -> Mapping[str, Any]:
-        body = self._json(self._post(client, "/completions", wanted))
-        model, said = str(wanted["model"]), at(body, "model")
+        return self._completed(self._json(self._post(client, "/completions", wanted)), str(wanted["model"]))
+
+    def _completed(self, body: object, model: str) -> Mapping[str, Any]:
+        """What a server sent, if it is a completion by the model that was asked."""
+        said = at(body, "model")
         if not isinstance(at(body, "choices", 0, "text"), str):
             raise StudentError(f"{self._address} sent no completion; check student.served.base_url, {ENGINE_CURE}")
         if isinstance(said, str) and model not in said:
@@ -122,15 +125,15 @@ class ServedStudent:
                 f"{self._address} was asked for {model} and answers as {said[:LONGEST_SAID]!r}; have it refuse names "
                 f"that it does not hold, {ENGINE_CURE}"
             )
-        found: Mapping[str, Any] = body
-        return found
+        assert isinstance(body, Mapping)
+        return body
 
     def _prompt_scores(self, body: Mapping[str, Any], tokens: Sequence[int]) -> list[float]:
         """The log-probabilities that vLLM says of a prompt: for each place some tokens, among them the one there."""
         said = at(body, "choices", 0, "prompt_logprobs")
         places = said if isinstance(said, list) and len(said) == len(tokens) else [None] * len(tokens)
         found = [at(place, str(token), "logprob") for place, token in zip(places[1:], tokens[1:], strict=True)]
-        if not all(isinstance(each, int | float) for each in found):
+        if not all(type(each) in {int, float} for each in found):
             raise StudentError(
                 f"{self._address} does not say how probable the tokens of a prompt are (`prompt_logprobs`, as vLLM "
                 f'does); set student.served.prompts = "text", and only explanations are asked of it, {ENGINE_CURE}'
@@ -197,11 +200,11 @@ def _continued(body: Mapping[str, Any]) -> Continued:
     ids, first = choice.get("token_ids"), at(choice, "logprobs", "token_logprobs", 0)
     cached = at(body, "usage", "prompt_tokens_details", "cached_tokens")
     return Continued(
-        tokens=ids if isinstance(ids, list) and all(isinstance(each, int) for each in ids) else None,
+        tokens=ids if isinstance(ids, list) and all(type(each) is int for each in ids) else None,
         text=choice["text"],
         ended=choice.get("finish_reason") == "stop",
-        log_probability=float(first) if isinstance(first, int | float) else None,
-        cached_tokens=cached if isinstance(cached, int) else None,
+        log_probability=float(str(first)) if type(first) in {int, float} else None,
+        cached_tokens=cached if type(cached) is int else None,
     )
 
 

@@ -16,7 +16,8 @@ KILLED_AT, BEHIND = 5, 2
 
 def main() -> None:
     state.EVERY, state.SHARE = 0.0, 1e9
-    if os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+    once = Path(sys.argv[1]) / "killed"
+    if not once.exists():
         step = fitting._Fit._step
 
         def counted(fit: fitting._Fit, batch: list[int]) -> None:
@@ -24,6 +25,7 @@ def main() -> None:
             if done == KILLED_AT:
                 state.EVERY = 1e9
             if done == KILLED_AT + BEHIND and os.environ["RANK"] == "1":
+                once.touch()
                 os.kill(os.getpid(), signal.SIGKILL)
             step(fit, batch)
 

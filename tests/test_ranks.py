@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,14 +11,13 @@ import torch
 from loop.config import StudentConfig
 from loop.errors import Diverged, StudentError
 from loop.student import launching
+from tests.forked import FORK
 from tests.killed_rank import KILLED_AT
 from tests.test_encoder import model as encoder  # noqa: F401 - a fixture
 from tests.test_served_student import made
 from tests.test_student import model, sums, weights  # noqa: F401 - a fixture
 from tests.test_training import Told, many
-from tests.two_ranks import KINDS, trained
-
-ROOT = Path(__file__).parents[1]
+from tests.two_ranks import KINDS, take_part, trained
 
 
 def without_dropout(source: Path, folder: Path) -> Path:
@@ -42,9 +40,12 @@ def models(model: Path, encoder: Path, tmp_path_factory: pytest.TempPathFactory)
 def by_two(models: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of students that two processes trained."""
     folder = tmp_path_factory.mktemp("two")
-    words = [sys.executable, "-m", "tests.two_ranks", str(folder), *(f"{kind}={path}" for kind, path in models.items())]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr
+    processes = [FORK.Process(target=take_part, args=(models, folder, rank)) for rank in range(2)]
+    for each in processes:
+        each.start()
+    for each in processes:
+        each.join(240)
+    assert [each.exitcode for each in processes] == [0, 0]
     return folder
 
 
@@ -86,7 +87,7 @@ def test_a_killed_process_costs_what_was_not_on_the_disk_and_nothing_else(
         made(tmp_path, **SLOWLY, processes=2).train(examples, seed=1, folder=tmp_path / name, progress=told)
         assert not list(tmp_path.glob(f".{name}*"))
     assert told.lines == [
-        "  a process of the training ended: all were started again (1 of at most 3 times)",
+        "  a process of the training ended: all start again (1 of at most 3 times)",
         f"  the training that was cut off goes on at step {KILLED_AT}",
     ]
     whole, killed = weights(tmp_path / "whole"), weights(tmp_path / "killed")

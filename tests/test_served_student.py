@@ -17,7 +17,7 @@ from starlette.routing import Route
 
 from connectors.doctor import diagnose
 from connectors.served_student import ServedStudent
-from connectors.student_server import StudentServer, application
+from connectors.student_server import StudentServer, a_server, application
 from connectors.wiring import Project
 from loop.answer import AnswerKind
 from loop.config import Config, StudentConfig, TaskConfig
@@ -32,6 +32,7 @@ from tests.test_openvino import ADAPTERS, chance_that_alike, greedy, written
 from tests.test_openvino import a_number as number
 from tests.test_student import NUMBERS, QUIET, items, sums
 from tests.tiny import tiny_model, tiny_project
+from tests.whole_campaign import lived
 
 LABELS = TaskConfig(answer=AnswerKind.LABEL, labels={"3": "three", "20": "twenty", "1 2": "both"})
 Load = Callable[[Path], Student]
@@ -294,6 +295,21 @@ def test_a_server_that_says_no_probabilities_of_prompts_is_refused_with_the_cure
         made(folder, served={"base_url": url}).student(None)
 
 
+@pytest.mark.parametrize(
+    ("sent", "said"),
+    [
+        ({"token_ids": [10**9]}, "writes tokens that"),
+        ({"token_ids": [], "finish_reason": "length"}, "runs another model"),
+    ],
+)
+def test_a_server_that_sends_what_cannot_be_is_refused(folder: Path, sent: dict[str, Any], said: str) -> None:
+    with (
+        watched(folder, lambda _, answer: answer["choices"][0].update(sent) or None) as url,
+        pytest.raises(StudentError, match=said),
+    ):
+        made(folder, served={"base_url": url}).student(folder / "one")
+
+
 def test_a_server_that_answers_by_another_name_is_refused(folder: Path) -> None:
     with (
         watched(folder, lambda _, answer: answer.update(model="untrained") or None) as url,  # type: ignore[func-returns-value]
@@ -318,6 +334,20 @@ def test_settings_that_do_not_fit_are_named(tmp_path: Path, text: str, said: str
     with pytest.raises(BadConfig, match=said) as found:
         Project(tmp_path / "config.toml", QUIET)
     assert "sesame" not in str(found.value)
+
+
+@pytest.mark.slow
+def test_a_campaign_has_the_server_load_the_student_of_each_round(tmp_path: Path) -> None:
+    config = tiny_project(tmp_path)
+    text = config.read_text(encoding="utf-8").replace("lora_rank = 0", "lora_rank = 4")
+    config.write_text(text, encoding="utf-8")
+    server = a_server(Project(config, QUIET), None, None)
+    with served(application(server)) as url:
+        there = f'engine = "openai"\nserved = {{base_url = "{url}/v1", model = "untrained"}}'
+        config.write_text(text.replace("lora_rank = 4", f"lora_rank = 4\n{there}"), encoding="utf-8")
+        lived(config)
+    assert len(server.names) == 3  # the untrained one, and one of each round
+    assert len({name.removeprefix("preceptor-") for name in server.names}) == 3
 
 
 def test_doctor_says_who_answers_for_the_student(tmp_path: Path) -> None:

@@ -1,12 +1,11 @@
-"""Trains students by two processes each that add up their gradients (gloo): `two_ranks.py FOLDER KIND=MODEL...`."""
+"""Students of several kinds that two processes train together, which add up their gradients by gloo."""
 
-import os
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
 from unittest.mock import patch
 
+import torch
 from torch import distributed
 
 from loop.ports import Example, Trainer
@@ -44,20 +43,12 @@ def trained(kind: str, model: Path, folder: Path) -> None:
         make(model, **{**HOW, **changes}).train(many(examples(), 40), seed=1, folder=folder, progress=QUIET)
 
 
-def main(folder: Path, wanted: dict[str, Path]) -> None:
-    for kind, model in wanted.items():
-        children = []
-        for rank in range(2):
-            if (child := os.fork()) == 0:
-                distributed.init_process_group(
-                    "gloo", f"file://{folder}/{kind}.store", rank=rank, world_size=2, timeout=PATIENCE
-                )
-                trained(kind, model, folder / kind)
-                distributed.barrier()
-                os._exit(0)
-            children.append(child)
-        assert [os.waitpid(child, 0)[1] for child in children] == [0, 0], kind
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), {kind: Path(model) for kind, model in (each.split("=") for each in sys.argv[2:])})
+def take_part(models: Mapping[str, Path], folder: Path, rank: int) -> None:
+    """Be one of the two processes, and leave a student of each kind in the folder."""
+    torch.set_num_threads(1)
+    for kind, model in models.items():
+        store = f"file://{folder}/{kind}.store"
+        distributed.init_process_group("gloo", store, rank=rank, world_size=2, timeout=PATIENCE)
+        trained(kind, model, folder / kind)
+        distributed.barrier()
+        distributed.destroy_process_group()

@@ -1,8 +1,9 @@
 """Training by several processes that `accelerate launch` starts; `python -m loop.student.launching JOB` is one of them.
 
 The job is a folder beside the checkpoint-to-be with the settings and the examples; the processes read it, train as one
-process would, and the first of them leaves the checkpoint. Where one is killed the launcher ends the others and starts
-all of them again, and they go on from the last state on the disk.
+process would, and the first of them leaves the checkpoint. Where one is killed the launcher ends the others; all are
+started again and go on from the last state on the disk. The launcher's own restarts are not used: the new processes
+would look for each other at the addresses of the old ones.
 """
 
 import json
@@ -25,7 +26,7 @@ from loop.errors import PreceptorError, StudentError
 from loop.ports import Example, Progress, Trained
 
 RESTARTS = 3
-"""So many times the processes are started again."""
+"""So many times the processes are started again, at most."""
 MODULE = "loop.student.launching"
 """What each process runs."""
 SAID = "preceptor: "
@@ -58,10 +59,20 @@ def train(job: Job, progress: Progress) -> Trained:
     """
     place = job.folder.with_name(f".{job.folder.name}.job")
     place.mkdir(parents=True, exist_ok=True)
-    (place / "error.json").unlink(missing_ok=True)
+    for old in ("error.json", "log"):
+        (place / old).unlink(missing_ok=True)
     (place / "job.json").write_bytes(FORM.dump_json(job))
-    code = _launched(job.student, place, progress)
-    _raise_what_happened(place, code)
+    for again in range(1, RESTARTS + 2):
+        code = _launched(job.student, place, progress)
+        _raise_what_was_raised(place)
+        if code == 0 or job.folder.exists():  # which is there whole or not at all
+            break
+        if again > RESTARTS:
+            raise StudentError(
+                f"the processes of the training ended {again} times before it was done; what they said stands in "
+                f"{place / 'log'}. With student.processes = 1 it needs none; `preceptor run` goes on from there"
+            )
+        progress.say(f"  a process of the training ended: all start again ({again} of at most {RESTARTS} times)")
     for file in place.iterdir():
         file.unlink()
     place.rmdir()
@@ -70,7 +81,7 @@ def train(job: Job, progress: Progress) -> Trained:
 
 def command(config: StudentConfig, place: Path) -> list[str]:
     """What starts the processes."""
-    words = [sys.executable, "-m", "accelerate.commands.launch", "--max_restarts", str(RESTARTS)]
+    words = [sys.executable, "-m", "accelerate.commands.launch"]
     words += ["--num_processes", str(config.processes), "--num_machines", "1", "--mixed_precision", "no"]
     words += ["--multi_gpu", "--dynamo_backend", "no", "--main_process_port", "0"]
     return [*words, "-m", MODULE, str(place)]
@@ -79,7 +90,7 @@ def command(config: StudentConfig, place: Path) -> list[str]:
 def _launched(config: StudentConfig, place: Path, progress: Progress) -> int:
     """The exit code of the launcher; what the first process says is passed on."""
     here = {"ACCELERATE_USE_CPU": "false" if torch.cuda.is_available() else "true"}
-    with (place / "log").open("wb") as log:
+    with (place / "log").open("ab") as log:
         process = subprocess.Popen(
             command(config, place), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=os.environ | here
         )
@@ -122,20 +133,15 @@ def _messages(lines: Iterator[str], log: IO[bytes]) -> Iterator[Mapping[str, Any
             log.write(line.encode())
 
 
-def _raise_what_happened(place: Path, code: int) -> None:
+def _raise_what_was_raised(place: Path) -> None:
     """Raise what a process raised, as if it had been raised here.
 
     Raises:
-        StudentError: of the kind that was raised; or the processes ended without a word.
+        StudentError: of the kind that was raised.
     """
     if (place / "error.json").exists():
         said = json.loads((place / "error.json").read_text(encoding="utf-8"))
         raise getattr(errors, said["kind"])(said["text"])
-    if code:
-        raise StudentError(
-            f"training by several processes ended {RESTARTS + 1} times before it was done; what they said stands in "
-            f"{place / 'log'}. With student.processes = 1 it needs none of them; `preceptor run` goes on from there"
-        )
 
 
 class _Told:
@@ -170,8 +176,6 @@ def take_part(place: Path) -> None:
 
     state = PartialState(cpu=not torch.cuda.is_available())
     progress = _Told(speaks=state.is_main_process)
-    if again := int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")):
-        progress.say(f"  a process of the training ended: all were started again ({again} of at most {RESTARTS} times)")
     job = FORM.validate_json((place / "job.json").read_bytes())
     trainer(job.student, job.task, job.cache).train(
         job.examples, seed=job.seed, folder=job.folder, progress=progress, start=job.start
@@ -189,8 +193,6 @@ def _end_with_parent() -> None:
 
 def main(place: Path) -> None:
     """Train, and leave word of an error that another attempt would not cure."""
-    if (place / "error.json").exists():
-        os._exit(REFUSED)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         take_part(place)

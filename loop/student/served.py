@@ -49,6 +49,7 @@ class ServedDecoder(Decoder):
         """
         super().__init__(student.model, student.tokenizer, student.student, student.task)
         self._host, self._by_tokens = host, by_tokens
+        self._size = int(student.model.get_input_embeddings().num_embeddings)
         self._name = host.load(folder)
         self._refuse_another_model()
 
@@ -133,6 +134,8 @@ class ServedDecoder(Decoder):
 
     def _tokens_of(self, written: Continued, opening: Opening) -> list[int]:
         ids = list(self.tokens(written.text) if written.tokens is None else written.tokens)
+        if not all(0 <= each < self._size for each in ids):
+            raise StudentError(f"the server of student.served writes tokens that {self.student.model} has not; {CURE}")
         return [*ids, self.end] if written.ended and not set(ids[-1:]) & set(opening.stops) else ids
 
     def _refuse_another_model(self) -> None:
@@ -148,17 +151,16 @@ class ServedDecoder(Decoder):
         sequences = [context + each for context, each in zip(contexts, written, strict=True)]
         own, best = zip(*map(self._log_probabilities, sequences), strict=True)
         lost = [
-            top[-len(each) :] - probable[-len(each) :]
-            for each, top, probable in zip(written, best, own, strict=True)
-            if each
-        ]
+            top[len(context) - 1 :] - probable[len(context) - 1 :]
+            for context, top, probable in zip(contexts, best, own, strict=True)
+        ]  # of nothing written no mean is a number
         self._refuse_if("what it writes is not likeliest here", torch.cat(lost))
         if self._by_tokens:
             theirs = [each for some in self._host.scored(self._name, sequences) for each in some]
             self._refuse_if("its log-probabilities are not those here", (torch.tensor(theirs) - torch.cat(own)).abs())
 
     def _refuse_if(self, how: str, apart: torch.Tensor) -> None:
-        if apart.mean() > LARGEST_DIFFERENCE:
+        if not apart.mean() <= LARGEST_DIFFERENCE:
             raise StudentError(
                 f"the server of student.served runs another model than {self._name} ({how}: {apart.mean():.2f} apart a "
                 f"token, where rounding makes less than {LARGEST_DIFFERENCE}); start it with {self.student.model} and "

@@ -71,9 +71,9 @@ def drop(folder: Path) -> None:
 def close_stores() -> None:
     """End the connections that tests left open; a store that is asked again opens new ones."""
     _earlier.update(_opened)
-    _opened.clear()
     for store in _earlier:
         store.close()
+    _opened.clear()
 
 
 def rows(file: Path, query: str, *values: object) -> list[tuple[Any, ...]]:

@@ -113,4 +113,5 @@ def test_processes_that_end_again_and_again_are_said_with_their_log(
     monkeypatch.setattr(launching, "command", lambda *_: [sys.executable, "-c", "import sys; sys.exit('no room')"])
     with pytest.raises(StudentError, match=r"ended 4 times .* \S+\.one\.job/log\. With student\.processes = 1"):
         made(tmp_path, processes=2).train(sums(4), seed=1, folder=tmp_path / "one", progress=Told())
+    assert [file.name for file in (tmp_path / ".one.job").iterdir()] == ["log"]  # and no text of an item
     assert "no room" in (tmp_path / ".one.job" / "log").read_text()

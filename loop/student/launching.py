@@ -61,7 +61,23 @@ def train(job: Job, progress: Progress) -> Trained:
     place.mkdir(parents=True, exist_ok=True)
     for old in ("error.json", "log"):
         (place / old).unlink(missing_ok=True)
-    (place / "job.json").write_bytes(FORM.dump_json(job))
+    try:
+        (place / "job.json").write_bytes(FORM.dump_json(job))
+        _carried_out(job, place, progress)
+    finally:
+        (place / "job.json").unlink(missing_ok=True)  # it holds texts of items
+    for file in place.iterdir():
+        file.unlink()
+    place.rmdir()
+    return Trained(job.folder, json.loads((job.folder / "card.json").read_text(encoding="utf-8")))
+
+
+def _carried_out(job: Job, place: Path, progress: Progress) -> None:
+    """Start the processes, again where they ended, until the checkpoint is there.
+
+    Raises:
+        StudentError: as `train`.
+    """
     for again in range(1, RESTARTS + 2):
         code = _launched(job.student, place, progress)
         _raise_what_was_raised(place)
@@ -73,10 +89,6 @@ def train(job: Job, progress: Progress) -> Trained:
                 f"{place / 'log'}. With student.processes = 1 it needs none; `preceptor run` goes on from there"
             )
         progress.say(f"  a process of the training ended: all start again ({again} of at most {RESTARTS} times)")
-    for file in place.iterdir():
-        file.unlink()
-    place.rmdir()
-    return Trained(job.folder, json.loads((job.folder / "card.json").read_text(encoding="utf-8")))
 
 
 def command(config: StudentConfig, place: Path) -> list[str]:

@@ -17,6 +17,8 @@ from loop.ports import Continued, Opening
 from loop.student.reading import TOP_K
 
 ENGINE_CURE = 'or set student.engine = "torch"'
+WEIGHTS = "adapter_model.safetensors"
+"""Of adapters, in the folder of a checkpoint."""
 LORA_ROUTE_CURE = "start vLLM with --enable-lora and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True in its environment"
 LORA_CURE = (
     "see that the server finds the checkpoint there (student.served.checkpoints names its folder as the server has it) "
@@ -48,10 +50,14 @@ class ServedStudent:
         The name of adapters changes with their bytes, so that none are taken for others that lay there before.
 
         Raises:
-            StudentError: the server cannot be reached, or cannot load it.
+            StudentError: the server cannot be reached, or cannot load it; or it is loaded in the other way.
         """
         if folder is None:
             return self._config.model
+        fitting = "lora" if (folder / WEIGHTS).exists() else "folder"
+        if self._config.load != fitting:
+            what = "adapters alone" if fitting == "lora" else "a whole model"
+            raise StudentError(f'{folder}: is {what}; set student.served.load = "{fitting}", {ENGINE_CURE}')
         path = str(Path(self._config.checkpoints) / folder.name) if self._config.checkpoints else str(folder.resolve())
         if self._config.load == "folder":
             return path
@@ -210,5 +216,5 @@ def _continued(body: Mapping[str, Any]) -> Continued:
 
 def _digest(folder: Path) -> str:
     """Changes with the weights of the adapters."""
-    with (folder / "adapter_model.safetensors").open("rb") as opened:
+    with (folder / WEIGHTS).open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()[:16]

@@ -205,6 +205,14 @@ def test_a_server_that_is_away_or_refuses_says_the_cure_and_never_the_key(
         made(folder, served={"base_url": url}).student(folder / "one")
 
 
+def test_a_checkpoint_that_is_loaded_in_the_other_way_is_refused(folder: Path, address: str) -> None:
+    """One from before `lora_rank` was changed."""
+    with pytest.raises(StudentError, match=r'whole: is a whole model; set student\.served\.load = "folder"'):
+        made(folder, served={"base_url": address}).student(folder / "whole")
+    with pytest.raises(StudentError, match=r'one: is adapters alone; set student\.served\.load = "lora"'):
+        made(folder, lora_rank=0, served={"base_url": address, "load": "folder"}).student(folder / "one")
+
+
 def refusing(status: int, body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Starlette:
     async def answer(request: Request) -> Response:
         if request.method == "GET":

@@ -281,6 +281,9 @@ class LabelStudioBoard:
         return min(found, default=None)
 
     def _make(self) -> int:
+        """Make the project. Where there are two now, the older one is taken, and ours goes: somebody else made it
+        meanwhile, or the server did, which carries a request out once more when its SQLite file was locked halfway.
+        """
         made = self._client.projects.create(
             title=self._title,
             label_config=self._page.config,
@@ -292,8 +295,12 @@ class LabelStudioBoard:
             sampling="Uncertainty sampling",  # hands out the lowest score first
             request_options=ONCE,
         )
-        self._fresh = int(made.id)
-        return self._fresh
+        project = self._find() or int(made.id)
+        if project == made.id:
+            self._fresh = project
+        else:
+            self._client.projects.delete(id=int(made.id), request_options=ONCE)
+        return project
 
     def _listed(self, project: int) -> dict[str, "_Landed"]:
         """What stands in the project, by uid; of several with one uid the first."""

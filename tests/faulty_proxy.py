@@ -21,7 +21,7 @@ from starlette.routing import Route
 
 STAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 METHODS = ["GET", "POST", "PATCH", "PUT", "DELETE"]
-Kind = Literal["refused", "lost", "broken", "late", "bare"]
+Kind = Literal["refused", "lost", "broken", "late", "bare", "twice"]
 
 
 @dataclass
@@ -29,7 +29,8 @@ class Fault:
     """What happens to the next requests of a kind.
 
     `refused`: 500 without doing it; `broken`: done, but 500; `lost`: done, but no reply within `seconds`; `late`: no
-    reply within `seconds`, and done only then; `bare`: imported without predictions.
+    reply within `seconds`, and done only then; `bare`: imported without predictions; `twice`: done two times, as Label
+    Studio itself does where its SQLite file was locked halfway.
     """
 
     kind: Kind
@@ -61,6 +62,8 @@ class FaultyProxy:
             await asyncio.sleep(fault.seconds)
         if kind == "bare":
             body = json.dumps([{"data": each["data"]} for each in json.loads(body)]).encode()
+        if kind == "twice":
+            await self._forward(request, body)
         reply = await self._forward(request, body)
         if fault is not None and kind == "lost":
             await asyncio.sleep(fault.seconds)

@@ -158,6 +158,17 @@ def test_what_landed_without_a_proper_reply_is_found_and_not_sent_again(
     assert here.stands_once(MANY)
 
 
+@pytest.mark.parametrize("path", ["/projects", "/import"])
+def test_of_what_the_server_does_twice_one_is_left(campaign: OpenCampaign, proxy: FaultyProxy, path: str) -> None:
+    here = campaign(proxy.address)
+    proxy.faults.append(Fault("twice", path))
+    here.push()
+    here.desk.pull(whole=True)
+    assert len(here.board.projects()) == 1
+    assert here.stands_once(MANY)
+    assert here.waiting() == MANY
+
+
 def test_what_was_refused_is_sent_once_more_and_stands_once(campaign: OpenCampaign, proxy: FaultyProxy) -> None:
     here = campaign(proxy.address)
     proxy.faults.append(Fault("refused", "/import"))

@@ -28,7 +28,7 @@ from loop.records.review import (
     role,
 )
 from loop.records.round import NOT_SENT, Claim, ConfigRow, Notice, Query, Round, Score, Stage
-from loop.records.student import Arm, Checkpoint, Corruption, Evaluation, Harm, Prediction, Shadow
+from loop.records.student import Arm, Checkpoint, Corruption, Doubt, Evaluation, Harm, Prediction, Shadow
 from loop.records.teacher import (
     AGAIN,
     STRONGER,
@@ -79,6 +79,7 @@ __all__ = [
     "DecisionKind",
     "Deed",
     "DemonstrationSet",
+    "Doubt",
     "Evaluation",
     "Export",
     "Flag",

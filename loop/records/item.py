@@ -4,7 +4,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlmodel import JSON, Field, SQLModel
+from sqlmodel import JSON, Field, Index, SQLModel
 
 from loop.answer import Answer
 
@@ -31,17 +31,21 @@ class Item(SQLModel, table=True):
     `text_hash` is a hash of the normalised question, context and choices.
     """
 
+    __table_args__ = (Index("ix_item_split_arrival", "split", "arrival"),)
+
     key: str = Field(primary_key=True)
     question: str
     context: str = ""
     choices: list[str] = Field(default_factory=list, sa_type=JSON)
     domain: str = "default"
-    split: Split = Field(index=True)
+    split: Split
     part: Part | None = None
     answer: str | None = None
     steps: list[str] = Field(default_factory=list, sa_type=JSON)
     text_hash: str = Field(index=True)
     source: str = ""
+    arrival: int = 0
+    """Which addition brought it: later ones have larger numbers, so that what is new since a look can be told."""
 
     @property
     def gold(self) -> Answer | None:
@@ -69,14 +73,16 @@ class Forgotten(SQLModel, table=True):
 
 
 class Contamination(SQLModel, table=True):
-    """A look for pool items that read like holdout items, over the items that a digest names; or for seed items.
+    """The look for items of a split, pool or seed, that read like holdout items.
 
-    `pairs` holds for each such item the holdout item that it is most like, and how much (Jaccard index); `pool` is how
-    many were looked at.
+    `through` is the newest arrival that it has seen of either: what came later was not looked at. `pairs` holds for
+    each such item the holdout item that it is most like, and how much (Jaccard index); `pool` is how many were looked
+    at.
     """
 
-    digest: str = Field(primary_key=True)
-    similarity: float
+    split: Split = Field(default=Split.POOL, primary_key=True)
+    similarity: float = Field(primary_key=True)
+    through: int
     pool: int
     holdout: int
     pairs: dict[str, Any] = Field(default_factory=dict, sa_type=JSON)

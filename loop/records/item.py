@@ -73,16 +73,16 @@ class Forgotten(SQLModel, table=True):
 
 
 class Contamination(SQLModel, table=True):
-    """The look for items of a split, pool or seed, that read like holdout items.
+    """A look for items of a split, pool or seed, that read like holdout items; `digest` names split and similarity.
 
     `through` is the newest arrival that it has seen of either: what came later was not looked at. `pairs` holds for
     each such item the holdout item that it is most like, and how much (Jaccard index); `pool` is how many were looked
     at.
     """
 
-    split: Split = Field(default=Split.POOL, primary_key=True)
-    similarity: float = Field(primary_key=True)
-    through: int
+    digest: str = Field(primary_key=True)
+    similarity: float
+    through: int = 0
     pool: int
     holdout: int
     pairs: dict[str, Any] = Field(default_factory=dict, sa_type=JSON)

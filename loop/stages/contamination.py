@@ -26,7 +26,7 @@ def look(store: Store, config: QueryConfig, split: Split = Split.POOL) -> Contam
     new = items.stream(store, split, after=-1 if before is None else before.through)
     found = alike(_texts(new), holdout, similarity)
     made = Contamination(
-        split=split,
+        digest=contamination.digest(split, similarity),
         similarity=similarity,
         through=max(ours, held),
         pool=items.count(store).get(split, 0),

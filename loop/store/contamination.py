@@ -15,7 +15,12 @@ def look(store: Store, similarity: float, split: Split = Split.POOL) -> Contamin
 
 def look_in(session: Session, similarity: float, split: Split = Split.POOL) -> Contamination | None:
     """As `look`, within a transaction."""
-    return session.get(Contamination, (split, similarity))
+    return session.get(Contamination, digest(split, similarity))
+
+
+def digest(split: Split, similarity: float) -> str:
+    """What names the look at a split."""
+    return f"{split}/{similarity!r}"
 
 
 def newest(store: Store, split: Split) -> int:

@@ -261,7 +261,9 @@ def insert_all(session: Session, model: type[SQLModel], columns: Sequence[str], 
     names = ", ".join(f'"{name}"' for name in columns)
     if connection.dialect.name == "sqlite":
         marks = ", ".join("?" * len(columns))
-        connection.exec_driver_sql(f'INSERT INTO "{table}" ({names}) VALUES ({marks})', list(map(tuple, rows)))
+        values = list(map(tuple, rows))
+        if values:
+            connection.exec_driver_sql(f'INSERT INTO "{table}" ({names}) VALUES ({marks})', values)
         return
     driver: Any = connection.connection
     try:

@@ -2,7 +2,6 @@
 
 import sqlalchemy as sa
 from alembic import op
-from sqlalchemy.dialects import postgresql
 
 revision = "0027"
 down_revision = "0026"
@@ -14,19 +13,7 @@ def upgrade() -> None:
     op.add_column("item", sa.Column("arrival", sa.Integer(), nullable=False, server_default="0"))
     op.drop_index("ix_item_split", table_name="item")
     op.create_index("ix_item_split_arrival", "item", ["split", "arrival"])
-    op.drop_table("contamination")  # looks are made again
-    enum = postgresql.ENUM if op.get_bind().dialect.name == "postgresql" else sa.Enum
-    op.create_table(
-        "contamination",
-        sa.Column("split", enum("POOL", "HOLDOUT", "SEED", name="split", create_type=False), nullable=False),
-        sa.Column("similarity", sa.Float(), nullable=False),
-        sa.Column("through", sa.Integer(), nullable=False),
-        sa.Column("pool", sa.Integer(), nullable=False),
-        sa.Column("holdout", sa.Integer(), nullable=False),
-        sa.Column("pairs", sa.JSON(), nullable=False),
-        sa.Column("looked_at", sa.DateTime(timezone=True), nullable=False),
-        sa.PrimaryKeyConstraint("split", "similarity"),
-    )
+    op.add_column("contamination", sa.Column("through", sa.Integer(), nullable=False, server_default="0"))
     op.create_table(
         "doubt",
         sa.Column("checkpoint_id", sa.Integer(), nullable=False),
@@ -40,17 +27,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_table("doubt")
-    op.drop_table("contamination")
-    op.create_table(
-        "contamination",
-        sa.Column("digest", sa.String(), nullable=False),
-        sa.Column("similarity", sa.Float(), nullable=False),
-        sa.Column("pool", sa.Integer(), nullable=False),
-        sa.Column("holdout", sa.Integer(), nullable=False),
-        sa.Column("pairs", sa.JSON(), nullable=False),
-        sa.Column("looked_at", sa.DateTime(timezone=True), nullable=False),
-        sa.PrimaryKeyConstraint("digest"),
-    )
+    op.drop_column("contamination", "through")
     op.drop_index("ix_item_split_arrival", table_name="item")
     op.create_index("ix_item_split", "item", ["split"])
     op.drop_column("item", "arrival")

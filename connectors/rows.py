@@ -205,7 +205,7 @@ def _steps(raw: Raw) -> tuple[str, ...]:
 
 def text_hash(question: str, context: str = "", choices: Sequence[str] = ()) -> str:
     """Hash of an item's text without case, blanks and sentence marks; texts that read alike have one hash."""
-    return hashlib.sha256("\x1f".join(_plain(part) for part in (question, context, *choices)).encode()).hexdigest()
+    return hashlib.sha256("\x1f".join([_plain(part) for part in (question, context, *choices)]).encode()).hexdigest()
 
 
 def key_of(hashed: str) -> str:
@@ -217,5 +217,6 @@ def _plain(text: str) -> str:
     """Folded text without sentence marks; marks that numbers and formulas need stay."""
     if not text:
         return text
-    folded = DASHES.sub("-", unicodedata.normalize("NFKC", text)).casefold()
+    plain = text if text.isascii() else DASHES.sub("-", unicodedata.normalize("NFKC", text))
+    folded = plain.casefold()
     return " ".join(SENTENCE_MARKS.sub(" ", folded).split()) or folded

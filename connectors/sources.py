@@ -122,29 +122,26 @@ class _Door:
         """Take in the rows of a file; what is wrong with its rows is said in the first pass only."""
         chunk: list[NewItem] = []
         empty, size = True, 0
-        for item in self._usable(path, first):
+        for some in self._usable(path, first):
             empty = False
-            if item is not None:
-                chunk.append(item)
-                size += len(item.question) + len(item.context) + len(item.choices)
-            if len(chunk) == CHUNK or size > CHUNK_TEXT:
+            chunk += some
+            size += sum([len(item.question) + len(item.context) + len(item.choices) for item in some])
+            if len(chunk) >= CHUNK or size > CHUNK_TEXT:
                 self._store_chunk(chunk)
                 chunk, size = [], 0
         self._store_chunk(chunk)
         if empty and first:
             self._report.bad.append(f"{path}: no rows in it")
 
-    def _usable(self, path: Path, first: bool) -> Iterator[NewItem | None]:
-        """The items of this split in their order; None for rows that are bad or of another split."""
+    def _usable(self, path: Path, first: bool) -> Iterator[list[NewItem]]:
+        """The items of this split in their order, a row or a piece at a time; rows may bring none."""
         try:
             pieces = pieces_of(path)
             for piece in reader_of(path)(path) if pieces is None else pieces:
-                if isinstance(piece, Raw):
-                    yield self._item(piece, first)
-                else:
-                    yield from self._of_piece(piece, first)
+                found = [self._item(piece, first)] if isinstance(piece, Raw) else self._of_piece(piece, first)
+                yield [item for item in found if item is not None]
         except BadRow as error:
-            yield None
+            yield []
             if first:
                 self._report.bad.append(str(error))
 
@@ -159,12 +156,12 @@ class _Door:
             hashed = text_hash(row.question, row.context, row.choices)
             key = row.key or key_of(hashed)
             if self._split_of(key, row.answer) is not self._split:
-                yield None
-            elif self._split is not Split.POOL:
+                continue
+            if self._split is not Split.POOL:
                 yield self._item(piece.row(at), first)
-            else:
-                choices, source = json.dumps(row.choices) if row.choices else "[]", f"{file}:{piece.first + at}"
-                yield NewItem(key, row.question, row.context, choices, row.domain, None, None, "[]", hashed, source)
+                continue
+            choices, source = json.dumps(row.choices) if row.choices else "[]", f"{file}:{piece.first + at}"
+            yield NewItem(key, row.question, row.context, choices, row.domain, None, None, "[]", hashed, source)
 
     def _item(self, raw: Raw, first: bool) -> NewItem | None:
         """The item, if it belongs to this split; a row that no split can use is named in the first pass only."""

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from connectors import sources
+from connectors import sources, unpacking
 from connectors.columns import Plain
 from connectors.files import Piece, Raw, pieces_of
 from connectors.sources import Ingested, ingest
@@ -123,6 +123,7 @@ def test_a_transaction_that_fails_leaves_nothing_and_the_same_file_is_taken_in_a
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sources, "CHUNK", 10)
+    monkeypatch.setattr(unpacking, "BATCH", 10)
     file = a_table(tmp_path / "a.parquet", [{"question": f"What is {n}?"} for n in range(35)])
     store, task = a_store(tmp_path), TaskConfig()
     whole, calls = items.insert_all, 0

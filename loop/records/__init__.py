@@ -2,7 +2,7 @@
 
 from loop.records.account import Account, Deed, Role, Visit
 from loop.records.certificate import Certificate, Promise
-from loop.records.item import Contamination, Forgotten, Item, Part, Split
+from loop.records.item import Contamination, Forgotten, Item, Part, Split, text_of
 from loop.records.money import BATCHED, NO_CAP, Balance, Charge, ChargeState, Currency, Pace, scopes
 from loop.records.rationale import CONTROL, Author, Decision, DecisionKind, Export, Flag, Rationale, Risk, RiskFit
 from loop.records.review import (
@@ -130,4 +130,5 @@ __all__ = [
     "own_uid",
     "role",
     "scopes",
+    "text_of",
 ]

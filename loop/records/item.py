@@ -1,5 +1,6 @@
 """Items: what is explained and answered."""
 
+from collections.abc import Iterable
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
@@ -60,7 +61,12 @@ class Item(SQLModel, table=True):
     @property
     def text(self) -> str:
         """Everything the item says."""
-        return "\n".join(part for part in (self.context, self.question, *self.choices) if part)
+        return text_of(self.question, self.context, self.choices)
+
+
+def text_of(question: str, context: str, choices: Iterable[str]) -> str:
+    """Everything that an item of these parts says."""
+    return "\n".join(part for part in (context, question, *choices) if part)
 
 
 class Forgotten(SQLModel, table=True):

@@ -1,10 +1,10 @@
 """Which pool and seed items read like holdout items, looked up before anything is asked or learned."""
 
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Set
 from datetime import UTC, datetime
 
 from loop.config import QueryConfig
-from loop.records import Contamination, Item, Split
+from loop.records import Contamination, Split
 from loop.resemblance import alike
 from loop.store import contamination, items
 from loop.store.database import Store
@@ -22,9 +22,9 @@ def look(store: Store, config: QueryConfig, split: Split = Split.POOL) -> Contam
         return known
     further = known is not None and held <= known.through
     before = known if further else None
-    holdout = dict(_texts(items.of_split(store, Split.HOLDOUT)))
-    new = items.stream(store, split, after=-1 if before is None else before.through)
-    found = alike(_texts(new), holdout, similarity)
+    holdout = dict(items.texts(store, Split.HOLDOUT))
+    new = items.texts(store, split, after=-1 if before is None else before.through)
+    found = alike(new, holdout, similarity)
     made = Contamination(
         digest=contamination.digest(split, similarity),
         similarity=similarity,
@@ -43,8 +43,3 @@ def seeds_left_out(store: Store, config: QueryConfig) -> Set[str]:
     if config.allow_holdout_duplicates or not items.of_split(store, Split.SEED):
         return set()
     return look(store, config, Split.SEED).pairs.keys()
-
-
-def _texts(some: Iterable[Item]) -> Iterator[tuple[str, tuple[str, str]]]:
-    """All that each item says, and what it asks, by key."""
-    return ((item.key, (item.text, "\n".join([item.question, *item.choices]))) for item in some)

@@ -22,6 +22,7 @@ from loop.errors import AlreadyWorking, StoreUnusable, extra
 from loop.records import Claim
 
 MIGRATIONS = Path(__file__).resolve().parents[1] / "migrations"
+Row = tuple[Any, ...]
 BUSY_SECONDS = 60
 MANY_ROWS = 10_000
 """Rows of one transaction from which on SQLite gets more memory for it."""
@@ -255,13 +256,15 @@ def put(session: Session, model: type[SQLModel], **fields: Any) -> None:
     session.execute(insert.on_conflict_do_update(index_elements=key, set_=fields))
 
 
-def insert_all(session: Session, model: type[SQLModel], columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+def insert_all(
+    session: Session, model: type[SQLModel], columns: Sequence[str], rows: Iterable[tuple[Any, ...]]
+) -> None:
     """Insert rows as the table has them, below the row classes: by COPY on PostgreSQL."""
     connection, table = session.connection(), model.__tablename__
     names = ", ".join(f'"{name}"' for name in columns)
     if connection.dialect.name == "sqlite":
         marks = ", ".join("?" * len(columns))
-        values = list(map(tuple, rows))
+        values = list(rows)
         if values:
             connection.exec_driver_sql(f'INSERT INTO "{table}" ({names}) VALUES ({marks})', values)
         return

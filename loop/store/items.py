@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from sqlmodel import Session, col, func, select
 
 from loop.answer import Answer
-from loop.records import Contamination, Item, Part, Query, Split
+from loop.records import Contamination, Item, Part, Query, Split, text_of
 from loop.store.database import Store, bulk, insert_all, take_turns
 from loop.store.forgetting import forgotten_in
 from loop.store.pieces import among, pieces
@@ -138,11 +138,19 @@ def of_split(store: Store, split: Split, part: Part | None = None) -> list[Item]
         return list(session.exec(query if part is None else query.where(Item.part == part)))
 
 
-def stream(store: Store, split: Split, *, after: int = -1) -> Iterator[Item]:
-    """The items of a split that came after an addition, in any order; a few are in memory at once."""
-    query = select(Item).where(Item.split == split, col(Item.arrival) > after)
+def stream(store: Store, split: Split) -> Iterator[Item]:
+    """The items of a split, in any order; a few are in memory at once."""
     with store.reading() as session:
-        yield from session.exec(query.execution_options(yield_per=STREAMED))
+        yield from session.exec(select(Item).where(Item.split == split).execution_options(yield_per=STREAMED))
+
+
+def texts(store: Store, split: Split, *, after: int = -1) -> Iterator[tuple[str, tuple[str, str]]]:
+    """All that each item of a split says, and what it asks, by key, in any order; without those up to an addition."""
+    query = select(Item.key, Item.question, Item.context, Item.choices)
+    query = query.where(Item.split == split, col(Item.arrival) > after)
+    with store.reading() as session:
+        for key, question, context, choices in session.exec(query.execution_options(yield_per=STREAMED)):
+            yield key, (text_of(question, context, choices), "\n".join([question, *choices]))
 
 
 def keys(store: Store, split: Split) -> Iterator[str]:
@@ -172,9 +180,10 @@ def count(store: Store) -> dict[Split, int]:
 
 
 def _existing(session: Session, keys: Iterable[str]) -> dict[str, Item]:
-    found: dict[str, Item] = {}
-    for part in pieces(keys):
-        found |= {item.key: item for item in session.exec(select(Item).where(col(Item.key).in_(part)))}
+    wanted, found = [*set(keys)], dict[str, Item]()
+    for start in range(0, len(wanted), LOOKED_UP):
+        some = among(session, col(Item.key), wanted[start : start + LOOKED_UP])
+        found |= {item.key: item for item in session.exec(select(Item).where(some))}
     return found
 
 

@@ -172,7 +172,7 @@ def test_commits_reach_the_disk_and_references_are_checked(store: Store) -> None
 
 def test_connections_end_with_the_store_that_made_them(tmp_path: Path) -> None:
     store = a_store(tmp_path)
-    assert items.eligible(store, RUN, Config()) == []
+    assert pool.count(store, RUN, Config()) == 0
     engine = store._engine
     before = engine.pool
     assert before.checkedin() == 1

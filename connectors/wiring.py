@@ -130,13 +130,14 @@ class Project:
         with extra("student", "a student"):
             from transformers.utils.logging import disable_progress_bar  # noqa: PLC0415 - torch takes seconds to load
 
+            from connectors.served_student import ServedStudent  # noqa: PLC0415 - as above
             from loop.student import trainer  # noqa: PLC0415 - as above
 
         disable_progress_bar()
         # peft reads a name that transformers renamed; the user can do nothing about it.
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
         config = config or self.config
-        return trainer.Students(self._with_paths(config.student), config.task, cache_folder())
+        return trainer.Students(self._with_paths(config.student), config.task, cache_folder(), ServedStudent)
 
     def examine_white_box(self) -> None:
         """Refuse a local teacher that the student could not learn from, before anything is spent.

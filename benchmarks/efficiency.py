@@ -190,7 +190,9 @@ def _ours(
     if method != OURS:
         query = query.model_copy(update={"diversity": 1})
     drawn = seed * 100 + len(asked)
-    candidates = select.candidates(left, size=query.candidates * BATCH, seed=drawn)
+    by_key = {item.key: item for item in left}
+    drawn_keys = select.candidates(sorted(by_key), len(by_key), size=query.candidates * BATCH, seed=drawn)
+    candidates = [by_key[key] for key in drawn_keys]
     signals = ACQUISITIONS[name][1]
     parts: dict[str, Mapping[str, Any]] = {}
     if signals & {"divergence", "probabilities"}:
@@ -207,7 +209,7 @@ def _ours(
         query,
     )
     wanted = select.best(candidates, known, query, seed=drawn)
-    picked = select.compose(0, wanted, left, Config(query=query), seed=drawn)
+    picked = select.compose(0, wanted, select.Pool(len(left), left), Config(query=query), seed=drawn)
     return [each.item_key for each in picked]
 
 

@@ -77,6 +77,14 @@ def new_database(address: str, name: str, options: str = "TEMPLATE template0") -
     return address.replace("/postgres?", f"/{name}?")
 
 
+def drop_database(address: str, name: str) -> None:
+    """Remove a database of the cluster."""
+    engine = create_engine(address, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text(f'DROP DATABASE "{name}"'))
+    engine.dispose()
+
+
 def _programs() -> Path | None:
     """The folder of the newest server's programs."""
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda file: float(file.parts[4]))

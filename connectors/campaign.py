@@ -19,7 +19,7 @@ from loop.records import Item, Round, Stage
 from loop.stages.demonstrating import Demonstrating
 from loop.stages.parts import Parts, id_of
 from loop.stopping import Ground, State
-from loop.store import claims, items, reviews, rounds, withdrawals
+from loop.store import claims, pool, reviews, rounds, withdrawals
 from loop.store.database import Store
 from loop.store.money import Purse
 
@@ -172,15 +172,16 @@ def _before_next(
     store, config = project.store, project.config
     if current is not None and current.number >= rounds_wanted:
         return Ended(Outcome.FINISHED, f"finished: {current.number} rounds closed")
-    pool = items.eligible(store, config.run.name, config)
-    if not pool and withdrawals.awaiting(store, config.run.name):
+    left = pool.count(store, config.run.name, config)
+    if not left and withdrawals.awaiting(store, config.run.name):
         return None
-    if not pool and current is None:
+    if not left and current is None:
         raise PoolEmpty(
             "no pool item may be asked; `preceptor ingest FILE` takes some in, `preceptor doctor` says more"
         )
-    request = _further_request(pool[0], project, parts) if pool else 0
-    stop = _stop(grounds(store, config.run.name, config, len(pool), request=request), current, to_the_end, project)
+    first = pool.first(store, config.run.name, config)
+    request = 0 if first is None else _further_request(first, project, parts)
+    stop = _stop(grounds(store, config.run.name, config, left, request=request), current, to_the_end, project)
     if stop is None:
         return None
     outcome = Outcome.BUDGET if stop.name == "money" else Outcome.FINISHED

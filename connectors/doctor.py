@@ -177,15 +177,15 @@ def _features(row: Probe, settings: EndpointConfig, project: Project) -> list[Fi
 
 def _teacher(project: Project) -> str:
     config = project.config
-    pool = items.of_split(project.store, Split.POOL)
-    if not pool:
+    item = items.first(project.store, Split.POOL)
+    if item is None:
         raise PreceptorError("no item to price a request for; ingest first")
     with project.teacher() as teacher:
-        request = request_for(pool[0], config.task, config.teacher, (), 0)
+        request = request_for(item, config.task, config.teacher, (), 0)
         price = worst_case(request, teacher.price)
     with project.stronger() as stronger:
         dearer = [
-            _priced(endpoint, each, pool[0], project)
+            _priced(endpoint, each, item, project)
             for endpoint, each in zip(stronger, config.teacher.stronger, strict=True)
         ]
     said = f"{config.teacher.model}: one request costs at most ${price / 1e6:.6f} (nothing was asked)"
@@ -193,8 +193,7 @@ def _teacher(project: Project) -> str:
 
 
 def _redaction(project: Project) -> str:
-    pool = items.of_split(project.store, Split.POOL)
-    return redacted_text(redacted(pool, project.config.teacher.redact))
+    return redacted_text(redacted(items.stream(project.store, Split.POOL), project.config.teacher.redact))
 
 
 def _priced(endpoint: Teacher, config: StrongerConfig, item: Item, project: Project) -> str:
@@ -204,12 +203,12 @@ def _priced(endpoint: Teacher, config: StrongerConfig, item: Item, project: Proj
 
 def _judge(project: Project) -> str:
     config = project.config
-    pool = items.of_split(project.store, Split.POOL)
-    if not pool:
+    item = items.first(project.store, Split.POOL)
+    if item is None:
         raise PreceptorError("no item to price a request for; ingest first")
     with project.judge() as judge:
         assert judge is not None
-        price = worst_case(a_step_request(pool[0], config.task, config.judge), judge.price)
+        price = worst_case(a_step_request(item, config.task, config.judge), judge.price)
     same = "; it is the teacher itself: a model of another family finds more" if _same(config) else ""
     priced = f"a first step of {LONG_STEP} characters costs at most ${price / 1e6:.6f} (nothing was asked)"
     return f"{config.judge.model}: {priced}{same}"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from connectors.unpacking import BATCH, FIELDS, MOST_UNPACKED, sizes_of, unpacked
 from loop.errors import BadRow, extra
@@ -32,6 +33,31 @@ class Raw:
     def place(self) -> str:
         """File and line; what did not come from a file has no line."""
         return f"{self.file}:{self.line}" if self.line else self.file
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some rows of a table as Arrow arrays by column, numbered from `first`; `sizes` are about their bytes, (rows,).
+
+    Of a column of classes `name_of` gives the name of each.
+    """
+
+    file: str
+    first: int
+    columns: Mapping[str, Any]
+    sizes: NDArray[np.float64]
+    name_of: Callable[[int], str] | None = None
+
+    def row(self, at: int) -> Raw:
+        """A row; one that is too long to be one is named."""
+        if self.sizes[at] > LONGEST_LINE:
+            return Raw(self.file, self.first + at, {}, f"the row is longer than {LONGEST_LINE} bytes")
+        raw = Raw(self.file, self.first + at, {name: column[at].as_py() for name, column in self.columns.items()})
+        return raw if self.name_of is None else _labelled(raw, self.name_of)
+
+    def rows(self) -> Iterator[Raw]:
+        """All rows."""
+        return map(self.row, range(len(self.sizes)))
 
 
 def reader_of(path: Path) -> Callable[[Path], Iterator[Raw]]:
@@ -56,6 +82,26 @@ def reader_of(path: Path) -> Callable[[Path], Iterator[Raw]]:
         if name.endswith(ending):
             return reader
     raise BadRow(f"{path}: unknown kind of file; known: {', '.join(READERS)} and Hugging Face dataset folders")
+
+
+def pieces_of(path: Path) -> Iterator[Piece | Raw] | None:
+    """A table in pieces, and what is wrong with it where that is; None where a file is no table.
+
+    Raises:
+        BadRow: see `reader_of`.
+    """
+    reader = reader_of(path)
+    if reader is _parquet:
+        return _parquet_pieces(path)
+    return _dataset_pieces(path) if reader is _dataset else None
+
+
+def _by_row(pieces: Iterator[Piece | Raw]) -> Iterator[Raw]:
+    for piece in pieces:
+        if isinstance(piece, Raw):
+            yield piece
+        else:
+            yield from piece.rows()
 
 
 def _jsonl(path: Path) -> Iterator[Raw]:
@@ -155,6 +201,10 @@ def _cell(name: str, cell: str) -> Any:
 
 
 def _parquet(path: Path) -> Iterator[Raw]:
+    return _by_row(_parquet_pieces(path))
+
+
+def _parquet_pieces(path: Path) -> Iterator[Piece | Raw]:
     import pyarrow as pa  # noqa: PLC0415 - takes a while to load
     import pyarrow.parquet as pq  # noqa: PLC0415
 
@@ -166,17 +216,16 @@ def _parquet(path: Path) -> Iterator[Raw]:
         with pq.ParquetFile(path, read_dictionary=leaves) as file:
             names = list(dict.fromkeys(file.schema_arrow.names))
             for batch in file.iter_batches(batch_size=rows, columns=[name for name in FIELDS if name in names]):
-                for raw in table_rows(str(path), batch, number + 1):
-                    number += 1
-                    yield raw
+                yield piece_of(str(path), batch, number + 1)
+                number += batch.num_rows
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         if number == 0:
             raise BadRow(f"{path}: not a Parquet file that can be read ({error})") from error
         yield Raw(str(path), number + 1, {}, f"the file is damaged from here on ({error})")
 
 
-def table_rows(place: str, batch: Any, first: int) -> Iterator[Raw]:
-    """The rows of a piece of an Arrow table, numbered from `first`; one that is too long to be one is named.
+def piece_of(place: str, batch: Any, first: int) -> Piece:
+    """A piece of an Arrow table, whose rows are numbered from `first`.
 
     Raises:
         ValueError: a column is of another type than items have (`pyarrow.ArrowInvalid` is one).
@@ -184,11 +233,7 @@ def table_rows(place: str, batch: Any, first: int) -> Iterator[Raw]:
     batch.validate(full=True)
     columns = {name: _joined(batch.column(at)) for at, name in enumerate(batch.schema.names)}
     sizes = np.sum([sizes_of(name, column) for name, column in columns.items()], axis=0)
-    for at in range(batch.num_rows):
-        if sizes[at] > LONGEST_LINE:
-            yield Raw(place, first + at, {}, f"the row is longer than {LONGEST_LINE} bytes")
-            continue
-        yield Raw(place, first + at, {name: column[at].as_py() for name, column in columns.items()})
+    return Piece(place, first, columns, sizes)
 
 
 def _joined(column: Any) -> Any:
@@ -198,7 +243,11 @@ def _joined(column: Any) -> Any:
 
 
 def _dataset(path: Path) -> Iterator[Raw]:
-    """Rows of a dataset, or of every split of a dataset dictionary."""
+    return _by_row(_dataset_pieces(path))
+
+
+def _dataset_pieces(path: Path) -> Iterator[Piece | Raw]:
+    """A dataset, or every split of a dataset dictionary."""
     import pyarrow as pa  # noqa: PLC0415 - takes a while to load
 
     with extra("hf", f"{path}: a Hugging Face dataset folder"):
@@ -211,7 +260,7 @@ def _dataset(path: Path) -> Iterator[Raw]:
         raise BadRow(f"{path}: not a Hugging Face dataset that can be read ({error})") from error
     parts = {f"{path}[{name}]": part for name, part in loaded.items()} if isinstance(loaded, DatasetDict) else None
     for name, part in (parts or {str(path): loaded}).items():
-        yield from _dataset_rows(name, part)
+        yield from _pieces_of_part(name, part)
 
 
 def _refuse_elsewhere(path: Path) -> None:
@@ -237,8 +286,8 @@ def _is_several(path: Path) -> bool:
     return (path / "dataset_dict.json").is_file()
 
 
-def _dataset_rows(name: str, part: Any) -> Iterator[Raw]:
-    """Rows of one dataset, as they are stored: nothing that they name is opened. A class label stands for its name."""
+def _pieces_of_part(name: str, part: Any) -> Iterator[Piece | Raw]:
+    """One dataset as it is stored: nothing that it names is opened. A class label stands for its name."""
     import pyarrow as pa  # noqa: PLC0415 - takes a while to load
 
     _require_question(name, part.column_names)
@@ -246,11 +295,11 @@ def _dataset_rows(name: str, part: Any) -> Iterator[Raw]:
     wanted = part.select_columns([each for each in FIELDS if each in part.column_names]).with_format("arrow")
     for start in range(0, len(wanted), BATCH):
         try:
-            rows = list(table_rows(name, wanted[start : start + BATCH], start + 1))
+            piece = piece_of(name, wanted[start : start + BATCH], start + 1)
         except (ValueError, pa.ArrowException) as error:
             yield Raw(name, start + 1, {}, f"the dataset is damaged from here on ({error})")
             return
-        yield from rows if labelled is None else (_labelled(raw, labelled) for raw in rows)
+        yield piece if labelled is None else replace(piece, name_of=labelled)
 
 
 def _labelled(raw: Raw, name_of: Callable[[int], str]) -> Raw:

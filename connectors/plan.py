@@ -1,9 +1,8 @@
 """What the next round will cost, what the budgets reach, and which audits are missing; nothing is spent."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from loop.records import Currency, Item
 from loop.redaction import kinds_in
 from loop.stages.demonstrating import Demonstrating
 from loop.stages.revising import PRIOR_STEPS, PRIOR_WRONG
-from loop.store import items, planted, reading, revisions
+from loop.store import items, planted, pool, reading, revisions
 from loop.store.database import Store
 from loop.store.money import Purse
 from loop.teacher.prompt import Price
@@ -51,14 +50,14 @@ def plan(project: Project) -> dict[str, Any]:
         PoolEmpty: no item is left to ask.
     """
     store, config = project.store, project.config
-    pool = items.eligible(store, config.run.name, config)
-    if not pool:
+    count = pool.count(store, config.run.name, config)
+    if not count:
         raise PoolEmpty("no pool item is left to ask; ingest more items or raise query.max_asks")
-    batch = min(config.query.batch_size, len(pool))
+    batch = min(config.query.batch_size, count)
     demonstrating = Demonstrating(store, config.run.name, lambda: project.trainer().student(None), config)
     with project.teacher() as teacher, project.judge() as judge, project.stronger() as stronger:
         prices = Prices(store, config, demonstrating, teacher, judge, stronger)
-        usd = _with_trials(_dollars(prices, batch, _some(pool)), prices)
+        usd = _with_trials(_dollars(prices, batch, _some(pool.stream(store, config.run.name, config), count)), prices)
     usd = _capped(usd, config.budget.usd_per_round)
     minutes = _minutes(store, config, batch)
     left = _left(store, config)
@@ -72,10 +71,12 @@ def plan(project: Project) -> dict[str, Any]:
         "rounds": {
             "usd": left["usd"] / usd.expected if usd.expected else None,
             "minutes": left["minutes"] / minutes.expected if minutes.expected else None,
-            "pool": len(pool) / batch,
+            "pool": count / batch,
         },
         "promises": promises(store, config.run.name, config),
-        "redacted": redacted(pool, config.teacher.redact) if config.teacher.redact.on else None,
+        "redacted": redacted(pool.stream(store, config.run.name, config), config.teacher.redact)
+        if config.teacher.redact.on
+        else None,
     }
 
 
@@ -103,10 +104,14 @@ def plan_text(found: dict[str, Any]) -> list[str]:
     return lines
 
 
-def redacted(pool: Sequence[Item], settings: RedactConfig) -> dict[str, Any]:
+def redacted(of_pool: Iterable[Item], settings: RedactConfig) -> dict[str, Any]:
     """How many items hold something that stays here, by kind."""
-    found = [kinds for item in pool if (kinds := kinds_in(item, settings))]
-    return {"items": len(found), "of": len(pool), "kinds": dict(sorted(Counter(chain(*found)).items()))}
+    total, holding, kinds = 0, 0, Counter[str]()
+    for item in of_pool:
+        found = kinds_in(item, settings)
+        total, holding = total + 1, holding + bool(found)
+        kinds.update(found)
+    return {"items": holding, "of": total, "kinds": dict(sorted(kinds.items()))}
 
 
 def redacted_text(found: dict[str, Any]) -> str:
@@ -116,12 +121,19 @@ def redacted_text(found: dict[str, Any]) -> str:
     return f"{hold}: {kinds}" if kinds else f"{hold}; `preceptor prompt KEY` shows what leaves"
 
 
-def _some(pool: Sequence[Item]) -> list[Item]:
-    """Enough of the pool to price it, drawn at random, and the longest item of all."""
-    if len(pool) <= PRICED:
-        return list(pool)
-    drawn = np.random.default_rng(0).choice(len(pool), PRICED - 1, replace=False)
-    return [*(pool[place] for place in sorted(drawn)), max(pool, key=lambda item: len(item.text))]
+def _some(of_pool: Iterable[Item], count: int) -> list[Item]:
+    """Enough of the pool's items to price it, drawn at random, and the longest of all."""
+    if count <= PRICED:
+        return sorted(of_pool, key=lambda item: item.key)
+    drawn = set(np.random.default_rng(0).choice(count, PRICED - 1, replace=False).tolist())
+    found: list[Item] = []
+    longest: Item | None = None
+    for place, item in enumerate(of_pool):
+        if place in drawn:
+            found.append(item)
+        if longest is None or len(item.text) > len(longest.text):
+            longest = item
+    return found if longest is None else [*found, longest]
 
 
 def _with_trials(estimate: Estimate, prices: Prices) -> Estimate:

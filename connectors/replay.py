@@ -19,7 +19,7 @@ from loop.interval import share
 from loop.ledger import MICRO
 from loop.query import select
 from loop.query.acquisition import ACQUISITIONS
-from loop.query.control import control_arm
+from loop.query.control import first_keys
 from loop.records import Query, Score, Split, Stage, found_wrong
 from loop.store import items, reading, reviews, rounds
 from loop.store.database import Store
@@ -150,15 +150,15 @@ def _picked(
 
     The control arm of a round is drawn whatever else is picked, so it stays.
     """
-    found, pool = Picks(), items.of_split(store, Split.POOL)
+    found = Picks()
     for number, round_id, batch in batches:
         size = min(len(batch), limit - len(found.keys))
         if size <= 0:
             break
         taken = {*found.keys}
         if acquisition == "random":
-            left = [item for item in pool if item.key not in taken]
-            found.keys += [item.key for item in control_arm(left, size, config.run.seed)]
+            left = (key for key in items.keys(store, Split.POOL) if key not in taken)
+            found.keys += first_keys(left, size, config.run.seed)
             continue
         control = [query.item_key for query in batch if query.arm == "random" and query.item_key not in taken][:size]
         passed = taken.union(control)

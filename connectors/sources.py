@@ -1,26 +1,41 @@
 """Takes items in: checked, split and stored once; what cannot be used is named by file and line."""
 
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from datetime import datetime
 from pathlib import Path
 
-from connectors.files import Raw, reader_of
+from connectors.columns import plain_rows
+from connectors.files import Piece, Raw, pieces_of, reader_of
 from connectors.recordings import IngestedRationales, ingest_rationales
-from connectors.rows import Refused, Row, allowed_answer, at_most, checked, item_of
+from connectors.rows import (
+    Refused,
+    Row,
+    allowed_answer,
+    at_most,
+    checked,
+    key_of,
+    require_choices,
+    text_hash,
+)
+from loop.answer import AnswerKind
 from loop.config import PoolConfig, TaskConfig
 from loop.errors import BadRow
 from loop.ports import Progress
-from loop.records import Item, Part, Split
-from loop.store import forgetting, items
+from loop.records import Part, Split
+from loop.store import items
 from loop.store.database import Store
+from loop.store.items import NewItem, There
 
 __all__ = ["Ingested", "IngestedRationales", "ingest", "ingest_rationales", "is_holdout", "part_of"]
 
-CHUNK = 1000
-"""Rows that are looked up and stored in one transaction."""
+CHUNK = 100_000
+"""Items that are looked up and stored in one transaction: with fewer, pages of the indexes are written more often."""
+CHUNK_TEXT = 2**26
+"""Characters of their texts; with more, fewer items are stored in one transaction."""
 SHOWN = 5
 """Refused items that a summary names."""
 
@@ -105,25 +120,50 @@ class _Door:
 
     def take(self, path: Path, *, first: bool) -> None:
         """Take in the rows of a file; what is wrong with its rows is said in the first pass only."""
-        rows = self._usable(path, first)
-        empty = True
-        while chunk := list(islice(rows, CHUNK)):
+        chunk: list[NewItem] = []
+        empty, size = True, 0
+        for some in self._usable(path, first):
             empty = False
-            self._store_chunk([item for item in chunk if item is not None])
+            chunk += some
+            size += sum([len(item.question) + len(item.context) + len(item.choices) for item in some])
+            if len(chunk) >= CHUNK or size > CHUNK_TEXT:
+                self._store_chunk(chunk)
+                chunk, size = [], 0
+        self._store_chunk(chunk)
         if empty and first:
             self._report.bad.append(f"{path}: no rows in it")
 
-    def _usable(self, path: Path, first: bool) -> Iterator[Item | None]:
-        """The items of this split in their order; None for rows that are bad or of another split."""
+    def _usable(self, path: Path, first: bool) -> Iterator[list[NewItem]]:
+        """The items of this split in their order, a row or a piece at a time; rows may bring none."""
         try:
-            for raw in reader_of(path)(path):
-                yield self._item(raw, first)
+            pieces = pieces_of(path)
+            for piece in reader_of(path)(path) if pieces is None else pieces:
+                found = [self._item(piece, first)] if isinstance(piece, Raw) else self._of_piece(piece, first)
+                yield [item for item in found if item is not None]
         except BadRow as error:
-            yield None
+            yield []
             if first:
                 self._report.bad.append(str(error))
 
-    def _item(self, raw: Raw, first: bool) -> Item | None:
+    def _of_piece(self, piece: Piece, first: bool) -> Iterator[NewItem | None]:
+        """The items of a piece of a table: pool items from its columns, the others a row at a time."""
+        file = Path(piece.file).name
+        chooses = self._task.answer is AnswerKind.CHOICE
+        for at, row in enumerate(plain_rows(piece)):
+            if row is None or (chooses and not row.choices):
+                yield self._item(piece.row(at), first)
+                continue
+            hashed = text_hash(row.question, row.context, row.choices)
+            key = row.key or key_of(hashed)
+            if self._split_of(key, row.answer) is not self._split:
+                continue
+            if self._split is not Split.POOL:
+                yield self._item(piece.row(at), first)
+                continue
+            choices, source = json.dumps(row.choices) if row.choices else "[]", f"{file}:{piece.first + at}"
+            yield NewItem(key, row.question, row.context, choices, row.domain, None, None, "[]", hashed, source)
+
+    def _item(self, raw: Raw, first: bool) -> NewItem | None:
         """The item, if it belongs to this split; a row that no split can use is named in the first pass only."""
         try:
             row = checked(raw)
@@ -131,7 +171,7 @@ class _Door:
             if first:
                 self._report.bad.append(str(error))
             return None
-        if self._split_of(row) is not self._split:
+        if self._split_of(row.key, row.answer) is not self._split:
             return None
         try:
             return self._made(row, raw)
@@ -139,64 +179,61 @@ class _Door:
             self._report.bad.append(str(error))
             return None
 
-    def _split_of(self, row: Row) -> Split:
+    def _split_of(self, key: str, answer: str) -> Split:
         if not self._by_hash:
             return self._split
-        return Split.HOLDOUT if row.answer and is_holdout(row.key, self._pool.holdout_share) else Split.POOL
+        return Split.HOLDOUT if answer and is_holdout(key, self._pool.holdout_share) else Split.POOL
 
-    def _made(self, row: Row, raw: Raw) -> Item:
+    def _made(self, row: Row, raw: Raw) -> NewItem:
         """The item of a row. Answers of pool rows are not looked at."""
         trusted = self._split is not Split.POOL
-        return item_of(
-            row,
-            raw,
-            self._task,
-            split=self._split,
-            part=part_of(row.key, self._pool.dev_share) if self._split is Split.HOLDOUT else None,
-            answer=allowed_answer(row, raw, self._task).canonical if trusted else None,
-            steps=list(at_most(row.steps, self._task.max_steps)) if trusted else [],
+        answer = allowed_answer(row, raw, self._task).canonical if trusted else None
+        require_choices(row, raw, self._task)
+        return NewItem(
+            key=row.key,
+            question=row.question,
+            context=row.context,
+            choices=json.dumps(row.choices),
+            domain=row.domain,
+            part=part_of(row.key, self._pool.dev_share).name if self._split is Split.HOLDOUT else None,
+            answer=answer,
+            steps=json.dumps(at_most(row.steps, self._task.max_steps) if trusted else ()),
+            text_hash=row.text_hash,
             source=f"{Path(raw.file).name}:{raw.line}",
         )
 
-    def _store_chunk(self, chunk: Sequence[Item]) -> None:
-        """Store what is new; the rest is known, leaked, or contradicts what is there."""
-        by_key = items.existing(self._store, [item.key for item in chunk])
-        by_text = items.by_hash(self._store, [item.text_hash for item in chunk])
-        gone = forgetting.forgotten(self._store, [item.key for item in chunk])
-        new: list[Item] = []
-        for item in chunk:
-            if item.key in gone:
-                told = f"{item.source}: item {item.key!r} was forgotten on {gone[item.key]:%Y-%m-%d}"
+    def _store_chunk(self, chunk: Sequence[NewItem]) -> None:
+        """Store what is new; the rest is known, leaked, forgotten, or contradicts what is there."""
+        if not chunk:
+            return
+        added, met = items.take_in(self._store, self._split, chunk)
+        self._report.added[self._split] += added
+        for item, there in met:
+            if isinstance(there, datetime):
+                told = f"{item.source}: item {item.key!r} was forgotten on {there:%Y-%m-%d}"
                 self._report.bad.append(f"{told}, and is not taken in again; leave it out of the file")
-                continue
-            there = by_key.get(item.key) or by_text.get(item.text_hash)
-            if there is None:
-                new.append(item)
-                by_key[item.key] = by_text[item.text_hash] = item
             else:
                 self._meet(item, there)
-        items.add(self._store, new)
-        self._report.added[self._split] += len(new)
 
-    def _meet(self, item: Item, there: Item) -> None:
+    def _meet(self, item: NewItem, there: There) -> None:
         """An item whose key or text is there already."""
         both = f"{item.source}: item {item.key!r}"
         stands = f"item {there.key!r} ({there.source}) of the {there.split}"
         if item.text_hash != there.text_hash:
             self._report.bad.append(f"{both} has another text than {stands}; give one of them another key")
-        elif item.split is not there.split:
-            self._cross(item, there, both, stands)
+        elif self._split is not there.split:
+            self._cross(there, both, stands)
         elif item.answer != there.answer:
             self._report.bad.append(f"{both} has another answer than the same {stands}; keep the right one")
         else:
             self._report.known += 1
 
-    def _cross(self, item: Item, there: Item, both: str, stands: str) -> None:
+    def _cross(self, there: There, both: str, stands: str) -> None:
         """The same item in two splits: the holdout is never shared, and a seed item need not be asked."""
         if there.split is Split.HOLDOUT:
             self._report.leaked.append(f"{both} is {stands}")
-        elif item.split is Split.POOL:
+        elif self._split is Split.POOL:
             self._report.known += 1
         else:
-            cure = f"ingest the {item.split} before the {there.split}, into a new database"
-            self._report.bad.append(f"{both} is {stands} already, so it cannot be used as {item.split}; {cure}")
+            cure = f"ingest the {self._split} before the {there.split}, into a new database"
+            self._report.bad.append(f"{both} is {stands} already, so it cannot be used as {self._split}; {cure}")

@@ -22,7 +22,7 @@ from loop.recall import by_reviewer, recall
 from loop.records import Arm, Currency, DecisionKind, Part, Round, Shadow, Split, Stage
 from loop.report import pseudonyms
 from loop.saving import Saving, saving
-from loop.store import counting, evaluations, items, reading, reviews, rounds, shadows
+from loop.store import counting, evaluations, items, pool, reading, reviews, rounds, shadows
 from loop.store.database import Store
 from loop.store.money import Purse
 
@@ -234,7 +234,7 @@ def _budget(store: Store, run: str, config: Config) -> dict[str, dict[str, float
 def _items(store: Store, run: str, config: Config) -> dict[str, int]:
     counts, decided = items.count(store), counting.in_force(store, run)
     return {
-        "pool": counting.eligible(store, run, config),
+        "pool": pool.count(store, run, config),
         "holdout": counts.get(Split.HOLDOUT, 0),
         "seed": counts.get(Split.SEED, 0),
         "queried": counting.queried_items(store, run),

@@ -11,7 +11,7 @@ from loop.config import Config
 from loop.ledger import MICRO, to_micro
 from loop.records import Currency, Part, Round, Stage
 from loop.stopping import Ground, Point, State
-from loop.store import checkpoints, counting, reading, rounds, withdrawals
+from loop.store import checkpoints, counting, pool, reading, rounds, withdrawals
 from loop.store.database import Store
 from loop.store.money import Purse
 
@@ -50,7 +50,7 @@ def grounds(store: Store, run: str, config: Config, left: int, *, request: int |
 
 def grounds_now(store: Store, run: str, config: Config) -> list[Ground]:
     """As `grounds`, with the pool items counted."""
-    return grounds(store, run, config, counting.eligible(store, run, config))
+    return grounds(store, run, config, pool.count(store, run, config))
 
 
 def stopping_figures(found: Sequence[Ground]) -> dict[str, Any]:

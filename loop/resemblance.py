@@ -128,13 +128,13 @@ class Resembling:
 
 
 def alike(
-    texts: Mapping[str, tuple[str, str]], others: Mapping[str, tuple[str, str]], similarity: float
+    texts: Iterable[tuple[str, tuple[str, str]]], others: Mapping[str, tuple[str, str]], similarity: float
 ) -> dict[str, tuple[str, float]]:
-    """For each text that reads like one of the others that one, by key, the likest first, and how much it does.
+    """For each text, given with its key, that reads like one of the others that one, the likest, and how much it does.
 
-    A text is all that an item says and what it asks (see `Resembling`).
+    The texts are looked at one by one. A text is all that an item says and what it asks (see `Resembling`).
     """
     keys = sorted(others)
     known = Resembling([others[key] for key in keys], similarity)
-    found = {key: best for key, text in texts.items() if (best := known.likest(*text))}
+    found = {key: best for key, text in texts if (best := known.likest(*text))}
     return {key: (keys[place], much) for key, (much, place) in found.items()}

@@ -7,7 +7,7 @@ from loop.errors import BadConfig, PoolEmpty
 from loop.records import Round, Stage
 from loop.stages import accept, ask, check, evaluate, pruning, review, revise, select, train
 from loop.stages.parts import Parts, id_of
-from loop.store import items, reviews, rounds, withdrawals
+from loop.store import pool, reviews, rounds, withdrawals
 from loop.store.database import Store
 
 FROZEN = ("task.", "pool.", "run.seed", "acceptance.alpha", "acceptance.delta", "acceptance.thresholds")
@@ -63,7 +63,7 @@ def open_next(store: Store, config: Config) -> tuple[Round, list[str]]:
         PoolEmpty: no item may be asked any more, and none is to be reviewed again.
     """
     name = config.run.name
-    if not items.eligible(store, name, config) and not withdrawals.awaiting(store, name):
+    if not pool.count(store, name, config) and not withdrawals.awaiting(store, name):
         raise PoolEmpty("no pool item is left to ask; ingest more items or raise query.max_asks")
     body = written_down(config)
     last = rounds.current(store, config.run.name)

@@ -28,7 +28,7 @@ from loop.records import (
     VerdictKind,
 )
 from loop.stages.train import accepted_examples
-from loop.store import browsing, certificates, decisions, items, planted, rationales, reviews, rounds, withdrawals
+from loop.store import browsing, certificates, decisions, items, planted, pool, rationales, reviews, rounds, withdrawals
 from loop.store.database import Store
 from loop.store.tainted import Grounds
 from tests.builders import NOON, RUN, a_reply, a_round, a_store, an_item, decided, id_of, queried, sent_to_review
@@ -250,7 +250,7 @@ def test_held_audits_teach_nothing_until_they_are_released(store: Store) -> None
     opened = audited(store, 3)
     later = NOON + timedelta(days=1)
     assert rationales.judged(store, RUN, later) == []
-    assert {item.key for item in items.eligible(store, RUN, Config())} == set()
+    assert {*pool.keys(store, RUN, Config())} == set()
     assert accepted_examples(store, RUN) == {}
     certification.issue(store, opened, CONFIG)
     assert len(accepted_examples(store, RUN)) == 3

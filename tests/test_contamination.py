@@ -2,6 +2,7 @@
 
 import random
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,16 @@ from typer.testing import CliRunner
 from connectors.cli import app
 from connectors.measurements import duplicates_text, holdout_duplicates, seed_duplicates_text
 from connectors.status import status, status_text
+from loop.answer import Answer
 from loop.config import Config, QueryConfig
 from loop.ports import Example
 from loop.records import Item, Part, Split
 from loop.resemblance import alike, shingles
-from loop.stages import select
+from loop.stages import contamination, select
 from loop.stages.contamination import look
 from loop.stages.demonstrating import Demonstrating
 from loop.stages.train import seed_examples
-from loop.store import items
+from loop.store import forgetting, items, pool
 from loop.store.database import Store
 from tests.builders import RUN, a_number, a_store, an_item
 from tests.test_status import shown
@@ -41,7 +43,7 @@ def store(tmp_path: Path) -> Store:
 
 
 def eligible(store: Store, query: QueryConfig) -> list[str]:
-    return [item.key for item in items.eligible(store, RUN, Config(query=query))]
+    return [*pool.keys(store, RUN, Config(query=query))]
 
 
 def test_a_pool_item_that_reads_like_a_holdout_item_is_found_and_not_asked(store: Store) -> None:
@@ -75,9 +77,44 @@ def test_new_items_are_looked_at_again_and_known_ones_are_not(store: Store) -> N
     first = look(store, QueryConfig())
     assert look(store, QueryConfig()).looked_at == first.looked_at
     items.add(store, [an_item("q3", question=f"{ASKED.format(n=8)} again.")])
-    assert eligible(store, QueryConfig()) == ["q1", "q2", "q3"]  # nobody looked at these
+    assert eligible(store, QueryConfig()) == ["q2", "q3"]  # nobody looked at this one
     assert set(look(store, QueryConfig()).pairs) == {"q1", "q3"}
     assert eligible(store, QueryConfig()) == ["q2"]
+
+
+def test_only_what_is_new_is_looked_at_unless_the_holdout_grew(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_at: list[list[str]] = []
+
+    def counted(texts: Iterable[tuple[str, tuple[str, str]]], *given: Any) -> dict[str, tuple[str, float]]:
+        some = sorted(texts)
+        looked_at.append([key for key, _ in some])
+        return alike(some, *given)
+
+    monkeypatch.setattr(contamination, "alike", counted)
+    look(store, QueryConfig())
+    items.add(store, [an_item("q3", question="Who built the tower of this town, and when?")])
+    look(store, QueryConfig())
+    held = an_item("h2", Split.HOLDOUT, question="How long does a train take from Kyoto to Osaka?", part=Part.DEV)
+    items.add(store, [held])
+    assert set(look(store, QueryConfig()).pairs) == {"q1", "q2"}
+    assert looked_at == [["q1", "q2"], ["q3"], ["q1", "q2", "q3"]]
+
+
+def test_an_item_that_becomes_a_holdout_item_has_its_twins_found(store: Store) -> None:
+    look(store, QueryConfig())
+    items.add(store, [an_item("q3", question="How long does a train take from Kyoto to Osaka?")])
+    look(store, QueryConfig())
+    assert items.make_holdout(store, "q3", Answer.from_canonical(a_number(3)), Part.DEV)
+    assert set(look(store, QueryConfig()).pairs) == {"q1", "q2"}
+
+
+def test_what_comes_after_the_newest_was_forgotten_is_looked_at(store: Store) -> None:
+    """The addition after a removal must not get the number of the removed one, which was looked at."""
+    items.add(store, [an_item("late", question="Who built the tower of this town, and when?")])
+    look(store, QueryConfig())
+    forgetting.remove(store, "late", [], taught=False)
+    items.add(store, [an_item("q3", question=f"{ASKED.format(n=8)} again.")])
+    assert set(look(store, QueryConfig()).pairs) == {"q1", "q3"}
 
 
 def a_seed(key: str, question: str) -> Item:
@@ -106,21 +143,23 @@ def shown_to_the_teacher(store: Store, config: Config) -> list[Example]:
     return sorted(made.longest(9), key=lambda each: each.item.key)
 
 
-def test_an_item_that_comes_in_while_the_pool_is_read_is_looked_at_too(
+def test_an_item_that_comes_in_while_the_pool_is_read_waits_until_it_was_looked_at(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without a look at just the items that are read, the twin that was found before would be asked."""
-    read, late = items.eligible, [an_item("q3", question=f"{ASKED.format(n=8)} again.")]
+    """Nobody looked whether it reads like a holdout item, so it is not asked before the next round."""
+    read, late = pool.keys, [an_item("q3", question=f"{ASKED.format(n=8)} again.")]
 
-    def meanwhile(*given: Any) -> list[Item]:
+    def meanwhile(*given: Any, **named: Any) -> Iterable[str]:
         items.add(store, late)
         late.clear()
-        return read(*given)
+        return read(*given, **named)
 
-    monkeypatch.setattr(items, "eligible", meanwhile)
-    found, pool = select._looked_at(store, RUN, Config())
-    assert [item.key for item in pool] == ["q2"]
-    assert set(found.pairs) == {"q1", "q3"}
+    monkeypatch.setattr(pool, "keys", meanwhile)
+    found, asked = select._looked_at(store, RUN, Config())
+    assert (asked.count, [*asked.keys()], [item.key for item in asked.first]) == (1, ["q2"], ["q2"])
+    assert set(found.pairs) == {"q1"}
+    found, asked = select._looked_at(store, RUN, Config())
+    assert ([*asked.keys()], set(found.pairs)) == (["q2"], {"q1", "q3"})
 
 
 def test_how_like_is_a_setting(store: Store) -> None:
@@ -132,37 +171,37 @@ def test_how_like_is_a_setting(store: Store) -> None:
 def test_other_questions_about_the_same_context_are_no_duplicates() -> None:
     context = " ".join(WORDS)
     texts = {"q": (f"{context} who came first", "who came first")}
-    assert alike(texts, {"h": (f"{context} when was that", "when was that")}, 0.8) == {}
-    assert set(alike(texts, {"h": (f"{context} who came first", "who came first")}, 0.8)) == {"q"}
+    assert alike(texts.items(), {"h": (f"{context} when was that", "when was that")}, 0.8) == {}
+    assert set(alike(texts.items(), {"h": (f"{context} who came first", "who came first")}, 0.8)) == {"q"}
 
 
 def test_the_same_question_about_other_contexts_is_no_duplicate() -> None:
     texts = {"q": ("the sun burns today and tomorrow is it warm", "is it warm")}
-    assert alike(texts, {"h": ("the snow falls on a hill is it warm", "is it warm")}, 0.8) == {}
+    assert alike(texts.items(), {"h": ("the snow falls on a hill is it warm", "is it warm")}, 0.8) == {}
 
 
 @settings(max_examples=25)
 @given(st.lists(st.sampled_from(WORDS), min_size=1, max_size=30))
 def test_a_text_is_found_again_whatever_its_case_and_marks(words: list[str]) -> None:
     text, other = " ".join(words), ", ".join(words).upper() + "!"
-    assert alike({"q": (text, text)}, {"h": (other, other)}, 0.95) == {"q": ("h", 1.0)}
+    assert alike([("q", (text, text))], {"h": (other, other)}, 0.95) == {"q": ("h", 1.0)}
 
 
 def test_the_index_misses_hardly_anything_that_counting_finds() -> None:
     chance = random.Random(0)
     holdout = {f"h{n}": " ".join(chance.choices(WORDS, k=60)) for n in range(100)}
-    pool = {}
+    texts = {}
     for number, text in enumerate(holdout.values()):
         words = text.split()
         for place in chance.sample(range(60), number % 4):
             words[place] = "changed"
-        pool[f"q{number}"] = " ".join(words)
+        texts[f"q{number}"] = " ".join(words)
     counted = set()
-    for (key, one), other in zip(pool.items(), holdout.values(), strict=True):
+    for (key, one), other in zip(texts.items(), holdout.values(), strict=True):
         first, second = shingles(one), shingles(other)
         if len(first & second) >= 0.85 * len(first | second):
             counted.add(key)
-    found = alike({k: (t, t) for k, t in pool.items()}, {k: (t, t) for k, t in holdout.items()}, 0.85)
+    found = alike(((k, (t, t)) for k, t in texts.items()), {k: (t, t) for k, t in holdout.items()}, 0.85)
     assert set(found) <= counted
     assert len(found) >= 0.97 * len(counted) > 40
 

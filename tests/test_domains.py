@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from loop.query.domains import gap, quotas, shares
 from loop.query.select import Past, compose
 from loop.records import Item, Split
-from tests.test_select import a_config, keys
+from tests.test_select import a_config, keys, whole
 
 
 def test_shares_have_the_reference_values() -> None:
@@ -59,8 +59,10 @@ def test_lagging_domains_come_first_and_the_rest_follows_the_ranking() -> None:
         for n in range(10)
     ]
     config = a_config(batch_size=8, domain_share=0.5)
-    picked = keys(compose(1, pool, pool, config, seed=0, past=Past(shares={"a": 0.25, "b": 0.75})))
+    picked = keys(compose(1, pool, whole(pool), config, seed=0, past=Past(shares={"a": 0.25, "b": 0.75})))
     assert sorted(picked) == ["a0", "a1", "a2", "a3", "a4", "b0", "b1", "b2"]
     alone = a_config(batch_size=8, domain_share=0.0)
-    assert keys(compose(1, pool, pool, alone, seed=0, past=Past(shares={"b": 1.0}))) == [f"a{n}" for n in range(8)]
-    assert keys(compose(1, pool, pool, config, seed=0, past=Past(shares={}))) == [f"a{n}" for n in range(8)]
+    assert keys(compose(1, pool, whole(pool), alone, seed=0, past=Past(shares={"b": 1.0}))) == [
+        f"a{n}" for n in range(8)
+    ]
+    assert keys(compose(1, pool, whole(pool), config, seed=0, past=Past(shares={}))) == [f"a{n}" for n in range(8)]

@@ -14,7 +14,7 @@ from connectors.recorded_teacher import RecordedTeacher, Recording, running
 from loop.config import BudgetConfig, Config, TaskConfig
 from loop.ledger import HOLD_LEVEL, ROOM, caps, longest_reply
 from loop.records import Charge, ChargeState, Item, Round
-from loop.store import asking, rounds
+from loop.store import asking, pool, rounds
 from loop.store import items as item_store
 from loop.store.database import Store
 from loop.store.money import Purse
@@ -178,16 +178,16 @@ def test_a_domain_whose_cap_is_reached_leaves_the_others_alone(tmp_path: Path) -
     assert 0 < counters["domain/sets"].spent <= 3000 < counters["domain/algebra"].spent
     assert_every_counter_is_the_sum_of_its_entries(store, RUN)
     capped = Config(budget=BudgetConfig(domains={"sets": 0.003}))
-    assert {item.domain for item in item_store.eligible(store, RUN, capped)} == {"algebra"}
+    assert {item.domain for item in pool.stream(store, RUN, capped)} == {"algebra"}
     raised = Config(budget=BudgetConfig(domains={"sets": 3.0}))
-    assert {item.domain for item in item_store.eligible(store, RUN, raised)} == {"algebra", "sets"}
+    assert {item.domain for item in pool.stream(store, RUN, raised)} == {"algebra", "sets"}
     store.close()
 
 
 def test_a_domain_that_may_cost_nothing_is_not_picked(tmp_path: Path) -> None:
     store, _ = a_campaign(tmp_path, [an_item("q0", domain="sets"), an_item("q1", domain="algebra")], RICH)
     nothing = Config(budget=BudgetConfig(domains={"sets": 0.0}))
-    assert [item.key for item in item_store.eligible(store, RUN, nothing)] == ["q1"]
+    assert [*pool.keys(store, RUN, nothing)] == ["q1"]
     store.close()
 
 

@@ -24,7 +24,7 @@ from loop.config import Config, TeacherConfig
 from loop.errors import PreceptorError
 from loop.records import Checkpoint, DecisionKind, Prompt, Rationale, Reply, VerdictKind
 from loop.stages.revise import revise
-from loop.store import counting, decisions, items, reading, withdrawals
+from loop.store import decisions, pool, reading, withdrawals
 from loop.store.asking import RoundAskBook
 from loop.store.database import Store
 from loop.store.tainted import Grounds
@@ -233,14 +233,14 @@ def test_nothing_is_changed_unless_it_is_sure(project: Project) -> None:
 
 def test_rows_of_a_doubted_model_are_undecided_again_and_may_be_asked_again(project: Project) -> None:
     store = project.store
-    assert [item.key for item in items.eligible(store, RUN, Config())] == ["q2", "q5", "q6", "q7"]
+    assert [*pool.keys(store, RUN, Config())] == ["q2", "q5", "q6", "q7"]
     command = ["recall", "--config", str(project.path), "--teacher-model", "panel", "--reason", "bad", "--apply"]
     said = CliRunner().invoke(app, command)
     assert said.exit_code == 0, said.output
     assert "6 rows rest on replies by panel; they are put back (bad)" in said.output
     assert "6 of these items can be asked again" in said.output
     assert set(decided_kinds(store).values()) == {"undecided"}
-    assert len(items.eligible(store, RUN, Config())) == counting.eligible(store, RUN, Config()) == 8
+    assert len([*pool.keys(store, RUN, Config())]) == pool.count(store, RUN, Config()) == 8
     assert "recall 1: what panel replied no longer counts (bad)" in decisions.newest(store, RUN)["q1"].reason
     again = CliRunner().invoke(app, command)
     assert "0 rows rest on replies by panel" in again.output

@@ -79,7 +79,9 @@ def test_scores_that_are_no_numbers_come_last_and_stop_nothing(name: str) -> Non
     vectors = np.eye(6, dtype=np.float32)
     vectors[:3] = np.nan
     found = select.known(parts, vectors, np.zeros((0, 6)), np.zeros(0), np.ones(6), query)
-    batch = select.compose(1, select.best(items, found, query, seed=1), items, Config(query=query), seed=1)
+    batch = select.compose(
+        1, select.best(items, found, query, seed=1), select.Pool(len(items), items), Config(query=query), seed=1
+    )
     assert len({each.item_key for each in batch}) == 3
     if name in ("explanation_divergence", "entropy", "least_confidence", "margin"):
         assert {each.item_key for each in batch} == {"q3", "q4", "q5"}
@@ -126,5 +128,7 @@ def test_items_all_alike_fill_the_batch_and_are_raced_to_the_end() -> None:
     part = {"intra": 0.5, "inter": 0.5, "answer": "a", "sampled_answers": ["a"]}
     assert racing.undecided([part] * 8, 1, np.ones(8), query).all()
     found = select.known([part] * 8, np.zeros((8, 2)), np.zeros((0, 2)), np.zeros(0), np.ones(8), query)
-    batch = select.compose(1, select.best(items, found, query, seed=1), items, Config(query=query), seed=1)
+    batch = select.compose(
+        1, select.best(items, found, query, seed=1), select.Pool(len(items), items), Config(query=query), seed=1
+    )
     assert len({each.item_key for each in batch}) == 3

@@ -15,7 +15,7 @@ from connectors.sources import ingest
 from connectors.wiring import Project
 from loop.records import Currency, DecisionKind, DemonstrationSet, Item, Split
 from loop.stages.demonstrating import Demonstrating
-from loop.store import demonstrations, items, rounds
+from loop.store import demonstrations, items, pool, rounds
 from loop.store.money import Purse
 from loop.teacher.prompt import request_for, worst_case
 from loop.teacher.send import prompt_type
@@ -166,7 +166,8 @@ def test_a_round_opens_while_a_request_fits_by_the_lengths_learned(config: Path)
     settings = {"pool": project.config.pool, "task": project.config.task, "progress": project.progress}
     ingest([config.parent / "pool.jsonl"], project.store, split=Split.POOL, **settings)
     replies_were(project, 20)
-    item = items.eligible(project.store, "tiny", project.config)[0]
+    item = pool.first(project.store, "tiny", project.config)
+    assert item is not None
     with project.teacher() as teacher:
         full = worst_case(request_for(item, project.config.task, project.config.teacher, (), 0), teacher.price)
     learned = further(project, item)

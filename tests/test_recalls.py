@@ -41,7 +41,7 @@ from loop.records import (
     role,
 )
 from loop.stages import review
-from loop.store import decisions, items, planted, rationales, reading, reviews, rounds, withdrawals
+from loop.store import decisions, items, planted, pool, rationales, reading, reviews, rounds, withdrawals
 from loop.store.database import Store
 from loop.store.tainted import Grounds
 from review.task import Details, board_task
@@ -162,9 +162,9 @@ def test_more_decisions_than_one_statement_can_name_are_looked_up(store: Store) 
 
 def test_a_recalled_item_waits_for_its_review_and_is_not_asked_meanwhile(store: Store) -> None:
     number = reviewed(store, ("bad", VerdictKind.REJECT, 0), kind=DecisionKind.REJECTED)
-    assert [item.key for item in items.eligible(store, RUN, Config())] == ["q1"]
+    assert [*pool.keys(store, RUN, Config())] == ["q1"]
     withdrawals.withdraw(store, RUN, Grounds("bad", since=LONG_AGO), "")
-    assert items.eligible(store, RUN, Config()) == []
+    assert pool.count(store, RUN, Config()) == 0
     assert [(row.id, task.slot) for row, task in withdrawals.to_review_again(store, RUN)] == [(number, 0)]
 
 
@@ -387,7 +387,7 @@ def test_a_recall_is_shown_first_done_when_sure_and_reviewed_again_in_the_next_r
 
     for last in range(3, 9):
         go_on(project, last)
-    assert items.eligible(project.store, "tiny", Config()) == []
+    assert pool.count(project.store, "tiny", Config()) == 0
     withdrawals.withdraw(project.store, "tiny", Grounds("1", since=LONG_AGO), "again")
     waiting = withdrawals.awaiting(project.store, "tiny")
     assert waiting

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from loop.config import Config, QueryConfig
 from loop.query.acquisition import WHOLE_SET
-from loop.query.control import control_arm, control_prefix
+from loop.query.control import control_arm, control_prefix, first_keys
 from loop.query.select import (
     Past,
+    Pool,
     best,
     candidates,
     chunks,
@@ -34,6 +35,10 @@ NONE = np.zeros((0, 0))
 
 def a_pool(size: int) -> list[Item]:
     return [Item(key=f"k{n:03}", question=f"question {n}", split=Split.POOL, text_hash="") for n in range(size)]
+
+
+def whole(pool: Sequence[Item]) -> Pool:
+    return Pool(len(pool), pool)
 
 
 def a_config(seed: int = 0, audit_share: float = 0.0, **query: object) -> Config:
@@ -56,25 +61,40 @@ def ranked(pool: Sequence[Item], values: Sequence[float], config: Config, seed: 
 
 
 def chosen(pool: Sequence[Item], values: Sequence[float], config: Config, seed: int = 0) -> list[Query]:
-    return compose(1, ranked(pool, values, config, seed), pool, config, seed=seed)
+    return compose(1, ranked(pool, values, config, seed), whole(pool), config, seed=seed)
 
 
 def keys(batch: Sequence[Query], arm: str | None = None) -> list[str]:
     return [query.item_key for query in batch if arm in (None, query.arm)]
 
 
-def test_candidates_and_chunks_do_not_depend_on_the_order_of_the_pool() -> None:
+def drawn(keys: Sequence[str], size: int, seed: int) -> list[str]:
+    return [*candidates(iter(keys), len(keys), size=size, seed=seed)]
+
+
+def test_candidates_that_stream_by_are_those_of_a_draw_from_the_whole_pool() -> None:
+    ordered = [f"k{n:03}" for n in range(50)]
+    for size, seed in ((20, 3), (20, 4), (1, 0), (49, 1), (50, 2)):
+        chosen = random.Random(f"candidates/{seed}").sample(ordered, size)
+        assert drawn(ordered, size, seed) == sorted(chosen)
+    assert drawn(ordered, 20, 3) != drawn(ordered, 20, 4)
+    assert drawn(ordered, 51, 0) == ordered
+
+
+def test_the_first_of_the_control_arm_are_found_in_whatever_order_keys_stream_by() -> None:
+    pool = a_pool(60)
+    whole = [item.key for item in control_arm(pool, 60, 7)]
+    for size in (0, 1, 7, 60, 99):
+        keys = random.Random(size).sample([item.key for item in pool], 60)
+        assert first_keys(iter(keys), size, 7) == whole[:size]
+
+
+def test_chunks_do_not_depend_on_the_order_of_the_pool() -> None:
     pool = a_pool(50)
     mixed = random.Random(1).sample(pool, 50)
-    assert candidates(pool, size=20, seed=3) == candidates(mixed, size=20, seed=3)
-    assert candidates(pool, size=20, seed=3) != candidates(pool, size=20, seed=4)
     assert chunks(pool, 7) == chunks(mixed, 7)
     assert [len(chunk) for chunk in chunks(pool, 7)] == [7] * 7 + [1]
     assert [item.key for chunk in chunks(mixed, 7) for item in chunk] == [item.key for item in pool]
-
-
-def test_a_small_pool_is_scored_whole() -> None:
-    assert len(candidates(a_pool(5), size=20, seed=0)) == 5
 
 
 def test_the_largest_divergences_are_picked_in_their_order() -> None:
@@ -105,13 +125,13 @@ def test_the_control_arm_s_prefix_is_all_of_the_order_up_to_where_it_goes_on() -
     pool = a_pool(40)
     order = [item.key for item in control_arm(pool, 40, 7)]
     asked, may_be = {*order[:5], order[6], order[20]}, {*order[5:]} - {order[6]}
-    assert control_prefix(pool, asked, may_be, 7) == {*order[:5]}
+    assert control_prefix(asked, may_be, 7) == {*order[:5]}
     by_selection = {*asked, order[5]}
-    assert control_prefix(pool, by_selection, may_be, 7) == {*order[:7]}
-    assert control_prefix(pool, asked, may_be - {order[5]}, 7) == {*order[:5], order[6]}  # nobody may ask that one
+    assert control_prefix(by_selection, may_be, 7) == {*order[:7]}
+    assert control_prefix(asked, may_be - {order[5]}, 7) == {*order[:5], order[6]}  # nobody may ask that one
     new = Item(key="new0", question="?", split=Split.POOL, text_hash="")
     place = control_arm([*pool, new], 41, 7).index(new)
-    grown = control_prefix([*pool, new], {*order}, {"new0"}, 7)
+    grown = control_prefix({*order}, {"new0"}, 7)
     assert grown == {*order[:place]}  # a hole that the next round's control arm fills first
     assert control_arm([new], 1, 7) == [new]
 
@@ -120,7 +140,7 @@ def test_small_batches_get_their_share_of_the_control_arm_over_the_rounds() -> N
     config, left, picks = a_config(batch_size=4, random_share=0.1), a_pool(80), []
     drawn = 0
     for seed in range(15):
-        batch = compose(1, left, left, config, seed=seed, past=Past(picks))
+        batch = compose(1, left, whole(left), config, seed=seed, past=Past(picks))
         drawn += len(keys(batch, "random"))
         assert abs(drawn - 0.1 * (len(picks) + 4)) <= 0.5
         picks += [item for item in left if item.key in keys(batch)]
@@ -134,14 +154,17 @@ def test_near_duplicates_of_the_control_arm_and_of_what_was_asked_before_are_pas
     wanted = [*twins, *a_pool(8)]
     seed = next(seed for seed in range(99) if control_arm(pool, 1, seed) == [twins[0]])
     batch = compose(
-        1, wanted, pool, config.model_copy(update={"run": config.run.model_copy(update={"seed": seed})}), seed=0
+        1, wanted, whole(pool), config.model_copy(update={"run": config.run.model_copy(update={"seed": seed})}), seed=0
     )
     assert keys(batch, "random") == ["t0"]
     assert "t1" not in keys(batch)
     plain = a_config(batch_size=2, duplicate_similarity=0.9)
-    assert keys(compose(1, wanted, pool, plain, seed=0)) == ["t0", "k000"]
-    assert keys(compose(1, wanted[1:], pool[:-2] + twins[1:], plain, seed=0, past=Past(twins[:1]))) == ["k000", "k001"]
-    again = compose(1, wanted, pool, plain, seed=0, past=Past(twins[:1]))
+    assert keys(compose(1, wanted, whole(pool), plain, seed=0)) == ["t0", "k000"]
+    assert keys(compose(1, wanted[1:], whole(pool[:-2] + twins[1:]), plain, seed=0, past=Past(twins[:1]))) == [
+        "k000",
+        "k001",
+    ]
+    again = compose(1, wanted, whole(pool), plain, seed=0, past=Past(twins[:1]))
     assert keys(again) == ["t0", "k000"]  # what is asked once more does not resemble itself
 
 
@@ -157,7 +180,7 @@ def test_the_control_arm_is_drawn_from_the_whole_pool_with_its_probability() -> 
     seen: Counter[str] = Counter()
     for seed in range(2_000):
         config = a_config(seed, batch_size=10, random_share=0.2)
-        batch = compose(1, pool[:20], pool, config, seed=seed)
+        batch = compose(1, pool[:20], whole(pool), config, seed=seed)
         assert len(set(keys(batch))) == 10
         assert {query.probability for query in batch if query.arm == "random"} == {2 / 40}
         seen.update(keys(batch, "random"))
@@ -168,7 +191,7 @@ def test_the_control_arm_is_drawn_from_the_whole_pool_with_its_probability() -> 
 def test_the_batch_does_not_depend_on_the_order_of_the_pool() -> None:
     pool, config = a_pool(30), a_config(batch_size=10, random_share=0.3, audit_share=0.3)
     wanted = ranked(pool, [n % 3 / 3 for n in range(30)], config)
-    one, other = (compose(1, wanted, some, config, seed=5) for some in (pool, pool[::-1]))
+    one, other = (compose(1, wanted, whole(some), config, seed=5) for some in (pool, pool[::-1]))
     assert [query.model_dump() for query in one] == [query.model_dump() for query in other]
 
 
@@ -179,12 +202,6 @@ def test_ties_are_broken_by_the_seed_not_by_place() -> None:
         seen.update(keys(chosen(pool, [0.5] * 20, config, seed)))
     assert len(seen) == 20
     assert max(abs(count / 2_000 - 4 / 20) for count in seen.values()) < 0.04
-
-
-def test_an_item_that_left_the_pool_is_not_picked() -> None:
-    pool, config = a_pool(10), a_config(batch_size=3)
-    wanted = ranked(pool, [n / 10 for n in range(10)], config)
-    assert keys(compose(1, wanted, pool[:8], config, seed=0)) == ["k007", "k006", "k005"]
 
 
 def test_near_duplicates_of_a_pick_are_passed_over_unless_the_batch_needs_them() -> None:
@@ -210,8 +227,9 @@ def test_a_batch_names_distinct_pool_items_and_is_full_where_the_pool_allows(
 ) -> None:
     pool = a_pool(size)
     config = a_config(seed, batch_size=wanted, random_share=share, candidates=1)
-    some = candidates(pool, size=wanted, seed=seed)
-    batch = compose(1, ranked(some, [0.1] * len(some), config), pool, config, seed=seed)
+    by_key = {item.key: item for item in pool}
+    some = [by_key[key] for key in drawn([*by_key], wanted, seed)]
+    batch = compose(1, ranked(some, [0.1] * len(some), config), whole(pool), config, seed=seed)
     assert len(set(keys(batch))) == len(batch)
     assert len(batch) >= min(size, wanted) - round(share * wanted)
     assert set(keys(batch)) <= {item.key for item in pool}
@@ -226,7 +244,7 @@ def test_shuffled_scores_pick_like_chance() -> None:
     for seed in range(2_000):
         config = a_config(seed, batch_size=6)
         by_shuffled.update(keys(chosen(pool, random.Random(seed).sample(values, 30), config, seed)))
-        by_chance.update(keys(random_batch(1, pool, config, seed=seed, arm="random")))
+        by_chance.update(keys(random_batch(1, whole(pool), config, seed=seed, arm="random")))
     expected = 2_000 * 6 / 30
     for seen in (by_shuffled, by_chance):
         chi_square = sum((seen[item.key] - expected) ** 2 / expected for item in pool)
@@ -241,17 +259,17 @@ def test_an_oracle_finds_more_of_what_is_wrong_than_chance() -> None:
     for seed in range(50):
         config = a_config(seed, batch_size=12, random_share=0.1)
         found.append(len(wrong & set(keys(chosen(pool, oracle, config, seed)))))
-        lucky.append(len(wrong & set(keys(random_batch(1, pool, config, seed=seed, arm="random")))))
+        lucky.append(len(wrong & set(keys(random_batch(1, whole(pool), config, seed=seed, arm="random")))))
     assert mean(lucky) == pytest.approx(3, abs=0.6)
     assert mean(found) > 11
 
 
 def test_a_random_batch_says_its_arm_and_probability() -> None:
     config = a_config(batch_size=10)
-    batch = random_batch(1, a_pool(40), config, seed=0, arm="cold start")
+    batch = random_batch(1, whole(a_pool(40)), config, seed=0, arm="cold start")
     assert {(query.arm, query.probability) for query in batch} == {("cold start", 0.25)}
     assert len(set(keys(batch))) == 10
-    assert keys(batch) == keys(random_batch(1, a_pool(40)[::-1], config, seed=0, arm="cold start"))
+    assert keys(batch) == keys(random_batch(1, whole(a_pool(40)[::-1]), config, seed=0, arm="cold start"))
 
 
 def test_audits_are_drawn_with_their_stored_probability_whatever_the_score() -> None:

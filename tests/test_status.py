@@ -11,7 +11,7 @@ from connectors.status import status, status_text
 from loop.config import BudgetConfig, Config, QueryConfig
 from loop.errors import PreceptorError
 from loop.records import Query, Stage, VerdictKind
-from loop.store import certificates, counting, items, reading, rounds
+from loop.store import certificates, counting, items, pool, reading, rounds
 from loop.store.database import Store
 from tests.builders import (
     NOON,
@@ -176,8 +176,8 @@ def test_the_database_counts_what_would_be_listed(config: Config, store: Store) 
         session.add(Query(round_id=3, item_key="q7", position=3, arm="random", audit=True, certify=True))
     a_verdict(store, 2, VerdictKind.ACCEPT, minute=30)
     a_verdict(store, 3, VerdictKind.REJECT, minute=31, reviewer="bob@example.org", annotation="b", deleted_at=NOON)
-    listed = [len(items.eligible(store, name, config)) for name in (RUN, "other")]
-    assert [counting.eligible(store, name, config) for name in (RUN, "other")] == listed
+    listed = [len([*pool.keys(store, name, config)]) for name in (RUN, "other")]
+    assert [pool.count(store, name, config) for name in (RUN, "other")] == listed
     given = [each.annotation for _, each in reading.verdicts_of(store, RUN) if each.kind is not None]
     assert [each.annotation for each in counting.verdicts(store, RUN)] == given
     assert counting.held(store, RUN) == sum(audit.held for audit in certificates.audits(store, RUN))

@@ -44,7 +44,7 @@ from loop.records import (
     Verdict,
     VerdictKind,
 )
-from loop.store import asking, checkpoints, counting, decisions, items, rationales, reviews, rounds
+from loop.store import asking, checkpoints, decisions, items, pool, rationales, reviews, rounds
 from loop.store.asking import RoundAskBook
 from loop.store.database import Store, now
 from loop.store.money import Purse
@@ -172,7 +172,7 @@ def test_commits_reach_the_disk_and_references_are_checked(store: Store) -> None
 
 def test_connections_end_with_the_store_that_made_them(tmp_path: Path) -> None:
     store = a_store(tmp_path)
-    assert items.eligible(store, RUN, Config()) == []
+    assert pool.count(store, RUN, Config()) == 0
     engine = store._engine
     before = engine.pool
     assert before.checkedin() == 1
@@ -309,8 +309,8 @@ def test_items_for_which_money_was_short_were_not_asked(store: Store) -> None:
         book = asking.RoundAskBook(store, RUN, opened.id or 0)
         book.give_up("unsent", "budget of round 1 spent")
         book.give_up("unread", "the reply states no answer")
-    assert [item.key for item in items.eligible(store, RUN, Config())] == ["unsent"]
-    assert counting.eligible(store, RUN, Config()) == 1
+    assert [*pool.keys(store, RUN, Config())] == ["unsent"]
+    assert pool.count(store, RUN, Config()) == 1
 
 
 def test_items_that_are_settled_or_asked_out_are_not_eligible(store: Store) -> None:
@@ -321,9 +321,9 @@ def test_items_that_are_settled_or_asked_out_are_not_eligible(store: Store) -> N
     kinds = [DecisionKind.GOLD, DecisionKind.SILVER, DecisionKind.REJECTED, DecisionKind.UNDECIDED]
     decisions.keep(store, [a_decision(first, key, kind, kept) for key, kind in zip(keys, kinds, strict=False)])
     a_round(store, "twice")
-    assert [item.key for item in items.eligible(store, RUN, Config())] == ["fresh", "rejected", "undecided"]
-    assert [item.key for item in items.eligible(store, RUN, Config(query=QueryConfig(max_asks=1)))] == ["fresh"]
-    assert [item.key for item in items.eligible(store, "another run", Config())] == sorted([*keys, "fresh"])
+    assert [*pool.keys(store, RUN, Config())] == ["fresh", "rejected", "undecided"]
+    assert [*pool.keys(store, RUN, Config(query=QueryConfig(max_asks=1)))] == ["fresh"]
+    assert [*pool.keys(store, "another run", Config())] == sorted([*keys, "fresh"])
 
 
 def test_the_newest_decision_says_whether_an_item_is_settled(store: Store) -> None:
@@ -331,7 +331,7 @@ def test_the_newest_decision_says_whether_an_item_is_settled(store: Store) -> No
     decisions.keep(store, [a_decision(first, "a", DecisionKind.SILVER)])
     second = a_round(store)
     decisions.keep(store, [a_decision(second, "a", DecisionKind.REJECTED)])
-    assert [item.key for item in items.eligible(store, RUN, Config())] == ["a"]
+    assert [*pool.keys(store, RUN, Config())] == ["a"]
 
 
 # --- rounds ---------------------------------------------------------------------------------------------------------
@@ -383,8 +383,8 @@ def test_of_many_movers_at_once_one_moves(store: Store) -> None:
             return False
         return True
 
-    with ThreadPoolExecutor(8) as pool:
-        assert sum(pool.map(move, range(8))) == 1
+    with ThreadPoolExecutor(8) as threads:
+        assert sum(threads.map(move, range(8))) == 1
 
 
 def test_a_row_that_cannot_be_stored_keeps_the_stage_where_it_is(store: Store) -> None:

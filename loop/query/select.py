@@ -2,9 +2,9 @@
 
 import random
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,21 @@ SPARE = 4
 """So many times the batch is ranked, so that near-duplicates can be passed over."""
 
 
+Thing = TypeVar("Thing")
+
+
+@dataclass(frozen=True)
+class Pool:
+    """What may be asked: how many items, and of these at least the first of the control arm's order, a batch of them.
+
+    `keys` gives the keys of all in their order, which stream anew at each call.
+    """
+
+    count: int
+    first: Sequence[Item]
+    keys: Callable[[], Iterable[str]] = tuple
+
+
 @dataclass(frozen=True)
 class Past:
     """What earlier rounds say to a batch: the items picked, one a pick, and each domain's part of `domain_share`."""
@@ -35,11 +50,18 @@ class Past:
 NOTHING = Past()
 
 
-def candidates(pool: Sequence[Item], *, size: int, seed: int) -> list[Item]:
-    """A random part of the pool, by key; it bounds what scoring costs."""
-    ordered = sorted(pool, key=lambda item: item.key)
-    chosen = random.Random(f"candidates/{seed}").sample(ordered, min(size, len(ordered)))
-    return sorted(chosen, key=lambda item: item.key)
+def candidates(keys: Iterable[str], count: int, *, size: int, seed: int) -> Iterator[str]:
+    """A random part of the pool, by key; it bounds what scoring costs.
+
+    `keys` are `count` keys in their order, which stream by: memory holds the places of those that are drawn.
+    """
+    places = sorted(random.Random(f"candidates/{seed}").sample(range(count), min(size, count)), reverse=True)
+    for place, key in enumerate(keys):
+        if not places:
+            return
+        if place == places[-1]:
+            places.pop()
+            yield key
 
 
 def chunks(items: Sequence[Item], size: int) -> list[list[Item]]:
@@ -48,8 +70,8 @@ def chunks(items: Sequence[Item], size: int) -> list[list[Item]]:
     return [ordered[start : start + size] for start in range(0, len(ordered), size)]
 
 
-def mixed(items: Sequence[Item], size: int, seed: int) -> list[list[Item]]:
-    """Pieces of the items in a random order, for what goes by place where scores tie."""
+def mixed(items: Sequence[Thing], size: int, seed: int) -> list[list[Thing]]:
+    """Pieces of items or keys in a random order, for what goes by place where scores tie."""
     shuffled = random.Random(f"mixed/{seed}").sample(list(items), len(items))
     return [shuffled[start : start + size] for start in range(0, len(shuffled), size)]
 
@@ -147,7 +169,7 @@ def needs_embeddings(config: QueryConfig) -> bool:
 def compose(
     round_id: int,
     wanted: Sequence[Item],
-    pool: Sequence[Item],
+    pool: Pool,
     config: Config,
     *,
     seed: int,
@@ -156,29 +178,29 @@ def compose(
     """The batch of a round: the control arm from the whole pool, then what is wanted most, without near-duplicates.
 
     Near-duplicates, of the control arm and of what was picked before too, are taken after all where the batch would not
-    be full without them.
+    be full without them. `wanted` are of the pool.
     """
     query = config.query
-    size = min(query.batch_size, len(pool))
-    control = control_arm(pool, control_share(query.random_share, size, len(past.picks)), config.run.seed)
-    there = {item.key for item in pool} - {item.key for item in control}
-    rest = [item for item in wanted if item.key in there]
+    size = min(query.batch_size, pool.count)
+    control = control_arm(pool.first, control_share(query.random_share, size, len(past.picks)), config.run.seed)
+    drawn = {item.key for item in control}
+    rest = [item for item in wanted if item.key not in drawn]
     fresh = list(_without_duplicates(rest, [*past.picks, *control], query.duplicate_similarity))
     taken = {item.key for item in fresh}
     ordered = [*fresh, *(item for item in rest if item.key not in taken)]
     left = size - len(control)
     chosen = _spread(ordered, round(query.domain_share * left), past.shares)[:left]
     arm = "divergence" if query.acquisition == "explanation_divergence" else query.acquisition
-    probability = len(control) / len(pool) if pool else 0.0
+    probability = len(control) / pool.count if pool.count else 0.0
     picks = [(item.key, arm, None) for item in chosen] + [(item.key, "random", probability) for item in control]
     return _queries(round_id, picks, seed, config.review)
 
 
-def random_batch(round_id: int, pool: Sequence[Item], config: Config, *, seed: int, arm: str) -> list[Query]:
+def random_batch(round_id: int, pool: Pool, config: Config, *, seed: int, arm: str) -> list[Query]:
     """A batch by chance: all of it is the control arm."""
-    size = min(config.query.batch_size, len(pool))
-    probability = size / len(pool) if pool else 0.0
-    picks = [(item.key, arm, probability) for item in control_arm(pool, size, config.run.seed)]
+    size = min(config.query.batch_size, pool.count)
+    probability = size / pool.count if pool.count else 0.0
+    picks = [(item.key, arm, probability) for item in control_arm(pool.first, size, config.run.seed)]
     return _queries(round_id, picks, seed, config.review)
 
 

@@ -2,7 +2,7 @@
 
 from loop.records.account import Account, Deed, Role, Visit
 from loop.records.certificate import Certificate, Promise
-from loop.records.item import Contamination, Forgotten, Item, Part, Split
+from loop.records.item import Contamination, Forgotten, Item, Part, Split, text_of
 from loop.records.money import BATCHED, NO_CAP, Balance, Charge, ChargeState, Currency, Pace, scopes
 from loop.records.rationale import CONTROL, Author, Decision, DecisionKind, Export, Flag, Rationale, Risk, RiskFit
 from loop.records.review import (
@@ -28,7 +28,7 @@ from loop.records.review import (
     role,
 )
 from loop.records.round import NOT_SENT, Claim, ConfigRow, Notice, Query, Round, Score, Stage
-from loop.records.student import Arm, Checkpoint, Corruption, Evaluation, Harm, Prediction, Shadow
+from loop.records.student import Arm, Checkpoint, Corruption, Doubt, Evaluation, Harm, Prediction, Shadow
 from loop.records.teacher import (
     AGAIN,
     STRONGER,
@@ -79,6 +79,7 @@ __all__ = [
     "DecisionKind",
     "Deed",
     "DemonstrationSet",
+    "Doubt",
     "Evaluation",
     "Export",
     "Flag",
@@ -129,4 +130,5 @@ __all__ = [
     "own_uid",
     "role",
     "scopes",
+    "text_of",
 ]

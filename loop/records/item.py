@@ -1,10 +1,11 @@
 """Items: what is explained and answered."""
 
+from collections.abc import Iterable
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlmodel import JSON, Field, SQLModel
+from sqlmodel import JSON, Field, Index, SQLModel
 
 from loop.answer import Answer
 
@@ -31,17 +32,21 @@ class Item(SQLModel, table=True):
     `text_hash` is a hash of the normalised question, context and choices.
     """
 
+    __table_args__ = (Index("ix_item_split_arrival", "split", "arrival"),)
+
     key: str = Field(primary_key=True)
     question: str
     context: str = ""
     choices: list[str] = Field(default_factory=list, sa_type=JSON)
     domain: str = "default"
-    split: Split = Field(index=True)
+    split: Split
     part: Part | None = None
     answer: str | None = None
     steps: list[str] = Field(default_factory=list, sa_type=JSON)
     text_hash: str = Field(index=True)
     source: str = ""
+    arrival: int = 0
+    """Which addition brought it: later ones have larger numbers, so that what is new since a look can be told."""
 
     @property
     def gold(self) -> Answer | None:
@@ -56,7 +61,12 @@ class Item(SQLModel, table=True):
     @property
     def text(self) -> str:
         """Everything the item says."""
-        return "\n".join(part for part in (self.context, self.question, *self.choices) if part)
+        return text_of(self.question, self.context, self.choices)
+
+
+def text_of(question: str, context: str, choices: Iterable[str]) -> str:
+    """Everything that an item of these parts says."""
+    return "\n".join(part for part in (context, question, *choices) if part)
 
 
 class Forgotten(SQLModel, table=True):
@@ -69,14 +79,16 @@ class Forgotten(SQLModel, table=True):
 
 
 class Contamination(SQLModel, table=True):
-    """A look for pool items that read like holdout items, over the items that a digest names; or for seed items.
+    """A look for items of a split, pool or seed, that read like holdout items; `digest` names split and similarity.
 
-    `pairs` holds for each such item the holdout item that it is most like, and how much (Jaccard index); `pool` is how
-    many were looked at.
+    `through` is the newest arrival that it has seen of either: what came later was not looked at. `pairs` holds for
+    each such item the holdout item that it is most like, and how much (Jaccard index); `pool` is how many were looked
+    at.
     """
 
     digest: str = Field(primary_key=True)
     similarity: float
+    through: int = 0
     pool: int
     holdout: int
     pairs: dict[str, Any] = Field(default_factory=dict, sa_type=JSON)

@@ -47,6 +47,14 @@ class Prediction(SQLModel, table=True):
     probabilities: list[float] = Field(default_factory=list, sa_type=JSON)
 
 
+class Doubt(SQLModel, table=True):
+    """How unsure a checkpoint's direct answer to a pool item is: what the sieve goes by, kept for its next pass."""
+
+    checkpoint_id: int = Field(foreign_key="checkpoint.id", primary_key=True)
+    item_key: str = Field(foreign_key="item.key", primary_key=True)
+    value: float
+
+
 class Harm(StrEnum):
     """What was done to a rationale to see whether its answer changes."""
 

@@ -15,7 +15,7 @@ from loop.records import Arm, Checkpoint, Part, Query, Round, Shadow, Split, Sta
 from loop.stages import figures, measuring
 from loop.stages.parts import Parts, id_of, in_force, seed_of, trained_by
 from loop.stages.train import accepted_examples, seed_examples, train_into
-from loop.store import checkpoints, decisions, items, reading, rounds, shadows
+from loop.store import checkpoints, decisions, items, pool, reading, rounds, shadows
 from loop.store.database import Store
 
 SHADOW = "shadow"
@@ -106,12 +106,7 @@ def _asked_by_arm(store: Store, config: Config) -> dict[Arm, list[saving.Asked]]
     spent, accepted = reading.spent_by_query(store, run), accepted_examples(store, run)
     earned = {(row.round_id, item.key): accepted.get(item.key) for item, row, _ in decisions.decided(store, run)}
     queries = reading.queries_of(store, run)
-    prefix = control_prefix(
-        items.of_split(store, Split.POOL),
-        {query.item_key for query in queries},
-        {item.key for item in items.eligible(store, run, config)},
-        config.run.seed,
-    )
+    prefix = control_prefix({query.item_key for query in queries}, pool.keys(store, run, config), config.run.seed)
     own = {
         Arm.CONTROL: [query for query in queries if query.item_key in prefix],
         Arm.SELECTED: [query for query in queries if query.probability is None],

@@ -23,4 +23,4 @@ def domain_shares(store: Store, run: str) -> dict[str, float]:
             for row in checkpoints.predictions(store, past.student_id, Part.DEV):
                 student[domain[row.item_key]].append(not row.correct)
             gaps.append({name: gap(wrong, teacher[name]) for name, wrong in student.items()})
-    return shares(gaps, {item.domain for item in items.of_split(store, Split.POOL)})
+    return shares(gaps, items.domains(store, Split.POOL))

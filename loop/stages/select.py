@@ -1,6 +1,6 @@
 """SELECT: which items the round asks."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,24 +11,28 @@ from loop.errors import NothingToLearn
 from loop.ports import Student, Teacher
 from loop.query import racing, select
 from loop.query.acquisition import ACQUISITIONS, Candidates
+from loop.query.control import first_keys
 from loop.query.cost import relative_costs, review_chances
 from loop.query.sieve import sieve
-from loop.records import Contamination, Item, Round, Score, Stage
+from loop.records import Checkpoint, Contamination, Item, Round, Score, Stage
 from loop.stages.contamination import look
 from loop.stages.lagging import domain_shares
 from loop.stages.parts import PIECE, Parts, id_of, in_force, seed_of
 from loop.stages.review import review_threshold
 from loop.stages.train import seed_examples, train_into
-from loop.store import decisions, items, reading, rounds, shadows
+from loop.store import decisions, doubts, items, pool, reading, rounds, shadows
 from loop.store.database import Store
 from loop.teacher.prompt import most_input_tokens, request_for
+
+BLOCK = 16 * PIECE
+"""Items that the sieve looks at between two commits."""
 
 
 def select_batch(current: Round, store: Store, parts: Parts, config: Config) -> Round:
     """Choose the batch, and move on to ASK."""
-    found, pool = _looked_at(store, current.run, config)
+    found, asked = _looked_at(store, current.run, config)
     _say_duplicates(found, config, parts)
-    if not pool:
+    if not asked.count:
         return rounds.enter(store, current, Stage.ASK, selection="nothing is left to ask; reviews are made again")
     seed = seed_of(config, current.number)
     student = _trained_student(current, store, parts, config)
@@ -43,26 +47,29 @@ def select_batch(current: Round, store: Store, parts: Parts, config: Config) -> 
         config = config.model_copy(update={"query": config.query.model_copy(update={"acquisition": "random"})})
         said = f"random: selection did worse than the control arm in {config.evaluation.fallback_after} rounds in a row"
     if config.query.acquisition == "random":
-        chosen = select.random_batch(id_of(current), pool, config, seed=seed, arm=arm)
+        chosen = select.random_batch(id_of(current), asked, config, seed=seed, arm=arm)
     else:
         looker = student or parts.trainer.student(None)
-        candidates = _candidates(pool, student, parts, config, seed)
+        candidates = _candidates(current, asked, student, store, parts, config)
         known = _known(current, candidates, looker, store, parts, config)
         wanted = select.best(candidates, known, config.query, seed=seed)
-        chosen = select.compose(id_of(current), wanted, pool, config, seed=seed, past=_past(store, current.run, config))
+        chosen = select.compose(
+            id_of(current), wanted, asked, config, seed=seed, past=_past(store, current.run, config)
+        )
         said += f" of {len(candidates)} candidates"
     parts.progress.say(f"round {current.number}: {said}; {len(chosen)} items picked")
     return rounds.enter(store, current, Stage.ASK, chosen, selection=said)
 
 
-def _looked_at(store: Store, run: str, config: Config) -> tuple[Contamination, list[Item]]:
-    """What may be asked, with the look at just these items: others may come while they are read."""
+def _looked_at(store: Store, run: str, config: Config) -> tuple[Contamination, select.Pool]:
+    """What may be asked, with the look at just these items: what comes meanwhile waits for the next round."""
     found = look(store, config.query)
-    while True:
-        pool, now = items.eligible(store, run, config), look(store, config.query)
-        if now.digest == found.digest:
-            return found, pool
-        found = now
+
+    def keys() -> Iterator[str]:
+        return pool.keys(store, run, config, through=found.through)
+
+    first = first_keys(keys(), config.query.batch_size, config.run.seed)
+    return found, select.Pool(sum(1 for _ in keys()), _loaded(first, store), keys)
 
 
 def _say_duplicates(found: Contamination, config: Config, parts: Parts) -> None:
@@ -72,22 +79,56 @@ def _say_duplicates(found: Contamination, config: Config, parts: Parts) -> None:
         parts.progress.say(f"  {len(found.pairs)} pool items read like holdout items and are {asked}")
 
 
-def _candidates(pool: Sequence[Item], student: Student | None, parts: Parts, config: Config, seed: int) -> list[Item]:
-    """The items that are looked at: drawn at random, then sieved where that is wanted and the student is trained."""
-    size = config.query.candidates * config.query.batch_size
-    if student is None or config.query.sieve == 1:
-        return select.candidates(pool, size=size, seed=seed)
-    drawn = select.candidates(pool, size=size * config.query.sieve, seed=seed)
-    pieces = select.mixed(drawn, PIECE, seed)
-    with parts.progress.bar("student sieves the pool", len(pieces)) as bar:
+def _candidates(
+    current: Round, asked: select.Pool, student: Student | None, store: Store, parts: Parts, config: Config
+) -> list[Item]:
+    """The items that are looked at: drawn at random, then sieved where that is wanted and the student is trained.
 
-        def scored() -> Iterator[tuple[list[str], NDArray[np.float32]]]:
-            for piece in pieces:
-                yield [item.key for item in piece], student.doubt(piece)
+    The sieve goes by the student's doubt, which depends on nothing but the student and the item: it is stored, and a
+    student that stays in force, or a round that was cut off, is asked about new items alone. What acquisition functions
+    look at (explanations, distances to what is decided by today's embeddings) is made for the few that pass.
+    """
+    size, seed = config.query.candidates * config.query.batch_size, seed_of(config, current.number)
+    if student is None or config.query.sieve == 1:
+        return _loaded(select.candidates(asked.keys(), asked.count, size=size, seed=seed), store)
+    drawn = [*select.candidates(asked.keys(), asked.count, size=size * config.query.sieve, seed=seed)]
+    blocks = select.mixed(drawn, BLOCK, seed)
+    incumbent = in_force(store, current.run)
+    if incumbent is not None:
+        doubts.drop_older(store, current.run, incumbent.id or 0)
+    with parts.progress.bar("student sieves the pool", len(blocks)) as bar:
+
+        def scored() -> Iterator[tuple[list[str], NDArray[np.float64]]]:
+            for block in blocks:
+                there, values = _doubts(block, student, incumbent, store)
+                yield there, values
                 bar.advance()
 
-        kept = set(sieve(scored(), size))
-    return [item for item in drawn if item.key in kept]
+        return _loaded(sorted(sieve(scored(), size)), store)
+
+
+def _doubts(
+    keys: Sequence[str], student: Student, incumbent: Checkpoint | None, store: Store
+) -> tuple[list[str], NDArray[np.float64]]:
+    """How unsure the student is of each of these items that is still there; a checkpoint's doubts are kept."""
+    known = {} if incumbent is None else doubts.of_items(store, incumbent.id or 0, keys)
+    todo = _loaded([key for key in keys if key not in known], store)
+    new: dict[str, float] = {}
+    for start in range(0, len(todo), PIECE):
+        piece = todo[start : start + PIECE]
+        new |= zip([item.key for item in piece], student.doubt(piece).astype(np.float64).tolist(), strict=True)
+    if incumbent is not None:
+        doubts.keep(store, incumbent.id or 0, {key: value for key, value in new.items() if np.isfinite(value)})
+    found = known | new
+    there = [key for key in keys if key in found]
+    return there, np.array([found[key] for key in there])
+
+
+def _loaded(keys: Iterable[str], store: Store) -> list[Item]:
+    """The items of these keys in their order, but for those that are gone meanwhile."""
+    wanted = list(keys)
+    there = items.existing(store, wanted)
+    return [there[key] for key in wanted if key in there]
 
 
 def _past(store: Store, run: str, config: Config) -> select.Past:

@@ -4,14 +4,12 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from sqlalchemy import case, distinct, union
-from sqlmodel import Session, col, func, select
+from sqlalchemy import case, distinct
+from sqlmodel import col, func, select
 
-from loop.config import Config
 from loop.records import (
     Author,
     Certificate,
-    Contamination,
     Decision,
     DecisionKind,
     Flag,
@@ -20,27 +18,20 @@ from loop.records import (
     Prediction,
     Query,
     Rationale,
-    Reopened,
     ReviewTask,
     Risk,
     Round,
     Split,
     Verdict,
     VerdictKind,
-    Withdrawal,
     WithdrawnVerdict,
     once,
 )
-from loop.store import contamination
-from loop.store.asking import SENT
 from loop.store.certificates import held_in
 from loop.store.database import Store
-from loop.store.domains import spent_domains
 from loop.store.pieces import pieces
 from loop.store.rationales import FIRST, REAL
 from loop.store.reviews import STANDS, VERSION, WITHDRAWN
-
-SETTLED = (DecisionKind.GOLD, DecisionKind.SILVER)
 
 
 def runs(store: Store) -> list[str]:
@@ -67,43 +58,6 @@ def queried_items(store: Store, run: str) -> int:
     query = select(func.count(distinct(col(Query.item_key)))).join(Round, col(Round.id) == Query.round_id)
     with store.reading() as session:
         return session.exec(query.where(Round.run == run)).one()
-
-
-def eligible(store: Store, run: str, config: Config) -> int:
-    """How many pool items the run may still query (see `loop.store.items.eligible`)."""
-    asked = (
-        select(Query.item_key)
-        .join(Round, col(Round.id) == Query.round_id)
-        .where(Round.run == run, SENT)
-        .group_by(col(Query.item_key))
-        .having(func.count() >= config.query.max_asks)
-    )
-    settled = select(Decision.item_key).where(col(Decision.id).in_(_newest(run)), col(Decision.kind).in_(SETTLED))
-    back = select(Query.item_key).join(Round, col(Round.id) == Query.round_id).where(*held_in(run))
-    reopened = select(Decision.item_key).join(Reopened, col(Reopened.decision_id) == Decision.id)
-    reopened = reopened.join(Withdrawal, col(Withdrawal.id) == Reopened.withdrawal_id)
-    reopened = reopened.where(col(Decision.id).in_(_newest(run)), Withdrawal.reviewer != "")
-    out = union(asked, settled, back, reopened).subquery()
-    pool = select(func.count()).where(Item.split == Split.POOL)
-    with store.reading() as session:
-        spent = spent_domains(session, run, config.budget)
-        pool = pool.where(col(Item.domain).not_in(spent)) if spent else pool
-        excluded = col(Item.key).in_(select(out.c.item_key))
-        left = session.exec(pool).one() - session.exec(pool.where(excluded)).one()
-        alike = [] if config.query.allow_holdout_duplicates else _duplicates(session, config.query.holdout_similarity)
-        for piece in pieces(alike):
-            some = col(Item.key).in_(piece)
-            left -= session.exec(pool.where(some)).one() - session.exec(pool.where(some, excluded)).one()
-        return left
-
-
-def _duplicates(session: Session, similarity: float) -> list[str]:
-    """Keys of pool items that are known to read like holdout items."""
-    if session.exec(select(Contamination.digest).limit(1)).first() is None:
-        return []
-    texts = select(Item.key, Item.text_hash).where(Item.split == Split.POOL).order_by(col(Item.key))
-    look = contamination.look_in(session, similarity, session.exec(texts))
-    return [] if look is None else sorted(look.pairs)
 
 
 def flagged(store: Store, run: str) -> dict[int, int]:

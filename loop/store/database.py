@@ -3,7 +3,7 @@
 import sqlite3
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -23,7 +23,12 @@ from loop.errors import AlreadyWorking, StoreUnusable, extra
 from loop.records import Claim
 
 MIGRATIONS = Path(__file__).resolve().parents[1] / "migrations"
+Row = tuple[Any, ...]
 BUSY_SECONDS = 60
+MANY_ROWS = 10_000
+"""Rows of one transaction from which on SQLite gets more memory for it."""
+BULK_KIB = 200_000
+"""Memory that SQLite gets then; with its 2 MB a million rows take half as long again."""
 UPGRADING = 5_031_842_317
 """The number of the lock under which PostgreSQL is upgraded."""
 QUIET = "end other processes that use it, like `preceptor serve`, and call this again"
@@ -243,6 +248,53 @@ def add_missing(session: Session, model: type[SQLModel], **fields: Any) -> None:
     """Insert a row unless one with its primary key is there, whoever else does the same at this moment."""
     dialect = {"sqlite": sqlite, "postgresql": postgresql}[session.get_bind().dialect.name]
     session.execute(dialect.insert(model).values(**fields).on_conflict_do_nothing())
+
+
+def put(session: Session, model: type[SQLModel], **fields: Any) -> None:
+    """Insert a row, in the place of one with its primary key, whoever else does the same at this moment."""
+    dialect = {"sqlite": sqlite, "postgresql": postgresql}[session.get_bind().dialect.name]
+    insert = dialect.insert(model).values(**fields)
+    key = [column.name for column in model.__table__.primary_key]  # type: ignore[attr-defined]
+    session.execute(insert.on_conflict_do_update(index_elements=key, set_=fields))
+
+
+def insert_all(
+    session: Session, model: type[SQLModel], columns: Sequence[str], rows: Iterable[tuple[Any, ...]]
+) -> None:
+    """Insert rows as the table has them, below the row classes: by COPY on PostgreSQL."""
+    connection, table = session.connection(), model.__tablename__
+    names = ", ".join(f'"{name}"' for name in columns)
+    if connection.dialect.name == "sqlite":
+        marks = ", ".join("?" * len(columns))
+        values = list(rows)
+        if values:
+            connection.exec_driver_sql(f'INSERT INTO "{table}" ({names}) VALUES ({marks})', values)
+        return
+    driver: Any = connection.connection
+    try:
+        with driver.cursor() as cursor, cursor.copy(f'COPY "{table}" ({names}) FROM STDIN') as copying:
+            for row in rows:
+                copying.write_row(row)
+    except connection.dialect.loaded_dbapi.Error as error:
+        raise DatabaseError("COPY", None, error) from error
+
+
+@contextmanager
+def bulk(session: Session, rows: int) -> Iterator[None]:
+    """A block that inserts so many rows: SQLite gets memory for its indexes, or it writes their pages over and over.
+
+    It is given back where the block ends; a small block needs none.
+    """
+    connection = session.connection()
+    if connection.dialect.name != "sqlite" or rows < MANY_ROWS:
+        yield
+        return
+    before = connection.exec_driver_sql("PRAGMA cache_size").scalar_one()
+    connection.exec_driver_sql(f"PRAGMA cache_size=-{BULK_KIB}")
+    try:
+        yield
+    finally:
+        connection.exec_driver_sql(f"PRAGMA cache_size={before}")
 
 
 def take_turns(session: Session, model: type[SQLModel]) -> None:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
@@ -35,7 +35,7 @@ from loop.records import (
 )
 from loop.store.cascade import Rows, rows_about, table_of, values_of
 from loop.store.database import Store, now
-from loop.store.pieces import pieces
+from loop.store.pieces import among, pieces
 from loop.store.texts import conditions, leaves, whole, with_text, without
 
 TEXTS = {
@@ -91,14 +91,19 @@ def digest(key: str) -> str:
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def forgotten(store: Store, keys: Collection[str]) -> dict[str, datetime]:
+def forgotten(store: Store, keys: Iterable[str]) -> dict[str, datetime]:
     """Those of the keys that were forgotten, and when."""
-    by_digest, found = {digest(key): key for key in keys}, {}
     with store.reading() as session:
-        for part in pieces(by_digest):
-            for row in session.exec(rows_of(Forgotten).where(col(Forgotten.digest).in_(part))):
-                found[by_digest[row.digest]] = row.forgotten_at
-    return found
+        return forgotten_in(session, keys)
+
+
+def forgotten_in(session: Session, keys: Iterable[str]) -> dict[str, datetime]:
+    """As `forgotten`, within a transaction."""
+    if session.exec(rows_of(Forgotten.digest).limit(1)).first() is None:
+        return {}
+    by_digest = {digest(key): key for key in keys}
+    found = session.exec(rows_of(Forgotten).where(among(session, col(Forgotten.digest), [*by_digest])))
+    return {by_digest[row.digest]: row.forgotten_at for row in found}
 
 
 def taught_since(store: Store, since: datetime) -> bool:

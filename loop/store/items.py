@@ -1,20 +1,49 @@
 """Items in the store."""
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
 
 from sqlmodel import Session, col, func, select
 
 from loop.answer import Answer
-from loop.config import Config
-from loop.records import Decision, DecisionKind, Item, Part, Query, Round, Split
-from loop.store import contamination
-from loop.store.asking import SENT
-from loop.store.certificates import held_back
-from loop.store.database import Store, take_turns
-from loop.store.domains import spent_domains
-from loop.store.pieces import pieces
-from loop.store.withdrawals import awaiting_in
+from loop.records import Contamination, Item, Part, Query, Split, text_of
+from loop.store.database import Store, bulk, insert_all, take_turns
+from loop.store.forgetting import forgotten_in
+from loop.store.pieces import among, pieces
+
+LOOKED_UP = 10_000
+"""Items that are looked up in one query, and that are handed to the database at once."""
+STREAMED = 1000
+"""Items of a stream that are in memory at once."""
+
+
+class NewItem(NamedTuple):
+    """An item that comes in, as the table has it: without the checks and the price of a row class.
+
+    `choices` and `steps` are JSON, `part` is the name of the part.
+    """
+
+    key: str
+    question: str
+    context: str
+    choices: str
+    domain: str
+    part: str | None
+    answer: str | None
+    steps: str
+    text_hash: str
+    source: str
+
+
+class There(NamedTuple):
+    """What is known of an item that is there already."""
+
+    key: str
+    text_hash: str
+    split: Split
+    answer: str | None
+    source: str
 
 
 def add(store: Store, items: Sequence[Item]) -> int:
@@ -22,10 +51,63 @@ def add(store: Store, items: Sequence[Item]) -> int:
     first = {item.key: item for item in reversed(items)}
     with store.writing() as session:
         take_turns(session, Item)
-        known = _existing(session, first)
+        known, arrival = _existing(session, first), _next_arrival(session)
         new = [first[key] for key in sorted(first) if key not in known]
+        for item in new:
+            item.arrival = arrival
         session.add_all(new)
     return len(new)
+
+
+def take_in(store: Store, split: Split, items: Sequence[NewItem]) -> tuple[int, list[tuple[NewItem, There | datetime]]]:
+    """Add the items whose key and text are new, below the row classes, in one transaction.
+
+    How many were added; and those that were not, in their order, each with the item that has its key or its text, or
+    with the time when its key was forgotten. Of several with one key or text the first is added.
+    """
+    with store.writing() as session, bulk(session, len(items)):
+        take_turns(session, Item)
+        gone = forgotten_in(session, [item.key for item in items])
+        found = [_there(session, col(Item.key), [each.key for each in items])]
+        found += [_there(session, col(Item.text_hash), [each.text_hash for each in items])]
+        by_key: dict[str, There | NewItem] = {each.key: each for each in found[0]}
+        by_text: dict[str, There | NewItem] = {each.text_hash: each for each in found[1]}
+        new: list[NewItem] = []
+        met: list[tuple[NewItem, There | datetime]] = []
+        for item in items:
+            there = gone.get(item.key) or by_key.get(item.key) or by_text.get(item.text_hash)
+            if there is None:
+                new.append(item)
+                by_key[item.key] = by_text[item.text_hash] = item
+            else:
+                met.append((item, _as_there(there, split) if isinstance(there, NewItem) else there))
+        arrival = _next_arrival(session)
+        rows = ((*item, split.name, arrival) for item in sorted(new))
+        insert_all(session, Item, (*NewItem._fields, "split", "arrival"), rows)
+    return len(new), met
+
+
+def _there(session: Session, column: Any, names: Sequence[str]) -> Iterator[There]:
+    """What is there of items that have one of these keys, or text hashes."""
+    query: Any = select(*(getattr(Item, name) for name in There._fields))
+    for start in range(0, len(names), LOOKED_UP):
+        found = session.exec(query.where(among(session, column, names[start : start + LOOKED_UP])))
+        yield from (There(*row) for row in found)
+
+
+def _as_there(item: NewItem, split: Split) -> There:
+    return There(item.key, item.text_hash, split, item.answer, item.source)
+
+
+def _next_arrival(session: Session) -> int:
+    """A number above those of all items, and of what was looked at: the newest may have been forgotten since."""
+    return 1 + max(newest_arrival(session, *Split), session.exec(select(func.max(Contamination.through))).one() or 0)
+
+
+def newest_arrival(session: Session, *splits: Split) -> int:
+    """The largest arrival of the splits' items."""
+    newest = (session.exec(select(func.max(Item.arrival)).where(Item.split == each)).one() for each in splits)
+    return max(each or 0 for each in newest)
 
 
 def get(store: Store, key: str) -> Item | None:
@@ -56,6 +138,40 @@ def of_split(store: Store, split: Split, part: Part | None = None) -> list[Item]
         return list(session.exec(query if part is None else query.where(Item.part == part)))
 
 
+def stream(store: Store, split: Split) -> Iterator[Item]:
+    """The items of a split, in any order; a few are in memory at once."""
+    with store.reading() as session:
+        yield from session.exec(select(Item).where(Item.split == split).execution_options(yield_per=STREAMED))
+
+
+def texts(store: Store, split: Split, *, after: int = -1) -> Iterator[tuple[str, tuple[str, str]]]:
+    """All that each item of a split says, and what it asks, by key, in any order; without those up to an addition."""
+    query = select(Item.key, Item.question, Item.context, Item.choices)
+    query = query.where(Item.split == split, col(Item.arrival) > after)
+    with store.reading() as session:
+        for key, question, context, choices in session.exec(query.execution_options(yield_per=STREAMED)):
+            yield key, (text_of(question, context, choices), "\n".join([question, *choices]))
+
+
+def keys(store: Store, split: Split) -> Iterator[str]:
+    """The keys of a split's items, in any order."""
+    with store.reading() as session:
+        query = select(Item.key).where(Item.split == split)
+        yield from session.exec(query.execution_options(yield_per=STREAMED))
+
+
+def first(store: Store, split: Split) -> Item | None:
+    """An item of a split, whichever comes first."""
+    with store.reading() as session:
+        return session.exec(select(Item).where(Item.split == split).order_by(col(Item.key)).limit(1)).first()
+
+
+def domains(store: Store, split: Split) -> set[str]:
+    """The domains of a split's items."""
+    with store.reading() as session:
+        return set(session.exec(select(Item.domain).where(Item.split == split).distinct()))
+
+
 def count(store: Store) -> dict[Split, int]:
     """How many items each split has."""
     with store.reading() as session:
@@ -63,37 +179,11 @@ def count(store: Store) -> dict[Split, int]:
         return {Split(split): number for split, number in rows}
 
 
-def eligible(store: Store, run: str, config: Config) -> list[Item]:
-    """Pool items that the run may still query, by key: asked fewer than `query.max_asks` times, not settled, not held
-    back, not waiting to be reviewed again after a recall, of no domain whose own budget is spent, and no known
-    duplicates of holdout items unless these are allowed.
-    """
-    with store.reading() as session:
-        spent = spent_domains(session, run, config.budget)
-        held = {query.item_key for query in held_back(session, run)} | {*awaiting_in(session, run)}
-        asked = Counter(
-            session.exec(
-                select(Query.item_key).join(Round, col(Round.id) == Query.round_id).where(Round.run == run, SENT)
-            )
-        )
-        rows = session.exec(
-            select(Decision.item_key, Decision.kind).where(Decision.run == run).order_by(col(Decision.id))
-        )
-        newest = {key: DecisionKind(kind) for key, kind in rows}
-        pool = session.exec(select(Item).where(Item.split == Split.POOL).order_by(col(Item.key))).all()
-        if not config.query.allow_holdout_duplicates:
-            texts = ((item.key, item.text_hash) for item in pool)
-            look = contamination.look_in(session, config.query.holdout_similarity, texts)
-            held |= look.pairs.keys() if look else set()
-        settled = (DecisionKind.GOLD, DecisionKind.SILVER)
-        open_items = [item for item in pool if item.key not in held and newest.get(item.key) not in settled]
-        return [item for item in open_items if asked[item.key] < config.query.max_asks and item.domain not in spent]
-
-
 def _existing(session: Session, keys: Iterable[str]) -> dict[str, Item]:
-    found: dict[str, Item] = {}
-    for part in pieces(keys):
-        found |= {item.key: item for item in session.exec(select(Item).where(col(Item.key).in_(part)))}
+    wanted, found = [*set(keys)], dict[str, Item]()
+    for start in range(0, len(wanted), LOOKED_UP):
+        some = among(session, col(Item.key), wanted[start : start + LOOKED_UP])
+        found |= {item.key: item for item in session.exec(select(Item).where(some))}
     return found
 
 
@@ -111,6 +201,8 @@ def make_holdout(store: Store, key: str, answer: Answer, part: Part) -> bool:
         asked = session.exec(select(Query).where(Query.item_key == key)).first()
         if item is None or item.split is not Split.POOL or asked is not None:
             return False
+        take_turns(session, Item)
         item.split, item.part, item.answer = Split.HOLDOUT, part, answer.canonical
+        item.arrival = _next_arrival(session)
         session.add(item)
     return True

@@ -1,7 +1,11 @@
-"""Keys and ids in pieces that fit into one IN list."""
+"""Keys and ids that a query names: in pieces that fit into one IN list, or all in one parameter."""
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
+
+from sqlalchemy import ARRAY, ColumnElement, String, any_, cast, func, select
+from sqlmodel import Session
 
 MANY = 500
 Name = TypeVar("Name", int, str, tuple[Any, ...])
@@ -11,3 +15,10 @@ def pieces(names: Iterable[Name]) -> list[list[Name]]:
     """The names in order, in pieces; each name once."""
     wanted = sorted(set(names))
     return [wanted[start : start + MANY] for start in range(0, len(wanted), MANY)]
+
+
+def among(session: Session, column: Any, names: Sequence[str]) -> ColumnElement[bool]:
+    """That a column holds one of thousands of names: they are handed over as a whole, not one by one."""
+    if session.get_bind().dialect.name == "sqlite":
+        return column.in_(select(func.json_each(json.dumps(names)).table_valued("value").c.value))  # type: ignore[no-any-return]
+    return column == any_(cast(list(names), ARRAY(String)))  # type: ignore[no-any-return]

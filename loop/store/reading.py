@@ -27,6 +27,7 @@ from loop.records import (
     Risk,
     Round,
     Score,
+    Split,
     Trial,
     Verdict,
     once,
@@ -173,9 +174,12 @@ def checkpoints_of(store: Store, run: str) -> dict[int, Checkpoint]:
 
 
 def domains(store: Store) -> dict[str, str]:
-    """The domain of every item by key."""
+    """The domains of all items but those of the pool that nobody asked about, by key."""
+    asked = col(Item.key).in_(select(Query.item_key)) | col(Item.key).in_(select(Rationale.item_key))
     with store.reading() as session:
-        return dict(session.exec(select(Item.key, Item.domain)).all())
+        of_pool = session.exec(select(Item.key, Item.domain).where(Item.split == Split.POOL, asked)).all()
+        others = session.exec(select(Item.key, Item.domain).where(col(Item.split).in_([Split.HOLDOUT, Split.SEED])))
+        return dict([*of_pool, *others])
 
 
 def all_keys(store: Store) -> list[str]:

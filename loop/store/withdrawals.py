@@ -99,11 +99,6 @@ def awaiting(store: Store, run: str) -> dict[str, Decision]:
         return _awaiting(session, run)
 
 
-def awaiting_in(session: Session, run: str) -> Collection[str]:
-    """As `awaiting`, the keys alone, within a transaction."""
-    return _awaiting(session, run).keys()
-
-
 def to_review_again(store: Store, run: str) -> list[tuple[Rationale, ReviewTask]]:
     """Reviews whose verdicts were all withdrawn, where nothing was decided since; each with its newest task.
 

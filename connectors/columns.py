@@ -1,0 +1,115 @@
+"""Rows of a table that need no closer look, told by whole columns.
+
+Whatever is doubtful is left to `connectors.rows.checked`, which knows what to say of it.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from connectors.files import Piece
+from connectors.rows import LONGEST_KEY, LONGEST_TEXT, MOST_CHOICES
+
+TEXTS = ("question", "context", "domain", "model", "key", "answer", "rationale")
+"""Columns that may hold a text."""
+WHOLE = ("key", "answer")
+"""Columns that may hold a whole number."""
+LISTS = ("choices", "rationale")
+"""Columns that may hold a list of texts."""
+
+
+class Plain(NamedTuple):
+    """A row that can be used, as `connectors.rows.Row` has it, but for the steps of its rationale."""
+
+    key: str
+    question: str
+    context: str
+    choices: tuple[str, ...]
+    domain: str
+    answer: str
+
+
+def plain_rows(piece: Piece) -> list[Plain | None]:
+    """The rows of a piece in their order; None for each that must be looked at by itself."""
+    sure = piece.sizes <= LONGEST_TEXT  # bytes of all columns; characters are fewer
+    if piece.name_of is not None:
+        sure &= _is_null(piece.columns["answer"])
+    for name, column in piece.columns.items():
+        sure &= _are_fine(name, column)
+    places = np.flatnonzero(sure)
+    found: list[Plain | None] = [None] * len(sure)
+    for at, row in zip(places.tolist(), _cleaned(piece, places), strict=True):
+        found[at] = row
+    return found
+
+
+def _are_fine(name: str, column: Any) -> NDArray[np.bool_]:
+    """Which values of a column are of the right type and hold no NUL; nothing is fine everywhere."""
+    import pyarrow as pa  # noqa: PLC0415 - takes a while to load
+    import pyarrow.compute as pc  # noqa: PLC0415
+
+    kind = column.type
+    if name in WHOLE and pa.types.is_integer(kind):
+        return np.ones(len(column), dtype=np.bool_)
+    if name in LISTS and (pa.types.is_list(kind) or pa.types.is_large_list(kind)):
+        bad = ~_are_texts(pc.list_flatten(column))
+        rows = pc.list_parent_indices(column).to_numpy()
+        return np.asarray(np.bincount(rows, weights=bad, minlength=len(column)) == 0)
+    fine = _is_null(column)
+    return fine | _are_texts(column) if name in TEXTS else fine
+
+
+def _are_texts(column: Any) -> NDArray[np.bool_]:
+    """Which values are texts without a NUL."""
+    import pyarrow as pa  # noqa: PLC0415 - takes a while to load
+    import pyarrow.compute as pc  # noqa: PLC0415
+
+    if pa.types.is_dictionary(column.type):
+        clean = np.append(_are_texts(column.dictionary), False)
+        return np.asarray(clean[column.indices.fill_null(len(clean) - 1).to_numpy()])
+    if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+        return np.zeros(len(column), dtype=np.bool_)
+    found: NDArray[np.bool_] = pc.match_substring(column, "\0").fill_null(True).to_numpy(zero_copy_only=False)
+    return ~found
+
+
+def _is_null(column: Any) -> NDArray[np.bool_]:
+    found: NDArray[np.bool_] = column.is_null().to_numpy(zero_copy_only=False)
+    return found
+
+
+def _cleaned(piece: Piece, places: NDArray[np.intp]) -> list[Plain | None]:
+    """These rows with their texts stripped; None where that leaves something that may not be."""
+    nothing: list[None] = [None] * len(places)
+
+    def values(name: str) -> Sequence[Any]:
+        if name not in piece.columns:
+            return nothing
+        column = piece.columns[name]
+        some = column if len(places) == len(column) else column.take(places)
+        values: list[Any] = some.to_pylist()
+        return values
+
+    columns = (values(name) for name in ("key", "question", "context", "choices", "domain", "answer"))
+    return [_plain(*row) for row in zip(*columns, strict=True)]
+
+
+def _plain(key: Any, question: Any, context: Any, choices: Any, domain: Any, answer: Any) -> Plain | None:
+    """A row of values whose types are right."""
+    question = question.strip() if question else ""
+    named = "" if key is None else str(key).strip()
+    offered = tuple([each.strip() for each in choices]) if choices else ()
+    if not question or len(named) > LONGEST_KEY or not named.isprintable():
+        return None
+    if offered and not (2 <= len(set(offered)) == len(offered) <= MOST_CHOICES and all(offered)):
+        return None
+    return Plain(
+        named,
+        question,
+        context.strip() if context else "",
+        offered,
+        (domain.strip() if domain else "") or "default",
+        "" if answer is None else str(answer).strip(),
+    )

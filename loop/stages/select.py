@@ -174,14 +174,19 @@ def _score(
     seed = seed_of(config, current.number)
     raced = _is_raced(config)
     query = config.query.model_copy(update={"samples": 1}) if raced else config.query
-    chunks = select.chunks(candidates, config.query.chunk_size)
-    done = rounds.score_values(store, id_of(current)).keys()
+    round_id, chunks = id_of(current), select.chunks(candidates, config.query.chunk_size)
+    done = rounds.score_values(store, round_id).keys()
+    missing = [(number, [item for item in chunk if item.key not in done]) for number, chunk in enumerate(chunks)]
+    todo = [(number, chunk) for number, chunk in missing if chunk]
+
+    def scored(student: Student, piece: tuple[int, Sequence[Item]]) -> list[Score]:
+        number, chunk = piece
+        return select.score_chunk(round_id, number, chunk, student, query, seed=seed)
+
     with parts.progress.bar("student looks at the candidates", len(chunks)) as bar:
-        for number, chunk in enumerate(chunks):
-            missing = [item for item in chunk if item.key not in done]
-            if missing:
-                scored = select.score_chunk(id_of(current), number, missing, student, query, seed=seed)
-                rounds.keep_scores(store, scored)
+        bar.advance(len(chunks) - len(todo))
+        for _, scores in parts.cluster.map(student, scored, todo):
+            rounds.keep_scores(store, scores)
             bar.advance()
     if raced:
         _race(current, candidates, student, store, parts, config)
@@ -205,6 +210,10 @@ def _race(
     cost = _costs(candidates, store, current.run, parts.teacher, config)
     sampled = len(candidates)
 
+    def sampled_again(student: Student, piece: tuple[Sequence[Score], Mapping[str, Item]]) -> list[Score]:
+        rows, items = piece
+        return select.race_chunk(rows, items, student, query, seed=seed)
+
     def known() -> list[Score]:
         """Rows of today's candidates of which something is known, as they are stored now."""
         return [row for row in rounds.scores(store, id_of(current)) if row.item_key in by_key and row.parts]
@@ -217,13 +226,14 @@ def _race(
         if not running:
             break
         sampled += len(running)
+        chunks = [running[start : start + query.chunk_size] for start in range(0, len(running), query.chunk_size)]
+        missing = [[row for row in chunk if len(row.parts["sampled_answers"]) == taken] for chunk in chunks]
+        todo = [(chunk, {row.item_key: by_key[row.item_key] for row in chunk}) for chunk in missing if chunk]
         with parts.progress.bar(f"student explains {len(running)} open candidates again", len(running)) as bar:
-            for start in range(0, len(running), query.chunk_size):
-                chunk = running[start : start + query.chunk_size]
-                todo = [row for row in chunk if len(row.parts["sampled_answers"]) == taken]  # others are stored already
-                if todo:
-                    rounds.keep_scores(store, select.race_chunk(todo, by_key, student, query, seed=seed))
-                bar.advance(len(chunk))
+            bar.advance(len(running) - sum(map(len, missing)))  # those are stored already
+            for _, scores in parts.cluster.map(student, sampled_again, todo):
+                rounds.keep_scores(store, scores)
+                bar.advance(len(scores))
     rounds.keep_scores(store, select.after_race(known(), query))
     share = sampled / max(1, len(candidates) * query.samples)
     parts.progress.say(f"  racing: {sampled} sampled explanations, {share:.0%} of all")

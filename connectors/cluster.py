@@ -111,6 +111,42 @@ def package(address: str) -> Any:
     return ray
 
 
+def described(settings: ClusterConfig) -> str:
+    """The cluster, its nodes and what they have in common.
+
+    Raises:
+        MissingExtra: Ray is not installed.
+        ClusterDown: it cannot be reached, has no room for the workers, or a node has other versions than this process.
+    """
+    with connected(settings) as ray:
+        from connectors.ray_workers import versions  # noqa: PLC0415 - an extra, which is told first to whom it reports
+
+        nodes = _alive(ray.nodes())
+        width, own = workers_of(settings, nodes), versions()
+        there = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
+        asking = [
+            ray.remote(versions)
+            .options(num_cpus=0, max_retries=0, scheduling_strategy=there(each["NodeID"], soft=False))
+            .remote()
+            for each in nodes
+        ]
+        for node, asked in zip(nodes, asking, strict=True):
+            address = node["NodeManagerAddress"]
+            try:
+                found = ray.get(asked, timeout=PATIENCE)
+            except ray.exceptions.RayError as error:
+                raise ClusterDown(f"node {address}: {_gist(error)}; install there what is installed here") from error
+            other = [f"{name} {found[name]}, here {own[name]}" for name in own if found[name] != own[name]]
+            if other:
+                raise ClusterDown(f"node {address} has {'; '.join(other)}; install the same there")
+        totals = ray.cluster_resources()
+    devices = f"{totals.get('CPU', 0):.0f} processors and {totals.get('GPU', 0):.0f} GPUs"
+    return (
+        f"Ray {own['ray']} at {settings.address}: {len(nodes)} nodes with {devices}, {width} workers of "
+        f"{settings.threads} threads; all have Python {own['python']} and packages as here"
+    )
+
+
 class RayCluster:
     """Workers on the nodes of a cluster (`loop.ports.Cluster`)."""
 
@@ -129,7 +165,8 @@ class RayCluster:
         self._idle: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
         """Workers that have nothing to do, and those that could not be started."""
         self._workers: list[Any] = []
-        self._began, self._stillborn, self._closed = 0, 0, False
+        self._begun: set[Any] = set()
+        self._stillborn, self._closed = 0, False
         self._lock = threading.RLock()
         self._askers: dict[str, Any] = {}
 
@@ -225,8 +262,9 @@ class RayCluster:
 
     def forget(self) -> None:
         """Have all workers give back the memory of their students."""
-        waiting = [worker.forget.remote() for worker in self._workers]
-        self._ray.wait(waiting, num_returns=len(waiting), timeout=PATIENCE) if waiting else None
+        waiting = [worker.forget.remote() for worker in self._begun]
+        if waiting:
+            self._ray.wait(waiting, num_returns=len(waiting), timeout=PATIENCE)
 
     def through(self, config: EndpointConfig) -> Through:
         """What sends requests for an endpoint from the nodes in turn; for one on loopback, from those on this machine.
@@ -257,7 +295,7 @@ class RayCluster:
             try:
                 worker, error = self._idle.get(timeout=1.0)
             except queue.Empty:
-                since = time.monotonic() if self._began else since
+                since = time.monotonic() if self._begun else since
                 if time.monotonic() - since > PATIENCE:
                     raise ClusterDown(
                         f"no worker has begun within {PATIENCE:.0f} s: the cluster has no room for one of "
@@ -281,8 +319,8 @@ class RayCluster:
 
     def _note_ready(self, worker: Any, future: Future[None]) -> None:
         error = future.exception()
-        with self._lock:
-            self._began += error is None
+        if error is None:
+            self._begun.add(worker)
         self._idle.put((worker, error))
 
     def _start_again(self, worker: Any, error: BaseException) -> None:
@@ -300,7 +338,7 @@ class RayCluster:
         """Another worker for one that ended."""
         with self._lock:
             self._workers.remove(worker)
-            self._began -= 1
+            self._begun.remove(worker)
             if self._closed:
                 raise ClusterDown("the cluster is closed") from error
             self._start()
@@ -357,21 +395,30 @@ class Askers:
         """The endpoint's answer; raises like `OpenAITeacher.answer`."""
         from connectors.ray_workers import Failed  # noqa: PLC0415 - an extra
 
-        if not self._askers:
-            said = "all nodes that sent requests have ended; what came before is stored"
-            raise TeacherDown(f"{said}, and `preceptor run` asks for the rest")
-        asker = self._askers[next(self._turn) % len(self._askers)]
+        asker = await self._next()
         try:
             # What the placeholders of a request stand for stays here.
             found = await asker.answer.remote(self._config, replace(request, hidden={}), more)
         except self._lost as error:
-            if asker in self._askers:
-                self._askers.remove(asker)
             raise TeacherBusy("the node from which it was sent has ended") from error
         if isinstance(found, Failed):
             raise found.error
         answer: httpx2.Response = found
         return answer
+
+    async def _next(self) -> Any:
+        """The next one that is there; nothing is charged for those that are not."""
+        while self._askers:
+            asker = self._askers[next(self._turn) % len(self._askers)]
+            try:
+                await asker.knock.remote()
+            except self._lost:
+                self._askers = [each for each in self._askers if each is not asker]
+            else:
+                return asker
+        raise TeacherDown(
+            "all nodes that sent requests have ended; what came before is stored, and `preceptor run` asks for the rest"
+        )
 
 
 def workers_of(settings: ClusterConfig, nodes: Sequence[Mapping[str, Any]]) -> int:

@@ -4,23 +4,26 @@ Nothing here speaks to the database, and what goes wrong comes back as a value, 
 """
 
 import gc
-import os
+import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import httpx2
 import numpy as np
 import ray
 from numpy.typing import NDArray
 
-from connectors.openai_teacher import OpenAITeacher
-from connectors.wiring import makes_students
 from loop.config import EndpointConfig, StudentConfig, TaskConfig
 from loop.errors import BadConfig, PreceptorError, StudentError
 from loop.ports import Request, Student
+
+if TYPE_CHECKING:
+    import httpx2
+
+    from connectors.openai_teacher import OpenAITeacher
 
 Files = Mapping[str, NDArray[np.uint8]]
 HELD = 2
@@ -85,6 +88,8 @@ class Worker:
             self.forget(but=HELD - 1)
             folder = TemporaryDirectory(prefix="preceptor-student-")
             path = None if model.files is None else _unpacked(ray.get(model.files), Path(folder.name))
+            from connectors.wiring import makes_students  # noqa: PLC0415 - seconds, which who asks models does without
+
             try:
                 self._held[model.name] = makes_students(model.student, model.task).student(path), folder
             except StudentError as error:
@@ -108,6 +113,8 @@ class Asker:
 
     async def ready(self, config: EndpointConfig) -> Failed | None:
         """Find the key of an endpoint and open a client for it."""
+        from connectors.openai_teacher import OpenAITeacher  # noqa: PLC0415 - seconds, which students do without
+
         try:
             teacher = OpenAITeacher(config)
         except BadConfig as error:
@@ -115,10 +122,15 @@ class Asker:
         self._teachers[repr(config)] = await teacher.__aenter__()
         return None
 
+    async def knock(self) -> None:
+        """Answer, so that who asks knows that the node is there."""
+
     async def answer(
         self, config: EndpointConfig, request: Request, more: Mapping[str, object]
-    ) -> httpx2.Response | Failed:
+    ) -> "httpx2.Response | Failed":
         """What the endpoint answers; without the request, whose headers hold the key."""
+        import httpx2  # noqa: PLC0415 - as above
+
         try:
             found = await self._teachers[repr(config)].answer(request, more)
         except PreceptorError as error:
@@ -141,8 +153,5 @@ def packed(folder: Path) -> Files:
 
 def versions() -> dict[str, str]:
     """What must be alike on all nodes for decisions to be so."""
-    import platform  # noqa: PLC0415
-    from importlib.metadata import version  # noqa: PLC0415
-
-    found = {name: version(name) for name in ("preceptor", "ray", "torch", "transformers", "numpy")}
-    return {"python": platform.python_version(), **found, "process": str(os.getpid())}
+    packages = ("preceptor", "ray", "torch", "transformers", "numpy")
+    return {"python": platform.python_version(), **{name: version(name) for name in packages}}

@@ -1,6 +1,6 @@
 """What the loop asks of the world, as Protocols. What stands behind each is put together in `connectors.wiring`."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -328,6 +328,17 @@ class Cluster(Protocol):
     def side_by_side(self, work: Callable[[Piece], Result], pieces: Sequence[Piece]) -> list[Result]:
         """What comes of each piece, in their order; the work runs here, what it asks of a student side by side."""
         ...
+
+
+def in_order(found: Iterable[tuple[int, Result]]) -> Iterator[tuple[int, Result]]:
+    """Numbered results by their numbers, which are 0, 1, ...; those that come early wait."""
+    early: dict[int, Result] = {}
+    due = 0
+    for number, result in found:
+        early[number] = result
+        while due in early:
+            yield due, early.pop(due)
+            due += 1
 
 
 class InProcess:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from loop import saving
 from loop.config import Config
 from loop.errors import NothingToLearn
-from loop.ports import Student, Teacher
+from loop.ports import Student, Teacher, in_order
 from loop.query import racing, select
 from loop.query.acquisition import ACQUISITIONS, Candidates
 from loop.query.cost import relative_costs, review_chances
@@ -82,12 +82,16 @@ def _candidates(pool: Sequence[Item], student: Student | None, parts: Parts, con
     with parts.progress.bar("student sieves the pool", len(pieces)) as bar:
 
         def scored() -> Iterator[tuple[list[str], NDArray[np.float32]]]:
-            for piece in pieces:
-                yield [item.key for item in piece], student.doubt(piece)
+            for number, doubts in in_order(parts.cluster.map(student, _doubt, pieces)):
+                yield [item.key for item in pieces[number]], doubts
                 bar.advance()
 
         kept = set(sieve(scored(), size))
     return [item for item in drawn if item.key in kept]
+
+
+def _doubt(student: Student, piece: Sequence[Item]) -> NDArray[np.float32]:
+    return student.doubt(piece)
 
 
 def _past(store: Store, run: str, config: Config) -> select.Past:

@@ -78,6 +78,7 @@ def connected(settings: ClusterConfig) -> Iterator[Any]:
                 f"cluster.address: Ray at {settings.address}: {_gist(error)}; see that it is a head of Ray "
                 f"{ray.__version__}, that this machine is a node of it (`ray status`), and that RAY_AUTH_TOKEN is alike"
             ) from error
+        ray._private.worker._worker_logs_enabled = False  # pages of logs where a node ends, of which we tell in a line
         try:
             yield ray
         finally:

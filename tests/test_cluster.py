@@ -58,7 +58,7 @@ KEY = "the key of the nodes"
 
 
 class Nodes:
-    """A head and two further nodes, with a processor each."""
+    """A head, and two further nodes with a processor each, so that workers are on these."""
 
     def __init__(self, folder: Path) -> None:
         os.environ.update({"RAY_TMPDIR": str(folder), "NODES_KEY": KEY, "RAY_USAGE_STATS_ENABLED": "0"})
@@ -67,7 +67,7 @@ class Nodes:
 
         self._own = {"num_cpus": 1, "object_store_memory": 80 << 20, "node_ip_address": "127.0.0.1"}
         quiet = {"include_dashboard": False, "_system_config": PROMPT_DEATH}
-        self.ray = Cluster(initialize_head=True, head_node_args={**self._own, **quiet})
+        self.ray = Cluster(initialize_head=True, head_node_args={**self._own, **quiet, "num_cpus": 0})
         self.further = [self.ray.add_node(wait=False, **self._own) for _ in range(2)]
         self.ray.wait_for_nodes()
 
@@ -77,9 +77,6 @@ class Nodes:
 
     def kill(self, node: Any) -> None:
         self.ray.remove_node(node, allow_graceful=False)
-
-    def add(self) -> Any:
-        return self.ray.add_node(**self._own)
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +114,7 @@ def on(config: ClusterConfig) -> str:
 def noting(work: Callable[..., Any], folder: str, victim: str) -> Callable[..., Any]:
     """The work, that notes for each piece on which node it began; on the victim it then takes too long.
 
-    The others wait until the victim has begun something. It is sent to nodes whole, so it names nothing outside.
+    Another one waits until the victim has begun something. It is sent to nodes whole, so it names nothing outside.
     """
 
     def noted(student: Student, piece: Any) -> Any:
@@ -180,7 +177,7 @@ def test_a_campaign_with_a_node_killed_in_mid_scoring_decides_as_one_in_process(
 def test_doctor_says_what_the_nodes_are(nodes: Nodes) -> None:
     said = cluster.described(nodes.config)
     wanted = (
-        r"Ray [\d.]+ at 127\.0\.0\.1:\d+: 2 nodes with 2 processors and 0 GPUs, 2 workers of 1 threads; all have .*"
+        r"Ray [\d.]+ at 127\.0\.0\.1:\d+: 2 nodes with 1 processors and 0 GPUs, 1 workers of 1 threads; all have .*"
     )
     assert re.fullmatch(wanted, said)
 
@@ -247,7 +244,7 @@ def test_ray_on_this_machine_listens_on_loopback_alone() -> None:
 
 @pytest.fixture(scope="module")
 def one(nodes: Nodes, tmp_path_factory: pytest.TempPathFactory) -> Iterator[cluster.RayCluster]:
-    """A worker on the head."""
+    """A worker on the last node beside the head."""
     model = tiny_model(tmp_path_factory.mktemp("tiny") / "model")
     settings = nodes.config.model_copy(update={"workers": 1})
     student = StudentConfig(model=str(model), lora_rank=0, max_new_tokens=12)
@@ -284,6 +281,15 @@ def test_no_more_is_under_way_than_there_are_workers(one: cluster.RayCluster, tm
         assert len(list(tmp_path.iterdir())) <= number + 2
 
 
+def test_a_key_that_a_node_lacks_is_named_before_anything_is_sent(
+    one: cluster.RayCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OURS_ALONE", "secret")
+    config = a_config("http://192.0.2.7/v1", api_key_env="OURS_ALONE")
+    with pytest.raises(BadConfig, match=r"^node 127\.0\.0\.1: the environment variable OURS_ALONE is empty.*ray start"):
+        OpenAITeacher(config, one.through(config))
+
+
 def test_requests_go_out_from_the_nodes_within_one_budget(one: cluster.RayCluster, nodes: Nodes) -> None:
     """The money is for a part of the items; a node ends while requests that it has sent are under way."""
     items, victim = [a_sum(number) for number in range(40)], nodes.further.pop()
@@ -307,15 +313,6 @@ def test_requests_go_out_from_the_nodes_within_one_budget(one: cluster.RayCluste
     assert book.reserved == 0
     assert len(book.replies) == outcome.replies > 3
     assert len(book.replies) + len(book.problems) == 40
-
-
-def test_a_key_that_a_node_lacks_is_named_before_anything_is_sent(
-    one: cluster.RayCluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("OURS_ALONE", "secret")
-    config = a_config("http://192.0.2.7/v1", api_key_env="OURS_ALONE")
-    with pytest.raises(BadConfig, match=r"^node 127\.0\.0\.1: the environment variable OURS_ALONE is empty.*ray start"):
-        OpenAITeacher(config, one.through(config))
 
 
 def test_results_that_come_early_wait_for_those_before_them() -> None:

@@ -26,9 +26,7 @@ SERVER = "PRECEPTOR_TEST_SERVER"
 TEMPLATE = "preceptor_test_template"
 MARK = "preceptor_test_"
 HOOKS = Path(__file__).parent / "hooks"
-_opened: list[Store] = []
-_earlier: WeakSet[Store] = WeakSet()
-"""Stores of earlier tests that something still holds, which opens them again when it asks them."""
+_opened: WeakSet[Store] = WeakSet()
 _open = Store.__init__
 
 
@@ -70,9 +68,7 @@ def drop(folder: Path) -> None:
 
 def close_stores() -> None:
     """End the connections that tests left open; a store that is asked again opens new ones."""
-    _earlier.update(_opened)
-    _opened.clear()
-    for store in _earlier:
+    for store in _opened:
         store.close()
 
 
@@ -108,7 +104,7 @@ def _other_program(file: Path) -> Iterator[Connection]:
 
 def _open_elsewhere(self: Store, url: str) -> None:
     _open(self, _address(url))
-    _opened.append(self)
+    _opened.add(self)
 
 
 def _address(url: str) -> str:

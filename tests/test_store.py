@@ -1,5 +1,6 @@
 """What the store keeps, and that it keeps it whole."""
 
+import gc
 import sqlite3
 import subprocess
 import sys
@@ -167,6 +168,18 @@ def test_commits_reach_the_disk_and_references_are_checked(store: Store) -> None
         found = [session.connection().execute(text(f"PRAGMA {name}")).scalar_one() for name in pragmas]
     assert found[:3] == ["wal", 2, 1]
     assert found[3] >= 30_000
+
+
+def test_connections_end_with_the_store_that_made_them(tmp_path: Path) -> None:
+    store = a_store(tmp_path)
+    assert items.eligible(store, RUN, Config()) == []
+    engine = store._engine
+    before = engine.pool
+    assert before.checkedin() == 1
+    del store
+    gc.collect()
+    assert engine.pool is not before
+    assert before.checkedin() == 0
 
 
 @pytest.mark.sqlite("there one writer keeps the others out")

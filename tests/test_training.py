@@ -443,8 +443,9 @@ def test_one_step_of_a_far_too_high_rate_leaves_no_student(
 
 
 def test_dropout_on_a_gpu_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No GPU is here: torch's functions for one are stood in for."""
+    """No GPU is here: torch's functions for one are stood in for, but not for torch's own optimiser."""
     taken: list[torch.Tensor] = []
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available=False: None)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_rng_state", lambda: torch.tensor([1, 2, 3], dtype=torch.uint8))
     monkeypatch.setattr(torch.cuda, "set_rng_state", taken.append)

@@ -2,6 +2,7 @@
 
 import sqlite3
 import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
@@ -29,7 +30,7 @@ QUIET = "end other processes that use it, like `preceptor serve`, and call this 
 
 
 class Store:
-    """Reading and writing transactions on one database.
+    """Reading and writing transactions on one database; its connections end with it.
 
     While the store holds a claim, every writing transaction first checks that the claim is still ours.
     """
@@ -42,6 +43,7 @@ class Store:
         self._writer = self._engine.execution_options(begin="BEGIN IMMEDIATE")
         frozen = {} if url.startswith("sqlite") else {"isolation_level": "REPEATABLE READ"}
         self._frozen = self._engine.execution_options(**frozen)
+        weakref.finalize(self, self._engine.dispose)
 
     def migrate(self) -> None:
         """Bring the database to the newest revision, whole or not at all; SQLite's file is copied beside itself before.

@@ -209,13 +209,11 @@ def test_ctrl_c_settles_what_nodes_have_sent(tmp_path: Path) -> None:
         text = project.path.read_text().replace('recorded = "recorded.jsonl"', f'base_url = "{address}"')
         project.path.write_text(text)
         command = [sys.executable, "-c", "from connectors.cli import main; main()", "run", "--config", project.path]
-        with subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, text=True) as run:
+        with subprocess.Popen(command, start_new_session=True) as run:
             while teacher.requests < 2:
                 time.sleep(0.1)
             os.killpg(run.pid, signal.SIGINT)
-            _, said = run.communicate(timeout=300)
-    assert run.returncode == 1
-    assert "stopped; called again" in said
+    assert run.returncode == 128 + signal.SIGINT
     charges = databases.rows(tmp_path / "preceptor.db", "select state, assumed from charge where currency = 'USD'")
     assert charges == [("SETTLED", False), ("SETTLED", False)]
     assert databases.rows(tmp_path / "preceptor.db", "select count(*) from reply") == [(2,)]

@@ -121,7 +121,7 @@ def _placed(method: str, student: StudentConfig) -> Iterator[tuple[Cluster, Stud
 
 def _loaded(student: Student, number: int) -> None:
     """Have the student explain something; long enough for each worker to be given one of two."""
-    select.score_chunk(0, number, [_sum(0)], student, QueryConfig(samples=1), seed=0)
+    select.score_chunk(0, number, [_sum(0)], student, QueryConfig(samples=2), seed=0)
     time.sleep(2.0)
 
 

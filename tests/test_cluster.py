@@ -14,6 +14,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -50,7 +51,7 @@ SAME = {
     "money": "select spent, reserved, \"limit\" from balance where currency = 'USD' and scope = ''",
 }
 """What a campaign comes to; ids of rationales go by when their replies came."""
-PROMPT_DEATH = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 500, "health_check_failure_threshold": 3}
+PROMPT_DEATH = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 1000, "health_check_failure_threshold": 4}
 """A node that is silent for so long has ended."""
 
 
@@ -60,9 +61,7 @@ KEY = "the key of the nodes"
 class Nodes:
     """A head, and two further nodes with a processor each, so that workers are on these."""
 
-    def __init__(self, folder: Path) -> None:
-        os.environ.update({"RAY_TMPDIR": str(folder), "NODES_KEY": KEY, "RAY_USAGE_STATS_ENABLED": "0"})
-        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # so that it keeps to loopback
+    def __init__(self) -> None:
         from ray.cluster_utils import Cluster  # noqa: PLC0415 - after the environment that it reads
 
         self._own = {"num_cpus": 1, "object_store_memory": 80 << 20, "node_ip_address": "127.0.0.1"}
@@ -80,14 +79,17 @@ class Nodes:
 
 
 @pytest.fixture(scope="module")
-def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
-    folder = Path("/tmp") / f"ray-{uuid.uuid4().hex[:8]}"  # a socket's path is short
-    folder.mkdir()
+def nodes() -> Iterator[Nodes]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as many as a worker has
-    found = Nodes(folder)
-    yield found
-    found.ray.shutdown()
+    with pytest.MonkeyPatch.context() as patch, TemporaryDirectory(prefix="ray-", dir="/tmp") as folder:
+        patch.setenv("RAY_TMPDIR", folder)  # the path of a socket is short
+        patch.setenv("NODES_KEY", KEY)
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # so that it keeps to loopback
+        found = Nodes()
+        yield found
+        found.ray.shutdown()
     torch.set_num_threads(threads)
 
 
@@ -114,15 +116,11 @@ def on(config: ClusterConfig) -> str:
 def noting(work: Callable[..., Any], folder: str, victim: str) -> Callable[..., Any]:
     """The work, that notes for each piece on which node it began; on the victim it then takes too long.
 
-    Another one waits until the victim has begun something. It is sent to nodes whole, so it names nothing outside.
+    Another one waits until the victim has begun something.
     """
 
     def noted(student: Student, piece: Any) -> Any:
-        import time  # noqa: PLC0415
-        import uuid  # noqa: PLC0415
-        from pathlib import Path  # noqa: PLC0415
-
-        import ray  # noqa: PLC0415
+        import ray  # noqa: PLC0415 - an extra, on the node
 
         if not isinstance(piece[0], int):  # a chunk of the race, which has no number
             return work(student, piece)
@@ -259,8 +257,6 @@ def test_what_goes_wrong_on_a_worker_is_told_with_its_cure(one: cluster.RayClust
 @pytest.mark.slow
 def test_a_piece_over_which_every_worker_ends_is_given_up(one: cluster.RayCluster) -> None:
     def deadly(student: Student, piece: int) -> int:
-        import os  # noqa: PLC0415
-
         os._exit(1)
 
     with pytest.raises(ClusterDown, match="5 workers ended over the same piece of work"):

@@ -51,14 +51,14 @@ class Size:
     """How much is scored."""
 
     items: int
-    chunk: int = 16
+    chunk: int = 8
     samples: int = 3
     longest: int = 64
     least_seconds: float = 0.0
     """Work in process that the figures may rest on."""
 
 
-FULL, QUICK = Size(items=768, least_seconds=120.0), Size(items=64)
+FULL, QUICK = Size(items=192, least_seconds=120.0), Size(items=16, chunk=4)
 
 
 def main() -> None:

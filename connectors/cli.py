@@ -619,15 +619,20 @@ def student_serve(
     token_env: Annotated[
         str, typer.Option(help="Variable that holds the token; where it is set, every request must show it.")
     ] = "PRECEPTOR_STUDENT_TOKEN",
-    number: OfRound = None,
+    number: Annotated[
+        int | None, typer.Option("--round", min=0, help="As elsewhere; 0: the untrained student.")
+    ] = None,
     config: ConfigPath = CONFIG,
     run: RunName = None,
 ) -> None:
-    """Let the student answer the OpenAI chat protocol, for programs that speak it."""
+    """Let the student answer the OpenAI chat protocol, for programs that speak it.
+
+    Checkpoints of the run can be loaded beside it while it serves, as into vLLM.
+    """
     from connectors import student_server, students  # noqa: PLC0415
 
     project = _project(config, run)
-    which = students.trained(project, number)
+    which = None if number == 0 else students.trained(project, number)
     student_server.serve(project, which, host=host, port=port, token_env=token_env)
 
 

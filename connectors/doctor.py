@@ -9,9 +9,9 @@ from connectors import tracking
 from connectors.measurements import duplicates_text, seed_duplicates_text
 from connectors.plan import redacted, redacted_text
 from connectors.wiring import Project
-from loop.config import Config, EndpointConfig, StrongerConfig, TeacherConfig, load
+from loop.config import Config, EndpointConfig, ServedConfig, StrongerConfig, TeacherConfig, load
 from loop.errors import PreceptorError
-from loop.ports import Teacher
+from loop.ports import Student, Teacher
 from loop.records import Item, Probe, Split
 from loop.stages.contamination import look
 from loop.store import items, probes
@@ -105,12 +105,24 @@ def _items(project: Project) -> str:
 
 def _student(project: Project) -> str:
     student = project.config.student
-    project.trainer().student(None)
+    loaded = project.trainer().student(None)
     project.examine_white_box()
     writes = "; OpenVINO writes its explanations" if student.engine == "openvino" else ""
+    if student.served is not None and student.engine == "openai":
+        writes = f"; {_served(loaded, student.served)}"
     box = student.white_box
     learns = "" if box is None else f"; it learns from the logits of {box.teacher} ({box.objective})"
     return f"{student.model} loads{writes}{learns}"
+
+
+def _served(student: Student, settings: ServedConfig) -> str:
+    """That the server runs the untrained student, and how much of a long prompt it found read the second time."""
+    from loop.student.served import ServedDecoder  # noqa: PLC0415 - torch takes seconds to load
+
+    assert isinstance(student, ServedDecoder)
+    found = student.cached_share()
+    said = "says nothing of a prefix cache" if found is None else f"found {found:.0%} of a prompt in its prefix cache"
+    return f"{settings.base_url} answers as it does, and {said}"
 
 
 def _tracking(project: Project) -> str:

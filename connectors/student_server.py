@@ -1,8 +1,8 @@
-"""A student behind the OpenAI protocol: `/v1/models` and `/v1/chat/completions`.
+"""A student behind the OpenAI protocol: `/v1/models`, `/v1/chat/completions` and `/v1/completions`.
 
-What is not supported is refused with 400 and never ignored, so that whoever asks for it knows. The user's message is
-the question alone, or the item as the student's prompts write it: `Context: `, `Question: ` and the choices, each on
-its line.
+As vLLM does, it takes further checkpoints at `/v1/load_lora_adapter`, those of its own run. What is not supported is
+refused with 400 and never ignored, so that whoever asks for it knows. The user's message is the question alone, or the
+item as the student's prompts write it: `Context: `, `Question: ` and the choices, each on its line.
 """
 
 import asyncio
@@ -12,8 +12,9 @@ import secrets
 import threading
 import time
 import uuid
-from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
 
 import uvicorn
 from fastapi import FastAPI, Request
@@ -31,12 +32,18 @@ from loop.records import Item
 from loop.student.prompts import CONTEXT, QUESTION
 
 LONGEST_BODY = 1 << 20
+FULL = "the memory does not suffice for this answer; ask for less, or end other programs on the server"
+UNTRAINED = "untrained"
+"""Name of the student that no round has trained."""
 MOST_CHOICES = 64
 """Texts that one request may ask for."""
 MOST_AT_ONCE = 64
 """Requests that wait at a time; further ones are refused with 503."""
 CHOICE = re.compile(r"^\(([A-Z])\) (.+)$", re.MULTILINE)
 CHOICES = re.compile(r"(?:\n\([A-Z]\) .+)+\s*\Z")
+
+
+Asked = TypeVar("Asked", bound=BaseModel)
 
 
 class _Part(BaseModel):
@@ -86,6 +93,15 @@ class _ChatRequest(BaseModel):
         return [self.stop] if isinstance(self.stop, str) else self.stop
 
 
+class _LoadRequest(BaseModel):
+    """A checkpoint, and the name by which it will be asked."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    lora_name: str = Field(min_length=1, max_length=200)
+    lora_path: str
+
+
 class _Refused(Exception):
     """A request that gets an error instead of an answer."""
 
@@ -97,11 +113,25 @@ class _Refused(Exception):
 class StudentServer:
     """Answers requests, one at a time."""
 
-    def __init__(self, student: Student, name: str, config: Config, token: str | None) -> None:
+    def __init__(
+        self,
+        student: Student,
+        name: str,
+        config: Config,
+        token: str | None,
+        load: Callable[[Path], Student] | None = None,
+    ) -> None:
+        """Serve a student; `load` gives that of another checkpoint of the run, or raises `StudentError`."""
         self.name, self.token = name, token
-        self._student, self._config = student, config
+        self._students = {name: student}
+        self._config, self._load = config, load
         self._samples = config.student.kind != "encoder" and config.student.answers_by == "rationale"
         self._lock = threading.Lock()
+
+    @property
+    def names(self) -> list[str]:
+        """Of the student and of the checkpoints that were loaded beside it."""
+        return list(self._students)
 
     def complete(self, raw: bytes) -> dict[str, Any]:
         """The chat completion.
@@ -109,33 +139,73 @@ class StudentServer:
         Raises:
             _Refused: the request cannot be answered as it asks.
         """
-        request = _parsed(raw)
-        if request.model != self.name:
-            raise _Refused(
-                404, f"the model `{request.model}` does not exist; this is {self.name}", "model_not_found", "model"
-            )
+        request = _parsed(raw, _ChatRequest)
+        student = self._student(request.model)
         if not self._samples and (request.temperature > 0 or request.n > 1):
             raise _Refused(400, "this student gives one answer; leave out temperature and n", "unsupported_value")
         try:
             item = _item(request.messages[0].text, self._config)
             with self._lock:  # tokenizers too take one caller at a time
-                refuse_too_long(self._student, item, "the question")
-                prompt_tokens, _ = self._student.reads(item)
-                texts = self._texts(item, request)
+                refuse_too_long(student, item, "the question")
+                prompt_tokens, _ = student.reads(item)
+                texts = self._texts(student, item, request)
         except StudentError as error:
-            said = "the memory does not suffice for this answer; ask for less, or end other programs on the server"
-            raise _Refused(503, said, "out_of_memory") from error
+            raise _Refused(503, FULL, "out_of_memory") from error
         except BadRow as error:
             code = "context_length_exceeded" if isinstance(error, ItemTooLong) else "invalid_value"
             raise _Refused(400, str(error), code, "messages") from error
         return _completion(
-            self.name, prompt_tokens, [cut(each, request.max_completion_tokens, request.stops) for each in texts]
+            request.model, prompt_tokens, [cut(each, request.max_completion_tokens, request.stops) for each in texts]
         )
 
-    def _texts(self, item: Item, request: _ChatRequest) -> list[Written]:
+    def go_on(self, raw: bytes) -> dict[str, Any]:
+        """The completion of a prompt as it stands, tokens or text.
+
+        Raises:
+            _Refused: the request cannot be answered as it asks, or the student writes nothing of its own.
+        """
+        from connectors import student_completions as completions  # noqa: PLC0415 - loads torch
+        from loop.student.decoder import Decoder  # noqa: PLC0415 - as above
+
+        request = _parsed(raw, completions.CompletionRequest)
+        student = self._student(request.model)
+        if not isinstance(student, Decoder):
+            raise _Refused(400, "this student is no causal model; ask /v1/chat/completions", "unsupported_value")
+        seed = secrets.randbits(32) if request.seed is None else request.seed
+        with self._lock:
+            try:
+                prompt = completions.prompt_of(student, request)
+            except ValueError as error:
+                raise _Refused(400, str(error), "invalid_value", "prompt") from error
+            return completions.completed(student, prompt, request, seed)
+
+    def load(self, raw: bytes) -> None:
+        """Have a further checkpoint answer under a name.
+
+        Raises:
+            _Refused: it cannot be loaded.
+        """
+        request = _parsed(raw, _LoadRequest)
+        if request.lora_name in self._students:
+            raise _Refused(400, f"`{request.lora_name}` has already been loaded", "invalid_value", "lora_name")
+        try:
+            if self._load is None:
+                raise StudentError("this server loads no checkpoints")
+            with self._lock:
+                self._students[request.lora_name] = self._load(Path(request.lora_path))
+        except StudentError as error:
+            raise _Refused(400, str(error), "invalid_value", "lora_path") from error
+
+    def _student(self, name: str) -> Student:
+        if name not in self._students:
+            said = f"the model `{name}` does not exist; this is {self.name}"
+            raise _Refused(404, said, "model_not_found", "model")
+        return self._students[name]
+
+    def _texts(self, student: Student, item: Item, request: _ChatRequest) -> list[Written]:
         """At temperature 0 all texts are the same one."""
         copies = range(1, request.n + 1) if request.temperature > 0 else [0]
-        texts = self._student.write(
+        texts = student.write(
             item,
             copies=copies,
             temperature=request.temperature or 1.0,
@@ -178,15 +248,15 @@ def cut(written: Written, longest: int | None, stops: Sequence[str]) -> tuple[st
     return pieces[-1] if pieces else "", len(pieces), "stop" if ended else "length"
 
 
-def serve(project: Project, which: Trained, *, host: str, port: int, token_env: str) -> None:
-    """Answer until the process is interrupted.
+def serve(project: Project, which: Trained | None, *, host: str, port: int, token_env: str) -> None:
+    """Answer until the process is interrupted, with a trained student or the untrained one.
 
     Raises:
         BadConfig: others could reach the server, and no token is set.
     """
     token = token_for(host, token_env)
-    server = StudentServer(loaded(project, which), which.name, which.config, token)
-    project.progress.say(f"  {which.name} answers at http://{host}:{port}/v1 (Ctrl-C ends it)")
+    server = a_server(project, which, token)
+    project.progress.say(f"  {server.name} answers at http://{host}:{port}/v1 (Ctrl-C ends it)")
     settings = uvicorn.Config(
         application(server),
         host=host,
@@ -199,6 +269,26 @@ def serve(project: Project, which: Trained, *, host: str, port: int, token_env: 
         limit_concurrency=MOST_AT_ONCE,
     )
     uvicorn.Server(settings).run()
+
+
+def a_server(project: Project, which: Trained | None, token: str | None) -> StudentServer:
+    """A trained student of a project, or the untrained one; it runs here, wherever the run's own students do.
+
+    Raises:
+        StudentError: the student cannot be loaded.
+    """
+    config, checkpoints = project.config, (project.folder / "checkpoints").resolve()
+    engine = "torch" if config.student.engine == "openai" else config.student.engine
+    here = config.model_copy(update={"student": config.student.model_copy(update={"engine": engine})})
+
+    def load(folder: Path) -> Student:
+        if folder.resolve().parent != checkpoints:
+            raise StudentError(f"{folder}: is no checkpoint of {checkpoints}")
+        return project.trainer(here).student(folder.resolve())
+
+    if which is None:
+        return StudentServer(project.trainer(here).student(None), UNTRAINED, config, token, load)
+    return StudentServer(loaded(project, which, engine=engine), which.name, which.config, token, load)
 
 
 def application(server: StudentServer) -> FastAPI:
@@ -217,7 +307,7 @@ def application(server: StudentServer) -> FastAPI:
         server.refuse_stranger(request.headers)
         return {
             "object": "list",
-            "data": [{"id": server.name, "object": "model", "created": 0, "owned_by": "preceptor"}],
+            "data": [{"id": name, "object": "model", "created": 0, "owned_by": "preceptor"} for name in server.names],
         }
 
     @app.post("/v1/chat/completions")
@@ -225,6 +315,19 @@ def application(server: StudentServer) -> FastAPI:
         server.refuse_stranger(request.headers)
         server.refuse_form(request.headers)
         return await asyncio.to_thread(server.complete, await _body(request))
+
+    @app.post("/v1/completions")
+    async def completions(request: Request) -> dict[str, Any]:
+        server.refuse_stranger(request.headers)
+        server.refuse_form(request.headers)
+        return await asyncio.to_thread(server.go_on, await _body(request))
+
+    @app.post("/v1/load_lora_adapter")
+    async def load(request: Request) -> dict[str, Any]:
+        server.refuse_stranger(request.headers)
+        server.refuse_form(request.headers)
+        await asyncio.to_thread(server.load, await _body(request))
+        return {"object": "model"}
 
     return app
 
@@ -238,10 +341,10 @@ async def _body(request: Request) -> bytes:
     return body
 
 
-def _parsed(raw: bytes) -> _ChatRequest:
+def _parsed(raw: bytes, kind: type[Asked]) -> Asked:
     """The request; what it asks for and cannot have is named."""
     try:
-        return _ChatRequest.model_validate_json(raw)
+        return kind.model_validate_json(raw)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
@@ -252,7 +355,7 @@ def _parsed(raw: bytes) -> _ChatRequest:
         elif place == "stream":
             said = "`stream` is not supported; leave it out"
         else:
-            said = f"`{place}`: {first['msg']}" if place else f"the body is not a chat request: {first['msg']}"
+            said = f"`{place}`: {first['msg']}" if place else f"the body is no such request: {first['msg']}"
         raise _Refused(400, said, "invalid_value", place or None) from error
 
 

@@ -73,8 +73,8 @@ def loaded(project: Project, which: Trained, **changes: object) -> Student:
         StudentError: the checkpoint cannot be loaded.
     """
     today = project.config.student
-    how = {name: getattr(today, name) for name in ("engine", "generation_batch", "trust_remote_code")} | changes
-    student = which.config.student.model_copy(update=how)
+    how = {name: getattr(today, name) for name in ("engine", "served", "generation_batch", "trust_remote_code")}
+    student = which.config.student.model_copy(update=how | changes)
     try:
         return project.trainer(which.config.model_copy(update={"student": student})).student(which.folder)
     except StudentError as error:

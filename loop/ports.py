@@ -291,6 +291,54 @@ class Student(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Opening:
+    """What a served student goes on from, and how: greedily at temperature 0."""
+
+    prompt: Sequence[int] | str
+    """Tokens; or the text that they spell, for a server that takes no tokens."""
+    longest: int
+    stops: Sequence[int]
+    """Tokens that end what is written."""
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Continued:
+    """What a server wrote."""
+
+    tokens: Sequence[int] | None
+    """None where the server names none."""
+    text: str
+    ended: bool
+    """False where it was cut at its longest."""
+    log_probability: float | None
+    """Of the first token, where the server says it."""
+    cached_tokens: int | None
+    """How much of the prompt it had read before, where the server says it."""
+
+
+class StudentHost(Protocol):
+    """A server that runs the student's checkpoints.
+
+    What goes wrong for good (no connection, a wrong key, an unknown model) is a `StudentError` that names the cure.
+    """
+
+    def load(self, folder: Path | None) -> str:
+        """Have it hold a checkpoint, or the untrained student; the name under which it is asked."""
+        ...
+
+    def continued(self, model: str, groups: Sequence[Sequence[Opening]]) -> list[list[Continued]]:
+        """What comes after each opening; those of a group begin alike, and find this read by the first of them."""
+        ...
+
+    def scored(self, model: str, sequences: Sequence[Sequence[int]]) -> list[list[float]]:
+        """For each sequence the log-probability of every token but the first."""
+        ...
+
+
 class Trainer(Protocol):
     """Makes students."""
 

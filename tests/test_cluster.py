@@ -26,7 +26,7 @@ from connectors.openai_teacher import OpenAITeacher
 from connectors.progress import RichProgress
 from connectors.recorded_teacher import Fault, RecordedTeacher, read_recordings, running
 from connectors.wiring import Project
-from loop.config import ClusterConfig, StudentConfig, TaskConfig
+from loop.config import ClusterConfig, Config, StudentConfig, TaskConfig
 from loop.errors import BadConfig, ClusterDown, MissingExtra, StudentError
 from loop.ports import Student, in_order
 from loop.records import Split
@@ -311,6 +311,12 @@ def test_requests_go_out_from_the_nodes_within_one_budget(one: cluster.RayCluste
 
 def test_results_that_come_early_wait_for_those_before_them() -> None:
     assert [*in_order([(2, "c"), (0, "a"), (1, "b"), (3, "d")])] == [(0, "a"), (1, "b"), (2, "c"), (3, "d")]
+
+
+def test_a_student_on_a_server_of_its_own_is_on_no_cluster() -> None:
+    served = {"engine": "openai", "served": {"base_url": "http://127.0.0.1:1/v1", "model": "m"}}
+    with pytest.raises(ValueError, match=r'set cluster\.kind = "local"'):
+        Config.model_validate({"student": served, "cluster": {"kind": "ray"}})
 
 
 def test_more_workers_than_fit_are_refused() -> None:

@@ -28,9 +28,10 @@ from connectors.openai_batches import _lines, _state
 from connectors.openai_teacher import OpenAITeacher, completion_of
 from connectors.recorded_teacher import read_faults, read_recordings
 from connectors.rows import allowed_answer, checked, item_of
+from connectors.served_student import ServedStudent, _continued
 from loop.answer import AnswerKind, parse_answer, shown, spans_of, split_rationale
 from loop.checks.flag import CHECKS, Doubtful, doubts
-from loop.config import ChecksConfig, Config, TaskConfig, TeacherConfig, load
+from loop.config import ChecksConfig, Config, ServedConfig, TaskConfig, TeacherConfig, load
 from loop.errors import PreceptorError
 from loop.ports import Completion, Request
 from loop.records import Author, Item, Rationale, ReviewTask
@@ -390,6 +391,23 @@ def test_an_endpoint_s_answer_of_any_shape_is_read(body: dict[str, Any], text: s
     assert found.input_tokens is None or found.input_tokens >= 0
     _state(body)
     list(_lines(text))
+
+
+CHOICE = st.dictionaries(
+    st.sampled_from(["text", "token_ids", "logprobs", "finish_reason", "prompt_logprobs"]),
+    JSON | st.just("a") | st.lists(st.none() | st.dictionaries(st.sampled_from(["1", "2"]), JSON), max_size=3),
+)
+
+
+@fuzzed(body=BODY | st.builds(lambda some, usage: {"choices": some, "usage": usage}, st.lists(CHOICE), JSON))
+def test_what_a_student_s_server_sends_is_read_or_refused(body: dict[str, Any]) -> None:
+    host = ServedStudent(ServedConfig(base_url="http://127.0.0.1:9/v1", model="m"))
+    with suppress(PreceptorError):
+        found = host._completed(body, "m")
+        written = _continued(found)
+        assert isinstance(written.text, str)
+        assert written.tokens is None or all(type(each) is int for each in written.tokens)
+        assert len(host._prompt_scores(found, [3, 1, 2])) == 2
 
 
 @fuzzed(

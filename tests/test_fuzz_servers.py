@@ -17,6 +17,7 @@ from connectors.door import Door
 from connectors.entrance import logging_in
 from connectors.page_actions import leading, owning
 from connectors.site import application, pages
+from connectors.student_completions import CompletionRequest
 from connectors.student_server import StudentServer, _ChatRequest
 from connectors.student_server import application as student_application
 from connectors.students import loaded, trained
@@ -129,8 +130,18 @@ def test_the_student_s_server_answers_whatever_it_is_asked(student: str, example
     body["properties"]["model"]["enum"] = [NAME]
     body["properties"]["max_completion_tokens"] = {"type": "integer", "minimum": 1, "maximum": 4}
     body["properties"]["n"] = {"type": "integer", "minimum": 1, "maximum": 2}
-    chat = {"requestBody": {"required": True, "content": {"application/json": {"schema": body}}}, "responses": {}}
-    paths = {"/v1/chat/completions": {"post": chat}, "/v1/models": {"get": {"responses": {}}}}
+    plain = CompletionRequest.model_json_schema()
+    plain["properties"] |= {"model": {"enum": [NAME]}, "max_tokens": body["properties"]["max_completion_tokens"]}
+    plain["properties"]["n"] = body["properties"]["n"]
+    chat, raw = (
+        {"requestBody": {"required": True, "content": {"application/json": {"schema": each}}}, "responses": {}}
+        for each in (body, plain)
+    )
+    paths = {
+        "/v1/chat/completions": {"post": chat},
+        "/v1/completions": {"post": raw},
+        "/v1/models": {"get": {"responses": {}}},
+    }
     said = {
         "openapi": "3.1.0",
         "info": {"title": "Student", "version": "1"},
@@ -173,7 +184,8 @@ def test_bytes_that_are_no_request_are_refused_by_the_student_s_server(student: 
     @settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck), database=None)
     @given(raw=ODD)
     def one(raw: bytes) -> None:
-        answer = requests.post(f"{student}/v1/chat/completions", data=raw, headers=JSON, timeout=60)
-        assert answer.status_code < 500, (raw[:200], answer.text[:300])
+        for path in ("chat/completions", "completions", "load_lora_adapter"):
+            answer = requests.post(f"{student}/v1/{path}", data=raw, headers=JSON, timeout=60)
+            assert answer.status_code < 500, (raw[:200], answer.text[:300])
 
     one()

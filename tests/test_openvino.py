@@ -106,10 +106,10 @@ def test_samples_depend_on_seed_and_item_and_not_on_the_company(trained: Decoder
     assert [texts[1:] for texts in other.values()] != [texts[1:] for texts in everyone.values()]
 
 
-def written(student: Decoder, *, temperature: float, top_p: float, seed: int) -> Counter[str]:
-    """How often 1,000 samples for one item start with which three words."""
+def written(student: Decoder, *, temperature: float, top_p: float, seed: int, count: int = 1000) -> Counter[str]:
+    """How often samples for one item start with which three words."""
     [item] = items(sums(1))
-    [rows] = student.explain([item], copies=range(1, 1001), temperature=temperature, top_p=top_p, seed=seed)
+    [rows] = student.explain([item], copies=range(1, count + 1), temperature=temperature, top_p=top_p, seed=seed)
     return Counter(" ".join(each.text.split()[:3]) for each in rows)
 
 

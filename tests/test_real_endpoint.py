@@ -19,13 +19,17 @@ import pytest
 
 from connectors.openai_teacher import OpenAITeacher
 from connectors.probe import probe
+from connectors.served_student import ServedStudent
 from connectors.wiring import cache_folder
-from loop.config import TeacherConfig
+from loop.config import StudentConfig, TaskConfig, TeacherConfig
 from loop.records import Currency, Probe, Split
 from loop.store.money import Purse
 from loop.student.packaged import SMOLLM2, model_directory
+from loop.student.trainer import Students
 from tests.builders import RUN, a_store
 from tests.test_ask import Book, an_item, asking
+from tests.test_openvino import greedy
+from tests.test_student import QUIET, items, sums
 
 pytestmark = [pytest.mark.real_endpoint, pytest.mark.timeout(1500)]
 
@@ -159,3 +163,26 @@ def test_llama_cpp_is_asked(llama_cpp: TeacherConfig) -> None:
 def test_llama_cpp_is_seen_to_sample_and_to_refuse_schemas(llama_cpp: TeacherConfig, tmp_path: Path) -> None:
     row = seen(llama_cpp, tmp_path)
     assert (row.json_schema, row.logprobs, row.choices, row.sampling) == (False, True, False, True)
+
+
+def test_transformers_serve_writes_for_a_student_of_each_round(tmp_path: Path) -> None:
+    """It loads the folders of checkpoints that requests name; what it writes after training differs, and is as here."""
+    base, port = str(model_directory(SMOLLM2, cache_folder())), a_port()
+    how = {"model": base, "max_new_tokens": 24, "lora_rank": 0, "learning_rate": 1e-4, "batch_size": 2}
+
+    def makes(**more: object) -> Students:
+        settings = StudentConfig.model_validate({**how, **more})
+        return Students(settings, TaskConfig(), cache_folder(), ServedStudent)
+
+    command = [str(Path(sys.executable).parent / "transformers"), "serve", "--host", "127.0.0.1", "--port", str(port)]
+    texts = []
+    with server(command, port, "/health", tmp_path / "log") as address:
+        there = {"base_url": address, "model": base, "load": "folder", "prompts": "text", "concurrency": 1}
+        makes(served=there).train(sums(4), seed=1, folder=tmp_path / "round-1", progress=QUIET)
+        for folder in (None, tmp_path / "round-1"):
+            made = makes().student(folder), makes(engine="openai", served=there).student(folder)
+            wanted, found = (greedy(each, items(sums(4))) for each in made)  # type: ignore[arg-type]
+            print(found, wanted)  # noqa: T201 - shown with -s
+            assert sum(map(str.__eq__, found, wanted)) >= 3  # their number formats may differ
+            texts.append(found)
+    assert texts[0] != texts[1]

@@ -411,7 +411,7 @@ def test_a_loss_that_is_no_number_names_the_items_of_its_batch(
 def a_lesson(losses: Callable[[torch.nn.Parameter, Sequence[int]], torch.Tensor]) -> Lesson:
     """Of four rows, one to a batch, by a model of two weights."""
     line = torch.nn.Linear(2, 1, bias=False)
-    return Lesson(many(sums(4), 4), line, lambda batch: iter([losses(line.weight, batch)]), [1, 2, 3, 4])
+    return Lesson(many(sums(4), 4), line, lambda batch, _: iter([losses(line.weight, batch)]), [1, 2, 3, 4])
 
 
 def fitted(lesson: Lesson, folder: Path, progress: Progress | None = None, **settings: object) -> None:

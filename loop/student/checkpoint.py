@@ -37,7 +37,7 @@ KINDS = {
     "encoder": f"an encoder, a hub name that can be downloaded, or {packaged.MINILM}",
 }
 """What may be loaded, by the kind of the student."""
-TODAYS = ("engine", "generation_batch", "trust_remote_code")
+TODAYS = ("engine", "served", "generation_batch", "trust_remote_code")
 """Settings that change nothing of a student that is there."""
 
 

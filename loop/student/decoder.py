@@ -15,7 +15,7 @@ from loop.records import Item
 from loop.student import prompts
 from loop.student.halving import halved
 from loop.student.reading import Reading, Sampling, alike, continuations, mean_vectors, padded
-from loop.student.tree import greedy_continuations, grow, target_log_probabilities
+from loop.student.tree import TokenTree, greedy_continuations, grow, target_log_probabilities
 from loop.student.writer import MARK, Writer, best_of
 
 REFILLS = 4
@@ -48,13 +48,7 @@ class Decoder(Writer[list[int]]):
         ]
         texts: list[list[str]] = [[] for _ in items]
         for part in alike([tree.tokens for tree in trees], self.student.generation_batch):
-            written = greedy_continuations(
-                self.model,
-                [trees[number] for number in part],
-                longest=FORCED_TOKENS,
-                stops=[self.end, *self._line_ends()],
-                pad=self.pad,
-            )
+            written = self._forced_on([trees[number] for number in part])
             for number, some in zip(part, written, strict=True):
                 texts[number] = self.decoded(some)
         return [
@@ -79,9 +73,7 @@ class Decoder(Writer[list[int]]):
             trees.append(grow(sequences))
             lengths.append([min(count, len(own) - 1) for count, own in zip(added, sequences, strict=True)])
         for part in alike([tree.tokens for tree in trees], self.student.generation_batch):
-            means = target_log_probabilities(
-                self.model, [trees[at] for at in part], [lengths[at] for at in part], self.pad
-            )
+            means = self._target_means([trees[at] for at in part], [lengths[at] for at in part])
             for at, each in zip(part, means, strict=True):
                 found[told[at]] = each
         return found
@@ -104,14 +96,12 @@ class Decoder(Writer[list[int]]):
         return vectors
 
     @halved
-    @torch.inference_mode()
     def doubt(self, items: Sequence[Item]) -> NDArray[np.float32]:
         """One minus the probability of the likeliest first token of the answer that is given at once; (items,)."""
         contexts = [self._forced(item, (), 1) for item in items]
         found = np.zeros(len(items), dtype=np.float32)
         for part in alike(contexts, self.student.generation_batch):
-            logits = self._reading([contexts[number] for number in part]).logits
-            found[part] = 1 - logits.softmax(dim=1).amax(dim=1).cpu().numpy()
+            found[part] = 1 - self._likeliest([contexts[number] for number in part])
         return found
 
     def encoded(self, prompt: str) -> list[int]:
@@ -168,7 +158,7 @@ class Decoder(Writer[list[int]]):
         forced: list[list[Forced]] = [[] for _ in items]
         for part in alike([tree.tokens for tree in trees], self.student.generation_batch):
             lengths = [[len(target) for target in targets[number]] for number in part]
-            means = target_log_probabilities(self.model, [trees[number] for number in part], lengths, self.pad)
+            means = self._target_means([trees[number] for number in part], lengths)
             for number, scores in zip(part, means, strict=True):
                 forced[number] = best_of(allowed[number], scores)
         return forced
@@ -192,6 +182,21 @@ class Decoder(Writer[list[int]]):
         for place, number in enumerate(order):
             rows[number] = written[place * copies : (place + 1) * copies]
         return rows
+
+    def _target_means(self, trees: Sequence[TokenTree], targets: Sequence[Sequence[int]]) -> list[list[float]]:
+        """For each sequence of each tree, the mean log-probability of its last tokens, as many as `targets` says."""
+        return target_log_probabilities(self.model, trees, targets, self.pad)
+
+    def _forced_on(self, trees: Sequence[TokenTree]) -> list[list[list[int]]]:
+        """The answer that is written greedily after each sequence of each tree."""
+        stops = [self.end, *self._line_ends()]
+        return greedy_continuations(self.model, trees, longest=FORCED_TOKENS, stops=stops, pad=self.pad)
+
+    @torch.inference_mode()
+    def _likeliest(self, contexts: Sequence[list[int]]) -> NDArray[np.float32]:
+        """The probability of the likeliest token after each context; (contexts,)."""
+        found: NDArray[np.float32] = self._reading(contexts).logits.softmax(dim=1).amax(dim=1).cpu().numpy()
+        return found
 
     @torch.inference_mode()
     def _reading(self, contexts: Sequence[list[int]], copies: int = 1) -> Reading:

@@ -39,12 +39,11 @@ class Part:
     weights: OfTokens
     """How much each token counts, 0 for those of other parts; 1 in the mean."""
 
-    def loss(self, nll: torch.Tensor, batch: Sequence[int]) -> torch.Tensor:
-        """The part's share of the loss of some rows, of whose target tokens the losses are given, row behind row."""
-        weights, counted = (
-            torch.cat([rows[number] for number in batch]).to(nll.device) for rows in (self.weights, self.counted)
-        )
-        return self.share * (nll * weights).sum() / counted.sum().clamp(min=1e-9)
+    def loss(self, nll: torch.Tensor, some: Sequence[int], batch: Sequence[int]) -> torch.Tensor:
+        """What some rows of a batch add to the part's share of its loss; `nll` are their target tokens, row by row."""
+        weights = torch.cat([self.weights[number] for number in some]).to(nll.device)
+        counted = sum(float(self.counted[number].sum()) for number in batch)
+        return self.share * (nll * weights).sum() / max(counted, 1e-9)
 
 
 @dataclass(frozen=True)
@@ -103,13 +102,18 @@ def tasks(base: Writer[Any], examples: Sequence[Example], config: StudentConfig)
 
 
 def losses(
-    model: torch.nn.Module, mixed: Sequence[Task], batch: Sequence[int], of_rows: OfRows
+    model: torch.nn.Module,
+    mixed: Sequence[Task],
+    some: Sequence[int],
+    of_rows: OfRows,
+    batch: Sequence[int] | None = None,
 ) -> Iterator[torch.Tensor]:
-    """What is read in one pass of one batch's loss, made when it is asked for."""
-    read = of_rows(model, [[task.rows[number] for number in batch] for task in mixed])
+    """What some rows add to the loss of a batch (of themselves where none is named), as much as is read in one pass."""
+    read = of_rows(model, [[task.rows[number] for number in some] for task in mixed])
     tasks = iter(mixed)
     for together in read:
-        parts = [part.loss(nll, batch) for nll, task in zip(together, tasks, strict=False) for part in task.parts]
+        whole = some if batch is None else batch
+        parts = [part.loss(nll, some, whole) for nll, task in zip(together, tasks, strict=False) for part in task.parts]
         yield torch.stack(parts).sum()
 
 

@@ -16,6 +16,7 @@ import torch
 from loop.config import StudentConfig
 from loop.errors import Diverged, StudentError
 from loop.ports import Bar, Example, Progress
+from loop.student import ranks
 from loop.student.state import Facts, TrainingState
 from loop.student.validation import held
 
@@ -43,8 +44,9 @@ class Lesson:
     examples: Sequence[Example]
     model: torch.nn.Module
     """Weights that need no gradient stay as they are."""
-    losses: Callable[[Sequence[int]], Iterator[torch.Tensor]]
-    """The loss of the rows of these numbers, task by task; a task is looked at when its loss is asked for."""
+    losses: Callable[..., Iterator[torch.Tensor]]
+    """(rows, batch): what the rows of some numbers add to the loss of a batch, which is these rows where none is named;
+    task by task, and a task is looked at when its loss is asked for. Parts of a batch add up to its loss."""
     lengths: Sequence[int]
     """Of each row; those of like length share a batch."""
     figures: Mapping[str, object] = field(default_factory=dict)
@@ -102,7 +104,7 @@ class _Fit:
     """A training under way."""
 
     def __init__(self, lesson: Lesson, config: StudentConfig, seed: int) -> None:
-        self.lesson, self.config = lesson, config
+        self.lesson, self.config, self.seed = lesson, config, seed
         self.held = held(lesson.examples)
         learned = sorted(set(range(len(lesson.examples))).difference(self.held))
         lengths = [lesson.lengths[number] for number in learned]
@@ -175,11 +177,13 @@ class _Fit:
         """Learn one batch, one task after the other."""
         for group in self._optimiser.param_groups:
             group["lr"] = group["peak"] * self._rate(len(self.course.losses))
-        total = 0.0
-        for loss in self.lesson.losses(batch):
+        ranks.draw_apart(self.seed, len(self.course.losses))
+        total, mine = 0.0, ranks.mine(batch)
+        for loss in self.lesson.losses(mine, batch) if mine else ():
             torch.autograd.backward(loss)
             total += loss.item()
-        self.course.losses.append(_checked(total, batch, self.lesson))
+        self.course.losses.append(_checked(ranks.added(total), batch, self.lesson))
+        ranks.add_gradients(self._weights.values())
         for group in self._optimiser.param_groups:
             norm = torch.nn.utils.clip_grad_norm_(group["params"], LONGEST_NORM)
             _checked(norm.item(), batch, self.lesson, "gradient")
@@ -226,8 +230,9 @@ def mean_loss(lesson: Lesson, numbers: Sequence[int], size: int) -> float:
     total = 0.0
     with torch.no_grad():
         for batch in (ordered[start : start + size] for start in range(0, len(ordered), size)):
-            loss = sum(each.item() for each in lesson.losses(batch))
-            total += _checked(loss, batch, lesson) * len(batch)
+            mine = ranks.mine(batch)
+            loss = sum(each.item() for each in lesson.losses(mine, batch)) if mine else 0.0
+            total += _checked(ranks.added(loss), batch, lesson) * len(batch)
     return total / len(ordered)
 
 

@@ -14,6 +14,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from loop.student import ranks
+
 EVERY = 30.0
 """Seconds between two writings, at least."""
 SHARE = 0.02
@@ -36,8 +38,8 @@ class TrainingState:
 
     @property
     def due(self) -> bool:
-        """Whether it is time to write."""
-        return time.monotonic() - self._written >= max(EVERY, self._took / SHARE)
+        """Whether it is time to write; of processes that train together the first one does."""
+        return ranks.number() == 0 and time.monotonic() - self._written >= max(EVERY, self._took / SHARE)
 
     def write(self, tensors: Mapping[str, torch.Tensor], facts: Facts) -> None:
         """Replace what was written before; where that fails it is said, and the training goes on."""
@@ -73,5 +75,7 @@ class TrainingState:
 
     def remove(self) -> None:
         """The training is over."""
+        if ranks.number():
+            return
         self.file.unlink(missing_ok=True)
         self._partial.unlink(missing_ok=True)

@@ -10,15 +10,16 @@ from typing import Any, ClassVar, TypeVar
 import torch
 
 from loop.answer import AnswerKind
-from loop.config import StudentConfig, TaskConfig
+from loop.config import ServedConfig, StudentConfig, TaskConfig
 from loop.errors import StudentError
-from loop.ports import Example, Progress, Student, Trained, Trainer
-from loop.student import checkpoint, distill_step_by_step, dpo, lora, weighing
+from loop.ports import Example, Progress, Student, StudentHost, Trained, Trainer
+from loop.student import checkpoint, distill_step_by_step, dpo, launching, lora, weighing
 from loop.student.decoder import Decoder
 from loop.student.distill_step_by_step import Task
 from loop.student.encoder import Encoder
 from loop.student.fitting import Lesson, computes_bfloat16
 from loop.student.seq2seq import Seq2Seq, pair_losses
+from loop.student.served import ServedDecoder
 from loop.student.tagger import NO_TAG, Tagger
 from loop.student.training import Training
 from loop.student.tree import looks_far
@@ -71,14 +72,14 @@ class WriterTraining(Training[Kind]):
         pairs = dpo.pairs(base, examples) if weight else {}
         before = dpo.reference(model, pairs, of_tokens)
 
-        def losses(batch: Sequence[int]) -> Iterator[torch.Tensor]:
+        def losses(rows: Sequence[int], batch: Sequence[int] | None = None) -> Iterator[torch.Tensor]:
             if white_box is None:
-                yield from distill_step_by_step.losses(model, tasks, batch, of_rows)
+                yield from distill_step_by_step.losses(model, tasks, rows, of_rows, batch)
             else:
-                yield from white_box.losses(batch)
-            if paired := [number for number in batch if number in pairs]:
+                yield from white_box.losses(rows)  # which one process trains alone
+            if paired := [number for number in rows if number in pairs]:
                 some, leads = [pairs[number] for number in paired], [before[number] for number in paired]
-                yield weight * dpo.loss(model, some, leads, of_tokens) / len(batch)
+                yield weight * dpo.loss(model, some, leads, of_tokens) / len(batch or rows)
 
         lengths = [len(context + target) for context, target in tasks[-1].rows]
         targets = sum(len(target) for task in tasks for _, target in task.rows)
@@ -120,7 +121,7 @@ class DecoderTrainer(WriterTraining[Decoder]):
             StudentError: the model or the checkpoint cannot be loaded.
         """
         student = self.on_torch(folder)
-        return student if self.config.engine == "torch" else self._on_openvino(student, folder)
+        return self._on_openvino(student, folder) if self.config.engine == "openvino" else student
 
     def on_torch(self, folder: Path | None, *, trains: bool = False) -> Decoder:
         """The student on torch, whatever writes its explanations.
@@ -223,8 +224,8 @@ class EncoderTrainer(Training[Encoder]):
             if part > 0
         ]
 
-        def losses(batch: Sequence[int]) -> Iterator[torch.Tensor]:
-            chosen = list(batch)
+        def losses(rows: Sequence[int], batch: Sequence[int] | None = None) -> Iterator[torch.Tensor]:
+            chosen = list(rows)
             for part, texts, counted, own in tasks:
                 with base.quick():
                     logits = model(**base.tokens([texts[number] for number in chosen])).logits
@@ -232,7 +233,7 @@ class EncoderTrainer(Training[Encoder]):
                     logits.float(), answers[chosen].to(logits.device), reduction="none"
                 )
                 total = (each * own[chosen].to(logits.device)).sum()
-                yield part * total / counted[chosen].sum().clamp(min=1e-9).to(logits.device)
+                yield part * total / counted[list(batch or rows)].sum().clamp(min=1e-9).to(logits.device)
 
         return Lesson(examples, model, losses, [len(text) for text in whole])
 
@@ -260,11 +261,12 @@ class TaggerTrainer(Training[Tagger]):
         """The tag of every token; rationales say nothing that the marks do not."""
         one = list(weighing.of_examples(examples, self.config)[:, None])
         places = [base.read([each.item]).offsets[0] for each in examples]
-        tagged = [torch.ones(max(1, sum(each is not None for each in some))) for some in places]
+        counts = torch.tensor([sum(each is not None for each in some) for some in places])
+        tagged = [torch.ones(max(1, int(count))) for count in counts]
         weights = torch.stack([each[0] for each in weighing.scaled(one, tagged, examples)])
 
-        def losses(batch: Sequence[int]) -> Iterator[torch.Tensor]:
-            some = [examples[number] for number in batch]
+        def losses(rows: Sequence[int], batch: Sequence[int] | None = None) -> Iterator[torch.Tensor]:
+            some = [examples[number] for number in rows]
             read = base.read([each.item for each in some])
             tags = torch.tensor(
                 [base.tags(each.answer, offsets) for each, offsets in zip(some, read.offsets, strict=True)]
@@ -274,8 +276,8 @@ class TaggerTrainer(Training[Tagger]):
             each = torch.nn.functional.cross_entropy(
                 logits.float().flatten(0, 1), tags.flatten(), reduction="none", ignore_index=NO_TAG
             )
-            own = weights[list(batch)].to(tags.device)[:, None]
-            yield (each.view(tags.shape) * own).sum() / (tags != NO_TAG).sum().clamp(min=1)
+            own = weights[list(rows)].to(tags.device)[:, None]
+            yield (each.view(tags.shape) * own).sum() / counts[list(batch or rows)].sum().clamp(min=1).to(tags.device)
 
         return Lesson(examples, model, losses, [len(each.item.text) for each in examples])
 
@@ -287,20 +289,32 @@ class Students:
     config: StudentConfig
     task: TaskConfig
     cache: Path
+    host: Callable[[ServedConfig], StudentHost] | None = None
+    """Makes what speaks to the server of `engine = "openai"`."""
 
     def student(self, folder: Path | None) -> Student:
         """The student of a checkpoint as it was trained, or the untrained one of today's settings.
 
         Raises:
-            StudentError: the model or the checkpoint cannot be loaded.
+            StudentError: the model or the checkpoint cannot be loaded, or the server does not hold it.
         """
         config = self.config if folder is None else checkpoint.as_trained(folder, self.config)
-        return trainer(config, self.task, self.cache).student(folder)
+        student = trainer(config, self.task, self.cache).student(folder)
+        if config.engine != "openai":
+            return student
+        assert isinstance(student, Decoder)
+        assert config.served is not None
+        assert self.host is not None
+        by_tokens = config.served.prompts == "tokens"
+        return ServedDecoder(student, self.host(config.served), folder, by_tokens=by_tokens)
 
     def train(
         self, examples: Sequence[Example], *, seed: int, folder: Path, progress: Progress, start: Path | None = None
     ) -> Trained:
-        """As `Training.train`."""
+        """As `Training.train`, by as many processes as the settings say."""
+        if self.config.processes > 1:
+            job = launching.Job(self.config, self.task, self.cache, seed, folder, start, list(examples))
+            return launching.train(job, progress)
         makes = trainer(self.config, self.task, self.cache)
         return makes.train(examples, seed=seed, folder=folder, progress=progress, start=start)
 

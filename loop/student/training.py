@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from loop.config import StudentConfig, TaskConfig
 from loop.errors import NothingToLearn
 from loop.ports import Example, Progress, Trained
-from loop.student import checkpoint, choosing, packaged, problems
+from loop.student import checkpoint, choosing, packaged, problems, ranks
 from loop.student.fitting import Lesson, card, fingerprint, fit, mean_loss
 from loop.student.problems import Problem
 from loop.student.state import TrainingState
@@ -89,7 +89,7 @@ class Training(ABC, Generic[Kind]):
             self._chosen_and_trained(examples, run) if choosing.is_open(self.config) else self._train(examples, run, {})
         )
         for file in folder.parent.glob(f".{folder.name}.*.training*"):
-            file.unlink()
+            file.unlink(missing_ok=True)
         return trained
 
     def _chosen_and_trained(self, examples: Sequence[Example], run: "_Run") -> Trained:
@@ -119,7 +119,8 @@ class Training(ABC, Generic[Kind]):
         lesson, fitted = self._fitted(base, examples, run, state)
         seconds = round(time.monotonic() - started, 1)
         figures = {**planned, **noticed, **chosen, **lesson.figures, **fitted, "seconds": seconds}
-        checkpoint.save(lesson.model, base.tokenizer, figures, run.folder)
+        if ranks.number() == 0:
+            checkpoint.save(lesson.model, base.tokenizer, figures, run.folder)
         state.remove()
         return Trained(folder=run.folder, card=figures)
 

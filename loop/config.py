@@ -933,7 +933,7 @@ class Config(Table):
     def _a_served_student_is_on_no_cluster(self) -> "Config":
         if self.cluster.kind == "ray" and self.student.engine == "openai":
             raise ValueError(
-                'student.engine = "openai" has a server do the work, which cannot read what workers of a cluster unpack: '
+                'student.engine = "openai" has a server do the work, which cannot read what a cluster unpacks: '
                 'set cluster.kind = "local", or engine = "torch"'
             )
         return self

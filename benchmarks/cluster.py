@@ -94,8 +94,12 @@ def run_cell(method: str, seed: int, *, size: Size) -> Row:
             number, chunk = piece
             return select.score_chunk(round_id, number, chunk, student, query, seed=seed)
 
+        def warmed(student: Student, chunk: Sequence[Item]) -> None:
+            select.score_chunk(0, 0, chunk, student, query, seed=0)
+            time.sleep(2.0)  # so that each worker is given one of two
+
         chunks = select.chunks(pool, size.chunk)
-        list(where.map(looks, _loaded, range(2)))
+        list(where.map(looks, warmed, [pool[:1]] * 2))
         began = time.monotonic()
         for _, scores in where.map(looks, scored, [*enumerate(chunks)]):
             rounds.keep_scores(store, scores)
@@ -117,12 +121,6 @@ def _placed(method: str, student: StudentConfig) -> Iterator[tuple[Cluster, Stud
     settings = ClusterConfig(kind="ray", workers=1 + (method == METHODS[2]))
     with cluster.opened(settings, student, TASK, Console().print) as found:
         yield found, found.student(None)
-
-
-def _loaded(student: Student, number: int) -> None:
-    """Have the student explain something; long enough for each worker to be given one of two."""
-    select.score_chunk(0, number, [_sum(0)], student, QueryConfig(samples=2), seed=0)
-    time.sleep(2.0)
 
 
 def _sum(number: int) -> Item:

@@ -70,7 +70,8 @@ def connected(settings: ClusterConfig) -> Iterator[Any]:
     with TemporaryDirectory(
         prefix="pr-", dir="/tmp", ignore_cleanup_errors=True
     ) as scratch:  # a socket's path is short
-        own = {"include_dashboard": False, "_temp_dir": scratch} if settings.address == "local" else {}
+        alone = {"include_dashboard": False, "_temp_dir": scratch, "_system_config": {"worker_niceness": 0}}
+        own = alone if settings.address == "local" else {}  # workers are then as patient as the run itself
         try:
             ray.init(settings.address, log_to_driver=False, logging_level="ERROR", configure_logging=False, **own)
         except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError, SystemExit) as error:

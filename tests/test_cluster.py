@@ -65,7 +65,7 @@ class Nodes:
         from ray.cluster_utils import Cluster  # noqa: PLC0415 - after the environment that it reads
 
         self._own = {"num_cpus": 1, "object_store_memory": 80 << 20, "node_ip_address": "127.0.0.1"}
-        quiet = {"include_dashboard": False, "_system_config": PROMPT_DEATH}
+        quiet = {"include_dashboard": False, "_system_config": {**PROMPT_DEATH, "worker_niceness": 0}}
         self.ray = Cluster(initialize_head=True, head_node_args={**self._own, **quiet, "num_cpus": 0})
         self.further = [self.ray.add_node(wait=False, **self._own) for _ in range(2)]
         self.ray.wait_for_nodes()

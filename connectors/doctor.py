@@ -49,6 +49,7 @@ def diagnose(path: Path, open_project: Callable[[], Project], *, probe: bool = F
         **({"redaction": lambda: _redaction(project)} if project.config.teacher.redact.on else {}),
         "reviewers": lambda: _reviewers(project),
         "budget": lambda: _budget(project),
+        **({"cluster": lambda: _cluster(project)} if project.config.cluster.kind == "ray" else {}),
         **({"notify": lambda: _notify(project)} if project.config.notify.command else {}),
         **({"tracking": lambda: _tracking(project)} if project.config.tracking.to != "none" else {}),
     }
@@ -68,6 +69,13 @@ def _duplicates(project: Project) -> str:
     query = project.config.query
     seeds, said = look(project.store, query, Split.SEED), duplicates_text(look(project.store, query), query)
     return f"{said}; {seed_duplicates_text(seeds, query)}" if seeds.pairs else said
+
+
+def _cluster(project: Project) -> str:
+    """Whether the cluster is there and its nodes are alike."""
+    from connectors.cluster import described  # noqa: PLC0415 - an extra
+
+    return described(project.config.cluster)
 
 
 def _notify(project: Project) -> str:

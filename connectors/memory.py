@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from connectors.openai_teacher import OpenAITeacher, endpoint_of
+from connectors.openai_teacher import OpenAITeacher, Through, endpoint_of
 from loop.config import EndpointConfig
 from loop.errors import BadConfig
 from loop.plain import storable
@@ -59,14 +59,20 @@ class RememberingTeacher(OpenAITeacher):
     """
 
     def __init__(
-        self, config: EndpointConfig, file: Path, *, asked: Callable[[str], int], say: Callable[[str], object]
+        self,
+        config: EndpointConfig,
+        file: Path,
+        *,
+        asked: Callable[[str], int],
+        say: Callable[[str], object],
+        through: Through | None = None,
     ) -> None:
         """Open the file.
 
         Raises:
             BadConfig: the file cannot be made or is something else.
         """
-        super().__init__(config)
+        super().__init__(config, through)
         self._file, self._asked, self._say = file, asked, say
         with self._database() as database:
             database.execute(TABLE)

@@ -6,7 +6,7 @@ import math
 import os
 import re
 import ssl
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from email.utils import parsedate_to_datetime
@@ -58,19 +58,23 @@ class Given:
     logprobs: bool
 
 
+Through = Callable[[Request, Mapping[str, object]], Awaitable[httpx2.Response]]
+"""What sends a request, with parameters beside it, from elsewhere; raises like `OpenAITeacher.answer`."""
+
+
 class OpenAITeacher:
     """A teacher behind an OpenAI-compatible endpoint.
 
     Used as an async context it keeps one client with its connections; outside, each request opens and closes its own.
     """
 
-    def __init__(self, config: EndpointConfig) -> None:
-        """Find the key.
+    def __init__(self, config: EndpointConfig, through: Through | None = None) -> None:
+        """Find the key; requests for completions go `through` something else where that is given.
 
         Raises:
             BadConfig: the environment variable that should hold the key is empty.
         """
-        self._config = config
+        self._config, self._through = config, through
         self._url = address_of(config)
         self._address = shown_address(self._url)
         self._key = os.environ.get(config.api_key_env) or (NO_KEY if is_loopback(self._address) else "")
@@ -102,13 +106,13 @@ class OpenAITeacher:
             TeacherRefused: it will not.
         """
         with spans.asked(request, self._config.table, self._address) as span:
-            completion = self._completion(await self._answer(request, {}), request)
+            completion = self._completion(await self.answer(request, {}), request)
             spans.answered(span, completion)
             return completion
 
     async def given(self, request: Request, more: Mapping[str, object]) -> Given:
         """All that comes of a request with parameters beside those that requests have; raises like `complete`."""
-        response = await self._answer(request, more)
+        response = await self.answer(request, more)
         completion, choices = self._completion(response, request), at(response.json(), "choices")
         probable = at(choices, 0, "logprobs", "content")
         return Given(
@@ -182,8 +186,15 @@ class OpenAITeacher:
             ),
         )
 
-    async def _answer(self, request: Request, more: Mapping[str, object]) -> httpx2.Response:
-        """The answer to a request, through the client that is open or through one of its own."""
+    async def answer(self, request: Request, more: Mapping[str, object]) -> httpx2.Response:
+        """The answer to a request, through the client that is open or through one of its own.
+
+        Raises:
+            TeacherBusy: another attempt may succeed.
+            TeacherRefused: it will not.
+        """
+        if self._through is not None:
+            return await self._through(request, more)
         if self._client is not None:
             return await self._send(self._client, request, more)
         async with self.open() as client:

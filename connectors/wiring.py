@@ -19,7 +19,7 @@ from connectors.progress import RichProgress
 from loop.config import Config, EndpointConfig, StudentConfig, TaskConfig, load, of_run
 from loop.errors import BadConfig, extra
 from loop.ledger import to_micro
-from loop.ports import Batches, Teacher, Trainer
+from loop.ports import Batches, InProcess, Teacher, Trainer
 from loop.records import Rationale, Round
 from loop.redaction import Hider
 from loop.stages.parts import Parts
@@ -33,12 +33,32 @@ from review.simulated import SimulatedReviewer, read_truth
 from review.task import Details
 
 if TYPE_CHECKING:
+    from connectors.cluster import RayCluster
     from connectors.label_studio import Pace
+    from connectors.openai_teacher import Through
 
 
 def cache_folder() -> Path:
     """Where converted models and the Label Studio environment are kept, shared by all projects of a user."""
     return platformdirs.user_cache_path("preceptor")
+
+
+def makes_students(student: StudentConfig, task: TaskConfig) -> Trainer:
+    """What makes students by settings whose paths are whole.
+
+    Raises:
+        MissingExtra: torch or a package beside it is not installed.
+    """
+    with extra("student", "a student"):
+        from transformers.utils.logging import disable_progress_bar  # noqa: PLC0415 - torch takes seconds to load
+
+        from connectors.served_student import ServedStudent  # noqa: PLC0415 - as above
+        from loop.student import trainer  # noqa: PLC0415 - as above
+
+    disable_progress_bar()
+    # peft reads a name that transformers renamed; the user can do nothing about it.
+    warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+    return trainer.Students(student, task, cache_folder(), ServedStudent)
 
 
 class Project:
@@ -92,9 +112,14 @@ class Project:
         for asked in (self.config.teacher, *self.config.teacher.stronger, self.config.judge):
             Hider(asked.redact)  # refuses a file of names that cannot be read before anything is spent
         self._make_folder()
-        with self.teacher() as teacher, self.judge() as judge, self.stronger() as stronger:
+        with (
+            self.cluster() as cluster,
+            self.teacher(cluster) as teacher,
+            self.judge(cluster) as judge,
+            self.stronger(cluster) as stronger,
+        ):
             yield Parts(
-                trainer=self.trainer(),
+                trainer=self.trainer() if cluster is None else cluster.trainer(self.trainer()),
                 teacher=teacher,
                 judge=judge,
                 stronger=stronger,
@@ -102,7 +127,25 @@ class Project:
                 reviewers=self.desk(),
                 progress=self.progress,
                 folder=self.folder / "checkpoints",
+                cluster=cluster or InProcess(),
             )
+
+    @contextmanager
+    def cluster(self) -> Iterator["RayCluster | None"]:
+        """The cluster, where the config names one.
+
+        Raises:
+            MissingExtra: Ray is not installed.
+            ClusterDown: it cannot be reached, or has no room for the workers.
+        """
+        if self.config.cluster.kind == "local":
+            yield None
+            return
+        from connectors.cluster import opened  # noqa: PLC0415 - an extra
+
+        student = self._with_paths(self.config.student)
+        with opened(self.config.cluster, student, self.config.task, self.progress.say) as cluster:
+            yield cluster
 
     def _make_folder(self) -> None:
         """Make the run's folder before anything is spent.
@@ -127,17 +170,8 @@ class Project:
         Raises:
             MissingExtra: torch or a package beside it is not installed.
         """
-        with extra("student", "a student"):
-            from transformers.utils.logging import disable_progress_bar  # noqa: PLC0415 - torch takes seconds to load
-
-            from connectors.served_student import ServedStudent  # noqa: PLC0415 - as above
-            from loop.student import trainer  # noqa: PLC0415 - as above
-
-        disable_progress_bar()
-        # peft reads a name that transformers renamed; the user can do nothing about it.
-        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
         config = config or self.config
-        return trainer.Students(self._with_paths(config.student), config.task, cache_folder(), ServedStudent)
+        return makes_students(self._with_paths(config.student), config.task)
 
     def examine_white_box(self) -> None:
         """Refuse a local teacher that the student could not learn from, before anything is spent.
@@ -164,24 +198,24 @@ class Project:
         return str(self.home / model) if (self.home / model).is_dir() else model
 
     @contextmanager
-    def teacher(self) -> Iterator[Teacher]:
-        """The teacher: a paid endpoint, or the recorded one on loopback."""
-        with self.endpoint(self.config.teacher) as teacher:
+    def teacher(self, cluster: "RayCluster | None" = None) -> Iterator[Teacher]:
+        """The teacher: a paid endpoint, or the recorded one on loopback; asked from the nodes of a cluster."""
+        with self.endpoint(self.config.teacher, cluster) as teacher:
             yield teacher
 
     @contextmanager
-    def stronger(self) -> Iterator[tuple[Teacher, ...]]:
+    def stronger(self, cluster: "RayCluster | None" = None) -> Iterator[tuple[Teacher, ...]]:
         """The stronger teachers, in the order of the config."""
         with ExitStack() as stack:
-            yield tuple(stack.enter_context(self.endpoint(each)) for each in self.config.teacher.stronger)
+            yield tuple(stack.enter_context(self.endpoint(each, cluster)) for each in self.config.teacher.stronger)
 
     @contextmanager
-    def judge(self) -> Iterator[Teacher | None]:
+    def judge(self, cluster: "RayCluster | None" = None) -> Iterator[Teacher | None]:
         """The judge, where the config names one: a paid endpoint, or a recorded one on loopback."""
         if not self.config.judge.model:
             yield None
             return
-        with self.endpoint(self.config.judge) as judge:
+        with self.endpoint(self.config.judge, cluster) as judge:
             yield judge
 
     def _batches(self, teacher: Teacher) -> Batches | None:
@@ -192,21 +226,27 @@ class Project:
         return OpenAIBatches(teacher) if isinstance(teacher, OpenAITeacher) else None
 
     @contextmanager
-    def endpoint(self, config: EndpointConfig) -> Iterator[Teacher]:
-        """An endpoint of the config: a paid one, or a recorded one on loopback."""
+    def endpoint(self, config: EndpointConfig, cluster: "RayCluster | None" = None) -> Iterator[Teacher]:
+        """An endpoint of the config: a paid one, or a recorded one on loopback; asked from the nodes of a cluster."""
         from connectors.openai_teacher import OpenAITeacher  # noqa: PLC0415 - loads the openai package
         from connectors.recorded_teacher import serving  # noqa: PLC0415 - loads the web server
 
+        through = (lambda _: None) if cluster is None else cluster.through
         if config.recorded is None:
-            yield OpenAITeacher(config) if config.replies is None else self._remembering(config, config.replies)
+            yield (
+                OpenAITeacher(config, through(config))
+                if config.replies is None
+                else self._remembering(config, config.replies, through(config))
+            )
             return
         file = self.home / config.recorded
         if not file.is_file():
             raise BadConfig(f"{self.path}: {config.table}.recorded: {file} does not exist")
         with serving(file) as address:
-            yield OpenAITeacher(config.model_copy(update={"base_url": address}))
+            served = config.model_copy(update={"base_url": address})
+            yield OpenAITeacher(served, through(served))
 
-    def _remembering(self, config: EndpointConfig, file: Path) -> Teacher:
+    def _remembering(self, config: EndpointConfig, file: Path, through: "Through | None") -> Teacher:
         from connectors.memory import RememberingTeacher  # noqa: PLC0415 - loads the openai package
 
         return RememberingTeacher(
@@ -214,6 +254,7 @@ class Project:
             self.home / file,
             asked=lambda prompt_hash: asking.times_asked(self.store, self.config.run.name, prompt_hash),
             say=self.progress.say,
+            through=through,
         )
 
     def board(self, slot: int = 0) -> Board:

@@ -859,6 +859,23 @@ class ServeConfig(Table):
     """Hours after which who is logged in has to log in again."""
 
 
+class ClusterConfig(Table):
+    """Where the student looks at items, and from where models are asked."""
+
+    kind: Literal["local", "ray"] = "local"
+    """`local`: in the process of the run. `ray` (package preceptor[ray]): by workers on the nodes of a Ray cluster,
+    which score and check; requests to models go out from the nodes too. The process of the run alone writes to the
+    database, and it trains. Decisions are those of a `local` run with as many threads."""
+    address: str = Field(default="local", pattern=r"local|(\[[0-9A-Fa-f:]+\]|[\w.-]+):\d{1,5}")
+    """`local` starts Ray on this machine, on loopback alone, and ends it with the run; `HOST:PORT` is a cluster that
+    `ray start` has made, on one of whose machines the run is started."""
+    workers: int = Field(default=0, ge=0)
+    """Copies of the student, each in a process of its own. 0: as many as there is room for, one a GPU, or where there
+    is none one for each `threads` processors."""
+    threads: int = Field(default=1, ge=1)
+    """Threads that a worker computes with, and processors that it takes up."""
+
+
 class NotifyConfig(Table):
     """A command of yours that is run when people are needed or money is low, once for each round."""
 
@@ -893,6 +910,7 @@ class Config(Table):
     tracking: TrackingConfig = TrackingConfig()
     export: ExportConfig = ExportConfig()
     serve: ServeConfig = ServeConfig()
+    cluster: ClusterConfig = ClusterConfig()
     notify: NotifyConfig = NotifyConfig()
 
     @model_validator(mode="before")
@@ -909,6 +927,15 @@ class Config(Table):
     def _spans_are_counted_in_the_text_as_it_is(self) -> "Config":
         if self.task.answer is AnswerKind.SPANS and (self.teacher.redact.on or self.judge.redact.on):
             raise ValueError('teacher.redact moves the places that task.answer = "spans" counts; take one of them out')
+        return self
+
+    @model_validator(mode="after")
+    def _a_served_student_is_on_no_cluster(self) -> "Config":
+        if self.cluster.kind == "ray" and self.student.engine == "openai":
+            raise ValueError(
+                'student.engine = "openai" has a server do the work, which cannot read what a cluster unpacks: '
+                'set cluster.kind = "local", or engine = "torch"'
+            )
         return self
 
     @model_validator(mode="after")

@@ -19,6 +19,7 @@ PreceptorError
 ├── BoardError
 │   ├── BoardDown        the review server does not answer
 │   └── BoardRefused     the review server refuses the token or the request
+├── ClusterDown          the cluster cannot be reached, or has no worker left
 ├── TrackerDown          the tracker does not take the figures of a round
 └── StudentError         the student's model cannot be loaded, trained or saved
     ├── NothingToLearn   no example can be learned
@@ -147,6 +148,10 @@ class BoardDown(BoardError):
 
 class BoardRefused(BoardError):
     """The review server refuses the token or the request."""
+
+
+class ClusterDown(PreceptorError):
+    """The cluster cannot be reached, has no room for the workers, or has none left."""
 
 
 class TrackerDown(PreceptorError):

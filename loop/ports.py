@@ -1,11 +1,11 @@
 """What the loop asks of the world, as Protocols. What stands behind each is put together in `connectors.wiring`."""
 
-from collections.abc import Collection, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -354,6 +354,42 @@ class Trainer(Protocol):
         The folder appears whole or not at all (written beside its name, then renamed).
         """
         ...
+
+
+Piece = TypeVar("Piece")
+Result = TypeVar("Result")
+
+
+class Cluster(Protocol):
+    """Where the student's work is done; what comes of it is stored by who asked for it."""
+
+    def map(
+        self, student: Student, work: Callable[[Student, Piece], Result], pieces: Sequence[Piece]
+    ) -> Iterator[tuple[int, Result]]:
+        """What comes of each piece, with its number, as soon as it is there, in any order.
+
+        The work may be sent to another machine, and is done again where one is lost: it goes by its arguments alone,
+        and writes nothing. No more pieces are under way than there are workers, those included that wait to be taken.
+        """
+        ...
+
+    def side_by_side(self, work: Callable[[Piece], Result], pieces: Sequence[Piece]) -> list[Result]:
+        """What comes of each piece, in their order; the work runs here, what it asks of a student side by side."""
+        ...
+
+
+class InProcess:
+    """All work is done here, one piece after the other."""
+
+    def map(
+        self, student: Student, work: Callable[[Student, Piece], Result], pieces: Sequence[Piece]
+    ) -> Iterator[tuple[int, Result]]:
+        """As `Cluster.map`, in order."""
+        return ((number, work(student, piece)) for number, piece in enumerate(pieces))
+
+    def side_by_side(self, work: Callable[[Piece], Result], pieces: Sequence[Piece]) -> list[Result]:
+        """As `Cluster.side_by_side`."""
+        return [work(piece) for piece in pieces]
 
 
 class Reviewers(Protocol):

@@ -10,12 +10,12 @@ import pytest
 
 HEAVY = [
     "alembic", "cleanlab", "connectors.wiring", "crowdkit", "datasets", "fastapi", "httpx", "loop.records",
-    "matplotlib", "numpy", "openai", "pandas", "peft", "pint", "pyarrow", "scipy", "sklearn", "sqlalchemy",
+    "matplotlib", "numpy", "openai", "pandas", "peft", "pint", "pyarrow", "ray", "scipy", "sklearn", "sqlalchemy",
     "sqlmodel", "statsmodels", "structlog", "torch", "transformers",
 ]  # fmt: skip
 """What takes long to load; at least a tenth of a second each, or what brings such along."""
 LEARNING = ["cleanlab", "datasets", "matplotlib", "pandas", "peft", "pint", "sklearn", "torch", "transformers"]
-EXTRAS = ["datasets", "label_studio_sdk", "openvino", "peft", "psycopg", "torch", "transformers"]
+EXTRAS = ["datasets", "label_studio_sdk", "openvino", "peft", "psycopg", "ray", "torch", "transformers"]
 
 pytestmark = pytest.mark.sqlite("PostgreSQL's driver is among what is kept away")
 COMMANDS = """

@@ -1,6 +1,6 @@
 """Runs the checks on rationales, and keeps what they find."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 from loop.checks.flag import SHOWN, Doubt, Doubtful, check_set, doubts
@@ -33,9 +33,10 @@ class Checking:
         with self._parts.progress.bar("rationales are checked", len(todo)) as bar:
             for start in range(0, len(todo), PIECE):
                 cases = [learned.knows(case) for case in looked_at(todo[start : start + PIECE])]
-                settled = partial(self._settled, learned)
-                raised = [self._raised(case, partial(settled, case)) for case in cases]
-                left = [case for case, some in zip(cases, raised, strict=True) if not settled(case, some)]
+                raised = self._parts.cluster.side_by_side(partial(self._raised, learned), cases)
+                left = [
+                    case for case, some in zip(cases, raised, strict=True) if not self._settled(learned, case, some)
+                ]
                 objections = self._judging(left, bar)
                 found = [
                     (case, [*some, *objections.get(case.rationale.id or 0, ())])
@@ -44,10 +45,13 @@ class Checking:
                 self._keep(found, learned)
                 bar.advance(len(cases) - len(left))
 
-    def _raised(self, case: Doubtful, settled: Callable[[Sequence[Doubt]], bool]) -> list[Doubt]:
+    def _raised(self, learned: Learned, case: Doubtful) -> list[Doubt]:
         """The doubts of the checks, and of made-up marks where there are true ones."""
         marks = placeholders(case) if self._config.teacher.redact.on else []
-        return [*marks, *doubts(case, self._config.checks, settled=lambda some: settled([*marks, *some]))]
+        return [
+            *marks,
+            *doubts(case, self._config.checks, settled=lambda some: self._settled(learned, case, [*marks, *some])),
+        ]
 
     def _settled(self, learned: Learned, case: Doubtful, some: Sequence[Doubt]) -> bool:
         """Whether no dearer check is needed; audits go through every one."""

@@ -1,10 +1,10 @@
 """What every stage of a round is handed, and how rounds are named."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from loop.config import Config, StudentConfig, WhiteBoxConfig
-from loop.ports import Batches, Progress, Reviewers, Student, Teacher, Trainer
+from loop.ports import Batches, Cluster, InProcess, Progress, Reviewers, Student, Teacher, Trainer
 from loop.records import Checkpoint, Rationale, Round
 from loop.store import checkpoints, rounds
 from loop.store.database import Store
@@ -29,6 +29,8 @@ class Parts:
     stronger: tuple[Teacher, ...] = ()
     batches: Batches | None = None
     """The batch API of the teacher's endpoint."""
+    cluster: Cluster = field(default_factory=InProcess)
+    """Where the students that `trainer` gives do their work."""
 
 
 def in_force(store: Store, run: str) -> Checkpoint | None:

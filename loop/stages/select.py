@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from loop import saving
 from loop.config import Config
 from loop.errors import NothingToLearn
-from loop.ports import Student, Teacher
+from loop.ports import Cluster, Student, Teacher
 from loop.query import racing, select
 from loop.query.acquisition import ACQUISITIONS, Candidates
 from loop.query.control import first_keys
@@ -100,7 +100,7 @@ def _candidates(
 
         def scored() -> Iterator[tuple[list[str], NDArray[np.float64]]]:
             for block in blocks:
-                there, values = _doubts(block, student, incumbent, store)
+                there, values = _doubts(block, student, incumbent, store, parts.cluster)
                 yield there, values
                 bar.advance()
 
@@ -108,15 +108,15 @@ def _candidates(
 
 
 def _doubts(
-    keys: Sequence[str], student: Student, incumbent: Checkpoint | None, store: Store
+    keys: Sequence[str], student: Student, incumbent: Checkpoint | None, store: Store, cluster: Cluster
 ) -> tuple[list[str], NDArray[np.float64]]:
     """How unsure the student is of each of these items that is still there; a checkpoint's doubts are kept."""
     known = {} if incumbent is None else doubts.of_items(store, incumbent.id or 0, keys)
     todo = _loaded([key for key in keys if key not in known], store)
+    pieces = [todo[start : start + PIECE] for start in range(0, len(todo), PIECE)]
     new: dict[str, float] = {}
-    for start in range(0, len(todo), PIECE):
-        piece = todo[start : start + PIECE]
-        new |= zip([item.key for item in piece], student.doubt(piece).astype(np.float64).tolist(), strict=True)
+    for number, values in cluster.map(student, _doubt, pieces):
+        new |= zip([item.key for item in pieces[number]], values.astype(np.float64).tolist(), strict=True)
     if incumbent is not None:
         doubts.keep(store, incumbent.id or 0, {key: value for key, value in new.items() if np.isfinite(value)})
     found = known | new
@@ -129,6 +129,10 @@ def _loaded(keys: Iterable[str], store: Store) -> list[Item]:
     wanted = list(keys)
     there = items.existing(store, wanted)
     return [there[key] for key in wanted if key in there]
+
+
+def _doubt(student: Student, piece: Sequence[Item]) -> NDArray[np.float32]:
+    return student.doubt(piece)
 
 
 def _past(store: Store, run: str, config: Config) -> select.Past:
@@ -215,14 +219,19 @@ def _score(
     seed = seed_of(config, current.number)
     raced = _is_raced(config)
     query = config.query.model_copy(update={"samples": 1}) if raced else config.query
-    chunks = select.chunks(candidates, config.query.chunk_size)
-    done = rounds.score_values(store, id_of(current)).keys()
+    round_id, chunks = id_of(current), select.chunks(candidates, config.query.chunk_size)
+    done = rounds.score_values(store, round_id).keys()
+    missing = [(number, [item for item in chunk if item.key not in done]) for number, chunk in enumerate(chunks)]
+    todo = [(number, chunk) for number, chunk in missing if chunk]
+
+    def scored(student: Student, piece: tuple[int, Sequence[Item]]) -> list[Score]:
+        number, chunk = piece
+        return select.score_chunk(round_id, number, chunk, student, query, seed=seed)
+
     with parts.progress.bar("student looks at the candidates", len(chunks)) as bar:
-        for number, chunk in enumerate(chunks):
-            missing = [item for item in chunk if item.key not in done]
-            if missing:
-                scored = select.score_chunk(id_of(current), number, missing, student, query, seed=seed)
-                rounds.keep_scores(store, scored)
+        bar.advance(len(chunks) - len(todo))
+        for _, scores in parts.cluster.map(student, scored, todo):
+            rounds.keep_scores(store, scores)
             bar.advance()
     if raced:
         _race(current, candidates, student, store, parts, config)
@@ -246,6 +255,10 @@ def _race(
     cost = _costs(candidates, store, current.run, parts.teacher, config)
     sampled = len(candidates)
 
+    def sampled_again(student: Student, piece: tuple[Sequence[Score], Mapping[str, Item]]) -> list[Score]:
+        rows, items = piece
+        return select.race_chunk(rows, items, student, query, seed=seed)
+
     def known() -> list[Score]:
         """Rows of today's candidates of which something is known, as they are stored now."""
         return [row for row in rounds.scores(store, id_of(current)) if row.item_key in by_key and row.parts]
@@ -258,13 +271,14 @@ def _race(
         if not running:
             break
         sampled += len(running)
+        chunks = [running[start : start + query.chunk_size] for start in range(0, len(running), query.chunk_size)]
+        missing = [[row for row in chunk if len(row.parts["sampled_answers"]) == taken] for chunk in chunks]
+        todo = [(chunk, {row.item_key: by_key[row.item_key] for row in chunk}) for chunk in missing if chunk]
         with parts.progress.bar(f"student explains {len(running)} open candidates again", len(running)) as bar:
-            for start in range(0, len(running), query.chunk_size):
-                chunk = running[start : start + query.chunk_size]
-                todo = [row for row in chunk if len(row.parts["sampled_answers"]) == taken]  # others are stored already
-                if todo:
-                    rounds.keep_scores(store, select.race_chunk(todo, by_key, student, query, seed=seed))
-                bar.advance(len(chunk))
+            bar.advance(len(running) - sum(map(len, missing)))  # those are stored already
+            for _, scores in parts.cluster.map(student, sampled_again, todo):
+                rounds.keep_scores(store, scores)
+                bar.advance(len(scores))
     rounds.keep_scores(store, select.after_race(known(), query))
     share = sampled / max(1, len(candidates) * query.samples)
     parts.progress.say(f"  racing: {sampled} sampled explanations, {share:.0%} of all")

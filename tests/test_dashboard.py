@@ -236,6 +236,8 @@ def test_a_page_that_gets_old_is_shown_while_it_is_made_anew_for_the_next_look(
     while "found only now" not in dashboard.page(me, RUN, "domains") and time.monotonic() < until:
         time.sleep(0.05)
     assert "found only now" in dashboard.page(me, RUN, "domains")
+    while dashboard._renewed:
+        time.sleep(0.05)
 
 
 def test_a_page_that_cannot_be_made_anew_behind_a_look_is_told_at_the_next_one(

@@ -182,7 +182,7 @@ def _begin_alike(trainer: DecoderTrainer, lesson: Lesson) -> float:
     with tempfile.TemporaryDirectory() as folder:
         peer = _TwoTasks(base.model, _arguments(Path(folder), 0))
 
-    def losses(batch: Sequence[int]) -> Iterator[torch.Tensor]:
+    def losses(batch: Sequence[int], _: Sequence[int]) -> Iterator[torch.Tensor]:
         yield peer.compute_loss(base.model, collate([rows[number] for number in batch]))
 
     return mean_loss(replace(lesson, losses=losses), range(len(lesson.examples)), trainer.config.batch_size)

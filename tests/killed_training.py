@@ -36,7 +36,7 @@ class Killed(Silent):
 
 
 def main(folder: Path, wanted: dict[str, Path]) -> None:
-    state.EVERY, state.SHARE = 0.0, 1.0
+    state.EVERY, state.SHARE = 0.0, 1e9
     for kind, model in wanted.items():
         if os.fork() == 0:
             trainer = TRAINERS[kind](model, **VALIDATING)

@@ -58,8 +58,9 @@ def held(store: Store, run: str = RUN) -> tuple[int, int]:
 
 
 def every(store: Store, model: type) -> list:
+    """The rows of a table in the order of their numbers, or as the database gives them where they have none."""
     with store.reading() as session:
-        return [*session.exec(select(model))]
+        return sorted(session.exec(select(model)), key=lambda row: getattr(row, "id", 0))
 
 
 def said(verdicts: Sequence[Verdict]) -> list[tuple[str, VerdictKind | None]]:

@@ -5,7 +5,7 @@ after it learned from PaLM-540B's. What is timed is what a round calls: training
 the sieve goes by, the scoring of candidates with all K samples and their forced answers, embeddings, the checks of a
 default config with what 100 verdicts taught (no judge), that learning (per verdict), and the answers to the holdout.
 Each repetition trains a student anew and takes other items. Milliseconds are CPU time of one thread; the value is the
-median of the repetitions, the interval reaches from the least to the most.
+median of the repetitions, the interval reaches from the least to the most. Loading the model is in its training.
 
 `prompt_tokens` and `reply_tokens` are of whole requests with two demonstrations, counted by SmolLM2's tokenizer, not
 the teacher's.
@@ -82,10 +82,9 @@ class Size:
     explained: int
     checked: int
     predicted: int
-    epochs: int = 2
 
 
-SIZES = {"smollm2": Size(32, 64, 32, 16, 24), "minilm": Size(64, 200, 48, 24, 100)}
+SIZES = {"smollm2": Size(32, 48, 32, 16, 24), "minilm": Size(64, 200, 48, 24, 100)}
 QUICK = {"smollm2": Size(16, 32, 12, 8, 12), "minilm": Size(32, 100, 16, 12, 50)}
 
 
@@ -129,12 +128,11 @@ def _measured(
     """Milliseconds of CPU time by unit, in the order of a round that follows on a trained student."""
     learned, rest = examples[: size.trained], examples[size.trained :]
     pool = [each.item for each in rest]
-    config = Config(student=trainer.config.model_copy(update={"epochs": size.epochs}), task=trainer.task)
-    trainer.config = config.student
+    config = Config(student=trainer.config, task=trainer.task)
     took = {}
     _, took["train_ms"] = _timed(
         lambda: trainer.train(learned, seed=seed, folder=folder / "student", progress=Silent()),
-        size.epochs * size.trained,
+        config.student.epochs * len(learned),
     )
     student = trainer.student(folder / "student")
     _, took["sieve_ms"] = _timed(lambda: student.doubt(pool[: size.sieved]), min(size.sieved, len(pool)))
@@ -166,7 +164,7 @@ def _measured(
     return took | _tokens(student, rest, config)
 
 
-def _timed(act: Callable[[], Thing], units: int) -> tuple[Thing, float]:
+def _timed(act: Callable[[], Thing], units: float) -> tuple[Thing, float]:
     """What it gives, and the milliseconds of CPU time that each unit of it took."""
     started = time.process_time()
     found = act()

@@ -1,8 +1,9 @@
 """Campaigns simulated round by round from unit costs: hours by part, waiting for people in between, and money.
 
 The parts come one after the other, as `loop.round` has them. Workers share the sieve, the explanations and the checks
-(`docs/cluster.md`); all else is one process. People work so many hours a day, and a round waits for them; what they
-have not looked at when it closes at its deadline stays undecided. Not simulated: a second ask of what was left
+(`docs/cluster.md`); all else is one process. People work so many hours a day, and a round waits for them: `review` is
+what they take at that pace, `night` what a round waits beyond it because nobody is at work. What they have not looked
+at when a round closes at its deadline stays undecided. Not simulated: a second ask of what was left
 undecided, demonstrations that are tried out, judge, stronger teachers, continuations, planted rationales, seed items,
 and what ACCEPT takes.
 """
@@ -18,13 +19,20 @@ from loop.config import Config
 
 CONFIG = Config()
 HOUR, DAY = 3600.0, 24.0
-PARTS = (
-    "ingest", "draw", "sieve", "explain", "embed", "ask", "learn", "check", "push", "review", "pull", "train",
-    "shadows", "evaluate", "export",
-)  # fmt: skip
+STAGES = {
+    "ingest": ("ingest",),
+    "SELECT": ("draw", "sieve", "explain", "embed"),
+    "ASK": ("ask",),
+    "CHECK": ("learn", "check"),
+    "REVIEW": ("push", "review", "night", "pull"),
+    "TRAIN": ("train",),
+    "EVALUATE": ("shadows", "evaluate"),
+    "export": ("export",),
+}
+PARTS = tuple(part for parts in STAGES.values() for part in parts)
 SHARED = frozenset({"sieve", "explain", "check"})
 """What the workers of a cluster do side by side."""
-STUDENTS = SHARED | {"embed", "train", "shadows", "evaluate"}
+ON_DEVICE = SHARED | {"embed", "train", "shadows", "evaluate"}
 """What takes less time on a faster device."""
 
 
@@ -133,13 +141,13 @@ class Campaign:
     ) -> None:
         """So many units of a part, at their unit cost or in so many seconds of one core."""
         spent = units * self.costs[cost or part] if seconds is None else seconds
-        if part in STUDENTS:
+        if part in ON_DEVICE:
             spent = spent / self._plan.speed
+        workers, speedup = (self._plan.workers, self._speedup()) if part in SHARED else (1, 1.0)
+        hours = spent / HOUR / speedup
         self.units[part] += units
-        self.core_hours[part] += (
-            spent / HOUR * (1 + self.costs["overhead"] * (part in SHARED and self._plan.workers > 1))
-        )
-        self._wait(part, spent / HOUR / (self._speedup() if part in SHARED else 1.0))
+        self.core_hours[part] += hours * workers
+        self._wait(part, hours)
 
     def _wait(self, part: str, hours: float | Floats) -> None:
         self.hours[part] += hours
@@ -195,7 +203,9 @@ class Campaign:
         done = plan.quorum * np.minimum(1.0, np.divide(did, busy, out=np.ones(runs), where=busy > 0))
         self.units["review"] += reviews * done
         self.people_hours += work * done
-        self._wait("review", closed - opened)
+        at_their_pace = np.minimum(closed - opened, did * DAY / plan.hours_a_day)
+        self._wait("review", at_their_pace)
+        self._wait("night", closed - opened - at_their_pace)
         self._take("pull", reviews * done)
         self.reviewed = self.reviewed + items * done
         left = items * (1 - done)

@@ -19,9 +19,9 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from benchmarks.campaigns import HOUR, PARTS, Campaign, Plan
+from benchmarks.campaigns import HOUR, STAGES, Campaign, Plan
 from benchmarks.kept import RESULTS
-from benchmarks.unit_costs import Floats, Unit, read
+from benchmarks.unit_costs import STUDENT, Floats, Unit, read
 from connectors.charts import STYLE
 
 POOLS, REVIEWERS = (1_000_000, 10_000_000, 100_000_000), (1, 10, 100)
@@ -38,15 +38,19 @@ COUNTED = {
     "check": "batch, each round",
     "push": "reviews",
     "review": "reviews, by people",
+    "night": "waiting until somebody is at work; by the clock",
     "pull": "reviews",
     "train": "epochs x all decided items, each round",
     "shadows": "epochs x the control arm and as much of selected items, each round",
     "evaluate": "the holdout, and `dev` by the students that show what selection saves",
     "export": "decided items, once",
 }
-COSTS = {"shadows": "train", "evaluate": "predict", "ask": "book"}
-"""Parts whose unit cost has another name."""
+WHOSE = {"yours": "yours", "assumed": "assumed", "config": "default of the config"}
+STUDENTS = ("smollm2", "minilm")
+OPTIONS = [each for each in fields(Plan) if each.name != "student"]
 Row = dict[str, Any]
+World = tuple[Plan, Mapping[str, Unit], Sequence[str]]
+"""A plan for a student, the unit costs, and what is assumed of them."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,7 @@ def lever(part: str, plan: Plan) -> Lever | None:
     return {
         "draw": Lever("half as many rounds", {"rounds": max(1, plan.rounds // 2)}),
         "learn": Lever("half as many rounds", {"rounds": max(1, plan.rounds // 2)}),
+        "night": Lever("half as many rounds", {"rounds": max(1, plan.rounds // 2)}),
         "embed": Lever("`query.diversity = 1`", {"diversity": 1}),
         "ask": Lever(
             "four times the endpoint's limits and `teacher.concurrency`",
@@ -92,25 +97,26 @@ def main() -> None:
     parser.add_argument("--drawing", type=Path, help="where the plot goes, as SVG")
     parser.add_argument("--page", type=Path, help="the page that is to hold the tables")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the kept results")
+    parser.add_argument("--students", choices=STUDENTS, nargs="+", default=STUDENTS)
     parser.add_argument("--database", choices=("sqlite", "postgresql"), default="sqlite")
     parser.add_argument("--pools", type=int, nargs="+", default=POOLS)
     parser.add_argument("--reviewers", type=int, nargs="+", default=REVIEWERS)
     parser.add_argument("--runs", type=int, default=400, help="repetitions, each with other unit costs")
     parser.add_argument("--seed", type=int, default=0)
-    for each in fields(Plan):
-        said = f"{each.metadata['said']} ({each.metadata['kind']})".replace("%", "%%")
-        parser.add_argument(
-            f"--{each.name.replace('_', '-')}", type=type(each.default), default=each.default, help=said
-        )
+    for each in OPTIONS:
+        said = f"{each.metadata['said']} ({WHOSE[each.metadata['kind']]})".replace("%", "%%")
+        parser.add_argument(_option(each), type=type(each.default), default=each.default, help=said)
     chosen = parser.parse_args()
-    plan = Plan(**{each.name: getattr(chosen, each.name) for each in fields(Plan)})
-    costs, missing = read(chosen.results, plan.student, chosen.database)
+    own = {each.name: getattr(chosen, each.name) for each in OPTIONS}
+    plans = [Plan(student=student, **own) for student in chosen.students]
+    worlds = [(plan, *read(chosen.results, plan.student, chosen.database)) for plan in plans]
     found = [
         combination(plan, costs, pool, people, runs=chosen.runs, seed=chosen.seed)
+        for plan, costs, _ in worlds
         for pool in chosen.pools
         for people in chosen.reviewers
     ]
-    text = page(plan, costs, missing, found, chosen.runs, chosen.seed)
+    text = page(worlds, found, chosen.runs, chosen.seed)
     print(text)
     if chosen.drawing:
         draw(found, chosen.drawing)
@@ -118,8 +124,8 @@ def main() -> None:
         head = chosen.page.read_text(encoding="utf-8").partition(BELOW)[0]
         chosen.page.write_text(f"{head}{BELOW}\n\n{text}\n", encoding="utf-8")
     if chosen.json:
-        units = {name: unit.__dict__ for name, unit in costs.items()}
-        whole = {"plan": plan.__dict__, "units": units, "assumed": missing, "campaigns": found}
+        units = {plan.student: {name: unit.__dict__ for name, unit in costs.items()} for plan, costs, _ in worlds}
+        whole = {"plan": own, "units": units, "assumed": worlds[0][2], "campaigns": found}
         chosen.json.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
 
 
@@ -137,6 +143,7 @@ def combination(plan: Plan, costs: Mapping[str, Unit], pool: int, reviewers: int
     moved = lever(longest, plan)
     after = None if moved is None else simulated(deadline_hours=np.inf, **moved.changes)
     return {
+        "student": plan.student,
         "pool": pool,
         "reviewers": reviewers,
         "batch": waiting.batch,
@@ -163,35 +170,38 @@ def _spread(values: Floats) -> Row:
 # --- the page ---------------------------------------------------------------------------------------------------------
 
 
-def page(
-    plan: Plan, costs: Mapping[str, Unit], missing: Sequence[str], found: Sequence[Row], runs: int, seed: int
-) -> str:
+def page(worlds: Sequence[World], found: Sequence[Row], runs: int, seed: int) -> str:
     """All tables, as Markdown."""
+    plan, costs, missing = worlds[0]
+    units = [(f"{each.student}: ", some[name]) for each, some, _ in worlds for name in STUDENT]
+    units += [("", unit) for name, unit in costs.items() if name not in STUDENT]
     parts = [
         "## What was measured",
-        _table(("one", "cost", "interval", "from"), [_unit_row(unit) for unit in costs.values()]),
+        _table(("one", "cost", "interval", "from"), [_unit_row(said, unit) for said, unit in units]),
         *(["Not measured yet:\n\n" + "\n".join(f"- {each}" for each in missing)] if missing else []),
         "## What is assumed, or yours",
-        _table(("option", "value", "what", "whose"), [_plan_row(plan, each) for each in fields(Plan)]),
-        "## A million items",
-        _million(plan, costs, runs, seed),
-        "## Bottlenecks",
-        _bottlenecks(found, runs),
-    ]  # fmt: skip
+        _table(("option", "value", "what", "whose"), [_plan_row(plan, each) for each in OPTIONS]),
+    ]
+    for each, some, _ in worlds:
+        own = [row for row in found if row["student"] == each.student]
+        parts += [f"## A million items: {each.student}", _million(each, some, runs, seed)]
+        parts += [f"## Bottlenecks: {each.student}", _bottlenecks(own, runs)]
     return "\n\n".join(parts)
 
 
-WHOSE = {"yours": "yours", "assumed": "assumed", "config": "default of the config"}
+def _option(each: Any) -> str:
+    return f"--{each.name.replace('_', '-')}"
 
 
 def _plan_row(plan: Plan, each: Any) -> tuple[str, ...]:
-    whose = WHOSE[each.metadata["kind"]]
-    return f"`--{each.name.replace('_', '-')}`", f"{getattr(plan, each.name)}", each.metadata["said"], whose
+    value, whose = getattr(plan, each.name), WHOSE[each.metadata["kind"]]
+    return f"`{_option(each)}`", f"{value}", each.metadata["said"], whose
 
 
-def _unit_row(unit: Unit) -> tuple[str, ...]:
+def _unit_row(said: str, unit: Unit) -> tuple[str, ...]:
     scale, end = (1000, " ms") if unit.is_time else (1, "")
-    return unit.of, f"{scale * unit.value:.3g}{end}", f"{scale * unit.low:.3g} to {scale * unit.high:.3g}", unit.source
+    cost, low, high = (f"{scale * each:.3g}" for each in (unit.value, unit.low, unit.high))
+    return said + unit.of, cost + end, f"{low} to {high}", unit.source
 
 
 def _million(plan: Plan, costs: Mapping[str, Unit], runs: int, seed: int) -> str:
@@ -199,20 +209,13 @@ def _million(plan: Plan, costs: Mapping[str, Unit], runs: int, seed: int) -> str
     fixed = {name: replace(unit, low=unit.value, high=unit.value) for name, unit in costs.items()}
     plan = replace(plan, deadline_hours=np.inf)
     told, drawn = (Campaign(plan, some, MILLION, 1, runs=runs, seed=seed) for some in (fixed, costs))
-    rows = []
-    for part in PARTS:
-        units, hours = (float(np.median(some[part])) for some in (told.units, told.core_hours))
-        spread = _spread(drawn.core_hours[part])
-        if part == "review":
-            hours, spread = float(np.median(told.people_hours)), _spread(drawn.people_hours)
-        one = 1000 * hours * HOUR / units if units else 0.0
-        price = plan.hour_price if part == "review" else plan.core_price
-        rows.append(
-            (
-                part, COUNTED[part], f"{units:,.0f}", f"{one:,.3g} ms", f"{hours:,.1f} h",
-                f"{spread['low']:,.1f} to {spread['high']:,.1f}", f"{hours * price:,.2f}",
-            )
-        )  # fmt: skip
+    rows = [
+        (stage, *_part_row(part, plan, told, drawn))
+        for stage, parts in STAGES.items()
+        for part in parts
+        if part != "night"
+    ]
+    hours = {stage: sum(float(np.median(told.core_hours[each])) for each in parts) for stage, parts in STAGES.items()}
     tokens = (costs["prompt"].value, costs["reply"].value)
     usd = {name: float(np.median(some)) for name, some in told.usd.items()}
     asked = told.batch * plan.rounds
@@ -220,12 +223,25 @@ def _million(plan: Plan, costs: Mapping[str, Unit], runs: int, seed: int) -> str
         [
             f"{MILLION:,} x {plan.asked_share:g} = {asked:,} items are asked, {told.batch:,} in each of {plan.rounds} "
             f"rounds. Hours are of one core, units times what one takes; in the row `review` they are people's.",
-            _table(("part", "units", "how many", "one takes", "hours", "interval", "US dollars"), rows),
+            _table(("stage", "part", "units", "how many", "one takes", "hours", "interval", "US dollars"), rows),
+            f"Hours of one core by stage: {', '.join(f'{stage} {some:.3g}' for stage, some in hours.items())}.",
             f"Teacher: {asked:,} x ({tokens[0]:.0f} x {plan.input_price:g} + {tokens[1]:.0f} x {plan.output_price:g}) "
             f"/ 1,000,000 = {usd['teacher']:,.2f} US dollars. People: {usd['people']:,.0f}. Processors: "
             f"{usd['processors']:,.2f}. Together {sum(usd.values()):,.0f}.",
         ]
     )
+
+
+def _part_row(part: str, plan: Plan, told: Campaign, drawn: Campaign) -> tuple[str, ...]:
+    """Of processors, and of people in `review`."""
+    hours, spread, price = told.core_hours[part], drawn.core_hours[part], plan.core_price
+    if part == "review":
+        hours, spread, price = told.people_hours, drawn.people_hours, plan.hour_price
+    took, units, around = float(np.median(hours)), float(np.median(told.units[part])), _spread(spread)
+    one = took * HOUR / units if units else 0.0
+    each = f"{one:.3g} s" if one >= 1 else f"{1000 * one:.3g} ms"
+    interval = f"{around['low']:.3g} to {around['high']:.3g}"
+    return part, COUNTED[part], f"{units:,.0f}", each, f"{took:.3g} h", interval, f"{took * price:,.2f}"
 
 
 def _bottlenecks(found: Sequence[Row], runs: int) -> str:
@@ -261,19 +277,21 @@ def _table(names: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def draw(found: Sequence[Row], file: Path) -> None:
-    """Days against the size of the pool, a line for so many reviewers, with the bands."""
+    """Days against the size of the pool, a line for so many reviewers, with the bands; a frame for each student."""
+    students = list(dict.fromkeys(each["student"] for each in found))
     with mpl.rc_context({**STYLE, "svg.hashsalt": "forecast"}):
-        drawing = Figure(figsize=(8.0, 4.2), layout="constrained")
-        axes = drawing.subplots()
-        for people in dict.fromkeys(each["reviewers"] for each in found):
-            own = [each for each in found if each["reviewers"] == people]
-            pools = [each["pool"] for each in own]
-            low, middle, high = ([each["days"][part] for each in own] for part in ("low", "value", "high"))
-            name = f"{people} reviewer" + ("s" if people > 1 else "")
-            (line,) = axes.plot(pools, middle, marker="o", markersize=3, label=name)
-            axes.fill_between(pools, low, high, color=line.get_color(), alpha=0.2)
-        axes.set(xscale="log", yscale="log", xlabel="items in the pool", ylabel="days (simulated; band: 95 %)")
-        axes.legend(frameon=False)
+        drawing = Figure(figsize=(8.0, 3.8), layout="constrained")
+        frames = drawing.subplots(1, len(students), sharey=True, squeeze=False)[0]
+        for student, axes in zip(students, frames, strict=True):
+            for people in dict.fromkeys(each["reviewers"] for each in found):
+                own = [each for each in found if (each["student"], each["reviewers"]) == (student, people)]
+                low, middle, high = ([each["days"][part] for each in own] for part in ("low", "value", "high"))
+                pools, name = [each["pool"] for each in own], f"{people} reviewer" + ("s" if people > 1 else "")
+                (line,) = axes.plot(pools, middle, marker="o", markersize=3, label=name)
+                axes.fill_between(pools, low, high, color=line.get_color(), alpha=0.2)
+            axes.set(xscale="log", yscale="log", xlabel="items in the pool", title=student)
+        frames[0].set_ylabel("days (simulated; band: 95 %)")
+        frames[0].legend(frameon=False)
         drawing.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
 
 

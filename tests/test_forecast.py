@@ -44,7 +44,7 @@ def test_one_round_is_what_it_is_by_hand() -> None:
     people = 1000 * 72 / HOUR / 2  # ten hours for each of the two: what is left of six today, the rest tomorrow
     before = sum(seconds[part] for part in ("ingest", "draw", "ask", "check", "push")) / HOUR
     by_hand = {part: seconds.get(part, 0.0) / HOUR for part in PARTS}
-    by_hand["review"] = DAY + (people - (6 - before)) - before
+    by_hand["review"] = DAY + (people - (6 - before)) - before  # less than ten hours at six a day take: no night more
     assert {part: float(some[0]) for part, some in done.hours.items()} == pytest.approx(by_hand)
     assert float(done.days[0]) == pytest.approx(sum(by_hand.values()) / DAY)
     assert float(done.usd["people"][0]) == pytest.approx(20 * plan.hour_price)
@@ -112,3 +112,12 @@ def test_the_command_writes_all_combinations(tmp_path: Path) -> None:
         (pool, people) for pool in (10**6, 10**7, 10**8) for people in (1, 10, 100)
     ]
     assert "## Bottlenecks" in said
+
+
+def test_workers_share_what_they_can_and_nothing_else() -> None:
+    plan = replace(WAITS, rounds=3)
+    alone, shared = (Campaign(replace(plan, workers=each), known(two_workers=1.6), 1_000_000, 1) for each in (1, 8))
+    faster = {part: float(alone.hours[part][0] / shared.hours[part][0]) for part in ("sieve", "explain", "check")}
+    assert faster == pytest.approx(dict.fromkeys(faster, 8 * 1.6 / 2))
+    assert float(shared.core_hours["sieve"][0]) == pytest.approx(float(alone.core_hours["sieve"][0]) * 2 / 1.6)
+    assert shared.hours["train"].tolist() == alone.hours["train"].tolist()

@@ -121,3 +121,22 @@ def test_workers_share_what_they_can_and_nothing_else() -> None:
     assert faster == pytest.approx(dict.fromkeys(faster, 8 * 1.6 / 2))
     assert float(shared.core_hours["sieve"][0]) == pytest.approx(float(alone.core_hours["sieve"][0]) * 2 / 1.6)
     assert shared.hours["train"].tolist() == alone.hours["train"].tolist()
+
+
+def test_what_other_benchmarks_measured_is_read(tmp_path: Path) -> None:
+    figures = {
+        "scale": {"ingest_per_second.sqlite": 5000.0, "look_seconds.sqlite": 100.0, "select_seconds.sqlite": 50.0},
+        "cluster": {"overhead_share": 0.1, "speedup_two_workers": 1.9},
+    }
+    (tmp_path / "units.json").write_text((RESULTS / "units.json").read_text(encoding="utf-8"), encoding="utf-8")
+    for name, some in figures.items():
+        kept = {key: {"value": each, "low": each / 2, "high": each * 2} for key, each in some.items()}
+        body = {"commit": "0123456789ab", "date": "2026-01-01", "figures": kept}
+        (tmp_path / f"{name}.json").write_text(json.dumps(body), encoding="utf-8")
+    costs, missing = read(tmp_path, "smollm2", "sqlite")
+    assert not any("benchmarks.scale" in each or "benchmarks.cluster" in each for each in missing)
+    assert costs["ingest"].value == pytest.approx(1 / 5000 + 100 / 1e6)
+    assert (costs["ingest"].low, costs["ingest"].high) == pytest.approx((1 / 10_000 + 50e-6, 1 / 2500 + 200e-6))
+    assert costs["draw"].value == pytest.approx(50 / 1e6)
+    assert (costs["overhead"].value, costs["two_workers"].value) == (0.1, 1.9)
+    assert costs["draw"].source == "scale.json at 0123456789, 2026-01-01"

@@ -99,9 +99,10 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3, help="repetitions")
     chosen = parser.parse_args()
     seeds = 2 if chosen.quick else chosen.seeds
+    keep = partial(_write, chosen.json, seeds, chosen.quick)
     wanted = [(student, seed) for seed in range(seeds) for student in STUDENTS]
     found, run = cells.stored(chosen.json), partial(run_cell, data=chosen.data, quick=chosen.quick)
-    cells.run(wanted, ("student", "seed"), found, run, jobs=1, write=partial(_write, chosen.json, seeds))
+    cells.run(wanted, ("student", "seed"), found, run, jobs=1, write=keep)
     table = Table("figure", "median", "least", "most", "of one", box=None)
     for name, each in _figures(found).items():
         table.add_row(name, *(f"{each[part]:g}" for part in ("value", "low", "high")), each["unit"])
@@ -284,12 +285,17 @@ def _middle(values: Sequence[float], unit: str) -> Row:
     return figure(float(np.median(values)), min(values), max(values), unit)
 
 
-def _write(file: Path, seeds: int, found: Sequence[Row]) -> None:
+def _write(file: Path, seeds: int, quick: bool, found: Sequence[Row]) -> None:
     settings = {
-        "repetitions": seeds, "items": {name: asdict(size) for name, size in SIZES.items()}, "threads": 1, "dtype": "bfloat16 where the processor has it, MiniLM float32",
-        "verdicts": VERDICTS, "samples": Config().query.samples, "time": "CPU milliseconds of one thread",
+        "repetitions": seeds,
+        "items": {student: asdict(size) for student, size in (QUICK if quick else SIZES).items()},
+        "threads": 1,
+        "dtype": "SmolLM2 bfloat16 where the processor has it, MiniLM float32",
+        "verdicts": VERDICTS,
+        "samples": Config().query.samples,
+        "time": "CPU milliseconds of one thread",
         "interval": "least and most of the repetitions",
-    }  # fmt: skip
+    }
     write(file, "units", settings=settings, figures=_figures(found), sources=SOURCES, cells=list(found))
 
 

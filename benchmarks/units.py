@@ -41,7 +41,7 @@ from loop.checks.learn import Judged, learn
 from loop.config import Config, StudentConfig, TaskConfig
 from loop.ports import Example, Silent, Student
 from loop.query import select
-from loop.records import Author, Item, Rationale, Split
+from loop.records import Author, Item, Rationale, Score, Split
 from loop.stages.checking import Checking
 from loop.stages.looking import Looking
 from loop.stages.parts import Parts
@@ -117,63 +117,82 @@ def run_cell(student: str, seed: int, *, data: Path, quick: bool) -> Row:
     random.Random(seed).shuffle(examples)
     with tempfile.TemporaryDirectory() as folder, closing(Store(f"sqlite:///{folder}/store.db")) as store:
         store.migrate()
-        return {"student": student, "seed": seed, **_measured(trainer, examples, size, seed, store, Path(folder))}
+        repetition = _Repetition(trainer, size, seed, store, Path(folder))
+        return {"student": student, "seed": seed, **repetition(examples)}
 
 
-def _measured(
-    trainer: DecoderTrainer | EncoderTrainer,
-    examples: Sequence[Example],
-    size: Size,
-    seed: int,
-    store: Store,
-    folder: Path,
-) -> Row:
-    """Milliseconds of CPU time by unit, in the order of a round that follows on a trained student."""
-    learned, rest = examples[: size.trained], examples[size.trained :]
-    pool = [each.item for each in rest]
-    config = Config(student=trainer.config, task=trainer.task)
-    took = {}
-    _, took["train_ms"] = _timed(
-        lambda: trainer.train(learned, seed=seed, folder=folder / "student", progress=Silent()),
-        config.student.epochs * len(learned),
-    )
-    student = trainer.student(folder / "student")
-    _, took["sieve_ms"] = _timed(lambda: student.doubt(pool[: size.sieved]), min(size.sieved, len(pool)))
-    asked = pool[: size.explained]
-    scores, took["explain_ms"] = _timed(
-        lambda: select.score_chunk(1, 0, asked, student, config.query, seed=seed), len(asked)
-    )
-    _, took["embed_ms"] = _timed(lambda: student.embed(pool[: size.sieved]), min(size.sieved, len(pool)))
-    items.add(store, pool)
-    opened = rounds.open_round(store, "main", config.model_dump(mode="json"))
-    rounds.keep_scores(store, scores)
-    parts = Parts(cast(Any, trainer), cast(Any, None), cast(Any, None), Silent(), folder)
-    embed = _embedder(trainer.student(None)) if config.student.kind == "encoder" else None
-    looking = Looking(opened, store, student, config, embed=embed)
-    rows = [_rationale(each, opened.id or 0) for each in rest[: size.checked + VERDICTS]]
-    with store.writing() as session:
-        session.add_all(rows)
-    wrong = [each.answer != _gold(each) for each in rest[size.checked : size.checked + VERDICTS]]
-    judged = [
-        Judged(case, {}, bad, steps=True, first_error=0 if bad else None)
-        for case, bad in zip(looking(rows[size.checked :]), wrong, strict=True)
-    ]
-    taught, took["learn_ms"] = _timed(lambda: learn(judged, [], seed=seed), len(judged))
-    assert taught.reader is not None
-    checking = Checking(opened, store, parts, config)
-    _, took["check_ms"] = _timed(lambda: checking(rows[: size.checked], looking, taught), size.checked)
-    held = pool[-size.predicted :]
-    said, took["predict_ms"] = _timed(lambda: student.predict(held), len(held))
-    if isinstance(student, Decoder):
-        took["explanation_tokens"] = float(np.mean([len(student.tokens(each.explanation.text)) for each in said]))
-    return took | _tokens(student, rest, config)
+class _Repetition:
+    """What a round does that follows on a trained student, each part timed."""
 
+    def __init__(
+        self, trainer: DecoderTrainer | EncoderTrainer, size: Size, seed: int, store: Store, folder: Path
+    ) -> None:
+        self._trainer, self._size, self._seed, self._store, self._folder = trainer, size, seed, store, folder
+        self._config = Config(student=trainer.config, task=trainer.task)
+        self._took: Row = {}
 
-def _timed(act: Callable[[], Thing], units: float) -> tuple[Thing, float]:
-    """What it gives, and the milliseconds of CPU time that each unit of it took."""
-    started = time.process_time()
-    found = act()
-    return found, 1000 * (time.process_time() - started) / units
+    def __call__(self, examples: Sequence[Example]) -> Row:
+        """Milliseconds of CPU time by unit, and tokens."""
+        learned, rest = examples[: self._size.trained], examples[self._size.trained :]
+        student = self._trained(learned)
+        scores = self._selected(student, [each.item for each in rest])
+        self._checked(student, scores, rest)
+        held = [each.item for each in rest[-self._size.predicted :]]
+        said = self._timed("predict_ms", lambda: student.predict(held), len(held))
+        if isinstance(student, Decoder):
+            lengths = [len(student.tokens(each.explanation.text)) for each in said]
+            self._took["explanation_tokens"] = float(np.mean(lengths))
+            self._took |= _tokens(student, rest, self._config)
+        return self._took
+
+    def _timed(self, name: str, act: Callable[[], Thing], units: float) -> Thing:
+        """What it gives; the milliseconds of CPU time that each unit of it took are noted."""
+        started = time.process_time()
+        found = act()
+        self._took[name] = 1000 * (time.process_time() - started) / units
+        return found
+
+    def _trained(self, learned: Sequence[Example]) -> Student:
+        folder = self._folder / "student"
+        self._timed(
+            "train_ms",
+            lambda: self._trainer.train(learned, seed=self._seed, folder=folder, progress=Silent()),
+            self._config.student.epochs * len(learned),
+        )
+        return self._trainer.student(folder)
+
+    def _selected(self, student: Student, pool: Sequence[Item]) -> list[Score]:
+        """Sieve, explain and embed; the scores of the explained items, which come first."""
+        sieved, asked, query = pool[: self._size.sieved], pool[: self._size.explained], self._config.query
+        self._timed("sieve_ms", lambda: student.doubt(sieved), len(sieved))
+        scores = self._timed(
+            "explain_ms", lambda: select.score_chunk(1, 0, asked, student, query, seed=self._seed), len(asked)
+        )
+        self._timed("embed_ms", lambda: student.embed(sieved), len(sieved))
+        return scores
+
+    def _checked(self, student: Student, scores: Sequence[Score], rest: Sequence[Example]) -> None:
+        """Learn from verdicts on some rationales, and check those before them, whose items were explained."""
+        count, config, store = self._size.checked, self._config, self._store
+        items.add(store, [each.item for each in rest])
+        opened = rounds.open_round(store, "main", config.model_dump(mode="json"))
+        rounds.keep_scores(store, scores)
+        embed = _embedder(self._trainer.student(None)) if config.student.kind == "encoder" else None
+        looking = Looking(opened, store, student, config, embed=embed)
+        some = rest[: count + VERDICTS]
+        rows = [_rationale(each, opened.id or 0) for each in some]
+        with store.writing() as session:
+            session.add_all(rows)
+        wrong = [each.answer != _GOLD[each.item.key] for each in some[count:]]
+        judged = [
+            Judged(case, {}, bad, steps=True, first_error=0 if bad else None)
+            for case, bad in zip(looking(rows[count:]), wrong, strict=True)
+        ]
+        taught = self._timed("learn_ms", lambda: learn(judged, [], seed=self._seed), len(judged))
+        assert taught.reader is not None
+        parts = Parts(cast(Any, self._trainer), cast(Any, None), cast(Any, None), Silent(), self._folder)
+        checking = Checking(opened, store, parts, config)
+        self._timed("check_ms", lambda: checking(rows[:count], looking, taught), count)
 
 
 def _embedder(student: Student) -> Callable[[Sequence[str]], Any]:
@@ -188,10 +207,8 @@ def _rationale(example: Example, round_id: int) -> Rationale:
     )
 
 
-def _tokens(student: Student, rest: Sequence[Example], config: Config) -> Row:
-    """Mean tokens of a request with its demonstrations, and of a reply; by SmolLM2's tokenizer alone."""
-    if not isinstance(student, Decoder):
-        return {}
+def _tokens(student: Decoder, rest: Sequence[Example], config: Config) -> Row:
+    """Mean tokens of a request with its demonstrations, and of a reply."""
     shown = [(each.item, each.steps, each.answer) for each in rest[: config.teacher.demonstrations]]
     some = rest[len(shown) :]
     sent = [
@@ -206,10 +223,6 @@ def _tokens(student: Student, rest: Sequence[Example], config: Config) -> Row:
 
 _GOLD: dict[str, Answer] = {}
 """The right answers, by item key; items of the pool have none."""
-
-
-def _gold(example: Example) -> Answer:
-    return _GOLD[example.item.key]
 
 
 def _word_problems(data: Path) -> tuple[list[Example], DecoderTrainer]:

@@ -150,7 +150,7 @@ def _swings(rows: Sequence[Row]) -> str:
     first = rows[0]
     return (
         "The intervals above hold what is known of unit costs, and chance; not what is assumed. Days of "
-        f"{first['pool']:,} items with {first['reviewers']} reviewers, where one assumption is half or twice as large:\n\n"
+        f"{first['pool']:,} items with {first['reviewers']} reviewers, where one assumption is halved or doubled:\n\n"
         + _table(("assumption", "half", "twice"), shown)
     )
 

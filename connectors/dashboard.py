@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -17,6 +18,7 @@ from connectors.views import PAGES, Page, Views
 from connectors.wiring import Project
 from loop.certification import lapsed
 from loop.config import Config
+from loop.errors import StoreUnusable
 from loop.records import DecisionKind
 from loop.store import browsing, counting, items, rounds
 from loop.store.database import Store
@@ -115,8 +117,10 @@ class Dashboard:
         return made
 
     def _renew(self, run: str, page: Page) -> None:
+        """Make a page for the next look, which finds out by itself where the database cannot be read."""
         try:
-            self._make(run, page)
+            with suppress(StoreUnusable):
+                self._make(run, page)
         finally:
             self._renewed.discard((run, page.name))
 

@@ -10,6 +10,7 @@ from contextlib import suppress
 from html.parser import HTMLParser
 from math import inf
 from pathlib import Path
+from typing import NoReturn
 
 import httpx
 import pytest
@@ -29,7 +30,7 @@ from connectors.views import PAGES, forecast
 from connectors.wiring import Project
 from loop.answer import Answer, AnswerKind
 from loop.config import Config, RunConfig
-from loop.errors import BadConfig
+from loop.errors import BadConfig, StoreUnusable
 from loop.records import Arm, DecisionKind, Item, Judgement, Prompt, Role, Round, Score, Shadow, Stage, VerdictKind
 from loop.store import items, rationales, reviews, rounds, shadows
 from loop.store.database import Store
@@ -235,6 +236,25 @@ def test_a_page_that_gets_old_is_shown_while_it_is_made_anew_for_the_next_look(
     while "found only now" not in dashboard.page(me, RUN, "domains") and time.monotonic() < until:
         time.sleep(0.05)
     assert "found only now" in dashboard.page(me, RUN, "domains")
+    while dashboard._renewed:
+        time.sleep(0.05)
+
+
+def test_a_page_that_cannot_be_made_anew_behind_a_look_is_told_at_the_next_one(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("connectors.dashboard.SLOW_SECONDS", 0.0)
+    monkeypatch.setattr("connectors.dashboard.KEPT_TIMES", 0)
+    dashboard, me = Dashboard(store, Config(run=RunConfig(name=RUN))), Visitor("", Role.VIEWER)
+    dashboard.look_ahead()
+
+    def is_down() -> NoReturn:
+        raise StoreUnusable("the database is down")
+
+    monkeypatch.setattr(store, "reading", is_down)
+    dashboard._renew(RUN, next(each for each in PAGES if each.name == "domains"))
+    with pytest.raises(StoreUnusable, match="is down"):
+        dashboard.page(me, RUN, "domains")
 
 
 def test_the_queue_shows_the_riskiest_first_and_not_why_it_was_sent(store: Store) -> None:

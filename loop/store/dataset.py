@@ -3,6 +3,7 @@
 import json
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import closing
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -133,9 +134,9 @@ def origins(
             .order_by(order)
         )
         origins_of = _Origins(session, run, until, judged=judged)
-        rows = session.connection().execute(query, execution_options={"yield_per": PIECE})
-        for piece in rows.partitions():
-            yield from origins_of(piece)
+        with closing(session.connection().execute(query, execution_options={"yield_per": PIECE})) as rows:
+            for piece in rows.partitions():
+                yield from origins_of(piece)
 
 
 def decided_counts(store: Store, run: str) -> Counter[str]:
@@ -168,8 +169,9 @@ def counts_by_round(store: Store, run: str, last_decision: int) -> list[tuple[in
 def holdout_texts(store: Store) -> Iterator[tuple[str, str]]:
     """Everything that each item of the holdout says, and what it asks."""
     query = select(Item).where(Item.split == Split.HOLDOUT).order_by(col(Item.key))
-    with store.reading() as session:
-        for item in session.exec(query.execution_options(yield_per=PIECE)):
+    query = query.execution_options(yield_per=PIECE)
+    with store.reading() as session, closing(session.exec(query)) as found:
+        for item in found:
             yield item.text, "\n".join([item.question, *item.choices])
 
 

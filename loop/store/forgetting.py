@@ -5,6 +5,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
@@ -251,9 +252,10 @@ def _elsewhere(session: Session, rows: Rows) -> Iterator[tuple[str, str]]:
         table = SQLModel.metadata.tables[name]
         owner = next((table.c[each] for each in ("item_key", "key") if each in table.c), literal(""))
         query = select(owner, *(table.c[each] for each in columns), *table.primary_key)
-        for key, *said in session.execute(query.execution_options(yield_per=1000)):
-            if tuple(said[len(columns) :]) not in rows.get(table, ()):
-                yield key, "\n".join(text for pair in zip(columns, said, strict=False) for text in _said(*pair))
+        with closing(session.execute(query.execution_options(yield_per=1000))) as found:
+            for key, *said in found:
+                if tuple(said[len(columns) :]) not in rows.get(table, ()):
+                    yield key, "\n".join(text for pair in zip(columns, said, strict=False) for text in _said(*pair))
     for body in session.exec(rows_of(ConfigRow.body)):
         yield "", "\n".join(leaves(body))
     bodies = session.exec(rows_of(Prompt.body).execution_options(yield_per=1000))

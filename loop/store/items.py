@@ -1,6 +1,7 @@
 """Items in the store."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -140,24 +141,26 @@ def of_split(store: Store, split: Split, part: Part | None = None) -> list[Item]
 
 def stream(store: Store, split: Split) -> Iterator[Item]:
     """The items of a split, in any order; a few are in memory at once."""
-    with store.reading() as session:
-        yield from session.exec(select(Item).where(Item.split == split).execution_options(yield_per=STREAMED))
+    query = select(Item).where(Item.split == split).execution_options(yield_per=STREAMED)
+    with store.reading() as session, closing(session.exec(query)) as found:
+        yield from found
 
 
 def texts(store: Store, split: Split, *, after: int = -1) -> Iterator[tuple[str, tuple[str, str]]]:
     """All that each item of a split says, and what it asks, by key, in any order; without those up to an addition."""
     query = select(Item.key, Item.question, Item.context, Item.choices)
     query = query.where(Item.split == split, col(Item.arrival) > after)
-    with store.reading() as session:
-        for key, question, context, choices in session.exec(query.execution_options(yield_per=STREAMED)):
+    query = query.execution_options(yield_per=STREAMED)
+    with store.reading() as session, closing(session.exec(query)) as found:
+        for key, question, context, choices in found:
             yield key, (text_of(question, context, choices), "\n".join([question, *choices]))
 
 
 def keys(store: Store, split: Split) -> Iterator[str]:
     """The keys of a split's items, in any order."""
-    with store.reading() as session:
-        query = select(Item.key).where(Item.split == split)
-        yield from session.exec(query.execution_options(yield_per=STREAMED))
+    query = select(Item.key).where(Item.split == split).execution_options(yield_per=STREAMED)
+    with store.reading() as session, closing(session.exec(query)) as found:
+        yield from found
 
 
 def first(store: Store, split: Split) -> Item | None:

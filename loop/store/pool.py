@@ -32,16 +32,17 @@ def keys(store: Store, run: str, config: Config, *, through: int | None = None) 
         alike = _duplicates(session, config)
         order = collate(col(Item.key), "BINARY" if session.get_bind().dialect.name == "sqlite" else "C")
         query = _open(session, run, config, select(Item.key), through).order_by(order)
-        found = session.exec(query.execution_options(yield_per=STREAMED))
-        yield from (key for key in found if key not in alike)
+        with closing(session.exec(query.execution_options(yield_per=STREAMED))) as found:
+            yield from (key for key in found if key not in alike)
 
 
 def stream(store: Store, run: str, config: Config) -> Iterator[Item]:
     """The items themselves, in any order; a few are in memory at once."""
     with store.reading() as session:
         alike = _duplicates(session, config)
-        found = session.exec(_open(session, run, config, select(Item)).execution_options(yield_per=STREAMED // 10))
-        yield from (item for item in found if item.key not in alike)
+        query = _open(session, run, config, select(Item)).execution_options(yield_per=STREAMED // 10)
+        with closing(session.exec(query)) as found:
+            yield from (item for item in found if item.key not in alike)
 
 
 def first(store: Store, run: str, config: Config) -> Item | None:

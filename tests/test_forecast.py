@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from benchmarks.campaigns import DAY, HOUR, PARTS, Campaign, Plan, finished
-from benchmarks.forecast import combination
+from benchmarks.forecast import BELOW, combination
 from benchmarks.kept import RESULTS, ROOT
 from benchmarks.unit_costs import Unit, read
 
@@ -103,15 +103,20 @@ def test_what_is_not_measured_is_named_with_the_command_that_measures_it(tmp_pat
     assert any("python -m benchmarks.cluster" in each for each in missing)
 
 
-def test_the_command_writes_all_combinations(tmp_path: Path) -> None:
-    out = tmp_path / "forecast.json"
-    words = [sys.executable, "-m", "benchmarks.forecast", "--runs", "5", "--json", str(out)]
-    said = subprocess.run(words, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+def test_the_command_writes_all_combinations_and_its_page(tmp_path: Path) -> None:
+    out, page, drawing = (tmp_path / name for name in ("forecast.json", "page.md", "days.svg"))
+    page.write_text(f"# Mine\n\n{BELOW}\n\nold\n", encoding="utf-8")
+    words = [sys.executable, "-m", "benchmarks.forecast", "--runs", "5", "--json", str(out), "--page", str(page)]
+    said = subprocess.run([*words, "--drawing", str(drawing)], cwd=ROOT, check=True, capture_output=True, text=True)
     campaigns = json.loads(out.read_text(encoding="utf-8"))["campaigns"]
-    assert [(each["pool"], each["reviewers"]) for each in campaigns] == [
-        (pool, people) for pool in (10**6, 10**7, 10**8) for people in (1, 10, 100)
+    assert [(each["student"], each["pool"], each["reviewers"]) for each in campaigns] == [
+        (student, pool, people)
+        for student in ("smollm2", "minilm")
+        for pool in (10**6, 10**7, 10**8)
+        for people in (1, 10, 100)
     ]
-    assert "## Bottlenecks" in said
+    assert page.read_text(encoding="utf-8") == f"# Mine\n\n{BELOW}\n\n{said.stdout}"
+    assert "100 reviewers" in drawing.read_text(encoding="utf-8")
 
 
 def test_workers_share_what_they_can_and_nothing_else() -> None:

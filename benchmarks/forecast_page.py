@@ -50,7 +50,7 @@ def page(
     units = [(f"{each.student}: ", some[name]) for each, some, _ in worlds for name in STUDENT]
     units += [("", unit) for name, unit in costs.items() if name not in STUDENT]
     parts = [
-        "## What was measured",
+        "## Unit costs",
         _table(("one", "cost", "interval", "from"), [_unit_row(said, unit) for said, unit in units]),
         *(["Not measured yet:\n\n" + "\n".join(f"- {each}" for each in missing)] if missing else []),
         "## What is assumed, or yours",
@@ -76,7 +76,8 @@ def _plan_row(plan: Plan, each: Any) -> tuple[str, ...]:
 
 def _unit_row(said: str, unit: Unit) -> tuple[str, ...]:
     scale, end = (1000, " ms") if unit.is_time else (1, "")
-    cost, low, high = (f"{scale * each:.3g}" for each in (unit.value, unit.low, unit.high))
+    scaled = [scale * each for each in (unit.value, unit.low, unit.high)]
+    cost, low, high = (f"{each:,.0f}" if each >= 1000 else f"{each:.3g}" for each in scaled)
     return said + unit.of, cost + end, f"{low} to {high}", unit.source
 
 

@@ -48,7 +48,8 @@ def read(folder: Path, student: str, database: str) -> tuple[dict[str, Unit], li
     missing = []
     for name, take in READERS.items():
         if name in kept:
-            source = f"{name}.json at {kept[name]['commit'][:10]}, {kept[name]['date']}"
+            machine = kept[name]["machine"]
+            source = f"{name}.json at {kept[name]['commit'][:10]}, {machine['cpu']} with {machine['cores']} cores"
             found |= take(kept[name], source, student, database)
         else:
             found |= ASSUMED[name]

@@ -136,7 +136,7 @@ def test_what_other_benchmarks_measured_is_read(tmp_path: Path) -> None:
     (tmp_path / "units.json").write_text((RESULTS / "units.json").read_text(encoding="utf-8"), encoding="utf-8")
     for name, some in figures.items():
         kept = {key: {"value": each, "low": each / 2, "high": each * 2} for key, each in some.items()}
-        body = {"commit": "0123456789ab", "date": "2026-01-01", "figures": kept}
+        body = {"commit": "0123456789ab", "machine": {"cpu": "Abacus", "cores": 3}, "figures": kept}
         (tmp_path / f"{name}.json").write_text(json.dumps(body), encoding="utf-8")
     costs, missing = read(tmp_path, "smollm2", "sqlite")
     assert not any("benchmarks.scale" in each or "benchmarks.cluster" in each for each in missing)
@@ -144,4 +144,4 @@ def test_what_other_benchmarks_measured_is_read(tmp_path: Path) -> None:
     assert (costs["ingest"].low, costs["ingest"].high) == pytest.approx((1 / 10_000 + 50e-6, 1 / 2500 + 200e-6))
     assert costs["draw"].value == pytest.approx(50 / 1e6)
     assert (costs["overhead"].value, costs["two_workers"].value) == (0.1, 1.9)
-    assert costs["draw"].source == "scale.json at 0123456789, 2026-01-01"
+    assert costs["draw"].source == "scale.json at 0123456789, Abacus with 3 cores"

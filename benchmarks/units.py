@@ -5,7 +5,8 @@ after it learned from PaLM-540B's. What is timed is what a round calls: training
 the sieve goes by, the scoring of candidates with all K samples and their forced answers, embeddings, the checks of a
 default config with what 100 verdicts taught (no judge), that learning (per verdict), and the answers to the holdout.
 Each repetition trains a student anew and takes other items. Milliseconds are CPU time of one thread; the value is the
-median of the repetitions, the interval reaches from the least to the most. Loading the model is in its training.
+median of the repetitions. The interval reaches from the least to the most, and a quarter to both sides at least: so much
+more or less did the same work take at other hours of a machine that is shared. Loading the model is in its training.
 
 `prompt_tokens` and `reply_tokens` are of whole requests with two demonstrations, counted by SmolLM2's tokenizer, not
 the teacher's; `explanation_tokens` are of what the student writes about a holdout item, 96 at most.
@@ -63,6 +64,8 @@ UNITS = {
 }
 TOKENS = ("prompt_tokens", "reply_tokens", "explanation_tokens")
 VERDICTS = 100
+MARGIN = 0.25
+"""How far a time's interval reaches to both sides at least, as a share."""
 SOURCES = [
     "benchmarks/units.py",
     *(f"loop/checks/{name}.py" for name in ("first_error", "flag", "learn", "reader", "verifier")),
@@ -287,15 +290,16 @@ def _figures(found: Sequence[Row]) -> Row:
         own = [each for each in found if each["student"] == student]
         for name, unit in UNITS.items():
             if own:
-                figures[f"{name}.{student}"] = _middle([each[name] for each in own], f"ms per {unit}")
+                figures[f"{name}.{student}"] = _middle([each[name] for each in own], f"ms per {unit}", MARGIN)
     for name in TOKENS:
         if counts := [each[name] for each in found if name in each]:
             figures[name] = _middle(counts, "tokens")
     return figures
 
 
-def _middle(values: Sequence[float], unit: str) -> Row:
-    return figure(float(np.median(values)), min(values), max(values), unit)
+def _middle(values: Sequence[float], unit: str, margin: float = 0.0) -> Row:
+    middle = float(np.median(values))
+    return figure(middle, min(*values, middle * (1 - margin)), max(*values, middle * (1 + margin)), unit)
 
 
 def _write(file: Path, seeds: int, quick: bool, found: Sequence[Row]) -> None:
@@ -307,7 +311,7 @@ def _write(file: Path, seeds: int, quick: bool, found: Sequence[Row]) -> None:
         "verdicts": VERDICTS,
         "samples": Config().query.samples,
         "time": "CPU milliseconds of one thread",
-        "interval": "least and most of the repetitions",
+        "interval": f"least and most of the repetitions; of times at least {MARGIN} of the median to both sides",
     }
     write(file, "units", settings=settings, figures=_figures(found), sources=SOURCES, cells=list(found))
 

@@ -5,8 +5,9 @@ after it learned from PaLM-540B's. What is timed is what a round calls: training
 the sieve goes by, the scoring of candidates with all K samples and their forced answers, embeddings, the checks of a
 default config with what 100 verdicts taught (no judge), that learning (per verdict), and the answers to the holdout.
 Each repetition trains a student anew and takes other items. Milliseconds are CPU time of one thread; the value is the
-median of the repetitions. The interval reaches from the least to the most, and a quarter to both sides at least: so much
-more or less did the same work take at other hours of a machine that is shared. Loading the model is in its training.
+median of the repetitions. The interval reaches from the least to the most, and at least a quarter to both sides: so
+much more or less did the same work take at other hours of a machine that is shared. Loading the model is in its
+training.
 
 `prompt_tokens` and `reply_tokens` are of whole requests with two demonstrations, counted by SmolLM2's tokenizer, not
 the teacher's; `explanation_tokens` are of what the student writes about a holdout item, 96 at most.

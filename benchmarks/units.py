@@ -90,7 +90,7 @@ class Size:
 
 SIZES = {"smollm2": Size(24, 32, 24, 12, 16), "minilm": Size(48, 100, 32, 16, 64)}
 QUICK = {"minilm": Size(32, 64, 16, 12, 32)}
-"""What SmolLM2 takes hangs on how long its explanations are, which another student of fewer rationales does not repeat."""
+"""What SmolLM2 takes hangs on how long its explanations are, and a student of fewer rationales writes others."""
 LONGEST = 96
 """Tokens of an explanation at most, as in the other benchmarks with word problems."""
 

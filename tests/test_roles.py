@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import timedelta
 from io import StringIO
+from math import inf
 from pathlib import Path
 from time import sleep
 from types import SimpleNamespace
@@ -66,6 +67,12 @@ def a_project(folder: Path) -> Project:
     store.close()
     (folder / "runs" / RUN).mkdir(parents=True)
     return Project(file, RichProgress(Console(quiet=True)))
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However slow the machine is: no page is made behind a look, whose connection would outlive the test."""
+    monkeypatch.setattr("connectors.dashboard.SLOW_SECONDS", inf)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -285,27 +285,26 @@ def test_a_key_that_a_node_lacks_is_named_before_anything_is_sent(
 
 
 def test_requests_go_out_from_the_nodes_within_one_budget(one: cluster.RayCluster, nodes: Nodes) -> None:
-    """The money is for a part of the items; a node ends meanwhile, mostly while it waits for replies.
-
-    Nobody knows whether the endpoint had read what was under way there, so that is charged as `assumed`.
-    """
+    """The money is for a part of the items; a node ends while the first request, which it has sent, is under way."""
     items, victim = [a_sum(number) for number in range(40)], nodes.further.pop()
-    teacher = recorded(items, [Fault(kind="slow", times=20, seconds=1.0)], api_key=KEY)
+    teacher = recorded(items, [Fault(kind="slow", key=items[0].key, seconds=15.0)], api_key=KEY)
 
     def kill() -> None:
-        while teacher.requests < 6:
+        while not teacher.requests:
             time.sleep(0.02)
         nodes.kill(victim)
 
     with running(teacher) as address:
         config = a_config(address, api_key_env="NODES_KEY", timeout=60.0)
-        book = Book(limit=2 * worst_of(items[0], api_key_env="NODES_KEY"))
+        book = Book(limit=3 * worst_of(items[0], api_key_env="NODES_KEY"))
+        through = cast("cluster.Askers", one.through(config))
+        through._askers.sort(key=lambda asker: asker is not one._askers[victim.node_id])
         killer = threading.Thread(target=kill)
         killer.start()
-        outcome = asyncio.run(asking(items, config, book, teacher=OpenAITeacher(config, one.through(config))))
+        outcome = asyncio.run(asking(items, config, book, teacher=OpenAITeacher(config, through)))
         killer.join()
     assert outcome.budget_spent
-    assert {*book.states()} <= {"settled", "assumed", "released"}
+    assert "assumed" in book.states()  # nobody knows whether the endpoint had read it
     assert book.spent <= book.limit
     assert book.reserved == 0
     assert len(book.replies) == outcome.replies > 3

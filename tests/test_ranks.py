@@ -49,7 +49,7 @@ def trained_by_two(models: Mapping[str, Path], folder: Path) -> Path:
     for each in processes:
         each.start()
     for each in processes:
-        each.join(240)
+        each.join(600)
     assert [each.exitcode for each in processes] == [0, 0]
     return folder
 
@@ -80,6 +80,13 @@ def test_two_processes_learn_what_one_learns(
         assert two[curve] == pytest.approx(one[curve], abs=2e-4)
     assert two["epoch"] == one["epoch"]
     assert furthest(alone, shared) < 1e-5
+    assert norms(shared) == pytest.approx(norms(alone), rel=1e-3)  # Adam would not tell a sum from a mean
+
+
+def norms(folder: Path) -> list[float]:
+    """Of the gradients of each step."""
+    found: list[float] = json.loads(folder.with_name(f"{folder.name}.norms.json").read_text())
+    return found
 
 
 def furthest(one: Path, other: Path) -> float:
@@ -89,9 +96,8 @@ def furthest(one: Path, other: Path) -> float:
     return max(float((ours[name] - theirs[name]).abs().max()) for name in ours)
 
 
-@pytest.mark.parametrize("kind", GONE_ON)
-def test_a_training_in_slices_that_was_cut_off_ends_with_the_same_bits(kind: str, by_two: Path) -> None:
-    assert furthest(by_two / f"{kind}-in-slices", by_two / f"{kind}-gone-on") == 0
+def test_a_training_in_slices_that_was_cut_off_ends_with_the_same_bits(by_two: Path) -> None:
+    assert furthest(by_two / f"{GONE_ON}-in-slices", by_two / f"{GONE_ON}-gone-on") == 0
 
 
 @pytest.mark.slow
@@ -101,13 +107,15 @@ def test_other_models_learn_in_slices_what_one_process_learns(tmp_path: Path) ->
     by_two = trained_by_two(models, tmp_path)
     for name, model in models.items():  # noqa: F402 - the fixture
         trained(name, model, tmp_path / f"{name}-alone")
-        assert furthest(tmp_path / f"{name}-alone", by_two / f"{name}-in-slices") < 1e-5
+        alone, shared = tmp_path / f"{name}-alone", by_two / f"{name}-in-slices"
+        assert norms(shared) == pytest.approx(norms(alone), rel=1e-4)
+        assert furthest(alone, shared) < 2e-4  # no gradient but roundings has BART's key bias, and Adam magnifies it
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_process_of_two_holds_half_of_weights_and_optimiser(kind: str, by_two: Path) -> None:
+@pytest.mark.parametrize("name", [*(f"{kind}-in-slices" for kind in KINDS), f"{GONE_ON}-gone-on"])
+def test_a_process_of_two_holds_half_of_weights_and_optimiser(name: str, by_two: Path) -> None:
     for rank in range(2):
-        held = json.loads((by_two / f"{kind}-in-slices.{rank}.json").read_text())
+        held = json.loads((by_two / f"{name}.{rank}.json").read_text())
         for mine, all_of_it in held.values():
             assert all_of_it > 0
             assert mine == pytest.approx(all_of_it / 2, rel=0.02)

@@ -11,7 +11,7 @@ import torch
 from torch import distributed
 
 from loop.ports import Bar, Example, Trainer
-from loop.student import fitting, one_pass, sharding, state
+from loop.student import fitting, one_pass, ranks, sharding, state
 from loop.student.state import TrainingState
 from loop.student.trainer import Seq2SeqTrainer
 from tests import test_dpo, test_encoder, test_tagger
@@ -25,7 +25,7 @@ HOW = {"learning_rate": 1e-3, "epochs": 2, "batch_size": 3, "dtype": "float32", 
 
 CUT_AT = 10
 """Steps, of 14, after which a training is cut off: in the second epoch."""
-PATIENCE = timedelta(minutes=1)
+PATIENCE = timedelta(minutes=5)
 """With a process that has ended."""
 
 
@@ -51,35 +51,49 @@ FAMILIES: dict[str, Kind] = {
     **{name: (a_seq2seq_trainer, {}, lambda: sums(10)) for name in ("t5", "bart")},
 }
 """Other models; they are trained in slices alone."""
-GONE_ON = ("decoder", "adapters")
-"""Kinds whose training in slices is also cut off and gone on with."""
+GONE_ON = "preferences"
+"""The kind whose training in slices is also cut off and gone on with; its reference passes through the model before."""
 SHARDED = {"processes": 2, "sharded": True}
 """Each process holds a slice of the student."""
 
 
 def trained(kind: str, model: Path, folder: Path, **more: object) -> None:
-    """Train a student of a kind, as one of the processes that there are."""
+    """Train a student of a kind, as one of the processes that there are; the gradients' norms are left beside it."""
     make, changes, examples = (KINDS | FAMILIES)[kind]
-    with patch.object(one_pass, "computes_bfloat16", lambda: False):  # whose roundings depend on the rows beside one
+    clip, norms = torch.nn.utils.clip_grad_norm_, []
+
+    def clipped(weights: list[torch.Tensor], longest: float) -> torch.Tensor:
+        norm = clip(weights, longest)
+        norms.append(sharding.together(norm).item())
+        return norm
+
+    with (
+        patch.object(one_pass, "computes_bfloat16", lambda: False),  # whose roundings depend on the rows beside one
+        patch.object(torch.nn.utils, "clip_grad_norm_", clipped),
+    ):
         make(model, **{**HOW, **changes, **more}).train(many(examples(), 40), seed=1, folder=folder, progress=QUIET)
+    if ranks.number() == 0:
+        folder.with_name(f"{folder.name}.norms.json").write_text(json.dumps(norms))
 
 
-def trained_in_slices(kind: str, model: Path, folder: Path, rank: int) -> None:
+def trained_in_slices(kind: str, model: Path, folder: Path) -> None:
     """As `trained`, each process with its slice; how much it holds at the end is left beside the student."""
     run = fitting._Fit.run
 
     def counted(fit: fitting._Fit, bar: Bar, state: TrainingState) -> None:
         run(fit, bar, state)
         moments = [each for some in fit._optimiser.state.values() for name, each in some.items() if name != "step"]
-        held = {"weights": list(fit.lesson.model.parameters()), "optimiser": moments}
-        numbers = {
-            name: [sum(sharding.local(each).numel() for each in some), sum(each.numel() for each in some)]
-            for name, some in held.items()
-        }
-        folder.with_name(f"{folder.name}.{rank}.json").write_text(json.dumps(numbers))
+        held = {"weights": list(fit.lesson.model.parameters()), "moments": moments, "best": list(fit._best.values())}
+        numbers = {name: [sum(map(_held, some)), sum(each.nbytes for each in some)] for name, some in held.items()}
+        folder.with_name(f"{folder.name}.{ranks.number()}.json").write_text(json.dumps(numbers))
 
     with patch.object(fitting._Fit, "run", counted):
         trained(kind, model, folder, **SHARDED)
+
+
+def _held(tensor: torch.Tensor) -> int:
+    """Bytes of it that this process keeps."""
+    return sharding.local(tensor).untyped_storage().nbytes()
 
 
 class CutOffError(Exception):
@@ -102,8 +116,8 @@ def cut_off_and_gone_on(kind: str, model: Path, folder: Path) -> None:
         patch.object(state, "SHARE", 1e9),
     ):
         with suppress(CutOffError):
-            trained(kind, model, folder, **SHARDED)
-        trained(kind, model, folder, **SHARDED)
+            trained_in_slices(kind, model, folder)
+        trained_in_slices(kind, model, folder)
     assert at[CUT_AT : CUT_AT + 2] == [CUT_AT, CUT_AT]
 
 
@@ -115,8 +129,8 @@ def take_part(models: Mapping[str, Path], folder: Path, rank: int) -> None:
         distributed.init_process_group("gloo", store, rank=rank, world_size=2, timeout=PATIENCE)
         if kind in KINDS:
             trained(kind, model, folder / kind)
-        trained_in_slices(kind, model, folder / f"{kind}-in-slices", rank)
-        if kind in GONE_ON:
+        trained_in_slices(kind, model, folder / f"{kind}-in-slices")
+        if kind == GONE_ON:
             cut_off_and_gone_on(kind, model, folder / f"{kind}-gone-on")
         distributed.barrier()
         distributed.destroy_process_group()

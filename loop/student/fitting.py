@@ -91,6 +91,7 @@ def fit(
     if (kept := state.read()) is not None:
         under_way.go_on_from(*kept)
         progress.say(f"  the training that was cut off goes on at step {len(under_way.course.losses)}")
+        del kept  # as large as the model and its optimiser
     try:
         with progress.bar(f"student learns from {learned} rationales", len(under_way.order)) as bar:
             under_way.run(bar, state)

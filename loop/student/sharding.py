@@ -71,7 +71,8 @@ def checkpointed(model: torch.nn.Module) -> dict[str, torch.Tensor] | None:
 def laid_out(tensor: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """A tensor that all processes have, where a weight is and, if it is of its form, sliced like it."""
     if isinstance(weight, DTensor) and tensor.shape == weight.shape:
-        return distribute_tensor(tensor, weight.device_mesh, weight.placements, src_data_rank=None)
+        slices = distribute_tensor(tensor, weight.device_mesh, weight.placements, src_data_rank=None)
+        return slices.clone()  # which lets go of the rest
     return tensor.to(weight.device)
 
 

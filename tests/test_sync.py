@@ -30,7 +30,7 @@ from loop.store.money import Purse
 from loop.store.reviews import RunReviewBook
 from review import desk as desk_of
 from review import triage
-from review.board import Board, BoardTask, Standing
+from review.board import Board, BoardTask, Place, Standing
 from review.desk import Desk, Queue
 from review.fake_board import FakeBoard
 from review.task import Details, result
@@ -97,7 +97,11 @@ class Here:
 
     def on_board(self, key: str, slot: int = 0) -> Standing:
         """The newest copy of a task on its board."""
-        copies = [each for each in self.board(slot).listing("") if own_uid(each.uid) == self.uid(key, slot)]
+        copies = [
+            each
+            for each in self.board(slot).listing(self.board(slot).project())
+            if own_uid(each.uid) == self.uid(key, slot)
+        ]
         return max(copies, key=lambda each: int(each.task))
 
     def says(
@@ -143,7 +147,7 @@ class Noted(FakeBoard):
         super().__init__(board._file, title=board.project(), person=board._person)
         self._noted = noted
 
-    def put(self, tasks: Iterable[BoardTask]) -> Mapping[str, str]:
+    def put(self, tasks: Iterable[BoardTask]) -> Mapping[str, Place]:
         some = [*tasks]
         self._noted.append(("put", [each.uid for each in some]))
         return super().put(some)
@@ -162,7 +166,7 @@ def test_every_task_stands_on_the_board_of_its_slot_and_the_book_knows_where(tmp
     here, before = Here(tmp_path, "ab", slots=(0, 1)), datetime.now(UTC)
     here.push()
     for slot in (0, 1):
-        there = {each.uid: each.task for each in here.board(slot).listing("")}
+        there = {each.uid: each.task for each in here.board(slot).listing(here.board(slot).project())}
         assert there.keys() == {here.uid("a", slot), here.uid("b", slot)}
         for key in "ab":
             task = here.task(key, slot)
@@ -211,7 +215,7 @@ class Failing(FakeBoard):
         super().__init__(board._file, title=board.project())
         self.deed = deed
 
-    def put(self, tasks: Iterable[BoardTask]) -> Mapping[str, str]:
+    def put(self, tasks: Iterable[BoardTask]) -> Mapping[str, Place]:
         if self.deed == "put":
             raise BoardDown("it is down")
         return super().put(tasks)
@@ -430,7 +434,7 @@ def test_whoever_the_board_does_not_know_is_assigned_nothing_there(here: Here) -
     here.queue = Queue(reviewers=PEOPLE[:1])
     here.push()
     here.says("a", person="eve")
-    stray = here.board().put([BoardTask("of/nobody", {"student": ""})])["of/nobody"]
+    stray = here.board().put([BoardTask("of/nobody", {"student": ""})])["of/nobody"].task
     here.board(person="eve").annotate(stray, result(ACCEPT), seconds=5.0, unique_id="stray")
     assert here.desk.pull() == 2
     assert [(each.reviewer, each.assignee) for each in here.stored()] == [("eve", ""), ("eve", "")]
@@ -453,7 +457,7 @@ def test_a_changed_verdict_is_a_new_version_that_counts_and_costs_nothing_more(h
 def test_what_is_not_ours_or_cannot_be_read_is_kept_and_decides_nothing(here: Here) -> None:
     here.push()
     board = here.board()
-    stray = board.put([BoardTask("of/nobody", {"student": ""})])["of/nobody"]
+    stray = board.put([BoardTask("of/nobody", {"student": ""})])["of/nobody"].task
     board.annotate(stray, result(ACCEPT), seconds=5.0, unique_id="stray")
     board.annotate(here.on_board("a").task, [], seconds=5.0, unique_id="unread")
     assert here.desk.pull() == 2
@@ -469,7 +473,7 @@ def test_what_is_said_of_a_forgotten_item_is_not_kept_and_what_stands_beside_it_
     here.push()
     for key in "abc":
         here.says(key)
-    gone = [each.uid[-1] for each in here.board().listing("")][place]
+    gone = [each.uid[-1] for each in here.board().listing(here.board().project())][place]
     forgetting.remove(here.store, f"{RUN}-{gone}", [], taught=False)
     assert here.desk.pull() == 2
     assert {each.rationale_id for each in here.stored()} == {here.ids[key] for key in "abc" if key != gone}
@@ -567,7 +571,7 @@ def test_of_two_copies_the_judged_one_stays_or_else_the_older(
 ) -> None:
     here.push()
     other = here.board()
-    beside, key = (each.uid[-1] for each in [*other.listing("")][1:])
+    beside, key = (each.uid[-1] for each in [*other.listing(other.project())][1:])
     older = here.on_board(key).task
     if judged:
         here.says(key, person="ann")
@@ -662,8 +666,8 @@ class Renewed(FakeBoard):
         super().__init__(new._file, title=new.project())
         self._old = old
 
-    def projects(self) -> list[str]:
-        return [self._old.project(), self.project()]
+    def projects(self) -> list[list[str]]:
+        return [[self.project()], [self._old.project()]]
 
     def _of(self, project: str) -> FakeBoard:
         return self._old if project == self._old.project() else FakeBoard(self._file, title=self._title)
@@ -708,7 +712,7 @@ class PeopleAtWork(RuleBasedStateMachine):
         self.here.store.close()
 
     def there(self) -> dict[str, str]:
-        return {own_uid(each.uid)[-1]: each.task for each in self.here.board().listing("")}
+        return {own_uid(each.uid)[-1]: each.task for each in self.here.board().listing(self.here.board().project())}
 
     @rule(key=KEY, person=PERSON, kind=st.sampled_from([ACCEPT, EDIT, REJECT]), seconds=st.integers(0, 90))
     def judges(self, key: str, person: str, kind: VerdictKind, seconds: int) -> None:

@@ -83,7 +83,7 @@ class Projects:
         """Number and id of each project by the version of its page, in order."""
         found: defaultdict[str, set[tuple[int, int]]] = defaultdict(set)
         for stem in {self._first, self._further}:
-            for each in self._server.projects.list(title=stem, include="task_number"):  # without it all is counted
+            for each in self._server.projects.list(title=stem, include="id,title"):  # by itself it counts everything
                 if title := self._titles.fullmatch(each.title):
                     found[title["version"]].add((int(title["number"] or 1), int(each.id)))
         return {version: sorted(some) for version, some in found.items()}

@@ -67,6 +67,7 @@ class Here:
         self.details: Callable[[Sequence[Rationale]], Mapping[int, Details]] = lambda _: {}
         self.wrapped: Wrapped = lambda board: board
         self.title = f"{run}"
+        self.most = 1000
         self._clicks = count()
 
     def uid(self, key: str, slot: int = 0) -> str:
@@ -76,7 +77,13 @@ class Here:
         return id_of(a_round(self.store, run=self.run))
 
     def board(self, slot: int = 0, person: str = "ann") -> FakeBoard:
-        return FakeBoard(self.folder / f"{self.run}-{slot}.json", title=f"{self.title} {slot}", person=person)
+        file, title = self.folder / f"{self.run}-{slot}.json", f"{self.title} {slot}"
+        return FakeBoard(file, title=title, person=person, tasks_per_project=self.most)
+
+    def standing(self, slot: int = 0) -> list[Standing]:
+        """What stands in the projects of a board."""
+        board = self.board(slot)
+        return [each for project in board.projects()[0] for each in board.listing(project)]
 
     @property
     def desk(self) -> Desk:
@@ -97,11 +104,7 @@ class Here:
 
     def on_board(self, key: str, slot: int = 0) -> Standing:
         """The newest copy of a task on its board."""
-        copies = [
-            each
-            for each in self.board(slot).listing(self.board(slot).project())
-            if own_uid(each.uid) == self.uid(key, slot)
-        ]
+        copies = [each for each in self.standing(slot) if own_uid(each.uid) == self.uid(key, slot)]
         return max(copies, key=lambda each: int(each.task))
 
     def says(
@@ -166,7 +169,7 @@ def test_every_task_stands_on_the_board_of_its_slot_and_the_book_knows_where(tmp
     here, before = Here(tmp_path, "ab", slots=(0, 1)), datetime.now(UTC)
     here.push()
     for slot in (0, 1):
-        there = {each.uid: each.task for each in here.board(slot).listing(here.board(slot).project())}
+        there = {each.uid: each.task for each in here.standing(slot)}
         assert there.keys() == {here.uid("a", slot), here.uid("b", slot)}
         for key in "ab":
             task = here.task(key, slot)
@@ -473,7 +476,7 @@ def test_what_is_said_of_a_forgotten_item_is_not_kept_and_what_stands_beside_it_
     here.push()
     for key in "abc":
         here.says(key)
-    gone = [each.uid[-1] for each in here.board().listing(here.board().project())][place]
+    gone = [each.uid[-1] for each in here.standing()][place]
     forgetting.remove(here.store, f"{RUN}-{gone}", [], taught=False)
     assert here.desk.pull() == 2
     assert {each.rationale_id for each in here.stored()} == {here.ids[key] for key in "abc" if key != gone}
@@ -699,11 +702,16 @@ KEY, PERSON = st.sampled_from("abc"), st.sampled_from(["ann", "bob"])
 
 
 class PeopleAtWork(RuleBasedStateMachine):
-    """Two people judge, change, skip and delete, tasks are lost, and all of it is pushed and pulled at any time."""
+    """Two people judge, change, skip and delete, tasks are lost, and all of it is pushed and pulled at any time.
+
+    In every other run the tasks stand in two projects.
+    """
 
     def __init__(self, folder: Path, runs: Iterator[int]) -> None:
         super().__init__()
-        self.here = Here(folder, run=f"run{next(runs)}")
+        number = next(runs)
+        self.here = Here(folder, run=f"run{number}")
+        self.here.most = 2 if number % 2 else 1000
         self.said: dict[str, tuple[str, str, VerdictKind, float]] = {}
         self.seen: set[tuple[str, str]] = set()
         self.here.push()
@@ -712,7 +720,7 @@ class PeopleAtWork(RuleBasedStateMachine):
         self.here.store.close()
 
     def there(self) -> dict[str, str]:
-        return {own_uid(each.uid)[-1]: each.task for each in self.here.board().listing(self.here.board().project())}
+        return {own_uid(each.uid)[-1]: each.task for each in self.here.standing()}
 
     @rule(key=KEY, person=PERSON, kind=st.sampled_from([ACCEPT, EDIT, REJECT]), seconds=st.integers(0, 90))
     def judges(self, key: str, person: str, kind: VerdictKind, seconds: int) -> None:

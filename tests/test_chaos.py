@@ -188,7 +188,7 @@ def test_of_what_the_server_does_twice_one_is_left(campaign: OpenCampaign, proxy
         Fault("broken", "/import", after=1),
         Fault("lost", "/import", seconds=3, after=1),
         Fault("bare", "/import", after=1),
-        Fault("twice", "/projects/", after=1),
+        Fault("twice", "/projects", after=2),  # the first project is made, filled, and then the second one is made
     ],
 )
 def test_no_failure_puts_a_task_into_two_projects_or_too_many_into_one(
@@ -219,16 +219,18 @@ def test_a_push_cut_off_between_two_projects_goes_on_and_fills_them(campaign: Op
 def test_a_copy_that_came_late_to_another_project_is_removed_unless_it_was_judged(campaign: OpenCampaign) -> None:
     here = campaign(most=2)
     here.push()
-    first, second = here.projects()
-    copied = {"main/1/q0": first, "main/1/q1": second}
-    for project in (first, second):
-        beside = next(each for each in (first, second) if each != project)
-        for each in here.api.get("/api/tasks", params={"project": project, "page_size": 10}).json()["tasks"]:
-            late = [{"data": each["data"], "predictions": [{"result": [], "score": 0.5}]}]
-            assert here.api.post(f"/api/projects/{beside}/import", json=late).status_code == 201
+    late = [
+        [
+            {"data": each["data"], "predictions": [{"result": [], "score": 0.5}]}
+            for each in here.api.get("/api/tasks", params={"project": project}).json()["tasks"]
+        ]
+        for project in here.projects()
+    ]
+    for project, some in zip(reversed(here.projects()), late, strict=True):
+        assert here.api.post(f"/api/projects/{project}/import", json=some).status_code == 201
     twice = here.tasks()
     assert {len(copies) for copies in twice.values()} == {2}
-    judged = {uid: max(twice[uid], key=int) for uid in copied}
+    judged = {some[0]["data"]["uid"]: max(twice[some[0]["data"]["uid"]], key=int) for some in late}
     for task in judged.values():
         here.answer(task)
     here.desk.pull(whole=True)

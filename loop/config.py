@@ -701,6 +701,9 @@ class ReviewConfig(Table):
     """Environment variable that holds the API token."""
     project: str = Field(default="Preceptor", min_length=3, max_length=40)
     """Title of the project that holds the review tasks."""
+    tasks_per_project: int = Field(default=100_000, ge=1)
+    """A project of Label Studio takes so many tasks at most, the next ones go to a further one of the same page. Its
+    guide advises about 100,000."""
     audit_share: float = Field(default=0.1, ge=0, le=1)
     """Share of all asked rationales that people review whatever the risk."""
     certify_share: float = Field(default=0.5, ge=0, le=1)

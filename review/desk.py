@@ -180,7 +180,7 @@ class Desk:
             started = datetime.now(UTC)
             since = self._book.watermark(board.name, project)
             tasks: Copies = defaultdict(dict)
-            for piece in _pieces(board.listing(project) if listed else board.touched(project, since)):
+            for piece in _pieces(board.listing(project) if listed else _oldest_first(board.touched(project, since))):
                 changed += self._keep(board, piece, people)
                 for each in piece:
                     tasks[each.uid][each.task] = [raw.annotation for raw in each.verdicts]
@@ -251,6 +251,14 @@ def _is_missing(task: ReviewTask, board: str, projects: Sequence[str], given: Ma
     if pushed is None or task.board != board or task.project not in projects:
         return True
     return any(verdict.pulled_at > pushed for verdict in _said(task, given))
+
+
+def _oldest_first(touched: Iterable[Standing]) -> list[Standing]:
+    """What was touched, the newest last: where a pull is cut off, the watermark then passes over nothing.
+
+    All of it is in memory; that is what people said since the last pull, as a project is listed whole once a day.
+    """
+    return sorted(touched, key=lambda each: max((raw.updated_at for raw in each.verdicts), default=""))
 
 
 def _pieces(things: Iterable[T]) -> Iterator[list[T]]:

@@ -433,6 +433,29 @@ def test_a_verdict_is_kept_raw_with_its_task_its_person_and_its_time(tmp_path: P
     assert here.desk.pull() == 0
 
 
+def test_a_pull_that_is_cut_off_leaves_the_rest_to_the_next_one(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(desk_of, "PIECE", 1)
+    monkeypatch.setattr("review.fake_board.OVERLAP", timedelta())
+    here.push()
+    assert here.desk.pull() == 0
+    for key in "cba":  # the board lists the task that was judged last first
+        here.says(key)
+    kept = here.book.keep_verdicts
+
+    def cut_off(verdicts: Sequence[Verdict]) -> int:
+        if here.stored():
+            raise BoardDown("gone")
+        return kept(verdicts)
+
+    monkeypatch.setattr(here.book, "keep_verdicts", cut_off)
+    with pytest.raises(BoardDown):
+        here.desk.pull()
+    monkeypatch.setattr(here.book, "keep_verdicts", kept)
+    assert not here.book.listing_due("fake", f"{RUN} 0")
+    assert here.desk.pull() == 2
+    assert {key: len(said) for key, said in here.counted().items()} == {"a": 1, "b": 1, "c": 1}
+
+
 def test_whoever_the_board_does_not_know_is_assigned_nothing_there(here: Here) -> None:
     here.queue = Queue(reviewers=PEOPLE[:1])
     here.push()

@@ -82,34 +82,33 @@ def _is_null(column: Any) -> NDArray[np.bool_]:
 
 def _cleaned(piece: Piece, places: NDArray[np.intp]) -> list[Plain | None]:
     """These rows with their texts stripped; None where that leaves something that may not be."""
-    nothing: list[None] = [None] * len(places)
 
     def values(name: str) -> Sequence[Any]:
         if name not in piece.columns:
-            return nothing
+            return [None] * len(places)
         column = piece.columns[name]
-        some = column if len(places) == len(column) else column.take(places)
-        values: list[Any] = some.to_pylist()
-        return values
+        found: list[Any] = (column if len(places) == len(column) else column.take(places)).to_pylist()
+        return found
 
-    columns = (values(name) for name in ("key", "question", "context", "choices", "domain", "answer"))
-    return [_plain(*row) for row in zip(*columns, strict=True)]
-
-
-def _plain(key: Any, question: Any, context: Any, choices: Any, domain: Any, answer: Any) -> Plain | None:
-    """A row of values whose types are right."""
-    question = question.strip() if question else ""
-    named = "" if key is None else str(key).strip()
-    offered = tuple([each.strip() for each in choices]) if choices else ()
-    if not question or len(named) > LONGEST_KEY or not named.isprintable():
-        return None
-    if offered and not (2 <= len(set(offered)) == len(offered) <= MOST_CHOICES and all(offered)):
-        return None
-    return Plain(
-        named,
-        question,
-        context.strip() if context else "",
-        offered,
-        (domain.strip() if domain else "") or "default",
-        "" if answer is None else str(answer).strip(),
+    rows = zip(
+        _stripped(values("key")),
+        _stripped(values("question")),
+        _stripped(values("context")),
+        [tuple([each.strip() for each in some]) if some else () for some in values("choices")],
+        [domain or "default" for domain in _stripped(values("domain"))],
+        _stripped(values("answer")),
+        strict=True,
     )
+    return [Plain(*row) if _may_be(*row) else None for row in rows]
+
+
+def _stripped(values: Sequence[Any]) -> list[str]:
+    """Texts and whole numbers as clean texts; empty where there is none."""
+    return ["" if value is None else str(value).strip() for value in values]
+
+
+def _may_be(key: str, question: str, _context: str, choices: Sequence[str], *_: str) -> bool:
+    """Whether a row has a question, and a key and choices that can be used where it has them."""
+    if not question or len(key) > LONGEST_KEY or not key.isprintable():
+        return False
+    return not choices or (2 <= len(set(choices)) == len(choices) <= MOST_CHOICES and all(choices))

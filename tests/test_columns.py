@@ -126,12 +126,12 @@ def test_a_transaction_that_fails_leaves_nothing_and_the_same_file_is_taken_in_a
     monkeypatch.setattr(unpacking, "BATCH", 10)
     file = a_table(tmp_path / "a.parquet", [{"question": f"What is {n}?"} for n in range(35)])
     store, task = a_store(tmp_path), TaskConfig()
-    whole, calls = items.insert_all, 0
+    whole, calls = items.insert_texts, 0
 
-    def cut_off(*given: Any) -> None:
+    def cut_off(*given: Any, **same: Any) -> None:
         nonlocal calls
         calls += 1
-        whole(*given)
+        whole(*given, **same)
         if calls == 3:
             raise KeyboardInterrupt
 
@@ -139,7 +139,7 @@ def test_a_transaction_that_fails_leaves_nothing_and_the_same_file_is_taken_in_a
         return ingest([file], store, split=Split.POOL, pool=PoolConfig(), task=task, progress=Silent())
 
     with monkeypatch.context() as patched:
-        patched.setattr(items, "insert_all", cut_off)
+        patched.setattr(items, "insert_texts", cut_off)
         with pytest.raises(KeyboardInterrupt):
             take()
     assert items.count(store) == {Split.POOL: 20}

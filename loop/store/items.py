@@ -3,18 +3,19 @@
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from datetime import datetime
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from sqlmodel import Session, col, func, select
 
 from loop.answer import Answer
 from loop.records import Contamination, Item, Part, Query, Split, text_of
-from loop.store.database import Store, bulk, insert_all, take_turns
+from loop.store.database import Store, bulk, insert_texts, take_turns
 from loop.store.forgetting import forgotten_in
 from loop.store.pieces import among, pieces
 
 LOOKED_UP = 10_000
-"""Items that are looked up in one query, and that are handed to the database at once."""
+"""Items that are looked up in one query."""
 STREAMED = 1000
 """Items of a stream that are in memory at once."""
 
@@ -68,23 +69,25 @@ def take_in(store: Store, split: Split, items: Sequence[NewItem]) -> tuple[int, 
     """
     with store.writing() as session, bulk(session, len(items)):
         take_turns(session, Item)
-        gone = forgotten_in(session, [item.key for item in items])
-        found = [_there(session, col(Item.key), [each.key for each in items])]
-        found += [_there(session, col(Item.text_hash), [each.text_hash for each in items])]
-        by_key: dict[str, There | NewItem] = {each.key: each for each in found[0]}
-        by_text: dict[str, There | NewItem] = {each.text_hash: each for each in found[1]}
+        keys, texts = [item.key for item in items], [item.text_hash for item in items]
+        by_key: dict[str, There | NewItem | datetime] = {
+            each.key: each for each in _there(session, col(Item.key), keys)
+        }
+        by_key |= forgotten_in(session, keys)
+        by_text: dict[str, There | NewItem] = {
+            each.text_hash: each for each in _there(session, col(Item.text_hash), texts)
+        }
         new: list[NewItem] = []
         met: list[tuple[NewItem, There | datetime]] = []
-        for item in items:
-            there = gone.get(item.key) or by_key.get(item.key) or by_text.get(item.text_hash)
+        for item, key, hashed in zip(items, keys, texts, strict=True):
+            there = by_key.get(key) or by_text.get(hashed)
             if there is None:
                 new.append(item)
-                by_key[item.key] = by_text[item.text_hash] = item
+                by_key[key] = by_text[hashed] = item
             else:
                 met.append((item, _as_there(there, split) if isinstance(there, NewItem) else there))
-        arrival = _next_arrival(session)
-        rows = ((*item, split.name, arrival) for item in sorted(new))
-        insert_all(session, Item, (*NewItem._fields, "split", "arrival"), rows)
+        new.sort(key=attrgetter("key"))
+        insert_texts(session, Item, NewItem._fields, new, split=split.name, arrival=_next_arrival(session))
     return len(new), met
 
 

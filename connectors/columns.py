@@ -4,7 +4,7 @@ Whatever is doubtful is left to `connectors.rows.checked`, which knows what to s
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,15 +20,11 @@ LISTS = ("choices", "rationale")
 """Columns that may hold a list of texts."""
 
 
-class Plain(NamedTuple):
-    """A row that can be used, as `connectors.rows.Row` has it, but for the steps of its rationale."""
+Plain = tuple[str, str, str, tuple[str, ...], str, str]
+"""Key, question, context, choices, domain and answer of a row that can be used, as `connectors.rows.Row` has them.
 
-    key: str
-    question: str
-    context: str
-    choices: tuple[str, ...]
-    domain: str
-    answer: str
+A tuple without names: a million of those with names keep the garbage collector busy.
+"""
 
 
 def plain_rows(piece: Piece) -> list[Plain | None]:
@@ -99,7 +95,7 @@ def _cleaned(piece: Piece, places: NDArray[np.intp]) -> list[Plain | None]:
         _stripped(values("answer")),
         strict=True,
     )
-    return [Plain(*row) if _may_be(*row) else None for row in rows]
+    return [row if _may_be(row) else None for row in rows]
 
 
 def _stripped(values: Sequence[Any]) -> list[str]:
@@ -107,8 +103,9 @@ def _stripped(values: Sequence[Any]) -> list[str]:
     return ["" if value is None else str(value).strip() for value in values]
 
 
-def _may_be(key: str, question: str, _context: str, choices: Sequence[str], *_: str) -> bool:
+def _may_be(row: Plain) -> bool:
     """Whether a row has a question, and a key and choices that can be used where it has them."""
+    key, question, _, choices, *_ = row
     if not question or len(key) > LONGEST_KEY or not key.isprintable():
         return False
     return not choices or (2 <= len(set(choices)) == len(choices) <= MOST_CHOICES and all(choices))

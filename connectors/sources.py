@@ -149,7 +149,7 @@ class _Door:
             for some in self._usable(path, first):
                 empty = False
                 chosen += some
-                size += sum([len(item.question) + len(item.context) + len(item.choices) for item in some])
+                size += sum([len(question) + len(context) + len(choices) for _, question, context, choices, *_ in some])
                 if len(chosen) >= CHUNK or size > CHUNK_TEXT:
                     yield self._chunk(chosen)
                     chosen, size = [], 0
@@ -177,17 +177,17 @@ class _Door:
         file = Path(piece.file).name
         chooses, pooled = self._task.answer is AnswerKind.CHOICE, self._split is Split.POOL
         for line, row in enumerate(plain_rows(piece), start=piece.first):
-            if row is None or (chooses and not row.choices):
+            if row is None or (chooses and not row[3]):
                 yield self._item(piece.row(line - piece.first), first)
                 continue
-            hashed = text_hash(row.question, row.context, row.choices)
-            key = row.key or key_of(hashed)
-            if self._split_of(key, row.answer) is not self._split:
+            key, question, context, choices, domain, answer = row
+            hashed = text_hash(question, context, choices)
+            key = key or key_of(hashed)
+            if self._split_of(key, answer) is not self._split:
                 continue
             if pooled:
-                choices = json.dumps(row.choices) if row.choices else "[]"
-                some = key, row.question, row.context, choices, row.domain, None, None, "[]", hashed, f"{file}:{line}"
-                yield NewItem._make(some)
+                told = json.dumps(choices) if choices else "[]"
+                yield (key, question, context, told, domain, None, None, "[]", hashed, f"{file}:{line}")
             else:
                 yield self._item(piece.row(line - piece.first), first)
 
@@ -217,18 +217,10 @@ class _Door:
         trusted = self._split is not Split.POOL
         answer = allowed_answer(row, raw, self._task).canonical if trusted else None
         require_choices(row, raw, self._task)
-        return NewItem(
-            key=row.key,
-            question=row.question,
-            context=row.context,
-            choices=json.dumps(row.choices),
-            domain=row.domain,
-            part=part_of(row.key, self._pool.dev_share).name if self._split is Split.HOLDOUT else None,
-            answer=answer,
-            steps=json.dumps(at_most(row.steps, self._task.max_steps) if trusted else ()),
-            text_hash=row.text_hash,
-            source=f"{Path(raw.file).name}:{raw.line}",
-        )
+        part = part_of(row.key, self._pool.dev_share).name if self._split is Split.HOLDOUT else None
+        steps = json.dumps(at_most(row.steps, self._task.max_steps) if trusted else ())
+        texts = row.key, row.question, row.context, json.dumps(row.choices), row.domain
+        return (*texts, part, answer, steps, row.text_hash, f"{Path(raw.file).name}:{raw.line}")
 
     def _store_chunk(self, chunk: Sequence[NewItem]) -> None:
         """Store what is new; the rest is known, leaked, forgotten, or contradicts what is there."""
@@ -236,32 +228,36 @@ class _Door:
             return
         added, met = items.take_in(self._store, self._split, chunk)
         self._report.added[self._split] += added
-        for item, there in met:
-            if isinstance(there, datetime):
-                told = f"{item.source}: item {item.key!r} was forgotten on {there:%Y-%m-%d}"
-                self._report.bad.append(f"{told}, and is not taken in again; leave it out of the file")
-            else:
-                self._meet(item, there)
+        for each in met:
+            self._meet(*each)
 
-    def _meet(self, item: NewItem, there: There) -> None:
-        """An item whose key or text is there already."""
-        both = f"{item.source}: item {item.key!r}"
-        stands = f"item {there.key!r} ({there.source}) of the {there.split}"
-        if item.text_hash != there.text_hash:
-            self._report.bad.append(f"{both} has another text than {stands}; give one of them another key")
+    def _meet(self, item: NewItem, there: There | datetime) -> None:
+        """An item that was forgotten, or whose key or text is there already."""
+        key, *_, answer, _, hashed, source = item
+        both = f"{source}: item {key!r}"
+        if isinstance(there, datetime):
+            told = f"{both} was forgotten on {there:%Y-%m-%d}"
+            self._report.bad.append(f"{told}, and is not taken in again; leave it out of the file")
+        elif hashed != there.text_hash:
+            self._report.bad.append(f"{both} has another text than {_told(there)}; give one of them another key")
         elif self._split is not there.split:
-            self._cross(there, both, stands)
-        elif item.answer != there.answer:
-            self._report.bad.append(f"{both} has another answer than the same {stands}; keep the right one")
+            self._cross(there, both)
+        elif answer != there.answer:
+            self._report.bad.append(f"{both} has another answer than the same {_told(there)}; keep the right one")
         else:
             self._report.known += 1
 
-    def _cross(self, there: There, both: str, stands: str) -> None:
+    def _cross(self, there: There, both: str) -> None:
         """The same item in two splits: the holdout is never shared, and a seed item need not be asked."""
         if there.split is Split.HOLDOUT:
-            self._report.leaked.append(f"{both} is {stands}")
+            self._report.leaked.append(f"{both} is {_told(there)}")
         elif self._split is Split.POOL:
             self._report.known += 1
         else:
             cure = f"ingest the {self._split} before the {there.split}, into a new database"
-            self._report.bad.append(f"{both} is {stands} already, so it cannot be used as {self._split}; {cure}")
+            self._report.bad.append(f"{both} is {_told(there)} already, so it cannot be used as {self._split}; {cure}")
+
+
+def _told(there: There) -> str:
+    """An item that is there, for people."""
+    return f"item {there.key!r} ({there.source}) of the {there.split}"

@@ -62,9 +62,6 @@ def _are_texts(column: Any) -> NDArray[np.bool_]:
     import pyarrow as pa  # noqa: PLC0415 - takes a while to load
     import pyarrow.compute as pc  # noqa: PLC0415
 
-    if pa.types.is_dictionary(column.type):
-        clean = np.append(_are_texts(column.dictionary), False)
-        return np.asarray(clean[column.indices.fill_null(len(clean) - 1).to_numpy()])
     if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
         return np.zeros(len(column), dtype=np.bool_)
     found: NDArray[np.bool_] = pc.match_substring(column, "\0").fill_null(True).to_numpy(zero_copy_only=False)

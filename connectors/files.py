@@ -66,7 +66,7 @@ class Piece:
     def cut(self) -> Iterator["Piece"]:
         """The same rows in pieces that are small even where each row has its texts for itself, which they then have.
 
-        A row that is too large by itself is a piece as it is.
+        A row that is too large by itself is a piece as it is: it cannot be used anyway.
         """
         rows = len(self.sizes)
         if self.sizes.sum() <= LARGEST_PIECE:

@@ -35,7 +35,7 @@ app.add_typer(student_app, name="student")
 app.add_typer(versions_app, name="versions")
 app.add_typer(users_app, name="users")
 
-ConfigPath = Annotated[Path, typer.Option("--config", help="The project's config file.")]
+ConfigPath = Annotated[Path, typer.Option("--config", "-c", help="The project's config file.")]
 RunName = Annotated[str | None, typer.Option("--run", help="Name of the run, where there are several.")]
 OfRound = Annotated[
     int | None, typer.Option("--round", min=1, help="The student in force after this round; default: now.")

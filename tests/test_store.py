@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import UTC, timedelta
 from pathlib import Path
 from threading import Barrier
@@ -180,6 +181,16 @@ def test_connections_end_with_the_store_that_made_them(tmp_path: Path) -> None:
     gc.collect()
     assert engine.pool is not before
     assert before.checkedin() == 0
+
+
+def test_a_connection_that_a_thread_still_used_when_the_store_was_closed_ends_too(store: Store) -> None:
+    driven = []
+    with closing(store._engine.connect()) as connection:
+        driven.append(connection.connection.dbapi_connection)
+        store.close()
+    with pytest.raises(store._engine.dialect.loaded_dbapi.Error, match="closed"):
+        driven[0].cursor()
+    assert items.count(store) == {}
 
 
 @pytest.mark.sqlite("there one writer keeps the others out")

@@ -49,7 +49,7 @@ class Store:
         self._writer = self._engine.execution_options(begin="BEGIN IMMEDIATE")
         frozen = {} if url.startswith("sqlite") else {"isolation_level": "REPEATABLE READ"}
         self._frozen = self._engine.execution_options(**frozen)
-        weakref.finalize(self, self._engine.dispose)
+        weakref.finalize(self, _end, self._engine)
 
     def migrate(self) -> None:
         """Bring the database to the newest revision, whole or not at all; SQLite's file is copied beside itself before.
@@ -177,8 +177,8 @@ class Store:
             raise StoreUnusable(f"{self._shown}: others read it; {QUIET}")
 
     def close(self) -> None:
-        """Close all connections."""
-        self._engine.dispose()
+        """Close all connections; one that a thread still uses ends when it is given back."""
+        _end(self._engine)
 
     @property
     def _shown(self) -> str:
@@ -332,6 +332,12 @@ def _engine(url: str) -> Engine:
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def _end(engine: Engine) -> None:
+    """Close the connections of an engine: SQLAlchemy leaves those that are in use to the garbage collector."""
+    event.listen(engine.pool, "checkin", lambda _, record: record.invalidate())
+    engine.dispose()
 
 
 @contextmanager

@@ -288,16 +288,28 @@ def insert_texts(
     SQLite reads thousands of them out of one JSON text, so that other threads of Python can go on meanwhile: between
     single rows it would give them way and wait for them each time.
     """
-    connection, table = session.connection(), model.__tablename__
-    if connection.dialect.name != "sqlite":
+    if session.get_bind().dialect.name != "sqlite":
         insert_all(session, model, (*columns, *same), ((*row, *same.values()) for row in rows))
         return
-    names = ", ".join(f'"{name}"' for name in (*columns, *same))
-    read = ", ".join([f"json_extract(value, '$[{at}]')" for at in range(len(columns))] + ["?"] * len(same))
     for start in range(0, len(rows), MANY_ROWS):
-        told = json.dumps(rows[start : start + MANY_ROWS], ensure_ascii=False)
-        words = f'INSERT INTO "{table}" ({names}) SELECT {read} FROM json_each(?)'
-        connection.exec_driver_sql(words, (*same.values(), told))
+        _insert_json(session, model, columns, rows[start : start + MANY_ROWS], same)
+
+
+def _insert_json(
+    session: Session, model: type[SQLModel], columns: Sequence[str], rows: Sequence[Row], same: dict[str, Any]
+) -> None:
+    """Insert rows out of one JSON text. But for the first, columns with one value in all of them stay out of it.
+
+    To read one out of JSON takes as long as to store it.
+    """
+    first, *further = zip(columns, zip(*rows, strict=True), strict=True)
+    differing = dict([first, *((name, values) for name, values in further if values.count(values[0]) < len(values))])
+    alike = {name: values[0] for name, values in further if name not in differing} | same
+    names = ", ".join(f'"{name}"' for name in (*differing, *alike))
+    read = ", ".join([f"json_extract(value, '$[{at}]')" for at in range(len(differing))] + ["?"] * len(alike))
+    told = json.dumps([*zip(*differing.values(), strict=True)], ensure_ascii=False)
+    statement = f'INSERT INTO "{model.__tablename__}" ({names}) SELECT {read} FROM json_each(?)'
+    session.connection().exec_driver_sql(statement, (*alike.values(), told))
 
 
 @contextmanager

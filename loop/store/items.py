@@ -68,19 +68,33 @@ def take_in(store: Store, split: Split, items: Sequence[NewItem]) -> tuple[int, 
         hashes = [item[8] for item in items if item[0] not in by_key]
         by_hash: dict[str, There | NewItem]
         by_hash = {each.text_hash: each for each in _there(session, col(Item.text_hash), hashes)}
-        new: list[NewItem] = []
-        met: list[tuple[NewItem, There | datetime]] = []
-        for item in items:
-            key, hashed = item[0], item[8]
-            there = by_key.get(key) or by_hash.get(hashed)
-            if there is None:
-                new.append(item)
-                by_key[key] = by_hash[hashed] = item
-            else:
-                met.append((item, _as_there(there, split)))
+        if by_key or by_hash or not len(set(keys)) == len(set(hashes)) == len(items):
+            new, met = _told_apart(items, by_key, by_hash, split)
+        else:
+            new, met = list(items), []
         new.sort(key=itemgetter(0))
         insert_texts(session, Item, NEW, new, split=split.name, arrival=_next_arrival(session))
     return len(new), met
+
+
+def _told_apart(
+    items: Sequence[NewItem],
+    by_key: dict[str, There | NewItem | datetime],
+    by_hash: dict[str, There | NewItem],
+    split: Split,
+) -> tuple[list[NewItem], list[tuple[NewItem, There | datetime]]]:
+    """The items whose key and text are new, and the others with what is there, which may have come with them."""
+    new: list[NewItem] = []
+    met: list[tuple[NewItem, There | datetime]] = []
+    for item in items:
+        key, hashed = item[0], item[8]
+        there = by_key.get(key) or by_hash.get(hashed)
+        if there is None:
+            new.append(item)
+            by_key[key] = by_hash[hashed] = item
+        else:
+            met.append((item, _as_there(there, split)))
+    return new, met
 
 
 def _there(session: Session, column: Any, names: Sequence[str]) -> Iterator[There]:

@@ -1,9 +1,10 @@
 """Pushing reviews to Label Studio and pulling verdicts, beside its bare API in the same run.
 
 A real server on loopback. Ours is what `preceptor run` does: read what waits, build the tasks, import, note where each
-stands; list, interpret and store every verdict with its minutes. The bare API gets the same tasks ready-made in pieces
-of the same size, or reads the same pages with the same fields and keeps nothing. Each runs in a process of its own and
-makes its own project; who comes first changes with every repetition. Tasks are of two kilobytes with an edit prefilled.
+stands; list, interpret and store every verdict with its minutes. Its rests between imports, which double the time of an
+import, are left out. The bare API gets the same tasks ready-made in pieces of the same size, or reads the same pages
+with the same fields and keeps nothing. Each runs in a process of its own and makes its own project; who comes first
+changes with every repetition. Tasks are of two kilobytes with an edit prefilled.
 
 What it saves that a reviewer can let the teacher go on (`seconds_ratio_continue`) is measured apart.
 Run as `python -m benchmarks.review --json FILE [--quick] [--seeds N]`.
@@ -27,8 +28,9 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.kept import ROOT, figure, ratio, write
-from connectors import studio_server
-from connectors.label_studio import ANNOTATION, PIECE
+from connectors import label_studio_import, studio_server
+from connectors.label_studio import ANNOTATION
+from connectors.label_studio_import import PIECE
 from connectors.progress import RichProgress
 from connectors.wiring import Project, cache_folder
 from loop.answer import Answer, AnswerKind
@@ -44,6 +46,8 @@ MEMORY_MIB = 300
 SOURCES = [
     "benchmarks/review.py",
     "connectors/label_studio.py",
+    "connectors/label_studio_import.py",
+    "connectors/label_studio_projects.py",
     "review/desk.py",
     "review/task.py",
     "loop/store/reviews.py",
@@ -215,6 +219,7 @@ def _push(folder: Path) -> Row:
     project = _project(folder)
     desk, number = project.desk(), _round(project).id or 0
     project.board()  # loads the SDK
+    label_studio_import.LONGEST_REST = 0.0
     before = _Clock()
     desk.push(reviews.pending(project.store, number))
     spent = before.spent()

@@ -15,7 +15,8 @@ from review.verdict import values_of
 def label(project: Project, count: int) -> str:
     """Send random pool items that no round has asked about; take answers that came meanwhile as holdout items."""
     board = project.holdout_board
-    taken = sum(_take(project, raw) for each in board.projects() for raw in board.changed(None, each))
+    there = [each for version in board.projects() for each in version]
+    taken = sum(_take(project, raw) for each in there for raw in board.changed(None, each))
     waiting = _send(project, board, count - items.count(project.store).get(Split.HOLDOUT, 0))
     holdout = items.count(project.store).get(Split.HOLDOUT, 0)
     lines = [f"{taken} answers taken; the holdout has {holdout} items"]

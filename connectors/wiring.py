@@ -285,12 +285,16 @@ class Project:
         review = self.config.review
         title = f"{review.project} {suffix}"
         if review.board == "fake":
-            return FakeBoard(self.folder / f"fake-board-{suffix}.json", title=title)
+            file = self.folder / f"fake-board-{suffix}.json"
+            return FakeBoard(file, title=title, tasks_per_project=review.tasks_per_project)
         with extra("label-studio", "Label Studio"):
             from connectors.label_studio import LabelStudioBoard, client  # noqa: PLC0415 - seconds, and an extra
 
         url, token, name = self.label_studio()
-        return LabelStudioBoard(url, token, title=title, page=page, name=name, http=client(self._pace))
+        return LabelStudioBoard(
+            url, token, title=title, page=page, tasks_per_project=review.tasks_per_project, name=name,
+            http=client(self._pace),
+        )  # fmt: skip
 
     def label_studio(self) -> tuple[str, str, str | None]:
         """Address and token of the server, and the board's name where that is not its address.

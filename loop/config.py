@@ -193,6 +193,9 @@ class StudentConfig(Table):
     processes: int = Field(default=1, ge=1)
     """Processes that train together, as `accelerate launch` starts them: one for each GPU, or on processors alone. Each
     reads its share of every batch; the loss is that of the whole batch, however many there are."""
+    sharded: bool = False
+    """Whether each of several `processes` holds a slice of the model and its optimiser instead of all of it (FSDP2),
+    for students that do not fit into one GPU while they train. It takes more time, and learns the same."""
     epochs: float = Field(default=3.0, gt=0)
     """Passes over the examples each round; at most, where there is a validation part."""
     validation_share: float = Field(default=0.0, ge=0, le=0.5)
@@ -318,6 +321,11 @@ class StudentConfig(Table):
     def _processes_share_what_is_written(self) -> "StudentConfig":
         if self.processes > 1 and self.white_box is not None:
             raise ValueError("[student.white_box] is learned by one process: set processes = 1, or leave the table out")
+        if self.sharded and self.processes == 1:
+            raise ValueError(
+                "sharded = true lays a student out over several processes: set processes to the number of GPUs, e.g. "
+                "2, or sharded = false"
+            )
         if self.processes > 1 and self.dtype == "nf4":
             raise ValueError('dtype = "nf4" is trained by one process: set processes = 1, or dtype = "auto"')
         return self
@@ -693,6 +701,9 @@ class ReviewConfig(Table):
     """Environment variable that holds the API token."""
     project: str = Field(default="Preceptor", min_length=3, max_length=40)
     """Title of the project that holds the review tasks."""
+    tasks_per_project: int = Field(default=100_000, ge=1)
+    """A project of Label Studio takes so many tasks at most, the next ones go to a further one of the same page. Its
+    guide advises about 100,000."""
     audit_share: float = Field(default=0.1, ge=0, le=1)
     """Share of all asked rationales that people review whatever the risk."""
     certify_share: float = Field(default=0.5, ge=0, le=1)

@@ -20,6 +20,14 @@ class BoardTask:
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where a task stands: the board's ids of its project and of itself."""
+
+    project: str
+    task: str
+
+
+@dataclass(frozen=True)
 class OpenTask:
     """A task without a verdict, as a reviewer finds it."""
 
@@ -64,10 +72,11 @@ class Board(Protocol):
         """Which kind of board; a fake one says so."""
         ...
 
-    def put(self, tasks: Iterable[BoardTask]) -> Mapping[str, str]:
-        """Make sure that each task stands on the board once; the board's task ids by uid.
+    def put(self, tasks: Iterable[BoardTask]) -> Mapping[str, Place]:
+        """Make sure that each task stands on the board once; where, by uid.
 
-        Tasks may be made while others are put there, so that not all need to be held at once.
+        A project takes only so many; the next ones go to a further one. Tasks may be made while others are put there,
+        so that not all need to be held at once.
         """
         ...
 
@@ -83,21 +92,24 @@ class Board(Protocol):
         ...
 
     def address_of(self, person: str) -> str:
-        """Where a person finds what is assigned to them."""
+        """Where a person finds what is assigned to them; several places, joined by commas, where it is in several."""
         ...
 
     def project(self) -> str:
-        """The board's id of the project that holds the tasks; made where it does not exist."""
+        """The board's id of the first project of this version of the page; made where there is none."""
         ...
 
-    def projects(self) -> list[str]:
-        """The ids of all projects that hold or held the tasks: a new version of the page is a new project."""
+    def projects(self) -> list[list[str]]:
+        """The ids of all projects that hold or held the tasks, those of one version of the page together.
+
+        The present version's come first; there may be none of them yet.
+        """
         ...
 
     def changed(self, since: str | None, project: str | None = None) -> list[RawVerdict]:
         """Annotations of tasks touched since a little before that time, skipped ones left out.
 
-        Of the newest project where none is named.
+        Of the present version's projects where none is named.
         """
         ...
 
@@ -118,7 +130,7 @@ class Board(Protocol):
         ...
 
     def address(self) -> str:
-        """Where reviewers find the tasks."""
+        """Where reviewers find the tasks; several places, joined by commas, where open ones are in several."""
         ...
 
     def open_tasks(self) -> list[OpenTask]:

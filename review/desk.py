@@ -22,6 +22,8 @@ PIECE = 500
 BY_CHANCE = frozenset({"audit", "planted"})
 """Reasons for which a review stands at a random place in the queue."""
 Open = tuple[ReviewTask, Rationale, Item]
+Copies = dict[str, dict[str, Sequence[str]]]
+"""Annotations by the board's task id, by uid."""
 T = TypeVar("T")
 
 
@@ -39,8 +41,8 @@ class Queue:
 class Desk:
     """Joins the boards, one for each slot, and the book (`loop.ports.Reviewers`).
 
-    A board is opened when first needed. What does not stand in the newest project of its board, as far as the book
-    knows, is what is left to push: there is no other outbox.
+    A board is opened when first needed. What does not stand in a project of its board's present page, as far as
+    the book knows, is what is left to push: there is no other outbox.
     """
 
     def __init__(
@@ -76,19 +78,23 @@ class Desk:
     def _push(
         self, board: Board, tasks: Sequence[Open], moved: Mapping[str, bool], given: Mapping[int, Sequence[Verdict]]
     ) -> None:
-        project = board.project()
-        left = [each for each in tasks if _is_missing(each[0], board.name, project, given)]
+        projects = board.projects()[0]
+        left = [each for each in tasks if _is_missing(each[0], board.name, projects, given)]
         gone = {task.uid for task, _, _ in left}
         stale = [each for each in tasks if moved.get(each[0].uid) and each[0].uid not in gone]
         try:
             placed = board.put(self._made(left, given)) if left else {}
             board.arrange([*self._made(stale, given)])
         except BoardError:
-            self._book.doubt(board.name, project)
+            for project in projects:
+                self._book.doubt(board.name, project)
             raise
-        self._book.mark_pushed(
-            {task.uid: placed[_uid_there(task, given)] for task, _, _ in left}, board=board.name, project=project
-        )
+        where: defaultdict[str, dict[str, str]] = defaultdict(dict)
+        for task, _, _ in left:
+            place = placed[_uid_there(task, given)]
+            where[place.project][task.uid] = place.task
+        for project, there in where.items():
+            self._book.mark_pushed(there, board=board.name, project=project)
         for name in {task.assignee for task, _, _ in tasks if task.uid in moved and task.assignee}:
             board.address_of(name)
         self._book.keep_queued([task for task, _, _ in tasks if task.uid in moved])
@@ -163,12 +169,17 @@ class Desk:
         return sum(self._pull(self._board(slot), whole) for slot in self._book.slots())
 
     def _pull(self, board: Board, whole: bool) -> int:
-        changed, people = 0, board.people() if self._queue.reviewers else {}
-        for project in board.projects():
+        people = board.people() if self._queue.reviewers else {}
+        return sum(self._pull_version(board, projects, people, whole) for projects in board.projects())
+
+    def _pull_version(self, board: Board, projects: Sequence[str], people: Mapping[str, str], whole: bool) -> int:
+        """Pull one version of the page; its projects are listed together, since a copy may stand in another one."""
+        listed = whole or any(self._book.listing_due(board.name, project) for project in projects)
+        changed, found = 0, {}
+        for project in projects:
             started = datetime.now(UTC)
-            listed = whole or self._book.listing_due(board.name, project)
             since = self._book.watermark(board.name, project)
-            tasks: defaultdict[str, dict[str, list[str]]] = defaultdict(dict)
+            tasks: Copies = defaultdict(dict)
             for piece in _pieces(board.listing(project) if listed else board.touched(project, since)):
                 changed += self._keep(board, piece, people)
                 for each in piece:
@@ -177,8 +188,9 @@ class Desk:
             for uid, copies in tasks.items():
                 standing[own_uid(uid)].update(each for some in copies.values() for each in some)
             changed += self._book.mark_deleted(board.name, project, standing, before=started)
-            if listed:
-                self._compare(board, project, tasks)
+            found[project] = tasks
+        if listed:
+            self._compare(board, found)
         return changed
 
     def _keep(self, board: Board, piece: Sequence[Standing], people: Mapping[str, str]) -> int:
@@ -198,18 +210,25 @@ class Desk:
                 verdicts.append(verdict)
         return self._book.keep_verdicts(verdicts) if verdicts else 0
 
-    def _compare(self, board: Board, project: str, tasks: Mapping[str, Mapping[str, Sequence[str]]]) -> None:
-        """Hold a whole listing against the book: second copies are removed, what is gone is to be pushed again."""
-        for copies in tasks.values():
-            judged = [task for task, verdicts in copies.items() if verdicts]
-            kept = {*judged} or {min(copies, key=int)}
-            for task in copies.keys() - kept:
-                board.remove(task)
-        gone = self._book.placed(board.name, project) - {own_uid(uid) for uid in tasks}
-        if gone:  # while pages are turned, one deletion moves another task out of sight: look twice
-            gone -= {own_uid(each.uid) for each in board.listing(project)}
-            self._book.mark_gone(gone)
-        self._book.mark_listed(board.name, project, again=datetime.now(UTC) + self._listing)
+    def _compare(self, board: Board, found: Mapping[str, Copies]) -> None:
+        """Hold whole listings against the book: second copies are removed, what is gone is to be pushed again."""
+        together: Copies = defaultdict(dict)
+        for tasks in found.values():
+            for uid, copies in tasks.items():
+                together[uid] |= copies
+        removed = set()
+        for copies in together.values():
+            judged = {task for task, verdicts in copies.items() if verdicts}
+            removed |= copies.keys() - (judged or {min(copies, key=int)})
+        for task in removed:
+            board.remove(task)
+        for project, tasks in found.items():
+            there = {own_uid(uid) for uid, copies in tasks.items() if copies.keys() - removed}
+            gone = self._book.placed(board.name, project) - there
+            if gone:  # while pages are turned, one deletion moves another task out of sight: look twice
+                gone -= {own_uid(each.uid) for each in board.listing(project)}
+                self._book.mark_gone(gone)
+            self._book.mark_listed(board.name, project, again=datetime.now(UTC) + self._listing)
 
     def address(self) -> str:
         """Where reviewers find the work."""
@@ -226,10 +245,10 @@ def _uid_there(task: ReviewTask, given: Mapping[int, Sequence[Verdict]]) -> str:
     return board_uid(task.uid, len(_said(task, given)))
 
 
-def _is_missing(task: ReviewTask, board: str, project: str, given: Mapping[int, Sequence[Verdict]]) -> bool:
+def _is_missing(task: ReviewTask, board: str, projects: Sequence[str], given: Mapping[int, Sequence[Verdict]]) -> bool:
     """Whether an open task is to be put on the board: it is not there, or its newest verdict there does not count."""
     pushed = task.pushed_at
-    if pushed is None or (task.board, task.project) != (board, project):
+    if pushed is None or task.board != board or task.project not in projects:
         return True
     return any(verdict.pulled_at > pushed for verdict in _said(task, given))
 

@@ -2,13 +2,15 @@
 
 import json
 import os
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from loop.records import own_uid
-from review.board import BoardTask, OpenTask, RawVerdict, Result, Standing
+from review.board import BoardTask, OpenTask, Place, RawVerdict, Result, Standing
 
 OVERLAP = timedelta(seconds=5)
 
@@ -16,10 +18,11 @@ OVERLAP = timedelta(seconds=5)
 class FakeBoard:
     """Keeps tasks and annotations in a file, so that another process sees them (`review.board.Board`)."""
 
-    def __init__(self, file: Path, *, title: str, person: str = "1") -> None:
+    def __init__(self, file: Path, *, title: str, person: str = "1", tasks_per_project: int = 100_000) -> None:
         self._file = file
         self._title = title
         self._person = person
+        self._most = tasks_per_project
 
     @property
     def name(self) -> str:
@@ -27,27 +30,38 @@ class FakeBoard:
         return "fake"
 
     def project(self) -> str:
-        """The project's title stands for its id."""
+        """The first project; its title stands for its id."""
         return self._title
 
     def address(self) -> str:
         """The file."""
         return f"the fake board {self._file}"
 
-    def put(self, tasks: Iterable[BoardTask]) -> Mapping[str, str]:
-        """Add the tasks whose uid is not there."""
+    def put(self, tasks: Iterable[BoardTask]) -> Mapping[str, Place]:
+        """Add the tasks whose uid is not there, each to the first project with room."""
         state, wanted = self._read(), list(tasks)
+        many = Counter(_part(each) for each in state["tasks"].values())
         for task in wanted:
             if task.uid not in state["tasks"]:
+                part = next(number for number in count(1) if many[number] < self._most)
+                many[part] += 1
                 state["numbered"] += 1
                 state["tasks"][task.uid] = {
                     "id": str(state["numbered"]),
+                    "part": part,
                     "data": dict(task.data),
                     "prediction": task.prediction,
                     "score": task.score,
                 }
         self._write(state)
-        return {task.uid: state["tasks"][task.uid]["id"] for task in wanted}
+        there = {task.uid: state["tasks"][task.uid] for task in wanted}
+        return {uid: Place(self._project_of(each), each["id"]) for uid, each in there.items()}
+
+    def _titled(self, part: int) -> str:
+        return self._title if part == 1 else f"{self._title} ({part})"
+
+    def _project_of(self, task: Mapping[str, Any]) -> str:
+        return self._titled(_part(task))
 
     def arrange(self, tasks: Sequence[BoardTask]) -> None:
         """Replace the data and the place."""
@@ -64,17 +78,18 @@ class FakeBoard:
         """The file, and for whom."""
         return f"{self.address()}, what is for {person}"
 
-    def projects(self) -> list[str]:
-        """The one project there is."""
-        return [self._title]
+    def projects(self) -> list[list[str]]:
+        """The first one and those that hold tasks, in order; there is one version of the page."""
+        return [[self._titled(part) for part in sorted({1, *map(_part, self._read()["tasks"].values())})]]
 
     def changed(self, since: str | None, project: str | None = None) -> list[RawVerdict]:
         """Annotations since a little before that time, skipped ones left out."""
         start = "" if since is None else _text(datetime.fromisoformat(since) - OVERLAP)
+        state = self._read()
         return [
             RawVerdict(
                 uid=each["uid"],
-                project=self._title,
+                project=there,
                 annotation=each["id"],
                 updated_at=each["updated_at"],
                 reviewer=each["reviewer"],
@@ -82,8 +97,10 @@ class FakeBoard:
                 result=each["result"],
                 raw=each,
             )
-            for each in self._read()["annotations"]
-            if each["updated_at"] >= start and not each["was_cancelled"] and project in (None, self._title)
+            for each in state["annotations"]
+            if each["updated_at"] >= start
+            and not each["was_cancelled"]
+            and project in (None, there := self._project_of(state["tasks"][each["uid"]]))
         ]
 
     def touched(self, project: str, since: str | None) -> Iterator[Standing]:
@@ -92,10 +109,11 @@ class FakeBoard:
         return (each for each in self.listing(project) if each.uid in new)
 
     def listing(self, project: str) -> Iterator[Standing]:
-        """All tasks."""
+        """All tasks of a project."""
         said = self.changed(None, project)
         for uid, task in self._read()["tasks"].items():
-            yield Standing(uid, task["id"], tuple(each for each in said if each.uid == uid))
+            if self._project_of(task) == project:
+                yield Standing(uid, task["id"], tuple(each for each in said if each.uid == uid))
 
     def remove(self, task: str) -> None:
         """Take a task and its annotations off the board, as users may."""
@@ -185,6 +203,12 @@ class FakeBoard:
         partial = self._file.with_suffix(f".{os.getpid()}.partial")
         partial.write_text(json.dumps(state, ensure_ascii=False), encoding="utf-8")
         partial.replace(self._file)
+
+
+def _part(task: Mapping[str, Any]) -> int:
+    """The number of a task's project."""
+    number: int = task.get("part", 1)
+    return number
 
 
 def _text(moment: datetime) -> str:

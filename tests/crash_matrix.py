@@ -34,7 +34,7 @@ NAMES = ("board", "site", "place", "occurrence", "side")
 """What tells a cell apart; `place` is first, middle or last."""
 KILLED = -signal.SIGKILL
 PACKAGES = ("loop", "review", "connectors")
-STUDIO = ("label_studio.", "desk.", "simulated.", "review.")
+STUDIO = ("label_studio.", "label_studio_import.", "label_studio_projects.", "desk.", "simulated.", "review.")
 """Sites for which the real Label Studio stands there: those of the review."""
 
 

@@ -38,6 +38,8 @@ class Fault:
     method: str = "POST"
     times: int = 1
     seconds: float = 0.0
+    after: int = 0
+    """So many requests of the kind pass before."""
 
 
 @dataclass
@@ -72,6 +74,9 @@ class FaultyProxy:
     def _due(self, request: Request) -> Fault | None:
         for fault in self.faults:
             if fault.times and fault.method == request.method and fault.path in request.url.path:
+                if fault.after:
+                    fault.after -= 1
+                    continue
                 fault.times -= 1
                 return fault
         return None

@@ -64,13 +64,26 @@ class Campaign:
     def tasks(self) -> dict[str, list[str]]:
         """What stands on the board: task ids by uid."""
         found: dict[str, list[str]] = {}
-        for each in self.board.listing(self.board.project()):
-            found.setdefault(each.uid, []).append(each.task)
+        for project in self.projects():
+            for each in self.board.listing(project):
+                found.setdefault(each.uid, []).append(each.task)
         return found
+
+    def projects(self) -> list[str]:
+        """The projects of the page, in the order in which they fill."""
+        return self.board.projects()[0]
+
+    def sizes(self) -> list[int]:
+        """How many tasks each project has."""
+        return [self.api.get(f"/api/projects/{each}/").json()["task_number"] for each in self.projects()]
 
     def stands_once(self, many: int) -> bool:
         """Whether so many tasks stand on the board, each once and prefilled."""
-        tasks = self.api.get("/api/tasks", params={"project": self.board.project(), "page_size": 1000}).json()["tasks"]
+        tasks = [
+            task
+            for project in self.projects()
+            for task in self.api.get("/api/tasks", params={"project": project, "page_size": 1000}).json()["tasks"]
+        ]
         uids = {each["data"]["uid"] for each in tasks}
         return len(tasks) == len(uids) == many and all(each["total_predictions"] == 1 for each in tasks)
 
@@ -122,10 +135,10 @@ def campaign(studio: studio_server.Studio, tmp_path: Path, request: pytest.Fixtu
     """Opens campaigns on the real server, or on what stands before it."""
     with ExitStack() as stack:
 
-        def opened(url: str = studio.url, *, many: int = MANY, timeout: float = 60.0) -> Campaign:
-            title = f"c {abs(hash(request.node.name)) % 10**8}"
+        def opened(url: str = studio.url, *, many: int = MANY, timeout: float = 60.0, most: int = 1000) -> Campaign:
+            where = {"url": url, "token": studio.token, "title": f"c {abs(hash(request.node.name)) % 10**8}"}
             http = client(timeout=timeout)
-            made = LabelStudioBoard(url, studio.token, title=title, page=review_page(TASK), http=http)
+            made = LabelStudioBoard(**where, page=review_page(TASK), tasks_per_project=most, http=http)
             board = stack.enter_context(closing(made))
             headers = {"Authorization": f"Token {studio.token}"}
             api = httpx.Client(base_url=studio.url, headers=headers, trust_env=False, timeout=120.0)
@@ -164,9 +177,84 @@ def test_of_what_the_server_does_twice_one_is_left(campaign: OpenCampaign, proxy
     proxy.faults.append(Fault("twice", path))
     here.push()
     here.desk.pull(whole=True)
-    assert len(here.board.projects()) == 1
+    assert [len(version) for version in here.board.projects()] == [1]
     assert here.stands_once(MANY)
     assert here.waiting() == MANY
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault("broken", "/import", after=1),
+        Fault("lost", "/import", seconds=3, after=1),
+        Fault("bare", "/import", after=1),
+        Fault("twice", "/projects", after=2),  # the first project is made, filled, and then the second one is made
+    ],
+)
+def test_no_failure_puts_a_task_into_two_projects_or_too_many_into_one(
+    campaign: OpenCampaign, proxy: FaultyProxy, fault: Fault
+) -> None:
+    here = campaign(proxy.address, timeout=2.0, most=3)
+    proxy.faults.append(fault)
+    here.push()
+    assert (fault.after, fault.times) == (0, 0)
+    assert here.sizes() == [3, 1]
+    assert here.stands_once(MANY)
+    assert sum("/import" in line for line in proxy.seen) == 2
+
+
+def test_a_push_cut_off_between_two_projects_goes_on_and_fills_them(campaign: OpenCampaign, proxy: FaultyProxy) -> None:
+    here = campaign(proxy.address, most=3)
+    proxy.faults.append(Fault("refused", "/import", after=1))
+    with pytest.raises(BoardDown, match="500"):
+        here.push()
+    first = here.tasks()
+    assert here.sizes() == [3, 0]
+    here.push()
+    assert here.sizes() == [3, 1]
+    assert here.stands_once(MANY)
+    assert first.items() <= here.tasks().items()
+
+
+def test_a_copy_that_came_late_to_another_project_is_removed_unless_it_was_judged(campaign: OpenCampaign) -> None:
+    here = campaign(most=2)
+    here.push()
+    late = [
+        [
+            {"data": each["data"], "predictions": [{"result": [], "score": 0.5}]}
+            for each in here.api.get("/api/tasks", params={"project": project}).json()["tasks"]
+        ]
+        for project in here.projects()
+    ]
+    for project, some in zip(reversed(here.projects()), late, strict=True):
+        assert here.api.post(f"/api/projects/{project}/import", json=some).status_code == 201
+    twice = here.tasks()
+    assert {len(copies) for copies in twice.values()} == {2}
+    judged = {some[0]["data"]["uid"]: max(twice[some[0]["data"]["uid"]], key=int) for some in late}
+    for task in judged.values():
+        here.answer(task)
+    here.desk.pull(whole=True)
+    assert here.tasks() == {uid: [judged.get(uid, min(copies, key=int))] for uid, copies in twice.items()}
+    here.push()
+    assert here.stands_once(MANY)
+    assert (here.counted(), here.waiting()) == (2, MANY - 2)
+
+
+def test_one_of_several_projects_is_deleted_and_only_what_it_held_is_sent_again(campaign: OpenCampaign) -> None:
+    here = campaign(most=2)
+    here.push()
+    first, second = here.projects()
+    kept, lost = (list(here.board.listing(project)) for project in (first, second))
+    for some in (kept, lost):
+        here.answer(some[0].task)
+    assert here.desk.pull() == 2
+    assert here.api.delete(f"/api/projects/{second}/").status_code == 204
+    here.desk.pull()
+    here.push()
+    assert here.projects()[0] == first
+    assert here.projects()[1] != second
+    assert here.tasks().keys() == {each.uid for each in kept} | {lost[1].uid}
+    assert (here.counted(), here.waiting()) == (2, MANY - 2)
 
 
 def test_what_was_refused_is_sent_once_more_and_stands_once(campaign: OpenCampaign, proxy: FaultyProxy) -> None:
@@ -459,7 +547,9 @@ def test_a_run_that_dies_while_its_import_is_under_way_puts_every_task_there_onc
     monkeypatch.setenv("LABEL_STUDIO_API_KEY", studio.token)
     lived = unkilled("label_studio")
     site = next(each for each in lived.counts if each.startswith("request POST /api/projects/#/import"))
-    assert cell(lived.facts, "", "label_studio", site, "first", 1, "amid")["differences"] == []
+    [[projects, _]] = lived.facts["board"]
+    assert projects > 1
+    assert cell(lived.facts, "", "label_studio", site, "middle", 2, "amid")["differences"] == []
 
 
 class Served:

@@ -30,7 +30,7 @@ from loop.store.money import Purse
 from loop.store.reviews import RunReviewBook
 from review import desk as desk_of
 from review import triage
-from review.board import Board, BoardTask, Standing
+from review.board import Board, BoardTask, Place, Standing
 from review.desk import Desk, Queue
 from review.fake_board import FakeBoard
 from review.task import Details, result
@@ -67,6 +67,7 @@ class Here:
         self.details: Callable[[Sequence[Rationale]], Mapping[int, Details]] = lambda _: {}
         self.wrapped: Wrapped = lambda board: board
         self.title = f"{run}"
+        self.most = 1000
         self._clicks = count()
 
     def uid(self, key: str, slot: int = 0) -> str:
@@ -76,7 +77,13 @@ class Here:
         return id_of(a_round(self.store, run=self.run))
 
     def board(self, slot: int = 0, person: str = "ann") -> FakeBoard:
-        return FakeBoard(self.folder / f"{self.run}-{slot}.json", title=f"{self.title} {slot}", person=person)
+        file, title = self.folder / f"{self.run}-{slot}.json", f"{self.title} {slot}"
+        return FakeBoard(file, title=title, person=person, tasks_per_project=self.most)
+
+    def standing(self, slot: int = 0) -> list[Standing]:
+        """What stands in the projects of a board."""
+        board = self.board(slot)
+        return [each for project in board.projects()[0] for each in board.listing(project)]
 
     @property
     def desk(self) -> Desk:
@@ -97,7 +104,7 @@ class Here:
 
     def on_board(self, key: str, slot: int = 0) -> Standing:
         """The newest copy of a task on its board."""
-        copies = [each for each in self.board(slot).listing("") if own_uid(each.uid) == self.uid(key, slot)]
+        copies = [each for each in self.standing(slot) if own_uid(each.uid) == self.uid(key, slot)]
         return max(copies, key=lambda each: int(each.task))
 
     def says(
@@ -143,7 +150,7 @@ class Noted(FakeBoard):
         super().__init__(board._file, title=board.project(), person=board._person)
         self._noted = noted
 
-    def put(self, tasks: Iterable[BoardTask]) -> Mapping[str, str]:
+    def put(self, tasks: Iterable[BoardTask]) -> Mapping[str, Place]:
         some = [*tasks]
         self._noted.append(("put", [each.uid for each in some]))
         return super().put(some)
@@ -162,7 +169,7 @@ def test_every_task_stands_on_the_board_of_its_slot_and_the_book_knows_where(tmp
     here, before = Here(tmp_path, "ab", slots=(0, 1)), datetime.now(UTC)
     here.push()
     for slot in (0, 1):
-        there = {each.uid: each.task for each in here.board(slot).listing("")}
+        there = {each.uid: each.task for each in here.standing(slot)}
         assert there.keys() == {here.uid("a", slot), here.uid("b", slot)}
         for key in "ab":
             task = here.task(key, slot)
@@ -211,7 +218,7 @@ class Failing(FakeBoard):
         super().__init__(board._file, title=board.project())
         self.deed = deed
 
-    def put(self, tasks: Iterable[BoardTask]) -> Mapping[str, str]:
+    def put(self, tasks: Iterable[BoardTask]) -> Mapping[str, Place]:
         if self.deed == "put":
             raise BoardDown("it is down")
         return super().put(tasks)
@@ -430,7 +437,7 @@ def test_whoever_the_board_does_not_know_is_assigned_nothing_there(here: Here) -
     here.queue = Queue(reviewers=PEOPLE[:1])
     here.push()
     here.says("a", person="eve")
-    stray = here.board().put([BoardTask("of/nobody", {"student": ""})])["of/nobody"]
+    stray = here.board().put([BoardTask("of/nobody", {"student": ""})])["of/nobody"].task
     here.board(person="eve").annotate(stray, result(ACCEPT), seconds=5.0, unique_id="stray")
     assert here.desk.pull() == 2
     assert [(each.reviewer, each.assignee) for each in here.stored()] == [("eve", ""), ("eve", "")]
@@ -453,7 +460,7 @@ def test_a_changed_verdict_is_a_new_version_that_counts_and_costs_nothing_more(h
 def test_what_is_not_ours_or_cannot_be_read_is_kept_and_decides_nothing(here: Here) -> None:
     here.push()
     board = here.board()
-    stray = board.put([BoardTask("of/nobody", {"student": ""})])["of/nobody"]
+    stray = board.put([BoardTask("of/nobody", {"student": ""})])["of/nobody"].task
     board.annotate(stray, result(ACCEPT), seconds=5.0, unique_id="stray")
     board.annotate(here.on_board("a").task, [], seconds=5.0, unique_id="unread")
     assert here.desk.pull() == 2
@@ -469,7 +476,7 @@ def test_what_is_said_of_a_forgotten_item_is_not_kept_and_what_stands_beside_it_
     here.push()
     for key in "abc":
         here.says(key)
-    gone = [each.uid[-1] for each in here.board().listing("")][place]
+    gone = [each.uid[-1] for each in here.standing()][place]
     forgetting.remove(here.store, f"{RUN}-{gone}", [], taught=False)
     assert here.desk.pull() == 2
     assert {each.rationale_id for each in here.stored()} == {here.ids[key] for key in "abc" if key != gone}
@@ -567,7 +574,7 @@ def test_of_two_copies_the_judged_one_stays_or_else_the_older(
 ) -> None:
     here.push()
     other = here.board()
-    beside, key = (each.uid[-1] for each in [*other.listing("")][1:])
+    beside, key = (each.uid[-1] for each in [*other.listing(other.project())][1:])
     older = here.on_board(key).task
     if judged:
         here.says(key, person="ann")
@@ -662,8 +669,8 @@ class Renewed(FakeBoard):
         super().__init__(new._file, title=new.project())
         self._old = old
 
-    def projects(self) -> list[str]:
-        return [self._old.project(), self.project()]
+    def projects(self) -> list[list[str]]:
+        return [[self.project()], [self._old.project()]]
 
     def _of(self, project: str) -> FakeBoard:
         return self._old if project == self._old.project() else FakeBoard(self._file, title=self._title)
@@ -695,11 +702,16 @@ KEY, PERSON = st.sampled_from("abc"), st.sampled_from(["ann", "bob"])
 
 
 class PeopleAtWork(RuleBasedStateMachine):
-    """Two people judge, change, skip and delete, tasks are lost, and all of it is pushed and pulled at any time."""
+    """Two people judge, change, skip and delete, tasks are lost, and all of it is pushed and pulled at any time.
+
+    In every other run the tasks stand in two projects.
+    """
 
     def __init__(self, folder: Path, runs: Iterator[int]) -> None:
         super().__init__()
-        self.here = Here(folder, run=f"run{next(runs)}")
+        number = next(runs)
+        self.here = Here(folder, run=f"run{number}")
+        self.here.most = 2 if number % 2 else 1000
         self.said: dict[str, tuple[str, str, VerdictKind, float]] = {}
         self.seen: set[tuple[str, str]] = set()
         self.here.push()
@@ -708,7 +720,7 @@ class PeopleAtWork(RuleBasedStateMachine):
         self.here.store.close()
 
     def there(self) -> dict[str, str]:
-        return {own_uid(each.uid)[-1]: each.task for each in self.here.board().listing("")}
+        return {own_uid(each.uid)[-1]: each.task for each in self.here.standing()}
 
     @rule(key=KEY, person=PERSON, kind=st.sampled_from([ACCEPT, EDIT, REJECT]), seconds=st.integers(0, 90))
     def judges(self, key: str, person: str, kind: VerdictKind, seconds: int) -> None:

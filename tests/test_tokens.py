@@ -42,7 +42,7 @@ def test_work_goes_out_and_verdicts_come_back(tokens: dict[str, str], studio: st
     unique = UNIQUE.format(70 if kind == "legacy" else 71)
     with closing(LabelStudioBoard(studio.url, tokens[kind], title=f"a {kind} token", page=review_page(TASK))) as board:
         placed = board.put([a_task(1)])
-        board.annotate(placed["run/1/1"], result(VerdictKind.ACCEPT), seconds=1.0, unique_id=unique)
+        board.annotate(placed["run/1/1"].task, result(VerdictKind.ACCEPT), seconds=1.0, unique_id=unique)
         assert len(board.changed(None)) == 1
         assert board.register("http://127.0.0.1:9/label-studio", {"X-Secret": "s"})
 

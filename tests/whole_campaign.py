@@ -28,7 +28,7 @@ WIDE = {
     "student": 'start = "warm"',
     "query": "random_share = 0.34",
     "teacher": 'revise = "auto"\nsamples = 2\ntemperature = 0.7',
-    "review": "planted_share = 0.3\nsecond_share = 0.5",
+    "review": "planted_share = 0.3\nsecond_share = 0.5\ntasks_per_project = 3",
     "simulated_reviewer": "error_rate = 0.3\ncontinue_share = 0.5",
     "checkpoints": "keep = 1",
 }
@@ -123,7 +123,7 @@ def _begin(
 
 
 def a_project(folder: Path, board: str) -> Path:
-    """The tiny project: plain, with a project of its own on the real server, or doing all that it can."""
+    """The tiny project: plain, with projects of its own on the real server, or doing all that it can."""
     config = tiny_project(folder, board="label_studio" if board == "label_studio" else "fake")
     if board == "wide":
         text = config.read_text()
@@ -136,6 +136,7 @@ def a_project(folder: Path, board: str) -> Path:
         config.write_text(text.replace("error_rate = 0.0\n", ""))
     if board == "label_studio":
         table = f'[review]\nurl = "{os.environ["STUDIO_URL"]}"\nproject = "crash {uuid.uuid4().hex[:12]}"\n'
+        table += "tasks_per_project = 2\n"
         config.write_text(config.read_text().replace("[review]\n", table))
     return config
 
@@ -165,8 +166,9 @@ def _on_the_board(config: Path) -> list[Any]:
     """The tasks that stand on the boards with how often each was answered, and how many projects hold them."""
     project, found = Project(config, QUIET), []
     for board in project.open_boards():
-        stands = board.listing(board.project())
-        found.append([len(board.projects()), sorted([each.uid, len(each.verdicts)] for each in stands)])
+        [projects] = board.projects()
+        stands = [each for project in projects for each in board.listing(project)]
+        found.append([len(projects), sorted([each.uid, len(each.verdicts)] for each in stands)])
         if hasattr(board, "close"):
             board.close()
     project.store.close()

@@ -123,7 +123,8 @@ def _load_writer(
         raise StudentError(f"{config.model}: its tokenizer has no end-of-text token, so it cannot stop; take another")
     if config.chat_template and not tokenizer.chat_template:
         raise StudentError(f"{config.model}: its tokenizer has no chat template; set student.chat_template = false")
-    return _placed(model), tokenizer
+    sliced = trains and config.sharded  # block by block, so that a device need not hold all of it
+    return model if sliced else _placed(model), tokenizer
 
 
 def _four_bits(dtype: torch.dtype) -> dict[str, Any]:
@@ -203,8 +204,16 @@ def load_adapters(model: PreTrainedModel, folder: Path, config: StudentConfig) -
     return adapted
 
 
-def save(model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, card: Mapping[str, object], folder: Path) -> None:
+def save(
+    model: torch.nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    card: Mapping[str, object],
+    folder: Path,
+    weights: Mapping[str, torch.Tensor] | None = None,
+) -> None:
     """Write the checkpoint beside its name and rename it; nothing half-written is left.
+
+    `weights` are what is to be kept of a model that does not hold all of it itself.
 
     Raises:
         StudentError: the disk is full or the folder cannot be written.
@@ -213,7 +222,7 @@ def save(model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, card: Mappi
         "free some space or change run.folder, then `preceptor run` trains again from the rationales, which are stored"
     )
     with whole(folder, "the checkpoint", cure) as partial:
-        _write(model, tokenizer, card, partial)
+        _write(model, tokenizer, card, partial, weights)
 
 
 def settings(folder: Path, config: StudentConfig) -> Mapping[str, Any]:
@@ -351,18 +360,28 @@ def _options(source: str, config: StudentConfig) -> dict[str, bool]:
 
 
 def _placed(model: PreTrainedModel) -> PreTrainedModel:
-    return model.to("cuda" if torch.cuda.is_available() else "cpu")
+    return model.to(place())
+
+
+def place() -> str:
+    """The kind of device on which models compute."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _write(
-    model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, card: Mapping[str, object], folder: Path
+    model: torch.nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    card: Mapping[str, object],
+    folder: Path,
+    weights: Mapping[str, torch.Tensor] | None,
 ) -> None:
     (folder / "card.json").write_text(json.dumps(card, indent=1), encoding="utf-8")
     if isinstance(model, PeftModel):
-        model.save_pretrained(folder, save_embedding_layers=False)  # asked for, it would look the base up on the hub
+        # Asked for embedding layers, it would look the base up on the hub.
+        model.save_pretrained(folder, save_embedding_layers=False, state_dict=weights)
     else:
         tokenizer.save_pretrained(folder)
-        model.save_pretrained(folder)  # type: ignore[operator]
+        model.save_pretrained(folder, state_dict=weights)  # type: ignore[operator]
     (folder / "README.md").write_text(_readme(card), encoding="utf-8")
 
 

@@ -16,7 +16,7 @@ import torch
 from loop.config import StudentConfig
 from loop.errors import Diverged, StudentError
 from loop.ports import Bar, Example, Progress
-from loop.student import ranks
+from loop.student import checkpoint, ranks, sharding
 from loop.student.state import Facts, TrainingState
 from loop.student.validation import held
 
@@ -91,6 +91,7 @@ def fit(
     if (kept := state.read()) is not None:
         under_way.go_on_from(*kept)
         progress.say(f"  the training that was cut off goes on at step {len(under_way.course.losses)}")
+        del kept  # as large as the model and its optimiser
     try:
         with progress.bar(f"student learns from {learned} rationales", len(under_way.order)) as bar:
             under_way.run(bar, state)
@@ -131,13 +132,18 @@ class _Fit:
                 torch.cuda.set_rng_state(tensor)
             elif part == "random":
                 torch.set_rng_state(tensor)
-            elif part == "weight":
-                self._weights[name].data.copy_(tensor)
-            elif part == "best":
-                self._best[name] = tensor
             else:
                 weight = self._weights[name]
-                self._optimiser.state[weight][part] = tensor.to(weight.device)
+                self._take_up(part, name, sharding.laid_out(tensor, weight))
+
+    def _take_up(self, part: str, name: str, tensor: torch.Tensor) -> None:
+        """Take up what was kept of a weight."""
+        if part == "weight":
+            self._weights[name].data.copy_(tensor)
+        elif part == "best":
+            self._best[name] = tensor
+        else:
+            self._optimiser.state[self._weights[name]][part] = tensor
 
     def run(self, bar: Bar, state: TrainingState) -> None:
         """Take the steps that are left; the model ends with the weights of the best epoch."""
@@ -178,22 +184,24 @@ class _Fit:
         for group in self._optimiser.param_groups:
             group["lr"] = group["peak"] * self._rate(len(self.course.losses))
         ranks.draw_apart(self.seed, len(self.course.losses))
-        total, mine = 0.0, ranks.mine(batch)
-        for loss in self.lesson.losses(mine, batch) if mine else ():
+        total = 0.0
+        for loss in _own(self.lesson, batch):
             torch.autograd.backward(loss)
             total += loss.item()
         self.course.losses.append(_checked(ranks.added(total), batch, self.lesson))
-        ranks.add_gradients(self._weights.values())
+        if not sharding.is_sharded(self.lesson.model):  # whose gradients come added up
+            ranks.add_gradients(self._weights.values())
         for group in self._optimiser.param_groups:
             norm = torch.nn.utils.clip_grad_norm_(group["params"], LONGEST_NORM)
-            _checked(norm.item(), batch, self.lesson, "gradient")
+            _checked(sharding.together(norm).item(), batch, self.lesson, "gradient")
         self._optimiser.step()
         self._optimiser.zero_grad()
 
     def _examine(self) -> None:
         """See that the weights are numbers with which the last batch has a loss; no further step would tell."""
         last = self.order[len(self.course.losses) - 1]
-        if not all(each.isfinite().all() for each in self._weights.values()):
+        broken = sum(not sharding.local(each).isfinite().all() for each in self._weights.values())
+        if ranks.added(broken):
             _checked(math.nan, last, self.lesson, "weight that was learned")
         if not self.held:
             mean_loss(self.lesson, last, len(last))
@@ -211,11 +219,12 @@ class _Fit:
             self._best = {name: each.detach().clone() for name, each in self._weights.items()}
 
     def _kept(self) -> dict[str, torch.Tensor]:
-        """Everything that decides how the training goes on, but for the course."""
+        """Everything that decides how the training goes on, but for the course; whole in the process that writes it."""
         kept = {f"weight/{name}": each.detach() for name, each in self._weights.items()}
         kept |= {f"best/{name}": each for name, each in self._best.items()}
         for name, weight in self._weights.items():
             kept |= {f"{part}/{name}": each for part, each in self._optimiser.state[weight].items()}
+        kept = sharding.gathered(kept)
         kept["random"] = torch.get_rng_state()
         return kept | ({GPU_RANDOM: torch.cuda.get_rng_state()} if torch.cuda.is_available() else {})
 
@@ -230,10 +239,16 @@ def mean_loss(lesson: Lesson, numbers: Sequence[int], size: int) -> float:
     total = 0.0
     with torch.no_grad():
         for batch in (ordered[start : start + size] for start in range(0, len(ordered), size)):
-            mine = ranks.mine(batch)
-            loss = sum(each.item() for each in lesson.losses(mine, batch)) if mine else 0.0
+            loss = sum(each.item() for each in _own(lesson, batch))
             total += _checked(ranks.added(loss), batch, lesson) * len(batch)
     return total / len(ordered)
+
+
+def _own(lesson: Lesson, batch: Sequence[int]) -> Iterator[torch.Tensor]:
+    """What this process's rows add to the loss of a batch, pass by pass."""
+    rows, counts = sharding.to_read(lesson.model, ranks.mine(batch), batch)
+    for loss in lesson.losses(rows, batch) if rows else ():
+        yield loss * counts
 
 
 def batches(lengths: Sequence[int], size: int, epochs: float, seed: int) -> Iterator[list[int]]:
@@ -259,7 +274,7 @@ def card(examples: Sequence[Example], config: StudentConfig, model: torch.nn.Mod
         "base": config.model,
         "seed": seed,
         "settings": config.model_dump(mode="json"),
-        "device": str(weight.device),
+        "device": checkpoint.place(),
         "dtype": str(weight.dtype),
         "versions": {name: version(name) for name in ("preceptor", "torch", "transformers", "peft", "safetensors")},
         "threads": torch.get_num_threads(),

@@ -37,6 +37,11 @@ def added(value: float) -> float:
     return float(total.item())
 
 
+def of_first(said: bool) -> bool:
+    """What the first of them says; all of them ask."""
+    return bool(added(float(said and number() == 0)))
+
+
 def add_gradients(weights: Iterable[torch.nn.Parameter]) -> None:
     """Put the sum over all of them in the place of each gradient; of a process that had no row it is zero."""
     for some in _parts(weights) if count() > 1 else ():

@@ -38,11 +38,16 @@ class TrainingState:
 
     @property
     def due(self) -> bool:
-        """Whether it is time to write; of processes that train together the first one does."""
-        return ranks.number() == 0 and time.monotonic() - self._written >= max(EVERY, self._took / SHARE)
+        """Whether it is time to write; of processes that train together the first one says so to all."""
+        return ranks.of_first(time.monotonic() - self._written >= max(EVERY, self._took / SHARE))
 
     def write(self, tensors: Mapping[str, torch.Tensor], facts: Facts) -> None:
-        """Replace what was written before; where that fails it is said, and the training goes on."""
+        """Replace what was written before; where that fails it is said, and the training goes on.
+
+        Of processes that train together the first one writes.
+        """
+        if ranks.number():
+            return
         started = time.monotonic()
         header = {"fingerprint": self._fingerprint, "facts": json.dumps(facts)}
         try:

@@ -13,7 +13,7 @@ from loop.answer import AnswerKind
 from loop.config import ServedConfig, StudentConfig, TaskConfig
 from loop.errors import StudentError
 from loop.ports import Example, Progress, Student, StudentHost, Trained, Trainer
-from loop.student import checkpoint, distill_step_by_step, dpo, launching, lora, weighing
+from loop.student import checkpoint, distill_step_by_step, dpo, launching, lora, sharding, weighing
 from loop.student.decoder import Decoder
 from loop.student.distill_step_by_step import Task
 from loop.student.encoder import Encoder
@@ -77,9 +77,11 @@ class WriterTraining(Training[Kind]):
                 yield from distill_step_by_step.losses(model, tasks, rows, of_rows, batch)
             else:
                 yield from white_box.losses(rows)  # which one process trains alone
-            if paired := [number for number in rows if number in pairs]:
+            mine, every = ([number for number in some if number in pairs] for some in (rows, batch or rows))
+            paired, counts = sharding.to_read(model, mine, every)
+            if paired:
                 some, leads = [pairs[number] for number in paired], [before[number] for number in paired]
-                yield weight * dpo.loss(model, some, leads, of_tokens) / len(batch or rows)
+                yield weight * counts * dpo.loss(model, some, leads, of_tokens) / len(batch or rows)
 
         lengths = [len(context + target) for context, target in tasks[-1].rows]
         targets = sum(len(target) for task in tasks for _, target in task.rows)

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from loop.config import StudentConfig, TaskConfig
 from loop.errors import NothingToLearn
 from loop.ports import Example, Progress, Trained
-from loop.student import checkpoint, choosing, packaged, problems, ranks
+from loop.student import checkpoint, choosing, packaged, problems, ranks, sharding
 from loop.student.fitting import Lesson, card, fingerprint, fit, mean_loss
 from loop.student.problems import Problem
 from loop.student.state import TrainingState
@@ -119,8 +119,9 @@ class Training(ABC, Generic[Kind]):
         lesson, fitted = self._fitted(base, examples, run, state)
         seconds = round(time.monotonic() - started, 1)
         figures = {**planned, **noticed, **chosen, **lesson.figures, **fitted, "seconds": seconds}
+        whole = sharding.checkpointed(lesson.model)
         if ranks.number() == 0:
-            checkpoint.save(lesson.model, base.tokenizer, figures, run.folder)
+            checkpoint.save(lesson.model, base.tokenizer, figures, run.folder, whole)
         state.remove()
         return Trained(folder=run.folder, card=figures)
 
@@ -142,7 +143,10 @@ class Training(ABC, Generic[Kind]):
         """What was learned, by the model that it is learned by, and the figures of how it went."""
         with torch.random.fork_rng():
             torch.manual_seed(run.seed)
-            lesson = self.lesson(base, self.trainable(base, run.start), examples)
+            model = self.trainable(base, run.start)
+            if self.config.sharded:
+                sharding.shard(model)
+            lesson = self.lesson(base, model, examples)
             return lesson, fit(lesson, self.config, seed=run.seed, progress=run.progress, state=state)
 
     def _planned(self, base: Kind, examples: Sequence[Example], run: "_Run") -> dict[str, object]:

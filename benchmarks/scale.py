@@ -49,7 +49,7 @@ from loop.stages.contamination import look
 from loop.stages.parts import Parts
 from loop.store import checkpoints, items, rounds
 from loop.store.database import Store, bulk, insert_all, now
-from loop.store.items import NewItem
+from loop.store.items import NEW
 
 SIZES = (10_000, 100_000, 1_000_000)
 HELD_OUT = 1000
@@ -253,7 +253,7 @@ def _floor(store: Store, file: Path) -> Row:
         made = sorted(rows)
         started, worked = time.perf_counter(), time.process_time()
         with store.writing() as session, bulk(session, len(made)):
-            insert_all(session, Item, (*NewItem._fields, "split", "arrival"), made)
+            insert_all(session, Item, (*NEW, "split", "arrival"), made)
         wall, cpu = wall + time.perf_counter() - started, cpu + time.process_time() - worked
     return {"ingest_seconds": wall, "ingest_cpu_seconds": cpu}
 
@@ -263,9 +263,9 @@ def _rows(file: Path) -> Iterator[tuple[Any, ...]]:
         assert isinstance(piece, Piece)
         for at, row in enumerate(plain_rows(piece)):
             assert row is not None
-            hashed, source = text_hash(row.question), f"{file.name}:{piece.first + at}"
-            new = NewItem(hashed[:16], row.question, "", "[]", row.domain, None, None, "[]", hashed, source)
-            yield (*new, Split.POOL.name, 1)
+            _, question, _, _, domain, _ = row
+            hashed, source = text_hash(question), f"{file.name}:{piece.first + at}"
+            yield (hashed[:16], question, "", "[]", domain, None, None, "[]", hashed, source, Split.POOL.name, 1)
 
 
 # --- figures ----------------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ Whatever is doubtful is left to `connectors.rows.checked`, which knows what to s
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,15 +20,11 @@ LISTS = ("choices", "rationale")
 """Columns that may hold a list of texts."""
 
 
-class Plain(NamedTuple):
-    """A row that can be used, as `connectors.rows.Row` has it, but for the steps of its rationale."""
+Plain = tuple[str, str, str, tuple[str, ...], str, str]
+"""Key, question, context, choices, domain and answer of a row that can be used, as `connectors.rows.Row` has them.
 
-    key: str
-    question: str
-    context: str
-    choices: tuple[str, ...]
-    domain: str
-    answer: str
+A tuple without names: a million of those with names keep the garbage collector busy.
+"""
 
 
 def plain_rows(piece: Piece) -> list[Plain | None]:
@@ -66,9 +62,6 @@ def _are_texts(column: Any) -> NDArray[np.bool_]:
     import pyarrow as pa  # noqa: PLC0415 - takes a while to load
     import pyarrow.compute as pc  # noqa: PLC0415
 
-    if pa.types.is_dictionary(column.type):
-        clean = np.append(_are_texts(column.dictionary), False)
-        return np.asarray(clean[column.indices.fill_null(len(clean) - 1).to_numpy()])
     if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
         return np.zeros(len(column), dtype=np.bool_)
     found: NDArray[np.bool_] = pc.match_substring(column, "\0").fill_null(True).to_numpy(zero_copy_only=False)
@@ -82,34 +75,34 @@ def _is_null(column: Any) -> NDArray[np.bool_]:
 
 def _cleaned(piece: Piece, places: NDArray[np.intp]) -> list[Plain | None]:
     """These rows with their texts stripped; None where that leaves something that may not be."""
-    nothing: list[None] = [None] * len(places)
 
     def values(name: str) -> Sequence[Any]:
         if name not in piece.columns:
-            return nothing
+            return [None] * len(places)
         column = piece.columns[name]
-        some = column if len(places) == len(column) else column.take(places)
-        values: list[Any] = some.to_pylist()
-        return values
+        found: list[Any] = (column if len(places) == len(column) else column.take(places)).to_pylist()
+        return found
 
-    columns = (values(name) for name in ("key", "question", "context", "choices", "domain", "answer"))
-    return [_plain(*row) for row in zip(*columns, strict=True)]
-
-
-def _plain(key: Any, question: Any, context: Any, choices: Any, domain: Any, answer: Any) -> Plain | None:
-    """A row of values whose types are right."""
-    question = question.strip() if question else ""
-    named = "" if key is None else str(key).strip()
-    offered = tuple([each.strip() for each in choices]) if choices else ()
-    if not question or len(named) > LONGEST_KEY or not named.isprintable():
-        return None
-    if offered and not (2 <= len(set(offered)) == len(offered) <= MOST_CHOICES and all(offered)):
-        return None
-    return Plain(
-        named,
-        question,
-        context.strip() if context else "",
-        offered,
-        (domain.strip() if domain else "") or "default",
-        "" if answer is None else str(answer).strip(),
+    rows = zip(
+        _stripped(values("key")),
+        _stripped(values("question")),
+        _stripped(values("context")),
+        [tuple([each.strip() for each in some]) if some else () for some in values("choices")],
+        [domain or "default" for domain in _stripped(values("domain"))],
+        _stripped(values("answer")),
+        strict=True,
     )
+    return [row if _may_be(row) else None for row in rows]
+
+
+def _stripped(values: Sequence[Any]) -> list[str]:
+    """Texts and whole numbers as clean texts; empty where there is none."""
+    return ["" if value is None else str(value).strip() for value in values]
+
+
+def _may_be(row: Plain) -> bool:
+    """Whether a row has a question, and a key and choices that can be used where it has them."""
+    key, question, _, choices, *_ = row
+    if not question or len(key) > LONGEST_KEY or not key.isprintable():
+        return False
+    return not choices or (2 <= len(set(choices)) == len(choices) <= MOST_CHOICES and all(choices))

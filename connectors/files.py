@@ -13,11 +13,15 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from connectors.unpacking import BATCH, FIELDS, MOST_UNPACKED, sizes_of, unpacked
+from connectors.unpacking import FIELDS, MOST_UNPACKED, decoded, sizes_of, unpacked
 from loop.errors import BadRow, extra
 
 LONGEST_LINE = 4 * 2**20
 """Bytes of a JSONL line that are read; a longer one is named and passed over."""
+PIECE = 1000
+"""Rows of a dataset folder that are in memory at once."""
+LARGEST_PIECE = 2**24
+"""Bytes of rows that are looked at together."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,21 @@ class Piece:
     def rows(self) -> Iterator[Raw]:
         """All rows."""
         return map(self.row, range(len(self.sizes)))
+
+    def cut(self) -> Iterator["Piece"]:
+        """The same rows in pieces that are small even where each row has its texts for itself, which they then have.
+
+        A row that is too large by itself is a piece as it is: it cannot be used anyway.
+        """
+        rows = len(self.sizes)
+        if self.sizes.sum() <= LARGEST_PIECE:
+            yield replace(self, columns={name: decoded(column) for name, column in self.columns.items()})
+        elif rows == 1:
+            yield self
+        else:
+            for start, end in ((0, rows // 2), (rows // 2, rows)):
+                columns = {name: column[start:end] for name, column in self.columns.items()}
+                yield from replace(self, first=self.first + start, columns=columns, sizes=self.sizes[start:end]).cut()
 
 
 def reader_of(path: Path) -> Callable[[Path], Iterator[Raw]]:
@@ -216,7 +235,7 @@ def _parquet_pieces(path: Path) -> Iterator[Piece | Raw]:
         with pq.ParquetFile(path, read_dictionary=leaves) as file:
             names = list(dict.fromkeys(file.schema_arrow.names))
             for batch in file.iter_batches(batch_size=rows, columns=[name for name in FIELDS if name in names]):
-                yield piece_of(str(path), batch, number + 1)
+                yield from piece_of(str(path), batch, number + 1).cut()
                 number += batch.num_rows
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
         if number == 0:
@@ -293,13 +312,13 @@ def _pieces_of_part(name: str, part: Any) -> Iterator[Piece | Raw]:
     _require_question(name, part.column_names)
     labelled = getattr(part.features.get("answer"), "int2str", None)
     wanted = part.select_columns([each for each in FIELDS if each in part.column_names]).with_format("arrow")
-    for start in range(0, len(wanted), BATCH):
+    for start in range(0, len(wanted), PIECE):
         try:
-            piece = piece_of(name, wanted[start : start + BATCH], start + 1)
+            piece = piece_of(name, wanted[start : start + PIECE], start + 1)
         except (ValueError, pa.ArrowException) as error:
             yield Raw(name, start + 1, {}, f"the dataset is damaged from here on ({error})")
             return
-        yield piece if labelled is None else replace(piece, name_of=labelled)
+        yield from replace(piece, name_of=labelled).cut()
 
 
 def _labelled(raw: Raw, name_of: Callable[[int], str]) -> Raw:

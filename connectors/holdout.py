@@ -1,6 +1,7 @@
 """A holdout made by people: random pool items, question only, whose answers become gold."""
 
 import random
+from collections.abc import Set
 
 from connectors.wiring import Project
 from loop.answer import Answer, parse_answer
@@ -16,8 +17,8 @@ def label(project: Project, count: int) -> str:
     board = project.holdout_board
     there = [each for version in board.projects() for each in version]
     taken = sum(_take(project, raw) for each in there for raw in board.changed(None, each))
-    waiting = _send(project, board, count - len(items.of_split(project.store, Split.HOLDOUT)))
-    holdout = len(items.of_split(project.store, Split.HOLDOUT))
+    waiting = _send(project, board, count - items.count(project.store).get(Split.HOLDOUT, 0))
+    holdout = items.count(project.store).get(Split.HOLDOUT, 0)
     lines = [f"{taken} answers taken; the holdout has {holdout} items"]
     if waiting:
         lines.append(f"{waiting} questions wait for answers at {board.address()}; call this again when they are done")
@@ -29,13 +30,21 @@ def _send(project: Project, board: Board, missing: int) -> int:
     if missing <= 0:
         return 0
     waiting = len(board.open_tasks())
-    fresh = [item for item in items.unasked(project.store) if item.split is Split.POOL]
     there = {task.data["item_key"] for task in board.open_tasks()}
-    candidates = [item for item in fresh if item.key not in there]
-    chance = random.Random(f"holdout/{project.config.run.seed}/{len(candidates)}")
-    chosen = chance.sample(candidates, min(max(0, missing - waiting), len(candidates)))
+    chosen = _draw(project, missing - waiting, there)
     board.put([_task(item) for item in chosen])
     return waiting + len(chosen)
+
+
+def _draw(project: Project, wanted: int, there: Set[str]) -> list[Item]:
+    """As many of the items that can be sent, at random; the pool's keys pass by twice, and few are in memory."""
+    total = sum(key not in there for key in items.unasked(project.store))
+    chance = random.Random(f"holdout/{project.config.run.seed}/{total}")
+    places = chance.sample(range(total), min(max(0, wanted), total))
+    fresh, drawn = (key for key in items.unasked(project.store) if key not in there), set(places)
+    keys = {place: key for place, key in enumerate(fresh) if place in drawn}
+    found = items.existing(project.store, keys.values())
+    return [found[keys[place]] for place in places if place in keys]
 
 
 def _task(item: Item) -> BoardTask:

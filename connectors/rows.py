@@ -38,6 +38,11 @@ class Refused(list[str]):
         if len(self) < MOST_NAMED:
             super().append(said)
 
+    def add(self, others: "Refused") -> None:
+        """Count others too, and keep what is said of them as far as there is room."""
+        self.total += others.total
+        super().extend(others[: MOST_NAMED - len(self)])
+
 
 @dataclass(frozen=True)
 class Row:

@@ -7,8 +7,10 @@ store of its own, so a simulation that was cut off goes on where it stopped.
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import accumulate
 from multiprocessing import get_context
@@ -26,11 +28,13 @@ from connectors.status import round_figures
 from connectors.wiring import Project
 from loop.config import Config, TrackingConfig
 from loop.errors import BadConfig, PoolEmpty, extra
-from loop.records import Item, Split
 from loop.store import counting, items
+from loop.store.database import Store
 
 RESAMPLES = 10_000
 BASELINE = "random"
+ITEMS = "items.db"
+"""A store with the items that all campaigns of a folder begin with."""
 FILES = ("recorded", "truth")
 """Settings that name a file whose content counts."""
 Row = dict[str, Any]
@@ -59,11 +63,9 @@ def simulate(project: Project, cells: Sequence[Cell], *, rounds: int, jobs: int)
     config = project.config
     if config.teacher.recorded is None or config.simulated_reviewer.truth is None:
         raise BadConfig("a simulation needs teacher.recorded and simulated_reviewer.truth; `make demo` writes both")
-    rows = [item.model_dump(mode="json") for split in Split for item in items.of_split(project.store, split)]
-    if not rows:
+    if not items.count(project.store):
         raise PoolEmpty("nothing to simulate with; `preceptor ingest FILE` takes items in")
-    folder = project.folder / "simulate" / _settings_hash(config, project.home, rows, rounds)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = _folder(project, rounds)
     todo = [cell for cell in cells if not (folder / f"{cell.name}.json").exists()]
     threads = max(1, (os.cpu_count() or 1) // jobs)
     with (
@@ -71,14 +73,14 @@ def simulate(project: Project, cells: Sequence[Cell], *, rounds: int, jobs: int)
         ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool,
     ):
         bar.advance(len(cells) - len(todo))
-        running = [pool.submit(run_cell, project.path, folder, cell, rows, rounds, threads) for cell in todo]
+        running = [pool.submit(run_cell, project.path, folder, cell, rounds, threads) for cell in todo]
         for done in as_completed(running):
             done.result()
             bar.advance()
     return folder, [json.loads((folder / f"{cell.name}.json").read_text(encoding="utf-8")) for cell in cells]
 
 
-def run_cell(path: Path, folder: Path, cell: Cell, rows: Sequence[Row], rounds: int, threads: int) -> None:
+def run_cell(path: Path, folder: Path, cell: Cell, rounds: int, threads: int) -> None:
     """Run one campaign in a store of its own and write what each round cost and gave."""
     with extra("student", "a student"):
         import torch  # noqa: PLC0415 - seconds, and only in the processes that work
@@ -86,7 +88,7 @@ def run_cell(path: Path, folder: Path, cell: Cell, rows: Sequence[Row], rounds: 
     torch.set_num_threads(threads)
     project = Project(path, RichProgress(Console(quiet=True)))
     project.config = _config_of(project.config, folder, cell)
-    items.add(project.store, [Item.model_validate(row) for row in rows])
+    _copied(folder / ITEMS, folder / f"{cell.name}.db")
     campaign.run(project, rounds_wanted=rounds, wait=False, to_the_end=True)
     figures = round_figures(project.store, cell.name, counting.verdicts(project.store, cell.name))
     spent = accumulate(each["usd"] for each in figures)
@@ -189,15 +191,45 @@ def _config_of(config: Config, folder: Path, cell: Cell) -> Config:
     )
 
 
-def _settings_hash(config: Config, home: Path, rows: Sequence[Row], rounds: int) -> str:
+def _folder(project: Project, rounds: int) -> Path:
+    """The folder of the results, with a store that holds the items as they are now and nothing else.
+
+    The items are copied and read a few at a time.
+    """
+    within = project.folder / "simulate"
+    within.mkdir(parents=True, exist_ok=True)
+    partial = within / f".{ITEMS}.partial"
+    partial.unlink(missing_ok=True)
+    with closing(Store(f"sqlite:///{partial}")) as store:
+        store.migrate()
+        items.copy(project.store, store)
+        rows = (item.model_dump(mode="json") for item in items.in_order(store))
+        folder = within / _settings_hash(project.config, project.home, rows, rounds)
+    folder.mkdir(exist_ok=True)
+    partial.replace(folder / ITEMS)
+    return folder
+
+
+def _copied(file: Path, to: Path) -> None:
+    """Copy a file, whole or not at all, unless the copy is there."""
+    if not to.exists():
+        partial = to.with_name(f".{to.name}.partial")
+        shutil.copyfile(file, partial)
+        partial.replace(to)
+
+
+def _settings_hash(config: Config, home: Path, rows: Iterable[Row], rounds: int) -> str:
     """What the results depend on besides acquisition function and seed; recorded replies and truth as they are now.
 
     Raises:
         BadConfig: one of these files cannot be read.
     """
     body = config.model_dump(mode="json", exclude={"run": True, "query": {"acquisition"}, "tracking": True})
-    told = json.dumps([_by_content(body, home), rows, rounds], sort_keys=True)
-    return hashlib.sha256(told.encode()).hexdigest()[:12]
+    told = hashlib.sha256(f"[{json.dumps(_by_content(body, home), sort_keys=True)}, [".encode())
+    for place, row in enumerate(rows):
+        told.update(f"{', ' if place else ''}{json.dumps(row, sort_keys=True)}".encode())
+    told.update(f"], {rounds}]".encode())
+    return told.hexdigest()[:12]
 
 
 def _by_content(table: Row, home: Path) -> Row:

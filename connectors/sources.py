@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -34,7 +35,7 @@ __all__ = ["Ingested", "IngestedRationales", "ingest", "ingest_rationales", "is_
 
 CHUNK = 100_000
 """Items that are looked up and stored in one transaction: with fewer, pages of the indexes are written more often."""
-CHUNK_TEXT = 2**26
+CHUNK_TEXT = 2**25
 """Characters of their texts; with more, fewer items are stored in one transaction."""
 SHOWN = 5
 """Refused items that a summary names."""
@@ -105,6 +106,14 @@ def _unit(purpose: str, key: str) -> float:
     return int.from_bytes(hashlib.sha256(f"{purpose}/{key}".encode()).digest()[:6]) / 2**48
 
 
+@dataclass(frozen=True)
+class _Chunk:
+    """Items that are stored in one transaction, and what was wrong with rows on the way."""
+
+    items: Sequence[NewItem]
+    bad: Refused
+
+
 class _Door:
     """Takes the rows of one split in, a chunk at a time."""
 
@@ -117,51 +126,70 @@ class _Door:
         self._pool = pool
         self._task = task
         self._report = report
+        self._bad = Refused()
 
     def take(self, path: Path, *, first: bool) -> None:
-        """Take in the rows of a file; what is wrong with its rows is said in the first pass only."""
-        chunk: list[NewItem] = []
+        """Take in the rows of a file; what is wrong with its rows is said in the first pass only.
+
+        A thread reads what comes next while the database stores what came before.
+        """
+        with ThreadPoolExecutor(1, "reader") as reader:
+            chunks = self._chunks(path, first)
+            coming = reader.submit(next, chunks, None)
+            while (chunk := coming.result()) is not None:
+                coming = reader.submit(next, chunks, None)
+                self._report.bad.add(chunk.bad)
+                self._store_chunk(chunk.items)
+
+    def _chunks(self, path: Path, first: bool) -> Iterator[_Chunk]:
+        """What a file brings, as much at a time as is stored in one transaction."""
+        chosen: list[NewItem] = []
         empty, size = True, 0
-        for some in self._usable(path, first):
-            empty = False
-            chunk += some
-            size += sum([len(item.question) + len(item.context) + len(item.choices) for item in some])
-            if len(chunk) >= CHUNK or size > CHUNK_TEXT:
-                self._store_chunk(chunk)
-                chunk, size = [], 0
-        self._store_chunk(chunk)
-        if empty and first:
-            self._report.bad.append(f"{path}: no rows in it")
+        try:
+            for some in self._usable(path, first):
+                empty = False
+                chosen += some
+                size += sum([len(question) + len(context) + len(choices) for _, question, context, choices, *_ in some])
+                if len(chosen) >= CHUNK or size > CHUNK_TEXT:
+                    yield self._chunk(chosen)
+                    chosen, size = [], 0
+            if empty and first:
+                self._bad.append(f"{path}: no rows in it")
+        except BadRow as error:
+            if first:
+                self._bad.append(str(error))
+        yield self._chunk(chosen)
+
+    def _chunk(self, chosen: list[NewItem]) -> _Chunk:
+        """These items, and what was wrong with rows since the last chunk."""
+        chunk, self._bad = _Chunk(chosen, self._bad), Refused()
+        return chunk
 
     def _usable(self, path: Path, first: bool) -> Iterator[list[NewItem]]:
         """The items of this split in their order, a row or a piece at a time; rows may bring none."""
-        try:
-            pieces = pieces_of(path)
-            for piece in reader_of(path)(path) if pieces is None else pieces:
-                found = [self._item(piece, first)] if isinstance(piece, Raw) else self._of_piece(piece, first)
-                yield [item for item in found if item is not None]
-        except BadRow as error:
-            yield []
-            if first:
-                self._report.bad.append(str(error))
+        pieces = pieces_of(path)
+        for piece in reader_of(path)(path) if pieces is None else pieces:
+            found = [self._item(piece, first)] if isinstance(piece, Raw) else self._of_piece(piece, first)
+            yield [item for item in found if item is not None]
 
     def _of_piece(self, piece: Piece, first: bool) -> Iterator[NewItem | None]:
         """The items of a piece of a table: pool items from its columns, the others a row at a time."""
         file = Path(piece.file).name
-        chooses = self._task.answer is AnswerKind.CHOICE
-        for at, row in enumerate(plain_rows(piece)):
-            if row is None or (chooses and not row.choices):
-                yield self._item(piece.row(at), first)
+        chooses, pooled = self._task.answer is AnswerKind.CHOICE, self._split is Split.POOL
+        for line, row in enumerate(plain_rows(piece), start=piece.first):
+            if row is None or (chooses and not row[3]):
+                yield self._item(piece.row(line - piece.first), first)
                 continue
-            hashed = text_hash(row.question, row.context, row.choices)
-            key = row.key or key_of(hashed)
-            if self._split_of(key, row.answer) is not self._split:
+            key, question, context, choices, domain, answer = row
+            hashed = text_hash(question, context, choices)
+            key = key or key_of(hashed)
+            if self._split_of(key, answer) is not self._split:
                 continue
-            if self._split is not Split.POOL:
-                yield self._item(piece.row(at), first)
-                continue
-            choices, source = json.dumps(row.choices) if row.choices else "[]", f"{file}:{piece.first + at}"
-            yield NewItem(key, row.question, row.context, choices, row.domain, None, None, "[]", hashed, source)
+            if pooled:
+                told = json.dumps(choices) if choices else "[]"
+                yield (key, question, context, told, domain, None, None, "[]", hashed, f"{file}:{line}")
+            else:
+                yield self._item(piece.row(line - piece.first), first)
 
     def _item(self, raw: Raw, first: bool) -> NewItem | None:
         """The item, if it belongs to this split; a row that no split can use is named in the first pass only."""
@@ -169,14 +197,14 @@ class _Door:
             row = checked(raw)
         except BadRow as error:
             if first:
-                self._report.bad.append(str(error))
+                self._bad.append(str(error))
             return None
         if self._split_of(row.key, row.answer) is not self._split:
             return None
         try:
             return self._made(row, raw)
         except BadRow as error:
-            self._report.bad.append(str(error))
+            self._bad.append(str(error))
             return None
 
     def _split_of(self, key: str, answer: str) -> Split:
@@ -189,18 +217,10 @@ class _Door:
         trusted = self._split is not Split.POOL
         answer = allowed_answer(row, raw, self._task).canonical if trusted else None
         require_choices(row, raw, self._task)
-        return NewItem(
-            key=row.key,
-            question=row.question,
-            context=row.context,
-            choices=json.dumps(row.choices),
-            domain=row.domain,
-            part=part_of(row.key, self._pool.dev_share).name if self._split is Split.HOLDOUT else None,
-            answer=answer,
-            steps=json.dumps(at_most(row.steps, self._task.max_steps) if trusted else ()),
-            text_hash=row.text_hash,
-            source=f"{Path(raw.file).name}:{raw.line}",
-        )
+        part = part_of(row.key, self._pool.dev_share).name if self._split is Split.HOLDOUT else None
+        steps = json.dumps(at_most(row.steps, self._task.max_steps) if trusted else ())
+        texts = row.key, row.question, row.context, json.dumps(row.choices), row.domain
+        return (*texts, part, answer, steps, row.text_hash, f"{Path(raw.file).name}:{raw.line}")
 
     def _store_chunk(self, chunk: Sequence[NewItem]) -> None:
         """Store what is new; the rest is known, leaked, forgotten, or contradicts what is there."""
@@ -208,32 +228,36 @@ class _Door:
             return
         added, met = items.take_in(self._store, self._split, chunk)
         self._report.added[self._split] += added
-        for item, there in met:
-            if isinstance(there, datetime):
-                told = f"{item.source}: item {item.key!r} was forgotten on {there:%Y-%m-%d}"
-                self._report.bad.append(f"{told}, and is not taken in again; leave it out of the file")
-            else:
-                self._meet(item, there)
+        for each in met:
+            self._meet(*each)
 
-    def _meet(self, item: NewItem, there: There) -> None:
-        """An item whose key or text is there already."""
-        both = f"{item.source}: item {item.key!r}"
-        stands = f"item {there.key!r} ({there.source}) of the {there.split}"
-        if item.text_hash != there.text_hash:
-            self._report.bad.append(f"{both} has another text than {stands}; give one of them another key")
+    def _meet(self, item: NewItem, there: There | datetime) -> None:
+        """An item that was forgotten, or whose key or text is there already."""
+        key, *_, answer, _, hashed, source = item
+        both = f"{source}: item {key!r}"
+        if isinstance(there, datetime):
+            told = f"{both} was forgotten on {there:%Y-%m-%d}"
+            self._report.bad.append(f"{told}, and is not taken in again; leave it out of the file")
+        elif hashed != there.text_hash:
+            self._report.bad.append(f"{both} has another text than {_told(there)}; give one of them another key")
         elif self._split is not there.split:
-            self._cross(there, both, stands)
-        elif item.answer != there.answer:
-            self._report.bad.append(f"{both} has another answer than the same {stands}; keep the right one")
+            self._cross(there, both)
+        elif answer != there.answer:
+            self._report.bad.append(f"{both} has another answer than the same {_told(there)}; keep the right one")
         else:
             self._report.known += 1
 
-    def _cross(self, there: There, both: str, stands: str) -> None:
+    def _cross(self, there: There, both: str) -> None:
         """The same item in two splits: the holdout is never shared, and a seed item need not be asked."""
         if there.split is Split.HOLDOUT:
-            self._report.leaked.append(f"{both} is {stands}")
+            self._report.leaked.append(f"{both} is {_told(there)}")
         elif self._split is Split.POOL:
             self._report.known += 1
         else:
             cure = f"ingest the {self._split} before the {there.split}, into a new database"
-            self._report.bad.append(f"{both} is {stands} already, so it cannot be used as {self._split}; {cure}")
+            self._report.bad.append(f"{both} is {_told(there)} already, so it cannot be used as {self._split}; {cure}")
+
+
+def _told(there: There) -> str:
+    """An item that is there, for people."""
+    return f"item {there.key!r} ({there.source}) of the {there.split}"

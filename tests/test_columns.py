@@ -1,5 +1,6 @@
 """Tables are taken in by their columns exactly as they would be a row at a time."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from connectors import sources, unpacking
-from connectors.columns import Plain
+from connectors import files, sources, unpacking
 from connectors.files import Piece, Raw, pieces_of
 from connectors.sources import Ingested, ingest
 from loop.answer import AnswerKind
@@ -93,6 +93,51 @@ def test_columns_of_every_type_bring_what_rows_bring(
     assert by_columns == taken(file, tmp_path / "rows", split, TaskConfig())
 
 
+def test_pieces_that_are_cut_bring_the_same_with_the_same_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [
+        {"question": f"Which is {n}? {'x' * 40}", "choices": ["same", f"other {n % 3}"], "domain": f"d{n % 2}"}
+        for n in range(50)
+    ]
+    rows[20] = {"question": "é" * 30_000, "choices": None, "domain": None}
+    file = a_table(tmp_path / "a.parquet", rows)
+    whole = taken(file, tmp_path / "whole", Split.POOL, TaskConfig())
+    monkeypatch.setattr(files, "LARGEST_PIECE", 200)
+    pieces = [each for each in pieces_of(file) or [] if isinstance(each, Piece)]
+    assert [piece.first for piece in pieces] == [
+        1 + sum(len(each.sizes) for each in pieces[:n]) for n in range(len(pieces))
+    ]
+    assert len(pieces) > 20
+    assert taken(file, tmp_path / "cut", Split.POOL, TaskConfig()) == whole
+    assert len(whole[1]) == 50
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=30))
+def test_every_text_is_stored_as_it_is(tmp_path: Path, text: str) -> None:
+    store = a_store(tmp_path)
+    with store.writing() as session:
+        session.connection().exec_driver_sql("DELETE FROM item")
+    new = ("k", text, text, json.dumps([text, "[1, null]"]), text, None, text, "[]", text, text)
+    assert items.take_in(store, Split.SEED, [new]) == (1, [])
+    [item] = items.of_split(store, Split.SEED)
+    store.close()
+    assert (item.question, item.context, item.domain, item.answer, item.source) == (text, text, text, text, text)
+    assert (item.choices, item.steps, item.part) == ([text, "[1, null]"], [], None)
+
+
+def test_what_is_wrong_is_told_in_the_order_of_transactions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "CHUNK", 2)
+    monkeypatch.setattr(unpacking, "BATCH", 1)
+    asked = ["One?", "", "Two?", "Other?", "", "Three?", "Four?", ""]
+    keys = ["a", "b", "c", "a", "d", "e", "f", "g"]
+    rows = [{"key": key, "question": question} for key, question in zip(keys, asked, strict=True)]
+    report, stored = taken(a_table(tmp_path / "a.parquet", rows), tmp_path, Split.POOL, TaskConfig())
+    assert [row["key"] for row in stored] == ["a", "c", "e", "f"]
+    assert [said.partition("parquet:")[2][0] for said in report.bad] == ["2", "5", "4", "8"]
+
+
 def test_only_rows_that_need_it_are_looked_at_by_themselves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     looked_at: list[int] = []
     alone = sources.checked
@@ -115,7 +160,7 @@ def test_a_dataset_folder_comes_in_pieces_too(tmp_path: Path) -> None:
     Dataset.from_dict({"question": ["a?", "b?"], "answer": [1, None]}, features).save_to_disk(tmp_path / "set")
     [piece] = pieces_of(tmp_path / "set") or []
     assert isinstance(piece, Piece)
-    assert sources.plain_rows(piece) == [None, Plain("", "b?", "", (), "default", "")]
+    assert sources.plain_rows(piece) == [None, ("", "b?", "", (), "default", "")]
     assert [raw.fields["answer"] for raw in piece.rows()] == ["yes", None]
 
 
@@ -126,12 +171,12 @@ def test_a_transaction_that_fails_leaves_nothing_and_the_same_file_is_taken_in_a
     monkeypatch.setattr(unpacking, "BATCH", 10)
     file = a_table(tmp_path / "a.parquet", [{"question": f"What is {n}?"} for n in range(35)])
     store, task = a_store(tmp_path), TaskConfig()
-    whole, calls = items.insert_all, 0
+    whole, calls = items.insert_texts, 0
 
-    def cut_off(*given: Any) -> None:
+    def cut_off(*given: Any, **same: Any) -> None:
         nonlocal calls
         calls += 1
-        whole(*given)
+        whole(*given, **same)
         if calls == 3:
             raise KeyboardInterrupt
 
@@ -139,7 +184,7 @@ def test_a_transaction_that_fails_leaves_nothing_and_the_same_file_is_taken_in_a
         return ingest([file], store, split=Split.POOL, pool=PoolConfig(), task=task, progress=Silent())
 
     with monkeypatch.context() as patched:
-        patched.setattr(items, "insert_all", cut_off)
+        patched.setattr(items, "insert_texts", cut_off)
         with pytest.raises(KeyboardInterrupt):
             take()
     assert items.count(store) == {Split.POOL: 20}

@@ -565,7 +565,7 @@ def test_an_unknown_key_is_answered_with_the_nearest(folder: Path) -> None:
 def test_an_item_that_an_open_round_works_on_is_kept_with_the_cure(folder: Path) -> None:
     project = Project(folder / "config.toml", RichProgress(Console(quiet=True)))
     with closing(project.store) as store:
-        free = next(each.key for each in items.unasked(store) if each.key.startswith("i"))
+        free = next(key for key in items.unasked(store) if key.startswith("i"))
         opened = queried(store, a_round(store, Config(), run="tiny"), [free])
         with pytest.raises(PreceptorError, match=r"round 2 of run tiny works on .* `preceptor run`") as told:
             Forgetting(project, free)

@@ -1,8 +1,10 @@
 """Simulated campaigns side by side: every cell is a whole campaign, kept when done, and compared over seeds."""
 
+import hashlib
 import io
 import json
 import subprocess
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,15 @@ from rich.console import Console
 from rich.table import Table
 
 from connectors import charts
-from connectors.simulate import _settings_hash, draw, summary, summary_table
+from connectors.progress import RichProgress
+from connectors.simulate import ITEMS, _folder, _settings_hash, draw, summary, summary_table
+from connectors.wiring import Project
 from loop.config import load
 from loop.errors import BadConfig
+from loop.records import Split
+from loop.store import items
+from loop.store.database import Store
+from tests.builders import a_holdout, a_number, an_item
 from tests.forked import preceptor
 from tests.test_campaign import ingested
 from tests.tiny import tiny_project
@@ -111,6 +119,37 @@ def test_other_replies_or_another_truth_are_another_simulation(tmp_path: Path) -
     (tmp_path / "truth.jsonl").unlink()
     with pytest.raises(BadConfig, match=r"truth = 'truth\.jsonl' cannot be read"):
         named()
+
+
+def test_a_simulation_begins_with_the_items_of_the_project_as_they_are(tmp_path: Path) -> None:
+    project = Project(a_project(tmp_path), RichProgress(Console(quiet=True)))
+    with closing(project.store) as store:
+        items.add(store, [an_item(f"i{n}", choices=["a", "b"]) for n in range(5)])
+        items.add(store, [*a_holdout(2), an_item("s", Split.SEED, steps=["One."], answer=a_number(1))])
+        folder = _folder(project, 2)
+        with closing(Store(f"sqlite:///{folder / ITEMS}")) as copy:
+            rows = [item.model_dump(mode="json") for item in items.in_order(copy)]
+            assert rows == [item.model_dump(mode="json") for item in items.in_order(store)]
+        assert len(rows) == 8
+        assert folder.name == _settings_hash(project.config, tmp_path, rows, 2)
+        assert _folder(project, 2) == folder
+        items.add(store, [an_item("new")])
+        assert _folder(project, 2) != folder
+
+
+def test_the_name_of_a_simulation_is_that_of_its_settings_and_rows_as_one_json(tmp_path: Path) -> None:
+    config, rows = load(a_project(tmp_path)), [{"key": "é", "arrival": 1}, {"key": "b", "arrival": 2}]
+    body = config.model_dump(mode="json", exclude={"run": True, "query": {"acquisition"}, "tracking": True})
+    for some in ([], rows[:1], rows):
+        told = hashlib.sha256(json.dumps([body, some, 3], sort_keys=True).encode()).hexdigest()
+        assert _settings_hash(config, tmp_path, iter(some), 3) == told[:12]
+
+
+def a_project(folder: Path) -> Path:
+    """A config file without recorded replies."""
+    file = folder / "config.toml"
+    file.write_text('[task]\nanswer = "number"\n[review]\nboard = "fake"\n', encoding="utf-8")
+    return file
 
 
 def shown(table: Table) -> str:

@@ -1,5 +1,6 @@
 """The database behind the store: connections, transactions and migrations."""
 
+import json
 import sqlite3
 import threading
 import weakref
@@ -26,7 +27,7 @@ MIGRATIONS = Path(__file__).resolve().parents[1] / "migrations"
 Row = tuple[Any, ...]
 BUSY_SECONDS = 60
 MANY_ROWS = 10_000
-"""Rows of one transaction from which on SQLite gets more memory for it."""
+"""Rows of one transaction from which on SQLite gets more memory for it, and that it is handed at once."""
 BULK_KIB = 200_000
 """Memory that SQLite gets then; with its 2 MB a million rows take half as long again."""
 UPGRADING = 5_031_842_317
@@ -277,6 +278,38 @@ def insert_all(
                 copying.write_row(row)
     except connection.dialect.loaded_dbapi.Error as error:
         raise DatabaseError("COPY", None, error) from error
+
+
+def insert_texts(
+    session: Session, model: type[SQLModel], columns: Sequence[str], rows: Sequence[tuple[str | None, ...]], **same: Any
+) -> None:
+    """As `insert_all`, for rows of texts alone; `same` are columns that hold one value in all of them.
+
+    SQLite reads thousands of them out of one JSON text, so that other threads of Python can go on meanwhile: between
+    single rows it would give them way and wait for them each time.
+    """
+    if session.get_bind().dialect.name != "sqlite":
+        insert_all(session, model, (*columns, *same), ((*row, *same.values()) for row in rows))
+        return
+    for start in range(0, len(rows), MANY_ROWS):
+        _insert_json(session, model, columns, rows[start : start + MANY_ROWS], same)
+
+
+def _insert_json(
+    session: Session, model: type[SQLModel], columns: Sequence[str], rows: Sequence[Row], same: dict[str, Any]
+) -> None:
+    """Insert rows out of one JSON text. But for the first, columns with one value in all of them stay out of it.
+
+    To read one out of JSON takes as long as to store it.
+    """
+    first, *further = zip(columns, zip(*rows, strict=True), strict=True)
+    differing = dict([first, *((name, values) for name, values in further if values.count(values[0]) < len(values))])
+    alike = {name: values[0] for name, values in further if name not in differing} | same
+    names = ", ".join(f'"{name}"' for name in (*differing, *alike))
+    read = ", ".join([f"json_extract(value, '$[{at}]')" for at in range(len(differing))] + ["?"] * len(alike))
+    told = json.dumps([*zip(*differing.values(), strict=True)], ensure_ascii=False)
+    statement = f'INSERT INTO "{model.__tablename__}" ({names}) SELECT {read} FROM json_each(?)'
+    session.connection().exec_driver_sql(statement, (*alike.values(), told))
 
 
 @contextmanager

@@ -1,40 +1,32 @@
 """Items in the store."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from datetime import datetime
+from operator import itemgetter
 from typing import Any, NamedTuple
 
-from sqlmodel import Session, col, func, select
+from sqlmodel import Session, col, func, insert, select
 
 from loop.answer import Answer
 from loop.records import Contamination, Item, Part, Query, Split, text_of
-from loop.store.database import Store, bulk, insert_all, take_turns
+from loop.store.database import MANY_ROWS, Store, bulk, insert_texts, take_turns
 from loop.store.forgetting import forgotten_in
-from loop.store.pieces import among, pieces
+from loop.store.pieces import among, by_characters, pieces
 
 LOOKED_UP = 10_000
-"""Items that are looked up in one query, and that are handed to the database at once."""
+"""Items that are looked up in one query."""
 STREAMED = 1000
 """Items of a stream that are in memory at once."""
 
 
-class NewItem(NamedTuple):
-    """An item that comes in, as the table has it: without the checks and the price of a row class.
+NewItem = tuple[str, str, str, str, str, str | None, str | None, str, str, str]
+"""What the table has of an item that comes in, in the order of `NEW`; without the checks and the price of a row class.
 
-    `choices` and `steps` are JSON, `part` is the name of the part.
-    """
-
-    key: str
-    question: str
-    context: str
-    choices: str
-    domain: str
-    part: str | None
-    answer: str | None
-    steps: str
-    text_hash: str
-    source: str
+`choices` and `steps` are JSON, `part` is the name of the part. It is a tuple without names, as a million of those with
+names keep the garbage collector busy.
+"""
+NEW = ("key", "question", "context", "choices", "domain", "part", "answer", "steps", "text_hash", "source")
 
 
 class There(NamedTuple):
@@ -68,24 +60,41 @@ def take_in(store: Store, split: Split, items: Sequence[NewItem]) -> tuple[int, 
     """
     with store.writing() as session, bulk(session, len(items)):
         take_turns(session, Item)
-        gone = forgotten_in(session, [item.key for item in items])
-        found = [_there(session, col(Item.key), [each.key for each in items])]
-        found += [_there(session, col(Item.text_hash), [each.text_hash for each in items])]
-        by_key: dict[str, There | NewItem] = {each.key: each for each in found[0]}
-        by_text: dict[str, There | NewItem] = {each.text_hash: each for each in found[1]}
-        new: list[NewItem] = []
-        met: list[tuple[NewItem, There | datetime]] = []
-        for item in items:
-            there = gone.get(item.key) or by_key.get(item.key) or by_text.get(item.text_hash)
-            if there is None:
-                new.append(item)
-                by_key[item.key] = by_text[item.text_hash] = item
-            else:
-                met.append((item, _as_there(there, split) if isinstance(there, NewItem) else there))
-        arrival = _next_arrival(session)
-        rows = ((*item, split.name, arrival) for item in sorted(new))
-        insert_all(session, Item, (*NewItem._fields, "split", "arrival"), rows)
+        keys = [item[0] for item in items]
+        by_key: dict[str, There | NewItem | datetime] = {
+            each.key: each for each in _there(session, col(Item.key), keys)
+        }
+        by_key |= forgotten_in(session, keys)
+        hashes = [item[8] for item in items if item[0] not in by_key]
+        by_hash: dict[str, There | NewItem]
+        by_hash = {each.text_hash: each for each in _there(session, col(Item.text_hash), hashes)}
+        if by_key or by_hash or not len(set(keys)) == len(set(hashes)) == len(items):
+            new, met = _told_apart(items, by_key, by_hash, split)
+        else:
+            new, met = list(items), []
+        new.sort(key=itemgetter(0))
+        insert_texts(session, Item, NEW, new, split=split.name, arrival=_next_arrival(session))
     return len(new), met
+
+
+def _told_apart(
+    items: Sequence[NewItem],
+    by_key: dict[str, There | NewItem | datetime],
+    by_hash: dict[str, There | NewItem],
+    split: Split,
+) -> tuple[list[NewItem], list[tuple[NewItem, There | datetime]]]:
+    """The items whose key and text are new, and the others with what is there, which may have come with them."""
+    new: list[NewItem] = []
+    met: list[tuple[NewItem, There | datetime]] = []
+    for item in items:
+        key, hashed = item[0], item[8]
+        there = by_key.get(key) or by_hash.get(hashed)
+        if there is None:
+            new.append(item)
+            by_key[key] = by_hash[hashed] = item
+        else:
+            met.append((item, _as_there(there, split)))
+    return new, met
 
 
 def _there(session: Session, column: Any, names: Sequence[str]) -> Iterator[There]:
@@ -96,8 +105,12 @@ def _there(session: Session, column: Any, names: Sequence[str]) -> Iterator[Ther
         yield from (There(*row) for row in found)
 
 
-def _as_there(item: NewItem, split: Split) -> There:
-    return There(item.key, item.text_hash, split, item.answer, item.source)
+def _as_there(there: There | NewItem | datetime, split: Split) -> There | datetime:
+    """What is there already, which may have come in with the same items."""
+    if isinstance(there, There | datetime):
+        return there
+    key, *_, answer, _, hashed, source = there
+    return There(key, hashed, split, answer, source)
 
 
 def _next_arrival(session: Session) -> int:
@@ -190,11 +203,31 @@ def _existing(session: Session, keys: Iterable[str]) -> dict[str, Item]:
     return found
 
 
-def unasked(store: Store) -> list[Item]:
-    """Items that no round of any run has queried, by key."""
-    asked = select(Query.item_key)
+def unasked(store: Store) -> Generator[str]:
+    """The keys of pool items that no round of any run has queried, in the order of their characters."""
+    asked = select(Query.item_key).where(Query.item_key == Item.key).exists()
     with store.reading() as session:
-        return list(session.exec(select(Item).where(col(Item.key).not_in(asked)).order_by(col(Item.key))))
+        query = select(Item.key).where(Item.split == Split.POOL, ~asked).order_by(by_characters(session, Item.key))
+        with closing(session.exec(query.execution_options(yield_per=STREAMED))) as found:
+            yield from found
+
+
+def copy(store: Store, into: Store) -> None:
+    """Put all items, as they are at one moment, into a store that has none."""
+    query = select(*Item.__table__.columns).execution_options(yield_per=LOOKED_UP)  # type: ignore[attr-defined]
+    with store.snapshot() as session, into.writing() as written, bulk(written, MANY_ROWS):
+        found: Any = session.exec(query)
+        for some in found.mappings().partitions():
+            written.execute(insert(Item), [dict(each) for each in some])
+
+
+def in_order(store: Store) -> Iterator[Item]:
+    """All items, split by split, in the order of their keys' characters; a few are in memory at once."""
+    with store.reading() as session:
+        for split in Split:
+            query = select(Item).where(Item.split == split).order_by(by_characters(session, Item.key))
+            with closing(session.exec(query.execution_options(yield_per=STREAMED))) as found:
+                yield from found
 
 
 def make_holdout(store: Store, key: str, answer: Answer, part: Part) -> bool:

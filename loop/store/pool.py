@@ -4,7 +4,7 @@ from collections.abc import Generator, Iterator
 from contextlib import closing
 from typing import Any
 
-from sqlalchemy import collate, union
+from sqlalchemy import union
 from sqlmodel import Session, col, func, select
 
 from loop.config import Config
@@ -14,7 +14,7 @@ from loop.store.asking import SENT
 from loop.store.certificates import held_in
 from loop.store.database import Store
 from loop.store.domains import spent_domains
-from loop.store.pieces import pieces
+from loop.store.pieces import by_characters, pieces
 
 STREAMED = 10_000
 """Keys that are fetched at once."""
@@ -30,8 +30,7 @@ def keys(store: Store, run: str, config: Config, *, through: int | None = None) 
     """
     with store.reading() as session:
         alike = _duplicates(session, config)
-        order = collate(col(Item.key), "BINARY" if session.get_bind().dialect.name == "sqlite" else "C")
-        query = _open(session, run, config, select(Item.key), through).order_by(order)
+        query = _open(session, run, config, select(Item.key), through).order_by(by_characters(session, Item.key))
         with closing(session.exec(query.execution_options(yield_per=STREAMED))) as found:
             yield from (key for key in found if key not in alike)
 

@@ -540,6 +540,7 @@ def test_a_run_that_waits_outlives_an_outage_of_the_server(
     project.store.close()
 
 
+@pytest.mark.slow
 def test_a_run_that_dies_while_its_import_is_under_way_puts_every_task_there_once(
     studio: studio_server.Studio, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -118,6 +118,8 @@ def slipped(config: Path) -> int:
     return sum(bool(truth[row["key"]] & set(row["steps"])) for row in lines(config.parent / "export/examples.jsonl"))
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_fewer_wrong_rationales_slip_through_with_review_than_without(tmp_path: Path) -> None:
     reviewed = campaign(tmp_path / "with", rounds=1, epochs="0.1")
     unreviewed = campaign(tmp_path / "without", rounds=1, epochs="0.1", **UNREVIEWED)

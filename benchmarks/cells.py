@@ -37,7 +37,7 @@ def run(
     todo = [key for key in wanted if key not in done]
     with (
         RichProgress(Console()).bar("cells are run", len(wanted)) as bar,
-        ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool,
+        ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool,
     ):
         bar.advance(len(wanted) - len(todo))
         for finished in as_completed([pool.submit(run_cell, *key) for key in todo]):

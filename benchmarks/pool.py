@@ -196,7 +196,7 @@ def _sieve(points: Floats, head: Floats) -> NDArray[np.intp]:
             piece = points[start : start + PIECE]
             yield range(start, start + len(piece)), 1 - _shares(piece, head).max(axis=1)
 
-    return np.array(sieve(scored(), min(SHORT, len(points) // 10)), dtype=np.intp)
+    return np.array(sieve(scored(), min(SHORT, len(points) // 10), seed=0), dtype=np.intp)
 
 
 def _floor_sieve(points: Floats, head: Floats) -> NDArray[np.intp]:
@@ -241,7 +241,7 @@ def _recall(data: Path, seed: int) -> float:
     parts = divergences(left, student, query, seed=seed)
     score = rank_average([each["intra"] for each in parts], [each["inter"] for each in parts], query.intra_weight)
     top = {left[place].key for place in np.argsort(-score, kind="stable")[:TOP]}
-    kept = sieve([([item.key for item in left], student.doubt(left))], len(left) // 3)
+    kept = sieve([([item.key for item in left], student.doubt(left))], len(left) // 3, seed=0)
     return len(top & set(kept)) / len(top)
 
 

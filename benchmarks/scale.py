@@ -9,21 +9,20 @@ runs in a process of its own with a database of its own, and the peak is of that
 its default settings, is not in it. The growth is the slope of the wall seconds of ingest, look, select and status over
 the pool's size, both as logarithms, from 10,000 items to the largest pool.
 
-Run as `python -m benchmarks.scale --json FILE [--data PATH] [--quick] [--seeds N]`.
+Run as `python -m benchmarks.scale --json FILE [--data PATH] [--quick] [--seeds N]`; each repetition is stored when it
+is done, so run again with the same file it goes on.
 """
 
 import argparse
-import json
 import random
 import resource
-import subprocess
-import sys
 import tempfile
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from itertools import islice
+from functools import partial
+from itertools import islice, product
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -34,8 +33,8 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import postgres
-from benchmarks.kept import ROOT, figure, write
+from benchmarks import cells, postgres
+from benchmarks.kept import figure, write
 from connectors.columns import plain_rows
 from connectors.files import Piece, pieces_of
 from connectors.rows import text_hash
@@ -55,6 +54,7 @@ SIZES = (10_000, 100_000, 1_000_000)
 HELD_OUT = 1000
 BATCH = 50
 RUN = "main"
+WAYS, DATABASES = ("ours", "floor"), ("sqlite", "postgresql")
 STEPS = ("ingest", "look", "select", "status")
 SOURCES = [
     "benchmarks/scale.py",
@@ -69,61 +69,41 @@ Thing = TypeVar("Thing")
 
 
 def main() -> None:
-    """Measure each database at each size, print a table, write the figures."""
+    """Run the cells that are missing, print a table, write the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=Path, required=True)
     parser.add_argument("--data", type=Path, help="not used: the questions are made up")
     parser.add_argument("--quick", action="store_true", help="no pool of a million")
     parser.add_argument("--seeds", type=int, default=3, help="repetitions of each size")
-    parser.add_argument("--one", nargs=3, metavar=("WAY", "ADDRESS", "FILE"), help=argparse.SUPPRESS)
     chosen = parser.parse_args()
-    if chosen.one:
-        print(json.dumps(_one(*chosen.one)))
-        return
     sizes = SIZES[:2] if chosen.quick else SIZES
-    cells: list[Row] = []
-    with _places() as (folder, address):
-        for size in sizes:
-            file = _made_up(folder / f"{size}.parquet", size)
-            for seed in range(chosen.seeds):
-                for way in ("ours", "floor"):
-                    cells += _measured(way, file, size, seed, folder, address)
-            file.unlink()
-    figures = _figures(cells, sizes)
-    _print(cells, figures)
-    if chosen.json:
-        settings = {
-            "sizes": list(sizes), "repetitions": chosen.seeds, "holdout": HELD_OUT, "batch": BATCH,
-            "rows_a_transaction": CHUNK, "time": "wall seconds; CPU seconds of the process stand in the cells",
-            "student": "a stand-in",
-        }  # fmt: skip
-        write(chosen.json, "scale", settings=settings, figures=figures, sources=SOURCES, cells=cells)
+    wanted = list(product(sizes, range(chosen.seeds), WAYS, DATABASES))
+    found, keep = cells.stored(chosen.json), partial(_write, chosen.json, sizes, chosen.seeds)
+    cells.run(wanted, ("size", "seed", "way", "database"), found, run_cell, jobs=1, write=keep)
+    _print(found, _figures(found, sizes))
+
+
+def run_cell(size: int, seed: int, way: str, database: str) -> Row:
+    """One repetition with a database of its own; the process must be its own too, for the peak."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        _database(Path(folder), database) as address,
+        closing(Store(address)) as store,
+    ):
+        store.migrate()
+        found = (_ours if way == "ours" else _floor)(store, _made_up(Path(folder) / "pool.parquet", size))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return {"size": size, "seed": seed, "way": way, "database": database, **found, "peak_gib": peak}
 
 
 @contextmanager
-def _places() -> Iterator[tuple[Path, str]]:
-    """A folder for files, and the address of a PostgreSQL server."""
-    with tempfile.TemporaryDirectory() as folder, postgres.cluster() as address:
-        yield Path(folder), address
-
-
-def _measured(way: str, file: Path, size: int, seed: int, folder: Path, server: str) -> list[Row]:
-    """One repetition on both databases, each in a process of its own."""
-    found = []
-    for name in ("sqlite", "postgresql"):
-        inner = folder / "database"
-        inner.mkdir()
-        label = f"{way}-{size}-{seed}"
-        address = f"sqlite:///{inner / 'store.db'}" if name == "sqlite" else postgres.new_database(server, label)
-        words = [sys.executable, "-m", "benchmarks.scale", "--one", way, address, str(file)]
-        done = subprocess.run(words, check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT)
-        found.append({"way": way, "database": name, "size": size, "seed": seed, **json.loads(done.stdout)})
-        if name == "postgresql":
-            postgres.drop_database(server, label)
-        for each in inner.iterdir():
-            each.unlink()
-        inner.rmdir()
-    return found
+def _database(folder: Path, name: str) -> Iterator[str]:
+    """The address of an empty database."""
+    if name == "sqlite":
+        yield f"sqlite:///{folder / 'store.db'}"
+    else:
+        with postgres.cluster() as address:
+            yield address
 
 
 def _made_up(file: Path, size: int) -> Path:
@@ -149,13 +129,6 @@ def _pieces(some: Iterator[Thing], size: int) -> Iterator[list[Thing]]:
 
 
 # --- one repetition ---------------------------------------------------------------------------------------------------
-
-
-def _one(way: str, address: str, file: str) -> Row:
-    with closing(Store(address)) as store:
-        store.migrate()
-        found = (_ours if way == "ours" else _floor)(store, Path(file))
-    return {**found, "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}
 
 
 def _ours(store: Store, file: Path) -> Row:
@@ -271,13 +244,23 @@ def _rows(file: Path) -> Iterator[tuple[Any, ...]]:
 # --- figures ----------------------------------------------------------------------------------------------------------
 
 
-def _figures(cells: Sequence[Row], sizes: Sequence[int]) -> Row:
-    """Of the largest pool, and of 100,000 items under names that end in `.100k`."""
+def _write(file: Path, sizes: Sequence[int], seeds: int, found: Sequence[Row]) -> None:
+    settings = {
+        "sizes": list(sizes), "repetitions": seeds, "holdout": HELD_OUT, "batch": BATCH, "rows_a_transaction": CHUNK,
+        "time": "wall seconds; CPU seconds of the process stand in the cells", "student": "a stand-in",
+    }  # fmt: skip
+    write(file, "scale", settings=settings, figures=_figures(found, sizes), sources=SOURCES, cells=list(found))
+
+
+def _figures(found: Sequence[Row], sizes: Sequence[int]) -> Row:
+    """Of the largest pool, and of 100,000 items under names that end in `.100k`; of a size once all its ways are in."""
     figures: Row = {}
     for size in sizes[1:]:
         end = "" if size == SIZES[-1] else f".{size // 1000}k"
-        for name in ("sqlite", "postgresql"):
-            own = [each for each in cells if each["database"] == name and each["size"] == size]
+        for name in DATABASES:
+            own = [each for each in found if each["database"] == name and each["size"] == size]
+            if {each["way"] for each in own} != {*WAYS}:
+                continue
             ours = [each for each in own if each["way"] == "ours"]
             rates = {
                 way: [size / each["ingest_seconds"] for each in own if each["way"] == way] for way in ("ours", "floor")
@@ -289,7 +272,7 @@ def _figures(cells: Sequence[Row], sizes: Sequence[int]) -> Row:
             peak = max(each["peak_gib"] for each in ours)
             figures[f"peak_gib.{name}{end}"] = figure(peak, min(each["peak_gib"] for each in ours), peak, "GiB")
             growth = [
-                each for each in cells if each["database"] == name and each["way"] == "ours" and each["size"] <= size
+                each for each in found if each["database"] == name and each["way"] == "ours" and each["size"] <= size
             ]
             figures[f"growth_exponent.{name}{end}"] = _growth(growth)
     return figures
@@ -301,10 +284,10 @@ def _mean(values: Sequence[float], unit: str) -> Row:
     return figure(float(np.mean(values)), *map(float, np.quantile(drawn, [0.025, 0.975])), unit)
 
 
-def _growth(cells: Sequence[Row]) -> Row:
+def _growth(found: Sequence[Row]) -> Row:
     """The slope of all steps' seconds over the size, as logarithms; the interval is of slopes through repetitions."""
     by_size: dict[int, list[float]] = {}
-    for each in cells:
+    for each in found:
         by_size.setdefault(each["size"], []).append(sum(each[f"{step}_seconds"] for step in STEPS))
     chance, sizes = np.random.default_rng(0), np.log(list(by_size))
 
@@ -316,10 +299,10 @@ def _growth(cells: Sequence[Row]) -> Row:
     return figure(slope([float(np.mean(some)) for some in by_size.values()]), float(low), float(high), "of the size")
 
 
-def _print(cells: Sequence[Row], figures: Row) -> None:
+def _print(found: Sequence[Row], figures: Row) -> None:
     steps = ("ingest", "look", "select", "again", "status")
     table = Table("way", "database", "items", *(f"{step} s (CPU)" for step in steps), "peak GiB", box=None)
-    for each in cells:
+    for each in found:
         times = [_time(each, step) for step in steps]
         table.add_row(each["way"], each["database"], f"{each['size']:,}", *times, f"{each['peak_gib']:.2f}")
     console = Console(width=140)

@@ -21,7 +21,6 @@ from loop.query.select import (
     chunks,
     compose,
     known,
-    mixed,
     needs_embeddings,
     random_batch,
     score_chunk,
@@ -166,13 +165,6 @@ def test_near_duplicates_of_the_control_arm_and_of_what_was_asked_before_are_pas
     ]
     again = compose(1, wanted, whole(pool), plain, seed=0, past=Past(twins[:1]))
     assert keys(again) == ["t0", "k000"]  # what is asked once more does not resemble itself
-
-
-def test_pieces_in_a_random_order_hold_everything_once_and_not_by_key() -> None:
-    pool = a_pool(50)
-    some = [item.key for piece in mixed(pool, 7, 1) for item in piece]
-    assert sorted(some) == [item.key for item in pool] != some
-    assert mixed(pool, 7, 1) == mixed(pool, 7, 1) != mixed(pool, 7, 2)
 
 
 def test_the_control_arm_is_drawn_from_the_whole_pool_with_its_probability() -> None:

@@ -4,7 +4,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,9 +22,6 @@ from loop.records import Item, Query, Score
 
 SPARE = 4
 """So many times the batch is ranked, so that near-duplicates can be passed over."""
-
-
-Thing = TypeVar("Thing")
 
 
 @dataclass(frozen=True)
@@ -68,12 +65,6 @@ def chunks(items: Sequence[Item], size: int) -> list[list[Item]]:
     """Pieces of the sorted items: a pure function of the keys."""
     ordered = sorted(items, key=lambda item: item.key)
     return [ordered[start : start + size] for start in range(0, len(ordered), size)]
-
-
-def mixed(items: Sequence[Thing], size: int, seed: int) -> list[list[Thing]]:
-    """Pieces of items or keys in a random order, for what goes by place where scores tie."""
-    shuffled = random.Random(f"mixed/{seed}").sample(list(items), len(items))
-    return [shuffled[start : start + size] for start in range(0, len(shuffled), size)]
 
 
 def score_chunk(

@@ -9,23 +9,24 @@ from numpy.typing import NDArray
 Key = TypeVar("Key")
 
 
-def sieve(pieces: Iterable[tuple[Sequence[Key], NDArray[np.floating]]], size: int) -> list[Key]:
-    """Keys of the `size` largest scores, largest first; of equal ones those that came first.
+def sieve(pieces: Iterable[tuple[Sequence[Key], NDArray[np.floating]]], size: int, *, seed: int) -> list[Key]:
+    """Keys of the `size` largest scores, largest first; of equal ones a random choice, wherever they came.
 
-    `pieces` are keys with their scores, (n,) each, in random order where ties are not to be broken by place; a score
-    that is no number counts as the lowest. Memory holds one
+    `pieces` are keys with their scores, (n,) each; a score that is no number counts as the lowest. Memory holds one
     piece and the best so far.
     """
-    keys: list[Key] = []
+    chance, keys = np.random.default_rng(seed), list[Key]()
     scores: NDArray[np.float64] = np.empty(0)
+    lots: NDArray[np.float64] = np.empty(0)
     bound = -np.inf
     for more, their in pieces:
         found = np.nan_to_num(np.asarray(their, dtype=np.float64), nan=-np.inf, neginf=-np.inf)
-        better = np.flatnonzero(found > bound) if len(keys) == size else np.arange(len(found))
-        keys += [more[place] for place in better.tolist()]
-        scores = np.concatenate([scores, found[better]])
+        drawn = chance.random(len(found))
+        passed = np.flatnonzero(found >= bound)
+        keys += [more[place] for place in passed.tolist()]
+        scores, lots = np.concatenate([scores, found[passed]]), np.concatenate([lots, drawn[passed]])
         if len(keys) > size:
-            best = np.argsort(-scores, kind="stable")[:size]
-            keys, scores = [keys[place] for place in best.tolist()], scores[best]
+            best = np.lexsort((lots, -scores))[:size]
+            keys, scores, lots = [keys[place] for place in best.tolist()], scores[best], lots[best]
             bound = scores[-1]
-    return [keys[place] for place in np.argsort(-scores, kind="stable").tolist()]
+    return [keys[place] for place in np.lexsort((lots, -scores)).tolist()]

@@ -69,7 +69,7 @@ def _looked_at(store: Store, run: str, config: Config) -> tuple[Contamination, s
         return pool.keys(store, run, config, through=found.through)
 
     first = first_keys(keys(), config.query.batch_size, config.run.seed)
-    return found, select.Pool(sum(1 for _ in keys()), _loaded(first, store), keys)
+    return found, select.Pool(pool.count(store, run, config, through=found.through), _loaded(first, store), keys)
 
 
 def _say_duplicates(found: Contamination, config: Config, parts: Parts) -> None:
@@ -91,8 +91,8 @@ def _candidates(
     size, seed = config.query.candidates * config.query.batch_size, seed_of(config, current.number)
     if student is None or config.query.sieve == 1:
         return _loaded(select.candidates(asked.keys(), asked.count, size=size, seed=seed), store)
-    drawn = [*select.candidates(asked.keys(), asked.count, size=size * config.query.sieve, seed=seed)]
-    blocks = select.mixed(drawn, BLOCK, seed)
+    drawn = tuple(select.candidates(asked.keys(), asked.count, size=size * config.query.sieve, seed=seed))
+    blocks = [drawn[start : start + BLOCK] for start in range(0, len(drawn), BLOCK)]
     incumbent = in_force(store, current.run)
     if incumbent is not None:
         doubts.drop_older(store, current.run, incumbent.id or 0)
@@ -104,7 +104,7 @@ def _candidates(
                 yield there, values
                 bar.advance()
 
-        return _loaded(sorted(sieve(scored(), size)), store)
+        return _loaded(sorted(sieve(scored(), size, seed=seed)), store)
 
 
 def _doubts(

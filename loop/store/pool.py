@@ -51,13 +51,13 @@ def first(store: Store, run: str, config: Config) -> Item | None:
     return None if key is None else items.get(store, key)
 
 
-def count(store: Store, run: str, config: Config) -> int:
+def count(store: Store, run: str, config: Config, *, through: int | None = None) -> int:
     """How many of them there are, counted by the database alone."""
     with store.reading() as session:
         total = select(func.count()).select_from(Item)
-        left = session.exec(_open(session, run, config, total)).one()
+        left = session.exec(_open(session, run, config, total, through)).one()
         for piece in pieces(_duplicates(session, config)):
-            left -= session.exec(_open(session, run, config, total).where(col(Item.key).in_(piece))).one()
+            left -= session.exec(_open(session, run, config, total, through).where(col(Item.key).in_(piece))).one()
         return int(left)
 
 

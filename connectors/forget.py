@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from connectors import memory
+from connectors import atomic, memory
 from connectors.history import history
 from connectors.holding import written_in
 from connectors.wiring import Project
@@ -195,7 +195,7 @@ class Forgetting:
         for file in self._runs.glob("*/student-answers/*.json"):
             known = json.loads(file.read_text(encoding="utf-8"))
             if known.pop(plan.key, None) is not None:
-                _replace(file, json.dumps(known, ensure_ascii=False))
+                atomic.write_text(file, json.dumps(known, ensure_ascii=False))
         for file in self._runs.glob("*/checkpoints/*/card.json"):
             _clear_card(file, plan.key)
         for file in self._runs.glob("*/report.html"):
@@ -204,7 +204,7 @@ class Forgetting:
         if config.run.log is not None and (log := self._project.home / config.run.log).exists():
             lines = log.read_text(encoding="utf-8").split("\n")  # a text may hold what else ends a line
             kept = [line for line in lines if not _is_about(line, plan.key)]
-            _replace(log.resolve(), "\n".join(kept), stat.S_IMODE(log.stat().st_mode))
+            atomic.write_text(log.resolve(), "\n".join(kept), mode=stat.S_IMODE(log.stat().st_mode))
 
     def _search(self) -> Found:
         """Look for its texts, and in the tables for its key: in all of them, the database's files and the runs'."""
@@ -254,7 +254,7 @@ class Forgetting:
 
     def _write(self) -> None:
         self._runs.mkdir(parents=True, exist_ok=True)
-        _replace(self._file, json.dumps(asdict(self.plan), ensure_ascii=False), 0o600)
+        atomic.write_text(self._file, json.dumps(asdict(self.plan), ensure_ascii=False), mode=0o600)
 
 
 def _clear_card(file: Path, key: str) -> None:
@@ -264,17 +264,7 @@ def _clear_card(file: Path, key: str) -> None:
     for keys in lists:
         keys.remove(key)
     if lists:
-        _replace(file, json.dumps(card, indent=1))
-
-
-def _replace(file: Path, text: str, mode: int | None = None) -> None:
-    """Write a file beside its name, with these rights, and rename it."""
-    partial = file.with_name(f".{file.name}.partial")
-    partial.touch(0o666 if mode is None else 0o600)
-    if mode is not None:
-        partial.chmod(mode)
-    partial.write_text(text, encoding="utf-8", newline="")
-    partial.replace(file)
+        atomic.write_text(file, json.dumps(card, indent=1))
 
 
 def _is_about(line: str, key: str) -> bool:

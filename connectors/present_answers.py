@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from connectors import atomic
 from loop.errors import StudentError
 from loop.ports import Student, Trainer
 from loop.records import Checkpoint, Item
@@ -92,8 +93,5 @@ def _read(file: Path) -> dict[str, dict[str, Any]]:
 
 
 def _write(file: Path, known: Mapping[str, Mapping[str, Any]]) -> None:
-    """Beside its name and then renamed: others read it at any time."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f".{file.name}.partial")
-    partial.write_text(json.dumps(known, ensure_ascii=False), encoding="utf-8")
-    partial.rename(file)
+    atomic.write_text(file, json.dumps(known, ensure_ascii=False))

@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from connectors import atomic
 from connectors.files import Raw, reader_of
 from connectors.rows import Refused, Row, allowed_answer, at_most, checked, text_hash
 from loop.answer import Answer
@@ -91,9 +92,7 @@ def to_recorded(rows: Sequence[Given], path: Path) -> int:
             there.add(_content(recording))
             stored.append({**recording, "sample": samples[given.item.key, given.model]})
             samples[given.item.key, given.model] += 1
-    partial = path.with_name(f"{path.name}.partial")
-    partial.write_text("".join(json.dumps(each, ensure_ascii=False) + "\n" for each in stored), encoding="utf-8")
-    partial.replace(path)
+    atomic.write_text(path, "".join(json.dumps(each, ensure_ascii=False) + "\n" for each in stored))
     return len(stored) - before
 
 

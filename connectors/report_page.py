@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from connectors import atomic
 from connectors.history import history
 from connectors.pages import STATIC, common, html, markdown
 from connectors.side_by_side import CORRECTED, Comparison, comparisons
@@ -65,10 +66,7 @@ def _corrected(store: Store, run: str) -> Sequence[tuple[Mapping[str, Any], Comp
 
 
 def _write(path: Path, text: str) -> None:
-    """Write beside the name, then rename."""
-    partial = path.with_name(f"{path.name}.partial")
     try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
+        atomic.write_text(path, text)
     except OSError as error:
         raise PreceptorError(f"{path}: cannot be written: {error.strerror}") from error

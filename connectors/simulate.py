@@ -21,7 +21,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from connectors import campaign, charts
+from connectors import atomic, campaign, charts
 from connectors.curves import Curve, common, gain
 from connectors.progress import RichProgress
 from connectors.status import round_figures
@@ -97,9 +97,7 @@ def run_cell(path: Path, folder: Path, cell: Cell, rounds: int, threads: int) ->
         "seed": cell.seed,
         "rounds": [{**each, "usd_so_far": usd} for each, usd in zip(figures, spent, strict=True)],
     }
-    partial = folder / f".{cell.name}.json.partial"
-    partial.write_text(json.dumps(result, indent=1), encoding="utf-8")
-    partial.rename(folder / f"{cell.name}.json")
+    atomic.write_text(folder / f"{cell.name}.json", json.dumps(result, indent=1))
 
 
 def summary(results: Sequence[Row]) -> list[Row]:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from connectors import atomic
 from connectors.sinks import Place, Sink, mlflow, tensorboard
 from connectors.status import round_figures
 from loop.config import TrackingConfig
@@ -61,9 +62,7 @@ def catch_up(store: Store, run: str, tracking: TrackingConfig, folder: Path, pro
 
 def _note(file: Path, notes: Mapping[str, Any]) -> None:
     """Write down by place how many rounds were sent there, and what it calls the run."""
-    partial = file.with_suffix(".partial")
-    partial.write_text(json.dumps(notes), encoding="utf-8")
-    partial.replace(file)
+    atomic.write_text(file, json.dumps(notes))
 
 
 def closed_rounds(store: Store, run: str) -> dict[int, dict[str, float]]:

@@ -3,9 +3,9 @@
 import json
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import islice
 from pathlib import Path
 
+from connectors import atomic
 from connectors.demo.problems import CAMPAIGN, LARGEST, OPERATORS, Problem, Step, problems, told
 
 MODEL = "demo-teacher"
@@ -139,7 +139,4 @@ ERRORS: Mapping[str, Callable[[Problem, random.Random], Reply | None]] = {
 
 
 def _write(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
-    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in islice(rows, None))
-    partial = path.with_suffix(".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    atomic.write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))

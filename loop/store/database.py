@@ -314,12 +314,18 @@ def _insert_json(
 
 @contextmanager
 def bulk(session: Session, rows: int) -> Iterator[None]:
-    """A block that inserts so many rows: SQLite gets memory for its indexes, or it writes their pages over and over.
+    """A block that looks up and inserts so many rows; a small block needs none of this.
 
-    It is given back where the block ends; a small block needs none.
+    SQLite gets memory for its indexes, or it writes their pages over and over; it is given back where the block ends.
+    PostgreSQL finds names by an index until the transaction ends: it knows nothing yet of a table that is being filled,
+    and would compare each of thousands of names with each row.
     """
     connection = session.connection()
-    if connection.dialect.name != "sqlite" or rows < MANY_ROWS:
+    if rows < MANY_ROWS:
+        yield
+        return
+    if connection.dialect.name != "sqlite":
+        connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
         yield
         return
     before = connection.exec_driver_sql("PRAGMA cache_size").scalar_one()

@@ -14,7 +14,7 @@ from loop.store.database import MANY_ROWS, Store, bulk, insert_texts, take_turns
 from loop.store.forgetting import forgotten_in
 from loop.store.pieces import among, by_characters, pieces
 
-LOOKED_UP = 10_000
+LOOKED_UP = 100_000
 """Items that are looked up in one query."""
 STREAMED = 1000
 """Items of a stream that are in memory at once."""

@@ -33,7 +33,7 @@ from loop.store.items import NewItem, There
 
 __all__ = ["Ingested", "IngestedRationales", "ingest", "ingest_rationales", "is_holdout", "part_of"]
 
-CHUNK = 100_000
+CHUNK = 200_000
 """Items that are looked up and stored in one transaction: with fewer, pages of the indexes are written more often."""
 CHUNK_TEXT = 2**25
 """Characters of their texts; with more, fewer items are stored in one transaction."""

@@ -100,8 +100,9 @@ def _told_apart(
 def _there(session: Session, column: Any, names: Sequence[str]) -> Iterator[There]:
     """What is there of items that have one of these keys, or text hashes."""
     query: Any = select(*(getattr(Item, name) for name in There._fields))
-    for start in range(0, len(names), LOOKED_UP):
-        found = session.exec(query.where(among(session, column, names[start : start + LOOKED_UP])))
+    ordered = sorted(names)  # so that the pages of an index are read one after the other
+    for start in range(0, len(ordered), LOOKED_UP):
+        found = session.exec(query.where(among(session, column, ordered[start : start + LOOKED_UP])))
         yield from (There(*row) for row in found)
 
 

@@ -47,7 +47,7 @@ from loop.records import (
 )
 from loop.store import asking, checkpoints, decisions, items, pool, rationales, reviews, rounds
 from loop.store.asking import RoundAskBook
-from loop.store.database import Store, now
+from loop.store.database import MANY_ROWS, Store, bulk, now
 from loop.store.money import Purse
 from loop.store.reviews import RunReviewBook
 from tests.builders import a_store
@@ -709,3 +709,14 @@ def test_predictions_are_kept_by_part(store: Store) -> None:
     assert [row.item_key for row in checkpoints.predictions(store, kept.id)] == ["a", "b"]
     assert [row.item_key for row in checkpoints.predictions(store, kept.id, Part.DEV)] == ["b"]
     assert checkpoints.predictions(store, 999) == []
+
+
+def test_names_are_found_by_index_while_a_table_is_being_filled(postgresql: str) -> None:
+    def scans() -> str:
+        return str(session.connection().exec_driver_sql("SHOW enable_seqscan").scalar_one())
+
+    with closing(Store(postgresql)) as store:
+        with store.writing() as session, bulk(session, MANY_ROWS):
+            assert scans() == "off"
+        with store.writing() as session, bulk(session, MANY_ROWS - 1):
+            assert scans() == "on"  # again, and for a few rows all along

@@ -12,6 +12,7 @@ from pathlib import Path
 from threading import Barrier
 
 import pytest
+from sqlalchemy import event
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import select, text
 
@@ -181,6 +182,15 @@ def test_connections_end_with_the_store_that_made_them(tmp_path: Path) -> None:
     gc.collect()
     assert engine.pool is not before
     assert before.checkedin() == 0
+
+
+def test_a_store_may_be_closed_while_a_connection_is_given_back(store: Store) -> None:
+    event.listen(store._engine, "checkin", lambda *_: store.close())
+    with store.reading() as session:
+        session.exec(select(Item)).all()
+    with store.reading() as session:  # and a reader that comes later opens one of its own, which ends with it
+        session.exec(select(Item)).all()
+    assert store._engine.pool.checkedin() == 0  # type: ignore[attr-defined]
 
 
 def test_a_connection_that_a_thread_still_used_when_the_store_was_closed_ends_too(store: Store) -> None:

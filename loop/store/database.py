@@ -7,6 +7,7 @@ import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,9 @@ class Store:
         self._writer = self._engine.execution_options(begin="BEGIN IMMEDIATE")
         frozen = {} if url.startswith("sqlite") else {"isolation_level": "REPEATABLE READ"}
         self._frozen = self._engine.execution_options(**frozen)
-        weakref.finalize(self, _end, self._engine)
+        self._ended = threading.Event()
+        event.listen(self._engine, "checkin", partial(_given_back, self._ended))
+        weakref.finalize(self, _end, self._engine, self._ended)
 
     def migrate(self) -> None:
         """Bring the database to the newest revision, whole or not at all; SQLite's file is copied beside itself before.
@@ -178,7 +181,7 @@ class Store:
 
     def close(self) -> None:
         """Close all connections; one that a thread still uses ends when it is given back."""
-        _end(self._engine)
+        _end(self._engine, self._ended)
 
     @property
     def _shown(self) -> str:
@@ -352,10 +355,16 @@ def _engine(url: str) -> Engine:
     return engine
 
 
-def _end(engine: Engine) -> None:
-    """Close the connections of an engine: SQLAlchemy leaves those that are in use to the garbage collector."""
-    event.listen(engine.pool, "checkin", lambda _, record: record.invalidate())
+def _end(engine: Engine, ended: threading.Event) -> None:
+    """Close the connections of an engine."""
+    ended.set()
     engine.dispose()
+
+
+def _given_back(ended: threading.Event, _: Any, record: Any) -> None:
+    """Close a connection that was in use when its engine ended: SQLAlchemy leaves it to the garbage collector."""
+    if ended.is_set():
+        record.invalidate()
 
 
 @contextmanager

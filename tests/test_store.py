@@ -185,7 +185,7 @@ def test_connections_end_with_the_store_that_made_them(tmp_path: Path) -> None:
 
 
 def test_a_store_may_be_closed_while_a_connection_is_given_back(store: Store) -> None:
-    event.listen(store._engine, "checkin", lambda *_: store.close())
+    event.listen(store._engine, "checkin", lambda *_: store.close(), insert=True)
     with store.reading() as session:
         session.exec(select(Item)).all()
     with store.reading() as session:  # and a reader that comes later opens one of its own, which ends with it

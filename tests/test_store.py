@@ -721,7 +721,7 @@ def test_predictions_are_kept_by_part(store: Store) -> None:
     assert checkpoints.predictions(store, 999) == []
 
 
-def test_names_are_found_by_index_while_a_table_is_being_filled(postgresql: str) -> None:
+def test_postgresql_is_held_to_indexes_while_a_table_is_being_filled(postgresql: str) -> None:
     def scans() -> str:
         return str(session.connection().exec_driver_sql("SHOW enable_seqscan").scalar_one())
 

@@ -58,13 +58,15 @@ RANKED = 3.0
 PEERS = ("peer margin", "peer badge", "peer coreset", "peer typiclust")
 FULL, RANDOM, OURS = "full pool", "random", "explanation_divergence"
 ALIKE = "explanation_divergence, however alike"
-"""Without groups, to see what they are worth."""
+HERDED_MARGIN = "margin, herded"
+"""Divergence without herding and herding without divergence, to see what each is worth."""
 METHODS = (
     RANDOM,
     FULL,
     OURS,
     ALIKE,
     "margin",
+    HERDED_MARGIN,
     *PEERS,
     *(name for name in ACQUISITIONS if name not in (RANDOM, OURS, "margin")),
 )
@@ -80,6 +82,7 @@ SOURCES = [
     "loop/query/acquisition.py",
     "loop/query/cost.py",
     "loop/query/divergence.py",
+    "loop/query/herding.py",
     "loop/query/select.py",
     *(
         f"loop/student/{name}.py"
@@ -161,7 +164,8 @@ def run_cell(data: Path, name: str, method: str, seed: int) -> Row:
             asked = [*asked, *_peer(method, left, [said[key] for key in asked], seed)]
         else:
             there = [said[key] for key in asked]
-            asked = [*asked, *_ours(method, student, left, _expected(left, there, world.task), there, seed)]
+            usd = _expected(left, there, world.task)
+            asked = [*asked, *_ours(method, (student, trainer.student(None)), left, usd, there, seed)]
     return {
         "set": name,
         "method": method,
@@ -175,35 +179,37 @@ def run_cell(data: Path, name: str, method: str, seed: int) -> Row:
 
 def _ours(
     method: str,
-    student: Student,
+    students: tuple[Student, Student],
     left: Sequence[Item],
     usd: Mapping[str, float],
     asked: Sequence[Example],
     seed: int,
 ) -> list[str]:
-    """The keys that a round would pick with default settings, without a control arm and without reviews.
+    """The keys that a round would pick without a control arm and without reviews, from the whole pool as peers do.
 
-    The groups of alike items belong to ours; what others score is picked however alike, as their papers have it.
+    Herding belongs to ours; what others score is picked however alike, as their papers have it. The students are the
+    trained and the untrained one.
     """
-    name = OURS if method == ALIKE else method
-    query = QueryConfig.model_validate({"acquisition": name, "batch_size": BATCH, "random_share": 0.0})
-    if method != OURS:
-        query = query.model_copy(update={"diversity": 1})
+    student, untrained = students
+    name = {ALIKE: OURS, HERDED_MARGIN: "margin"}.get(method, method)
+    settings = {"acquisition": name, "batch_size": BATCH, "random_share": 0.0, "candidates": POOL // BATCH}
+    query = QueryConfig.model_validate(
+        {**settings, "diversity": POOL // BATCH if method in (OURS, HERDED_MARGIN) else 1}
+    )
     drawn = seed * 100 + len(asked)
-    by_key = {item.key: item for item in left}
-    drawn_keys = select.candidates(sorted(by_key), len(by_key), size=query.candidates * BATCH, seed=drawn)
-    candidates = [by_key[key] for key in drawn_keys]
+    candidates = sorted(left, key=lambda item: item.key)
     signals = ACQUISITIONS[name][1]
     parts: dict[str, Mapping[str, Any]] = {}
     if signals & {"divergence", "probabilities"}:
         for number, chunk in enumerate(select.chunks(candidates, query.chunk_size)):
             scores = select.score_chunk(0, number, chunk, student, query, seed=drawn)
             parts |= {score.item_key: score.parts for score in scores}
-    embedded = select.needs_embeddings(query)
+    embedded = select.is_herded(query) or "embeddings" in signals
+    embedder = untrained if select.is_herded(query) else student
     known = select.known(
         [parts.get(item.key, {}) for item in candidates],
-        student.embed(candidates if embedded else []),
-        student.embed([each.item for each in asked] if embedded else []),
+        embedder.embed(candidates if embedded else []),
+        embedder.embed([each.item for each in asked] if embedded else []),
         np.ones(len(asked) if embedded else 0),
         relative_costs([usd[item.key] for item in candidates], np.zeros(len(candidates)), BudgetConfig()),
         query,

@@ -125,7 +125,8 @@ def _one(way: str, size: int, times: int) -> Row:
 
 def _known(points: Floats, probabilities: Floats) -> Candidates:
     none = np.empty(0, dtype=np.float32)
-    return Candidates(none, probabilities, points, none, none, np.ones(len(points), dtype=np.float32))
+    count = max(len(points), len(probabilities))
+    return Candidates(none, none, probabilities, points, none, none, np.ones(count, dtype=np.float32))
 
 
 def _shares(points: Floats, head: Floats) -> Floats:
@@ -138,7 +139,7 @@ def _shares(points: Floats, head: Floats) -> Floats:
 
 
 def _margin(points: Floats, head: Floats) -> NDArray[np.intp]:
-    return margin(_known(points, _shares(points, head)), BATCH, np.random.default_rng(0))
+    return margin(_known(points[:0], _shares(points, head)), BATCH, np.random.default_rng(0))
 
 
 def _floor_margin(points: Floats, head: Floats) -> NDArray[np.intp]:

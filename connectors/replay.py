@@ -95,8 +95,8 @@ def replay_text(found: Mapping[str, Any]) -> list[str]:
             "nothing is said of the items that were never asked; the known ones are no random part of the picks"
         )
     lines.append(
-        "the students behind the scores learned from what was really asked; costs, domains, near-duplicates and the "
-        "spread over groups are left out"
+        "the students behind the scores learned from what was really asked; costs, domains, near-duplicates and "
+        "what a batch covers are left out"
     )
     return [*lines, *(["some verdicts are by a simulated reviewer"] if found["simulated"] else [])]
 

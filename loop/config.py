@@ -421,10 +421,10 @@ class QueryConfig(Table):
     allow_holdout_duplicates: bool = False
     """Whether duplicates of holdout items may be asked, shown to the teacher and trained on all the same; they make the
     holdout's figures too good."""
-    diversity: int = Field(default=3, ge=1)
-    """So many times the batch, the best by value, are grouped by their embeddings, and the best of each group is picked
-    (Cluster-Margin, arXiv 2107.14263); 1: the best are picked, however alike. `coreset`, `badge` and `typiclust` choose
-    whole sets and never look at it."""
+    diversity: int = Field(default=5, ge=1)
+    """Of so many times the batch, the best by value, those are picked that cover what is doubted (uncertainty herding,
+    arXiv 2412.20644), for which the untrained student embeds them; 1: the best are picked, however alike. `coreset`,
+    `badge`, `typiclust` and `teacher_student_gap` never look at it."""
     cost_weight: float = Field(default=1.0, ge=0, le=1)
     """Exponent of the expected cost, in shares of both budgets, by which an item's value is divided; 0: cost is not
     looked at. `coreset`, `badge` and `typiclust` never look at it."""

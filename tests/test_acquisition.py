@@ -10,6 +10,7 @@ from loop.query.acquisition import (
     badge,
     coreset,
     entropy,
+    explanation_divergence,
     filled,
     largest,
     least_confidence,
@@ -28,6 +29,7 @@ def candidates(
     size: int = 0,
     *,
     divergence: Floats | None = None,
+    mean_divergence: Floats | None = None,
     probabilities: Floats | None = None,
     embeddings: Floats | None = None,
     asked: Floats | None = None,
@@ -37,8 +39,9 @@ def candidates(
     size = max(size, len(probabilities if probabilities is not None else ()))
     return Candidates(
         divergence=np.zeros(size) if divergence is None else divergence,
+        mean_divergence=np.zeros(size) if mean_divergence is None else mean_divergence,
         probabilities=np.ones((size, 1)) if probabilities is None else probabilities,
-        embeddings=np.zeros((size, 2)) if embeddings is None else embeddings,
+        embeddings=np.zeros((0, 2)) if embeddings is None else embeddings,
         asked=np.zeros((0, 2)) if asked is None else asked,
         trusted=np.zeros(0) if trusted is None else trusted,
         cost=np.ones(size) if cost is None else cost,
@@ -54,6 +57,21 @@ def test_each_measure_of_doubt_has_its_own_order() -> None:
     assert least_confidence(known, 4, chance()).tolist() == [1, 0, 3, 2]  # 0.6, 0.5, 0.45, 0.1
     assert margin(known, 4, chance()).tolist() == [0, 1, 3, 2] or margin(known, 4, chance()).tolist() == [0, 3, 1, 2]
     assert margins(UNSURE) == pytest.approx([0, 0.1, 0.85, 0.1])
+
+
+def test_doubts_are_ordered_without_embeddings_and_covered_with_them() -> None:
+    points = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
+    ranks, means = np.array([1.0, 0.7, 0.3, 0.0]), np.array([0.5, 0.5, 0.4, 0.4])
+    bare, embedded = (
+        candidates(divergence=ranks, mean_divergence=means, probabilities=UNSURE, embeddings=each)
+        for each in (None, points)
+    )
+    assert explanation_divergence(bare, 2, chance()).tolist() == [0, 1]
+    assert {place // 2 for place in explanation_divergence(embedded, 2, chance()).tolist()} == {0, 1}
+    assert explanation_divergence(embedded, 1, chance())[0] in (0, 1)
+    assert entropy(bare, 2, chance()).tolist() == [1, 0]
+    for doubt in (entropy, least_confidence, margin):
+        assert {place // 2 for place in doubt(embedded, 2, chance()).tolist()} == {0, 1}
 
 
 def test_coreset_is_greedy_k_center() -> None:
@@ -140,6 +158,7 @@ def test_every_function_names_each_candidate_once_whatever_comes(name: str, coun
     random = chance(count)
     known = Candidates(
         divergence=np.full(count, 0.3) if alike else random.random(count),
+        mean_divergence=np.full(count, 0.3) if alike else random.random(count),
         probabilities=np.full((count, 1), 1.0) if alike else random.dirichlet([1, 1, 1], size=count),
         embeddings=np.ones((count, 4)) if alike else random.normal(size=(count, 4)),
         asked=np.ones((3, 4)),

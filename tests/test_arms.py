@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -128,6 +129,30 @@ def test_a_batch_is_chosen_after_the_pool_changed_in_mid_scoring(
     scored = {row.item_key for row in rounds.scores(store, id_of(opened)) if row.parts}
     selected = {query.item_key for query in rounds.queries(store, id_of(opened)) if query.probability is None}
     assert selected <= scored
+
+
+class Placed(Written):
+    """An untrained student: it puts items in five places, by the last digit of their keys, and notes which."""
+
+    def __init__(self) -> None:
+        super().__init__(0)
+        self.placed: list[str] = []
+
+    def embed(self, items: Sequence[Item]) -> NDArray[np.float32]:
+        self.placed += [item.key for item in items]
+        return np.eye(5, dtype=np.float32)[[int(item.key[-1]) % 5 for item in items]]
+
+
+def test_a_batch_covers_the_pool_as_the_untrained_student_sees_it(store: Store, tmp_path: Path) -> None:
+    config = a_config(diversity=5, candidates=5)
+    items.add(store, [an_item(f"q{number:02}") for number in range(20)])
+    trained(store, asked(store, config, {"q00": 0.5, "q01": 0.5}), examples=1, right=0)
+    opened, untrained = a_round(store, config), Placed()
+    trainer: Any = SimpleNamespace(student=lambda folder: Written(999) if folder else untrained)
+    select_batch(opened, store, replace(parts_of(tmp_path, Written(999)), trainer=trainer), config)
+    chosen = [query.item_key for query in rounds.queries(store, id_of(opened)) if query.probability is None]
+    assert {int(key[-1]) % 5 for key in chosen[:3]} == {2, 3, 4}  # q00 and q01 were asked in the other places
+    assert {*chosen, "q00", "q01"} <= {*untrained.placed}
 
 
 # --- comparing what was asked ---------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loop.config import Config, QueryConfig
-from loop.query.acquisition import WHOLE_SET
+from loop.query.acquisition import ACQUISITIONS, HERDED
 from loop.query.control import control_arm, control_prefix, first_keys
 from loop.query.select import (
     Past,
@@ -20,8 +20,8 @@ from loop.query.select import (
     candidates,
     chunks,
     compose,
+    is_herded,
     known,
-    needs_embeddings,
     random_batch,
     score_chunk,
 )
@@ -298,24 +298,26 @@ def test_answers_are_scored_by_their_probabilities_or_by_the_votes() -> None:
     assert [row.score for row in rows] == [0.5, 0.0]
 
 
-def test_diversity_takes_the_best_of_each_group_first() -> None:
+def test_the_best_by_value_are_picked_so_that_they_cover_what_is_doubted() -> None:
     items = [an_item(f"q{number:02}") for number in range(12)]
     groups = np.repeat(np.eye(3), 4, axis=0)
     query = QueryConfig(batch_size=3, diversity=4, random_share=0)
     values = [{"intra": 1 - number / 20, "inter": 0.5} for number in range(12)]
     found = known(values, groups, np.zeros((0, 3)), np.zeros(0), np.ones(12), query)
     order = [item.key for item in best(items, found, query, seed=1)]
-    assert order[:3] == ["q00", "q04", "q08"]
+    assert [int(key[1:]) // 4 for key in order[:3]] == [0, 1, 2]  # the group with the most doubt first
     assert sorted(order) == [item.key for item in items]
     plain = query.model_copy(update={"diversity": 1})
     assert [item.key for item in best(items, found, plain, seed=1)][:3] == ["q00", "q01", "q02"]
+    fewer = query.model_copy(update={"diversity": 2})
+    assert {item.key for item in best(items, found, fewer, seed=1)[:6]} == {f"q{number:02}" for number in range(6)}
 
 
-@pytest.mark.parametrize("name", [*sorted(WHOLE_SET), "random"])
-def test_what_chooses_a_whole_set_or_by_chance_is_not_grouped(name: str) -> None:
+@pytest.mark.parametrize("name", sorted({*ACQUISITIONS} - HERDED))
+def test_what_looks_at_the_whole_set_or_at_chance_is_not_herded(name: str) -> None:
     items = [an_item(f"q{number:02}") for number in range(12)]
     query = QueryConfig.model_validate({"acquisition": name, "batch_size": 3})
-    assert needs_embeddings(query) == (name != "random")
+    assert not is_herded(query)
     points = np.random.default_rng(2).normal(size=(12, 3))
     seen = [{"probabilities": [0.6, 0.4]}] * 12
     found = known(seen, points, np.zeros((0, 3)), np.zeros(0), np.ones(12), query)

@@ -2,13 +2,14 @@
 
 All have one signature, so that they can be compared: what is known of the candidates, how many to name, and a source
 of chance that breaks ties. Classes are the allowed answers where they are few, and the distinct answers
-of the student's sampled explanations otherwise.
+of the student's sampled explanations otherwise. Those that go by a doubt about each candidate (`HERDED`) cover what is
+doubted where embeddings are given (`loop.query.herding`), and name the most doubtful, however alike, where none are.
 """
 
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -16,6 +17,8 @@ from numpy.typing import NDArray
 from scipy.cluster.vq import kmeans2
 from scipy.spatial.distance import cdist
 from scipy.special import entr
+
+from loop.query.herding import herded
 
 Floats = NDArray[np.floating]
 Positions = NDArray[np.intp]
@@ -35,13 +38,15 @@ BLOCK = 4096
 class Candidates:
     """What is known of n candidates; a part that an acquisition function does not use may be empty.
 
-    `divergence` is (n,), `probabilities` (n, classes) with rows filled up with zeros and no numbers where an item was
-    not scored, `embeddings` (n, dimensions). `asked` holds the embeddings of the m items asked before, `trusted` in
-    [0, 1] is (m,): 1 where the teacher's rationale was kept as it was. `cost` is (n,): what the value of each is
-    divided by; functions that choose a whole set do not look at it.
+    `divergence` is the rank average of both divergences and `mean_divergence` their mean, both (n,); `probabilities` is
+    (n, classes) with rows filled up with zeros and no numbers where an item was not scored, `embeddings`
+    (n, dimensions). `asked` holds the embeddings of the m items asked before, `trusted` in [0, 1] is (m,): 1 where the
+    teacher's rationale was kept as it was. `cost` is (n,): what the value of each is divided by; functions that choose
+    a whole set do not look at it.
     """
 
     divergence: Floats
+    mean_divergence: Floats
     probabilities: Floats
     embeddings: Floats
     asked: Floats
@@ -51,25 +56,36 @@ class Candidates:
     def __len__(self) -> int:
         return max(len(self.divergence), len(self.probabilities), len(self.embeddings))
 
+    def only(self, positions: Positions) -> "Candidates":
+        """What is known of the candidates at these positions."""
+        each = ("divergence", "mean_divergence", "probabilities", "embeddings", "cost")
+        return replace(self, **{name: part[positions] for name in each if len(part := getattr(self, name))})
+
 
 def explanation_divergence(known: Candidates, size: int, chance: np.random.Generator) -> Positions:
-    """Rank average of the divergence within and between explanations (after ELAD, arXiv 2402.13098)."""
+    """Divergence within and between explanations (after ELAD, arXiv 2402.13098).
+
+    Both are averaged by their ranks where they order candidates. What is to be covered is their mean as it is: it says
+    how much more is doubted here than there, and where all is doubted alike nothing but coverage counts.
+    """
+    if known.embeddings.size:
+        return _covering(known.mean_divergence, known, size, chance)
     return largest(known.divergence / known.cost, size, chance)
 
 
 def entropy(known: Candidates, size: int, chance: np.random.Generator) -> Positions:
     """Entropy of the answer (Settles 2009, "Active learning literature survey")."""
-    return largest(entr(known.probabilities).sum(axis=1) / known.cost, size, chance)
+    return _by(entr(known.probabilities).sum(axis=1), known, size, chance)
 
 
 def least_confidence(known: Candidates, size: int, chance: np.random.Generator) -> Positions:
     """One minus the probability of the likeliest answer (Lewis and Gale 1994)."""
-    return largest((1 - known.probabilities.max(axis=1, initial=0)) / known.cost, size, chance)
+    return _by(1 - known.probabilities.max(axis=1, initial=0), known, size, chance)
 
 
 def margin(known: Candidates, size: int, chance: np.random.Generator) -> Positions:
     """Small difference between the two likeliest answers (Scheffer et al. 2001)."""
-    return largest((1 - margins(known.probabilities)) / known.cost, size, chance)
+    return _by(1 - margins(known.probabilities), known, size, chance)
 
 
 def coreset(known: Candidates, size: int, chance: np.random.Generator) -> Positions:
@@ -172,8 +188,8 @@ ACQUISITIONS: dict[str, tuple[Acquisition, frozenset[Signal]]] = {
     "random": (random_order, frozenset()),
 }
 """Each acquisition function with the signals that it looks at."""
-WHOLE_SET = frozenset({"coreset", "badge", "typiclust"})
-"""Those that choose a whole set, whose items are apart already."""
+HERDED = frozenset({"explanation_divergence", "entropy", "least_confidence", "margin"})
+"""Those that cover what is doubted where embeddings are given."""
 
 
 def largest(scores: Floats, size: int, chance: np.random.Generator) -> Positions:
@@ -187,6 +203,15 @@ def largest(scores: Floats, size: int, chance: np.random.Generator) -> Positions
     order = np.lexsort((chance.random(len(eligible)), -scores[eligible]))
     first: Positions = eligible[order[:size]]
     return first
+
+
+def _by(doubt: Floats, known: Candidates, size: int, chance: np.random.Generator) -> Positions:
+    """By a doubt about each candidate, for its cost."""
+    return _covering(doubt, known, size, chance) if known.embeddings.size else largest(doubt / known.cost, size, chance)
+
+
+def _covering(doubt: Floats, known: Candidates, size: int, chance: np.random.Generator) -> Positions:
+    return herded(doubt, known.embeddings, known.asked, known.cost, size, chance)
 
 
 def margins(probabilities: Floats) -> Floats:

@@ -3,25 +3,24 @@
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from loop import resemblance
 from loop.answer import Answer
 from loop.config import Config, QueryConfig, ReviewConfig
 from loop.ports import Student
 from loop.query import racing
-from loop.query.acquisition import ACQUISITIONS, WHOLE_SET, Candidates, Floats, Positions, clusters, filled
+from loop.query.acquisition import ACQUISITIONS, HERDED, Candidates, Floats, filled
 from loop.query.control import control_arm, control_share
 from loop.query.divergence import divergences, rank_average
 from loop.query.domains import quotas
 from loop.records import Item, Query, Score
 
 SPARE = 4
-"""So many times the batch is ranked, so that near-duplicates can be passed over."""
+"""So many times the batch is ordered, so that near-duplicates can be passed over."""
 
 
 @dataclass(frozen=True)
@@ -127,12 +126,10 @@ def known(
 
     `cost` is relative to the mean; the functions get it with its weight as exponent.
     """
+    intra, inter = ([each.get(name, np.nan) for each in parts] for name in ("intra", "inter"))
     return Candidates(
-        divergence=rank_average(
-            [each.get("intra", np.nan) for each in parts],
-            [each.get("inter", np.nan) for each in parts],
-            config.intra_weight,
-        ),
+        divergence=rank_average(intra, inter, config.intra_weight),
+        mean_divergence=config.intra_weight * np.array(intra) + (1 - config.intra_weight) * np.array(inter),
         probabilities=filled([each.get("probabilities", ()) for each in parts]),
         embeddings=np.nan_to_num(embeddings),
         asked=np.nan_to_num(asked),
@@ -145,16 +142,19 @@ def best(items: Sequence[Item], found: Candidates, config: QueryConfig, *, seed:
     """The items that the acquisition function would ask about, best first; enough to pass over near-duplicates."""
     acquire, _ = ACQUISITIONS[config.acquisition]
     chance = np.random.default_rng(seed)
-    order = acquire(found, min(len(items), max(SPARE, config.diversity) * config.batch_size), chance)
-    scored = order[_is_scored(found, config)[order]] if _is_grouped(config) else order[:0]
-    if len(scored):
-        order = np.concatenate([_apart(scored, found.embeddings, config, chance), order[~np.isin(order, scored)]])
+    size = min(len(items), max(SPARE, config.diversity) * config.batch_size)
+    by_value = replace(found, embeddings=found.embeddings[:0]) if config.acquisition in HERDED else found
+    order = acquire(by_value, size, chance)
+    if is_herded(config):
+        first = order[: config.diversity * config.batch_size]
+        covering = acquire(found.only(first), min(len(first), SPARE * config.batch_size), chance)
+        order = np.concatenate([first[covering], order[len(first) :]])
     return [items[position] for position in order]
 
 
-def needs_embeddings(config: QueryConfig) -> bool:
-    """Whether the candidates must be embedded."""
-    return "embeddings" in ACQUISITIONS[config.acquisition][1] or _is_grouped(config)
+def is_herded(config: QueryConfig) -> bool:
+    """Whether the batch is to cover what is doubted; the embeddings for that are the untrained student's."""
+    return config.diversity > 1 and config.acquisition in HERDED
 
 
 def compose(
@@ -198,26 +198,6 @@ def random_batch(round_id: int, pool: Pool, config: Config, *, seed: int, arm: s
 def hash_seed(seed: int, number: int) -> int:
     """The seed of a chunk."""
     return random.Random(f"{seed}/{number}").getrandbits(32)
-
-
-def _is_grouped(config: QueryConfig) -> bool:
-    return config.diversity > 1 and config.acquisition not in WHOLE_SET and config.acquisition != "random"
-
-
-def _is_scored(found: Candidates, config: QueryConfig) -> NDArray[np.bool_]:
-    """Which candidates have scores that are numbers; the others lead no group."""
-    if "divergence" in ACQUISITIONS[config.acquisition][1]:
-        return np.isfinite(found.divergence)
-    return np.asarray(np.isfinite(found.probabilities).all(axis=1))
-
-
-def _apart(order: Positions, embeddings: Floats, config: QueryConfig, chance: np.random.Generator) -> Positions:
-    """The best of each cluster of the first ones, best first, then the others; a batch holds all clusters once."""
-    first = order[: config.diversity * config.batch_size]
-    label = clusters(embeddings[first], config.batch_size, chance)
-    _, leaders = np.unique(label, return_index=True)
-    chosen = first[np.sort(leaders)]
-    return np.concatenate([chosen, order[~np.isin(order, chosen)]])
 
 
 def _changed(row: Score, change: Mapping[str, Any], config: QueryConfig) -> Score:

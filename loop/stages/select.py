@@ -173,19 +173,25 @@ def _trained_student(current: Round, store: Store, parts: Parts, config: Config)
 def _known(
     current: Round, candidates: Sequence[Item], student: Student, store: Store, parts: Parts, config: Config
 ) -> Candidates:
-    """What the acquisition function looks at: scores, which are stored, and embeddings, which are made when needed."""
+    """What the acquisition function looks at: scores, which are stored, and embeddings, which are made when needed.
+
+    To cover what is doubted, the untrained student embeds: one that learned from few items has drawn together what it
+    confuses.
+    """
     signals = ACQUISITIONS[config.query.acquisition][1]
     scores: dict[str, Mapping[str, object]] = {}
     if signals & {"divergence", "probabilities"}:
         _score(current, candidates, student, store, parts, config)
         scores = {score.item_key: score.parts for score in rounds.scores(store, id_of(current))}
-    embedded = select.needs_embeddings(config.query)
+    herded = select.is_herded(config.query)
+    embedded = herded or "embeddings" in signals
     decided = decisions.decided(store, current.run) if embedded else []
     scored = [scores.get(item.key, {}) for item in candidates]
+    embedder = parts.trainer.student(None) if herded else student
     return select.known(
         scored,
-        student.embed(candidates if embedded else []),
-        student.embed([item for item, _, _ in decided]),
+        embedder.embed(candidates if embedded else []),
+        embedder.embed([item for item, _, _ in decided]),
         np.array([rationale.is_reply for _, rationale, _ in decided], dtype=np.float64),
         np.array([*_costs(candidates, store, current.run, parts.teacher, config).values()]),
         config.query,

@@ -6,14 +6,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
 from datetime import UTC, timedelta
 from pathlib import Path
 from threading import Barrier
+from time import monotonic
 
 import pytest
-from sqlalchemy import event
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import event, exc
 from sqlmodel import select, text
 
 from loop.answer import Answer, AnswerKind
@@ -46,7 +46,7 @@ from loop.records import (
     Verdict,
     VerdictKind,
 )
-from loop.store import asking, checkpoints, decisions, items, pool, rationales, reviews, rounds
+from loop.store import asking, checkpoints, database, decisions, items, pool, rationales, reviews, rounds
 from loop.store.asking import RoundAskBook
 from loop.store.database import MANY_ROWS, Store, bulk, now
 from loop.store.money import Purse
@@ -201,6 +201,20 @@ def test_a_connection_that_a_thread_still_used_when_the_store_was_closed_ends_to
     with pytest.raises(store._engine.dialect.loaded_dbapi.Error, match="closed"):
         driven[0].cursor()
     assert items.count(store) == {}
+
+
+def test_a_thread_waits_for_a_connection_as_long_as_one_waits_for_the_lock(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "BUSY_SECONDS", 0.1)
+    hurried = Store(store.url)
+    with ExitStack() as held, closing(hurried):
+        for _ in range(15):
+            held.enter_context(hurried.reading()).connection()
+        started = monotonic()
+        with pytest.raises(exc.TimeoutError), hurried.reading() as session:
+            session.connection()
+        assert monotonic() - started < 10
 
 
 @pytest.mark.sqlite("there one writer keeps the others out")
@@ -410,7 +424,7 @@ def test_of_many_movers_at_once_one_moves(store: Store) -> None:
 
 def test_a_row_that_cannot_be_stored_keeps_the_stage_where_it_is(store: Store) -> None:
     opened = rounds.open_round(store, RUN, {})
-    with pytest.raises(IntegrityError):
+    with pytest.raises(exc.IntegrityError):
         rounds.enter(store, opened, Stage.ASK, [a_query(opened, "no such item")])
     assert rounds.current(store, RUN).stage is Stage.SELECT
 
@@ -429,7 +443,7 @@ def test_scores_are_kept_chunk_by_chunk(store: Store) -> None:
 def test_a_chunk_is_kept_whole_or_not_at_all(store: Store) -> None:
     opened = a_round(store, "a", "b")
     rows = [Score(round_id=opened.id, item_key=key, chunk=0, score=0.5) for key in ("a", "no such item")]
-    with pytest.raises(IntegrityError):
+    with pytest.raises(exc.IntegrityError):
         rounds.keep_scores(store, rows)
     assert rounds.scored_chunks(store, opened.id) == set()
 
@@ -464,7 +478,7 @@ def test_a_second_reply_for_one_place_is_refused_whole(store: Store, purse: Purs
     book = RoundAskBook(store, RUN, opened.id)
     book.keep(book.reserve("ask", 100), 40, a_prompt(), a_reply(opened, "a"), a_rationale(opened, "a"))
     again = book.reserve("ask", 100)
-    with pytest.raises(IntegrityError):
+    with pytest.raises(exc.IntegrityError):
         book.keep(again, 50, a_prompt("another"), a_reply(opened, "a"), a_rationale(opened, "a"))
     assert (len(everything(store, Reply)), len(everything(store, Rationale))) == (1, 1)
     assert [prompt.hash for prompt in everything(store, Prompt)] == ["prompt"]
@@ -476,7 +490,7 @@ def test_a_reply_whose_rationale_cannot_be_stored_is_not_settled(store: Store, p
     opened = a_round(store, "a")
     book = RoundAskBook(store, RUN, opened.id)
     charge = book.reserve("ask", 100)
-    with pytest.raises(IntegrityError):
+    with pytest.raises(exc.IntegrityError):
         book.keep(charge, 40, a_prompt(), a_reply(opened, "a"), a_rationale(opened, "no such item"))
     assert everything(store, Reply) == everything(store, Prompt) == []
     assert purse.balances()[Currency.USD].reserved == 100
@@ -529,7 +543,7 @@ def test_what_the_checks_found_is_kept_whole_or_not_at_all(store: Store) -> None
     opened = a_round(store, "a")
     kept = a_stored_rationale(store, opened, "a")
     doubts = [Flag(rationale_id=999, check_name="arithmetic", evidence="?", weight=1.0)]
-    with pytest.raises(IntegrityError):
+    with pytest.raises(exc.IntegrityError):
         rationales.keep_checked(store, [Risk(rationale_id=kept.id, value=0.8, check_set="1")], doubts)
     assert rationales.unchecked(store, opened.id) == [kept]
 

@@ -27,6 +27,7 @@ from loop.records import Claim
 MIGRATIONS = Path(__file__).resolve().parents[1] / "migrations"
 Row = tuple[Any, ...]
 BUSY_SECONDS = 60
+"""A transaction waits so long for SQLite's lock, and a thread for one of the connections that wait for it."""
 MANY_ROWS = 10_000
 """Rows of one transaction from which on SQLite gets more memory for it, and that it is handed at once."""
 BULK_KIB = 200_000
@@ -348,8 +349,8 @@ def take_turns(session: Session, model: type[SQLModel]) -> None:
 def _engine(url: str) -> Engine:
     if not url.startswith("sqlite"):
         with extra("postgresql", "run.database"):
-            return create_engine(url, pool_pre_ping=True)
-    engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS})
+            return create_engine(url, pool_pre_ping=True, pool_timeout=BUSY_SECONDS)
+    engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS}, pool_timeout=BUSY_SECONDS)
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     return engine

@@ -81,12 +81,19 @@ def test_a_wide_radius_spreads_a_batch_and_a_narrow_one_goes_by_doubt() -> None:
     assert herded(doubt, pool, narrow, np.ones(12), 3, chance()).tolist() == [0, 1, 2]
 
 
-def test_the_radius_passes_over_what_is_asked_twice() -> None:
+def test_the_radius_is_the_median_distance_to_the_nearest_asked_item() -> None:
+    line = np.array([[0.0], [0.1], [1.0], [1.4], [3.4]])  # nearest: 0.1, 0.1, 0.4, 0.4, 2.0
+    assert radius(line) == pytest.approx(0.4)
+    templated = np.repeat([[0.0], [1.0], [2.0]], 20, axis=0)  # each text again and again: those are the same
+    assert radius(templated) == pytest.approx(1.0)
     one = points(1, 4, 0)
-    other = points(1, 4, 1)
-    apart = float(np.linalg.norm(one - other))
-    assert radius(np.concatenate([one, other, one])) == pytest.approx(apart)
     assert radius(np.concatenate([one, one])) == radius(one) == radius(one[:0]) == herding.WIDEST
+
+
+def test_two_texts_that_are_nearly_the_same_do_not_make_the_radius_vanish() -> None:
+    asked = points(60, 8, 3)
+    asked[1] = asked[0] + 1e-3
+    assert radius(asked) == pytest.approx(radius(asked[1:]), rel=0.05)
 
 
 def test_a_doubt_that_is_no_number_is_picked_last_and_covers_nothing() -> None:

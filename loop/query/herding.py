@@ -1,7 +1,7 @@
-"""Uncertainty herding: a batch that covers what is doubted (Bae et al., arXiv 2412.20644).
+"""Uncertainty herding: a batch that covers what is doubted (after Bae et al., arXiv 2412.20644).
 
 An item counts for the doubt that lies near it and near nothing that was asked or picked. Near means within a radius
-that shrinks as more is asked: with few labels a batch spreads over the pool, with many it goes by doubt alone.
+that shrinks as more is asked: with few labels a batch spreads over the pool, with many it goes more and more by doubt.
 """
 
 import heapq
@@ -26,7 +26,7 @@ def herded(
     """Positions in the order in which they are picked, each for the most doubt that it newly covers for its cost.
 
     What is covered is sum_i doubt_i max_j exp(-|x_i - x_j|^2 / radius^2) with j over all asked and picked items; the
-    radius is the smallest distance between two asked ones. Gains only fall while more is picked, so one is worked out
+    radius is that of `radius`. Gains only fall while more is picked, so one is worked out
     anew only where it may be the largest (Minoux 1978).
 
     Args:
@@ -65,12 +65,18 @@ def herded(
 
 
 def radius(asked: Floats) -> float:
-    """The smallest distance between two asked items that are not the same; (m, dimensions)."""
-    smallest = np.inf
+    """Within which half of the asked items have another one that is not the same; `asked` is (m, dimensions).
+
+    The paper takes the smallest distance between any two. Where a pool has a few texts that are nearly the same, or is
+    made from templates, hardly anything lies within that.
+    """
+    nearest = np.full(len(asked), np.inf)
     for start in range(0, len(asked), BLOCK):
         squares = _squares(asked[start : start + BLOCK], asked)
-        smallest = min(smallest, squares[squares > SAME**2].min(initial=np.inf))
-    return float(np.sqrt(smallest)) if np.isfinite(smallest) else WIDEST
+        squares[squares <= SAME**2] = np.inf
+        nearest[start : start + BLOCK] = squares.min(axis=1)
+    apart = nearest[np.isfinite(nearest)]
+    return float(np.sqrt(np.median(apart))) if len(apart) else WIDEST
 
 
 def _near(rows: Floats, points: Floats, width: float) -> Floats:

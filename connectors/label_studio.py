@@ -370,6 +370,7 @@ def _verdict(uid: str, project: int, annotation: dict[str, Any]) -> RawVerdict:
         seconds=float(annotation.get("lead_time") or 0.0),
         result=annotation["result"],
         raw=json.loads(json.dumps(annotation, default=str)),
+        prefilled=annotation.get("parent_prediction") is not None,
     )
 
 

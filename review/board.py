@@ -40,7 +40,10 @@ class OpenTask:
 
 @dataclass(frozen=True)
 class RawVerdict:
-    """One version of an annotation as it came. `updated_at` is UTC, ISO 8601 with microseconds and `Z`."""
+    """One version of an annotation as it came. `updated_at` is UTC, ISO 8601 with microseconds and `Z`.
+
+    `prefilled` says that the reviewer began with the teacher's answer: what is not there any more was taken off.
+    """
 
     uid: str
     project: str
@@ -50,6 +53,7 @@ class RawVerdict:
     seconds: float
     result: Result
     raw: dict[str, Any]
+    prefilled: bool = False
 
 
 @dataclass(frozen=True)

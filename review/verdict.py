@@ -41,7 +41,7 @@ def interpret(
         pulled_at=datetime.now(UTC),
     )
     if item is not None:
-        _take_correction(verdict, values, rationale, item, task)
+        _take_correction(verdict, values, rationale, item, task, prefilled=raw.prefilled)
     return verdict
 
 
@@ -53,7 +53,13 @@ def _marked_steps(values: dict[str, Any], rationale: Rationale | None) -> dict[s
 
 
 def _take_correction(
-    verdict: Verdict, values: dict[str, Any], rationale: Rationale | None, item: Item, task: TaskConfig
+    verdict: Verdict,
+    values: dict[str, Any],
+    rationale: Rationale | None,
+    item: Item,
+    task: TaskConfig,
+    *,
+    prefilled: bool,
 ) -> None:
     """Give an edit its answer and steps, a continue its steps. Marks on the text that were changed make an edit of an
     accept.
@@ -66,9 +72,9 @@ def _take_correction(
         verdict.steps, verdict.answer = split_steps(str(values.get("rationale", ""))), answer
     elif verdict.kind is VerdictKind.CONTINUE:
         verdict.steps = split_steps(str(values.get("rationale", "")))
-    elif (
-        verdict.kind is VerdictKind.ACCEPT and marks and "answer" in values and rationale and answer != rationale.answer
-    ):
+    elif verdict.kind is VerdictKind.ACCEPT and marks and rationale and answer != rationale.answer:
+        if "answer" not in values and (rationale.answer is None or not prefilled):
+            return  # there were no marks to take off
         verdict.kind, verdict.steps, verdict.answer = VerdictKind.EDIT, list(rationale.steps), answer
 
 

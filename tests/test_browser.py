@@ -225,6 +225,19 @@ def test_spans_are_corrected_on_the_text(send: Send, reviewer: Reviewer) -> None
     assert found == {("Babbage", "person"), ("London", "place")}
 
 
+def test_an_accept_after_all_marks_were_taken_off_says_that_there_are_none(send: Send, reviewer: Reviewer) -> None:
+    item = an_item(AnswerKind.SPANS, "She met Babbage.")
+    for title, kind, keys in (("left", VerdictKind.ACCEPT, []), ("taken off", VerdictKind.EDIT, [Keys.BACKSPACE])):
+        sent = send(title, TASKS[AnswerKind.SPANS], item, "8-15:person", ["Babbage is a person."])
+        reviewer.open(sent.address)
+        reviewer.click("#rv-passage .htx-highlight")
+        reviewer.press(*keys, "a")
+        reviewer.submit()
+        verdict = sent.verdict()
+        assert verdict.kind is kind
+        assert json.loads(verdict.answer or '{"value": ""}')["value"] == ""
+
+
 def parts(mark: str) -> tuple[str, str, str]:
     start, _, rest = mark.partition("-")
     end, _, label = rest.partition(":")

@@ -49,8 +49,8 @@ def shown(item: Item, task: TaskConfig, stated: str, *flags: Flag) -> BoardTask:
     return board_task(review, a_rationale(item, task, stated), item, Details(flags=flags), task)
 
 
-def read(regions: Result, item: Item, task: TaskConfig, stated: str) -> Verdict:
-    raw = RawVerdict("u", "p", "1", "2026-01-01T00:00:00.000000Z", "1", 1.0, regions, {})
+def read(regions: Result, item: Item, task: TaskConfig, stated: str, *, prefilled: bool = False) -> Verdict:
+    raw = RawVerdict("u", "p", "1", "2026-01-01T00:00:00.000000Z", "1", 1.0, regions, {}, prefilled)
     return interpret(raw, "b", a_rationale(item, task, stated), item, task)
 
 
@@ -236,6 +236,10 @@ def test_an_edit_without_marks_says_that_there_are_none_and_only_an_accept_becom
     mark = {"from_name": "answer", "type": "labels", "value": {"start": 18, "end": 22, "labels": ["place"]}}
     assert read([mark, *result(VerdictKind.REJECT)], item, task, stated).kind is VerdictKind.REJECT
     assert read(result(VerdictKind.ACCEPT), item, task, stated).kind is VerdictKind.ACCEPT
+    cleared = read(result(VerdictKind.ACCEPT), item, task, stated, prefilled=True)
+    assert (cleared.kind, cleared.steps, cleared.answer) == (VerdictKind.EDIT, ["one", "two"], parsed("none", SPANS))
+    for nothing in ("none", "unreadable"):  # there were no marks to take off
+        assert read(result(VerdictKind.ACCEPT), item, task, nothing, prefilled=True).kind is VerdictKind.ACCEPT
     bare = RawVerdict("u", "p", "1", "2026", "1", 1.0, [mark, *result(VerdictKind.ACCEPT)], {})
     assert interpret(bare, "b", None, item, task).kind is VerdictKind.ACCEPT
     choice = read(result(VerdictKind.EDIT, answer="(B) B", form=AnswerForm.CHOICES), ITEMS[2][1], CHOICE, "(C) A")

@@ -423,8 +423,9 @@ class QueryConfig(Table):
     holdout's figures too good."""
     diversity: int = Field(default=5, ge=1)
     """Of so many times the batch, the best by value, those are picked that cover what is doubted (uncertainty herding,
-    arXiv 2412.20644), for which the untrained student embeds them; 1: the best are picked, however alike. `coreset`,
-    `badge`, `typiclust` and `teacher_student_gap` never look at it."""
+    after arXiv 2412.20644), for which the untrained student embeds them, so that two students are in memory meanwhile;
+    1: the best are picked, however alike. `coreset`, `badge`, `typiclust` and `teacher_student_gap` never look at
+    it."""
     cost_weight: float = Field(default=1.0, ge=0, le=1)
     """Exponent of the expected cost, in shares of both budgets, by which an item's value is divided; 0: cost is not
     looked at. `coreset`, `badge` and `typiclust` never look at it."""

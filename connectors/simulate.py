@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.table import Table
 
@@ -27,7 +28,7 @@ from connectors.progress import RichProgress
 from connectors.status import round_figures
 from connectors.wiring import Project
 from loop.config import Config, TrackingConfig
-from loop.errors import BadConfig, PoolEmpty, extra
+from loop.errors import AlreadyWorking, BadConfig, PoolEmpty, extra
 from loop.store import counting, items
 from loop.store.database import Store
 
@@ -59,13 +60,25 @@ def simulate(project: Project, cells: Sequence[Cell], *, rounds: int, jobs: int)
     Raises:
         BadConfig: the project has no recorded teacher or no simulated reviewer.
         PoolEmpty: nothing was ingested.
+        AlreadyWorking: another process simulates this run.
     """
     config = project.config
     if config.teacher.recorded is None or config.simulated_reviewer.truth is None:
         raise BadConfig("a simulation needs teacher.recorded and simulated_reviewer.truth; `make demo` writes both")
     if not items.count(project.store):
         raise PoolEmpty("nothing to simulate with; `preceptor ingest FILE` takes items in")
-    folder = _folder(project, rounds)
+    project.folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(project.folder / ".simulate.lock", timeout=0):
+            folder = _folder(project, rounds)
+            _run_all(project, folder, cells, rounds=rounds, jobs=jobs)
+    except Timeout as error:
+        raise AlreadyWorking(f"{project.folder}: another `preceptor simulate` is at work here; wait for it") from error
+    return folder, [json.loads((folder / f"{cell.name}.json").read_text(encoding="utf-8")) for cell in cells]
+
+
+def _run_all(project: Project, folder: Path, cells: Sequence[Cell], *, rounds: int, jobs: int) -> None:
+    """Run the cells of a folder that have no result yet."""
     todo = [cell for cell in cells if not (folder / f"{cell.name}.json").exists()]
     threads = max(1, (os.cpu_count() or 1) // jobs)
     with (
@@ -77,7 +90,6 @@ def simulate(project: Project, cells: Sequence[Cell], *, rounds: int, jobs: int)
         for done in as_completed(running):
             done.result()
             bar.advance()
-    return folder, [json.loads((folder / f"{cell.name}.json").read_text(encoding="utf-8")) for cell in cells]
 
 
 def run_cell(path: Path, folder: Path, cell: Cell, rounds: int, threads: int) -> None:

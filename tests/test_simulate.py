@@ -10,15 +10,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from rich.console import Console
 from rich.table import Table
 
 from connectors import charts
 from connectors.progress import RichProgress
-from connectors.simulate import ITEMS, _folder, _settings_hash, draw, summary, summary_table
+from connectors.simulate import ITEMS, Cell, _folder, _settings_hash, draw, simulate, summary, summary_table
 from connectors.wiring import Project
 from loop.config import load
-from loop.errors import BadConfig
+from loop.errors import AlreadyWorking, BadConfig
 from loop.records import Split
 from loop.store import items
 from loop.store.database import Store
@@ -196,6 +197,14 @@ def test_cells_that_are_done_are_kept(simulated: tuple[Path, subprocess.Complete
 def test_the_project_itself_is_left_alone(simulated: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     config, _ = simulated
     assert json.loads(preceptor("status", "--json", config=config).stdout)["round"] == 0
+
+
+def test_two_simulations_of_one_run_are_refused(tmp_path: Path) -> None:
+    config = ingested(tiny_project(tmp_path))
+    project = Project(config, RichProgress(Console(quiet=True)))
+    with FileLock(project.folder / ".simulate.lock"), pytest.raises(AlreadyWorking, match="wait for it"):
+        simulate(project, [Cell("random", 0)], rounds=1, jobs=1)
+    assert not (project.folder / "simulate").exists()
 
 
 @pytest.mark.slow

@@ -87,13 +87,14 @@ def _calibration(found: Row) -> list[str]:
     if before is None:
         return []
     said = (
-        f"calibration error on test {estimate_text(before, 'error')}, by chance alone up to {before['by_chance']:.3f}"
+        f"calibration error on test {before['error']:.3f} (n={before['n']}), "
+        f"by chance alone up to {before['by_chance']:.3f}"
     )
     if after is None:
         return [f"{said}; {found['fitted_on']} answers on dev are too few for a temperature ({found['fewest']})"]
     return [
         f"{said}; at temperature {found['temperature']:.2f}, fitted on {found['fitted_on']} of dev, "
-        f"{after['error']:.3f} ({after['low']:.3f} to {after['high']:.3f}; by chance up to {after['by_chance']:.3f})"
+        f"{after['error']:.3f} (by chance up to {after['by_chance']:.3f})"
     ]
 
 

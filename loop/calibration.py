@@ -13,26 +13,26 @@ Floats = NDArray[np.float64]
 BINS = 10
 """Equal parts of the unit interval in which chances are set against what came."""
 DRAWS = 1000
-"""Samples drawn for an interval, and to find the calibration error of perfect chances."""
+"""Samples drawn to find the calibration error of perfect chances."""
 LEVEL = 0.95
 LEAST = 1e-6
 """Probabilities are taken to be at least so large."""
 FEWEST = 20
 """Answers below which no temperature is fitted."""
 COLDEST, HOTTEST = 0.05, 20.0
+SPREAD = 0.5
+"""Standard deviation of the logarithm of a temperature before anything is seen, about that of 1."""
 
 
 @dataclass(frozen=True)
 class Calibration:
     """How far chances lie from what was found: the expected calibration error over equal parts of the unit interval.
 
-    `low` and `high` are its 95 % bootstrap interval. `by_chance` is what perfect chances would stay under in 95 % of
-    such samples: small ones have an error of their own, and an error below it says nothing.
+    `by_chance` is what perfect chances would stay under in 95 % of such samples: small ones have an error of their own,
+    and an error below it says nothing. There is no interval: a bootstrap adds that error a second time.
     """
 
     error: float
-    low: float
-    high: float
     by_chance: float
     n: int
 
@@ -61,24 +61,20 @@ def calibration_error(
 
 
 def calibration(chances: Sequence[float], right: Sequence[bool], *, bins: int = BINS) -> Calibration | None:
-    """The calibration error with its interval; None without any chance."""
+    """The calibration error beside that of perfect chances; None without any chance."""
     if not len(chances):
         return None
     stated, came, chance = np.array(chances, np.float64), np.array(right, np.bool_), np.random.default_rng(0)
-    n = len(stated)
-    perfect = [calibration_error(stated, each, bins=bins) for each in chance.random((DRAWS, n)) < stated]
-    again = chance.integers(n, size=(DRAWS, n))
-    drawn = [calibration_error(stated[each], came[each], bins=bins) for each in again]
-    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    perfect = [calibration_error(stated, each, bins=bins) for each in chance.random((DRAWS, len(stated))) < stated]
     error = calibration_error(stated, came, bins=bins)
-    by_chance = float(np.quantile(perfect, LEVEL))
-    return Calibration(error, min(error, float(low)), max(error, float(high)), by_chance, n)
+    return Calibration(error, float(np.quantile(perfect, LEVEL)), len(stated))
 
 
 def fit_temperature(beliefs: Sequence[Belief]) -> float | None:
-    """The temperature under which the right answers are the most probable (Guo and others, ICML 2017).
+    """The temperature under which the right answers are the most probable (Guo and others, ICML 2017), held near 1.
 
-    None where there are too few answers to fit it.
+    Where all of a few answers are right, they alone would make it 0; so its logarithm is normal around 0 beforehand
+    (maximum a posteriori). None where there are too few answers to fit it.
     """
     if len(beliefs) < FEWEST:
         return None
@@ -87,7 +83,8 @@ def fit_temperature(beliefs: Sequence[Belief]) -> float | None:
 
     def surprise(log_temperature: float) -> float:
         heat = np.exp(log_temperature)
-        return float(np.mean(logsumexp(logs / heat, axis=1) - right / heat))
+        fit = np.sum(logsumexp(logs / heat, axis=1) - right / heat)
+        return float(fit + (log_temperature / SPREAD) ** 2 / 2)
 
     found = minimize_scalar(surprise, bounds=(np.log(COLDEST), np.log(HOTTEST)), method="bounded")
     return float(np.exp(found.x))

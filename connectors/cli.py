@@ -186,8 +186,8 @@ def run_command(
 ) -> None:
     """Run or resume the campaign.
 
-    It ends after run.rounds, or before where a further round is not worth it: minutes are gone, or what [stopping] and
-    budget.usd_per_point say. --rounds goes on in spite of that.
+    It ends after run.rounds, or before where a further round is not worth it: minutes are gone, or what the settings
+    stopping.* and budget.usd_per_point say. --rounds goes on in spite of that.
 
     Exit codes: 0 finished, 3 waits for reviewers, 4 budget spent, 1 error, 2 wrong usage.
     """

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from connectors.card import escaped
+from connectors.measurements import evaluation_text, of_rounds
 from connectors.students import Trained, loaded
 from connectors.wiring import Project, cache_folder
 from loop.answer import AnswerKind
@@ -14,7 +15,7 @@ from loop.errors import PreceptorError, extra
 from loop.records import Decision, DecisionKind, Item, Part, Split
 from loop.report import accuracy
 from loop.stages.train import seed_examples
-from loop.store import checkpoints, evaluations, reading
+from loop.store import checkpoints, evaluations, reading, rounds
 from loop.student.packaged import LICENCES, model_directory
 from loop.student.prompts import ANSWER_TASK, RATIONALE_TASK, presented
 
@@ -73,14 +74,15 @@ def export_student(project: Project, which: Trained, folder: Path, form: str) ->
         if form == "openvino" and dtype == "bfloat16":
             dtype = "float16"  # it has no other half format on disk
         handover.FORMATS[form](student, partial)
-        asked = handover.asked(student, CHOOSING) if isinstance(student, Seq2Seq) else _asked(which)
-        (partial / "README.md").write_text(card(project, which, form, dtype, asked), encoding="utf-8")
+        asked = handover.asked(student, _example(which)) if isinstance(student, Seq2Seq) else _asked(which)
+        _, room = student.reads(EXAMPLE)
+        (partial / "README.md").write_text(card(project, which, form, dtype, asked, room), encoding="utf-8")
     checkpoints.mark_exported(project.store, which.checkpoint.id or 0)
     return f"wrote the student of round {which.round.number} to {folder} ({form}); its README.md says how to ask it"
 
 
-def card(project: Project, which: Trained, form: str, dtype: str, asked: str) -> str:
-    """The model card; `asked` is how an item is given to the student."""
+def card(project: Project, which: Trained, form: str, dtype: str, asked: str, room: int) -> str:
+    """The model card; `asked` is how an item is given to the student, which reads `room` tokens of one."""
     task, base = which.config.task, which.config.student.model
     licence = _licence(project, base)
     labels = [f"- `{label}`: {escaped(said)}" for label, said in task.labels.items()]
@@ -92,7 +94,7 @@ def card(project: Project, which: Trained, form: str, dtype: str, asked: str) ->
         "## How to ask it\n\n" + _usage(which, form, asked),
         "## Where it comes from\n\n" + "\n".join(f"- {line}" for line in _origin(project, which, licence, dtype)),
         "## How good it is\n\n" + "\n".join(f"- {line}" for line in _figures(project, which)),
-        "## Limits\n\n" + "\n".join(f"- {line}" for line in _limits(which)),
+        "## Limits\n\n" + "\n".join(f"- {line}" for line in _limits(which, room)),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -117,7 +119,17 @@ def _kind(which: Trained) -> str:
 
 def _asked(which: Trained) -> str:
     """The example as a causal student or an encoder is given it."""
-    return {"causal": presented(CHOOSING), "encoder": CHOOSING.text, "tagger": EXAMPLE.context}[_kind(which)]
+    example = _example(which)
+    return {"causal": presented(example), "encoder": example.text, "tagger": EXAMPLE.context}[_kind(which)]
+
+
+def _chooses(which: Trained) -> bool:
+    return which.config.task.answer is AnswerKind.CHOICE
+
+
+def _example(which: Trained) -> Item:
+    """An item as the task has them, with choices or without."""
+    return CHOOSING if _chooses(which) else EXAMPLE
 
 
 def _usage(which: Trained, form: str, asked: str) -> str:
@@ -125,13 +137,15 @@ def _usage(which: Trained, form: str, asked: str) -> str:
     direct = which.config.student.answers_by == "answer"
     adds = ANSWER_TASK if direct else RATIONALE_TASK
     writes = "`Answer:` and the answer" if direct else "numbered steps, a line each, then `Answer:` and the answer"
+    shown = "a context or choices" if _chooses(which) else "a context"
+    read = "context, question and choices" if _chooses(which) else "context and question"
     said = {
-        "causal": "Send one user message: the question, or the item as below where it has a context or choices. The "
+        "causal": f"Send one user message: the question, or the item as below where it has {shown}. The "
         f'chat template frames it as in training ("{adds}"), so any server that applies the template may serve this '
         f"folder. It writes {writes}.",
         "seq2seq": f'Give it the item as below, framed as in training ("{adds}"). It writes {writes}. Where '
         "`<extra_id_0>` stands in the item, it means the end of a line, in what it writes too.",
-        "encoder": "It reads context, question and choices, each on a line of its own, and gives a label:",
+        "encoder": f"It reads {read}, each on a line of its own, and gives a label:",
         "tagger": "It marks spans of the text that it is given. Where an item has a context and a question, it was "
         "trained to mark the context, with the question as the second text of a pair.",
     }[_kind(which)]
@@ -276,30 +290,48 @@ def _figures(project: Project, which: Trained) -> list[str]:
                 f"accuracy on `{part.value}` ({use}): {found.accuracy:.3f}, 95 % interval {found.low:.3f} to "
                 f"{found.high:.3f}, n = {found.n}"
             )
-    return [*(lines or ["not measured: the run has no holdout"]), _calibration(project, which)]
+    return [*(lines or ["not measured: the run has no holdout"]), *_measured(project, which)]
 
 
-def _calibration(project: Project, which: Trained) -> str:
-    """How far what it holds probable lies from what came, and how to bring it closer."""
+def _measured(project: Project, which: Trained) -> list[str]:
+    """What else was measured of it, and what the temperature is for where one was fitted."""
+    uncalibrated = "calibration of its probabilities: not measured"
     found = evaluations.of(project.store, which.checkpoint.id or 0)
-    calibrated = {} if found is None else found.figures["calibration"]
-    test = calibrated.get(Part.TEST.value, {})
-    if not test or test["before"] is None:
-        return "calibration of its probabilities: not measured"
-    said = f"calibration of its probabilities on `test`: expected error {test['before']['error']:.3f}"
-    if test["after"] is None:
-        return f"{said}, n = {test['before']['n']}; too few items of `dev` to fit a temperature"
+    if found is None:
+        return [uncalibrated]
+    every = rounds.all_rounds(project.store, which.round.run)
+    numbers = {each.candidate_id: each.number for each in every if each.candidate_id is not None}
+    lines = [escaped(line) for line in evaluation_text({"evaluation": of_rounds(found.figures, numbers)})]
+    if found.figures["calibration"][Part.TEST.value]["before"] is None:
+        lines.append(uncalibrated)
+    return lines if found.temperature is None else [*lines, _use(which, found.temperature)]
+
+
+def _use(which: Trained, temperature: float) -> str:
+    """What is divided by the temperature."""
+    query = which.config.query
+    if _kind(which) == "encoder":
+        return (
+            f"use of the temperature: divide the logits by {temperature:.4f} before softmax, which the code above does "
+            "not do"
+        )
+    if which.config.task.answer in (AnswerKind.CHOICE, AnswerKind.LABEL):
+        return (
+            "use of the temperature: it belongs to the allowed answers where the student is asked for one directly, "
+            f"without steps; divide the mean log-probability of each one's tokens by {temperature:.4f} before softmax "
+            "over all of them"
+        )
     return (
-        f"{said}, at temperature {calibrated['temperature']:.2f} (fitted on `dev`, n = {calibrated['fitted_on']}) "
-        f"{test['after']['error']:.3f}, n = {test['after']['n']}"
+        f"use of the temperature: it belongs to the share of {query.samples} sampled answers (temperature "
+        f"{query.temperature:g}, top-p {query.top_p:g}) that agree with the greedy one, not to the logits of tokens; "
+        "`preceptor answer` counts and tempers it"
     )
 
 
-def _limits(which: Trained) -> list[str]:
+def _limits(which: Trained, room: int) -> list[str]:
     student = which.config.student
     limits = [
-        f"It reads {student.max_prompt_tokens} tokens at most. Longer items were cut in training; Preceptor refuses "
-        "them.",
+        f"It reads {room} tokens at most. Longer items were cut in training; Preceptor refuses them.",
         "It was trained on the questions of one pool; on others the accuracy above says nothing.",
     ]
     if _kind(which) == "tagger":

@@ -32,10 +32,10 @@ def student_figures(
     if counted is None:
         return None
     row = evaluated.get(checkpoint_id or 0)
-    return asdict(Accuracy.of(*counted)) | {"evaluation": None if row is None else _with_round(row.figures, rounds_of)}
+    return asdict(Accuracy.of(*counted)) | {"evaluation": None if row is None else of_rounds(row.figures, rounds_of)}
 
 
-def _with_round(figures: Row, rounds_of: Mapping[int, int]) -> dict[str, Any]:
+def of_rounds(figures: Row, rounds_of: Mapping[int, int]) -> dict[str, Any]:
     """The figures, with the round instead of the checkpoint that the student was compared with."""
     paired = figures["paired"]
     return {**figures, "paired": paired and {**paired, "against": rounds_of.get(paired["against"])}}

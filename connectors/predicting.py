@@ -70,6 +70,8 @@ def predict(project: Project, which: Trained, file: Path, out: Path | None) -> P
     """
     read = reader_of(file)
     out = (out or file.with_name(f"{file.name}.answers.jsonl")).absolute()
+    if not out.parent.is_dir():
+        raise PreceptorError(f"{out}: there is no folder {out.parent}; make it, or name another file with --out")
     with _alone(project.folder, out):
         if out.exists():
             raise PreceptorError(f"{out}: exists already; remove it, or name another file with --out")

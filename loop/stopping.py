@@ -178,13 +178,20 @@ def falls(before: Sequence[float], last: Sequence[float], least: float | None) -
     drawn = _resampled(np.array(before)).mean(axis=1) - _resampled(np.array(last), seed=1).mean(axis=1)
     interval = Interval(*(float(each) for each in np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])))
     figures = {"fall": fall, "low": interval.low, "high": interval.high, "least": least, "n": len(last)}
-    said = f"mean divergence fell by {fall:.3f} ({interval}) to {np.mean(last):.3f} over {len(last)} candidates"
+    said = f"mean divergence {_moved(fall, interval)} to {np.mean(last):.3f} over {len(last)} candidates"
     if least is None:
         return Ground("fall", State.OFF, f"{said}; stopping.divergence_fall asks for none", figures)
     said += f", {least:g} is asked for"
     if interval.high < least:
         return Ground("fall", State.STOP, said, figures)
     return Ground("fall", State.GO_ON if interval.low >= least else State.UNDECIDED, said, figures)
+
+
+def _moved(fall: float, interval: Interval) -> str:
+    """A fall in words, or a rise where it is below zero."""
+    if fall >= 0:
+        return f"fell by {fall:.3f} ({interval})"
+    return f"rose by {-fall:.3f} ({Interval(-interval.high, -interval.low)})"
 
 
 def _unscored(name: str, setting: float | None) -> Ground:

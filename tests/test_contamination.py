@@ -2,7 +2,7 @@
 
 import random
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,34 @@ def test_a_pool_item_that_reads_like_a_holdout_item_is_found_and_not_asked(store
     found = look(store, QueryConfig())
     assert found.pairs == {"q1": ["h1", pytest.approx(22 / 23)]}
     assert eligible(store, QueryConfig()) == ["q2"]
+
+
+def replaced(words: list[str], place: int) -> list[str]:
+    return [*words[:place], "other", *words[place + 1 :]]
+
+
+@pytest.mark.parametrize(
+    ("least", "change"),
+    [
+        (1, lambda words: [f"{word.upper()}!" for word in words]),
+        (11, lambda words: [*words, "other"]),
+        (11, lambda words: ["other", *words]),
+        (21, lambda words: replaced(words, len(words) - 1)),
+        (21, lambda words: replaced(words, 0)),
+        (49, lambda words: [*words[: len(words) // 2], "other", *words[len(words) // 2 :]]),
+        (50, lambda words: [*words[: len(words) // 2], *words[len(words) // 2 + 1 :]]),
+        (59, lambda words: replaced(words, len(words) // 2)),
+    ],
+)
+def test_a_small_change_is_found_in_texts_as_long_as_the_docs_say(
+    least: int, change: Callable[[list[str]], list[str]]
+) -> None:
+    def is_found(length: int) -> bool:
+        words = [f"word{number}" for number in range(length)]
+        one, other = " ".join(words), " ".join(change(words))
+        return bool(alike([("one", (one, one))], {"other": (other, other)}, QueryConfig().holdout_similarity))
+
+    assert [length for length in range(1, 80) if is_found(length)] == [*range(least, 80)]
 
 
 def test_it_is_asked_where_the_config_says_so(store: Store) -> None:

@@ -19,6 +19,7 @@ import pytest
 import typer
 import yaml
 from markdown_it import MarkdownIt
+from rich.markup import render
 from typer.core import TyperGroup
 from typer.testing import CliRunner
 
@@ -166,6 +167,25 @@ def test_every_setting_and_every_command_has_its_place() -> None:
     for name, command in root.commands.items():
         for leaf in getattr(command, "commands", {"": None}):
             assert f"## preceptor {name} {leaf}".rstrip() in commands.splitlines()
+
+
+def test_no_help_text_loses_what_stands_in_brackets() -> None:
+    texts = [text for command in every_command(typer.main.get_command(app)) for text in helps(command)]
+    assert len(texts) > 100
+    assert [text for text in texts if render(text).plain != text] == []
+
+
+def every_command(command: Any) -> Iterator[Any]:
+    """The command, and all that are below it."""
+    yield command
+    for each in getattr(command, "commands", {}).values():
+        yield from every_command(each)
+
+
+def helps(command: Any) -> Iterator[str]:
+    """What `--help` says of a command, its arguments and its options."""
+    texts = [command.help, command.epilog, *(getattr(each, "help", None) for each in command.params)]
+    yield from (text for text in texts if text)
 
 
 # ---- blocks ----------------------------------------------------------------------------------------------------------

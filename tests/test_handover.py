@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,12 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, pipeline
 from typer.testing import CliRunner
 
+from connectors import handover as handing
 from connectors.cli import app
 from connectors.handover import FORMATS, export_student, refuse_folder
 from connectors.students import loaded, trained
 from connectors.wiring import Project
+from loop.answer import AnswerKind
 from loop.errors import PreceptorError, StudentError
 from loop.records import VerdictKind
 from loop.store import rationales
@@ -178,6 +181,29 @@ def test_the_card_says_what_the_student_saw_and_how_good_it_is(classifying: Proj
     assert "teacher: tiny-teacher (**simulated:** its replies come from a recording" in card
     assert "reviews until then: 1 verdicts, **1 of them simulated**, not by people" in card
     assert "licence: not known here" in card
+
+
+def test_the_card_names_the_room_that_the_student_reads(classifying: Project, tmp_path: Path) -> None:
+    which = trained(classifying)
+    longer = which.config.student.model_copy(update={"max_prompt_tokens": 4000})
+    which = replace(which, config=which.config.model_copy(update={"student": longer}))
+    export_student(classifying, which, tmp_path / "home", "transformers")
+    positions = AutoTokenizer.from_pretrained(tmp_path / "home").model_max_length
+    assert f"It reads {positions} tokens at most" in (tmp_path / "home" / "README.md").read_text()
+    assert positions < 4000
+
+
+def test_the_example_has_choices_where_the_task_has(classifying: Project, causal: Project, tmp_path: Path) -> None:
+    for project, name in ((classifying, "label"), (causal, "number")):
+        card = (exported(project, tmp_path / name) / "README.md").read_text()
+        assert "Which is heavier?" in card
+        assert "the feather" not in card
+        assert "choices" not in card
+    which = trained(causal)
+    task = which.config.task.model_copy(update={"answer": AnswerKind.CHOICE})
+    which = replace(which, config=which.config.model_copy(update={"task": task}))
+    card = handing.card(causal, which, "transformers", "float32", handing._asked(which), 40)
+    assert r"Which is heavier?\n(A) the stone\n(B) the feather" in card
 
 
 def test_a_folder_in_use_and_formats_that_are_not_written_are_refused_with_the_cure(

@@ -223,13 +223,26 @@ def test_a_round_keeps_what_was_measured_and_status_says_it(classifying: tuple[P
     assert last["candidate"]["evaluation"]["test"]["n"] == last["candidate"]["n"]
     assert last["candidate"]["evaluation"]["paired"]["against"] == 1
     assert state["rounds"][0]["student"]["evaluation"] is None
-    said = handover._calibration(project, replace(trained(project), checkpoint=candidate))
-    assert re.search(
-        r"on `test`: expected error 0\.\d+, at temperature \d+\.\d\d \(fitted on `dev`, n = \d+\) 0\.\d+", said
-    )
     text = "\n".join(last_evaluation(state["rounds"]))
+    told = "\n".join(handover._figures(project, replace(trained(project), checkpoint=candidate)))
     for part in ("macro F1 on test", "calibration error on test", "against the student of round 1 on dev", "by domain"):
         assert part in text
+        assert part in told
+    assert "not measured" not in told
+    assert re.search(r"use of the temperature: divide the logits by \d+\.\d{4} before softmax", told)
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [("choice", "mean log-probability of each one's tokens by 1.5000"), ("number", "share of 4 sampled answers")],
+)
+def test_a_card_says_what_the_temperature_of_a_student_that_writes_belongs_to(
+    answer: str, said: str, summing: tuple[Project, Checkpoint]
+) -> None:
+    project, _ = summing
+    which = trained(project, 1)
+    task = which.config.task.model_copy(update={"answer": AnswerKind(answer)})
+    assert said in handover._use(replace(which, config=which.config.model_copy(update={"task": task})), 1.5)
 
 
 def test_probabilities_are_told_at_the_temperature(classifying: tuple[Project, Checkpoint], tmp_path: Path) -> None:

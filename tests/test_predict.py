@@ -171,6 +171,15 @@ def test_a_file_that_cannot_be_read_leaves_nothing(
     assert [each.name for each in tmp_path.iterdir()] == ([] if text is None else [name])
 
 
+def test_a_folder_that_is_not_there_is_named_with_the_cure_before_anything_is_done(
+    project: Project, tmp_path: Path
+) -> None:
+    file = written(tmp_path / "q.jsonl", some_sums(2))
+    with pytest.raises(PreceptorError, match=r"there is no folder .*nodir; make it, or name another file with --out"):
+        predict(project, trained(project), file, tmp_path / "nodir" / "x.jsonl")
+    assert [each.name for each in tmp_path.iterdir()] == ["q.jsonl"]
+
+
 KILLED = """\
 import os, signal, sys
 from pathlib import Path

@@ -144,6 +144,15 @@ def test_divergence_that_surely_no_longer_falls_stops() -> None:
     assert falls([], divergences(0.3), 0.05).state is State.UNDECIDED
 
 
+def test_a_divergence_that_rose_is_said_to_have_risen_with_its_interval_the_same_way_round() -> None:
+    before, last = divergences(0.3), divergences(0.5, seed=1)
+    fell, rose = falls(last, before, 0.05), falls(before, last, 0.05)
+    assert re.match(r"mean divergence fell by 0\.\d+ \(0\.\d+ to 0\.\d+\) to 0\.", fell.text)
+    low, high = rose.figures["low"], rose.figures["high"]
+    assert high < 0
+    assert rose.text.startswith(f"mean divergence rose by {-rose.figures['fall']:.3f} ({-high:.3f} to {-low:.3f}) to ")
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     found = a_store(tmp_path)

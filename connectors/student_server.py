@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.datastructures import Headers
 
 from connectors.access import names_loopback, token_for
+from connectors.listening import listening
 from connectors.students import Trained, asked, loaded, refuse_too_long
 from connectors.wiring import Project
 from loop.config import Config
@@ -253,22 +254,22 @@ def serve(project: Project, which: Trained | None, *, host: str, port: int, toke
 
     Raises:
         BadConfig: others could reach the server, and no token is set.
+        PreceptorError: the port is taken.
     """
     token = token_for(host, token_env)
-    server = a_server(project, which, token)
-    project.progress.say(f"  {server.name} answers at http://{host}:{port}/v1 (Ctrl-C ends it)")
-    settings = uvicorn.Config(
-        application(server),
-        host=host,
-        port=port,
-        log_level="warning",
-        log_config=None,
-        access_log=False,
-        lifespan="off",
-        ws="none",
-        limit_concurrency=MOST_AT_ONCE,
-    )
-    uvicorn.Server(settings).run()
+    with listening(host, port) as (listener, address):
+        server = a_server(project, which, token)
+        project.progress.say(f"  {server.name} answers at {address}/v1 (Ctrl-C ends it)")
+        settings = uvicorn.Config(
+            application(server),
+            log_level="warning",
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            ws="none",
+            limit_concurrency=MOST_AT_ONCE,
+        )
+        uvicorn.Server(settings).run(sockets=[listener])
 
 
 def a_server(project: Project, which: Trained | None, token: str | None) -> StudentServer:

@@ -615,7 +615,7 @@ def student_export(
 @student_app.command("serve")
 def student_serve(
     host: Annotated[str, typer.Option(help="Address to listen on; others than loopback need a token.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8096,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 picks a free one.")] = 8096,
     token_env: Annotated[
         str, typer.Option(help="Variable that holds the token; where it is set, every request must show it.")
     ] = "PRECEPTOR_STUDENT_TOKEN",
@@ -695,7 +695,7 @@ def checks_audit(
 
 @review_app.command("up")
 def review_up(
-    port: Annotated[int, typer.Option(help="Port on loopback; 0 picks a free one.")] = 8099,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port on loopback; 0 picks a free one.")] = 8099,
     config: ConfigPath = CONFIG,
 ) -> None:
     """Install (once) and start a local Label Studio on loopback, in an environment of its own."""
@@ -786,7 +786,7 @@ def review_status(config: ConfigPath = CONFIG, run: RunName = None) -> None:
 @app.command()
 def serve(
     host: Annotated[str, typer.Option(help="Address to listen on; loopback unless you change it.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8097,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 picks a free one.")] = 8097,
     register: Annotated[
         bool, typer.Option("--register", help="Have the Label Studio projects of the run call this server.")
     ] = False,
@@ -806,8 +806,7 @@ def serve(
     """
     from connectors import web  # noqa: PLC0415
 
-    address = (url or f"http://{host}:{port}") if register else None
-    web.serve(_project(config, run), host=host, port=port, address=address)
+    web.serve(_project(config, run), host=host, port=port, registers=register, url=url)
 
 
 @users_app.command("add")
@@ -901,12 +900,11 @@ def users_log(
 @teacher_app.command("serve")
 def teacher_serve(
     file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="JSONL of recorded completions.")],
-    port: Annotated[int, typer.Option(help="Port on loopback.")] = 8098,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port on loopback; 0 picks a free one.")] = 8098,
     faults: Annotated[Path | None, typer.Option(exists=True, help="JSON of faults to show, for tests.")] = None,
     api_key: Annotated[str | None, typer.Option(help="Refuse requests with another key.")] = None,
 ) -> None:
     """Answer the OpenAI chat protocol on loopback from a file of recorded completions."""
     from connectors.recorded_teacher import serve  # noqa: PLC0415
 
-    console.print(f"recorded teacher: http://127.0.0.1:{port}/v1 (Ctrl-C ends it)", markup=False)
-    serve(file, port=port, faults=faults, api_key=api_key)
+    serve(file, port=port, faults=faults, api_key=api_key, say=lambda said: console.print(said, markup=False))

@@ -37,6 +37,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from connectors.listening import listening
 from connectors.recorded_batches import RecordedBatches, routes_of
 from loop.errors import BadConfig, BadRow
 from loop.teacher.continuation import settled_steps
@@ -301,7 +302,7 @@ def running(teacher: RecordedTeacher) -> Iterator[str]:
     """The base URL of this teacher, served by a thread on loopback while the block lasts."""
     with socket.socket() as listener:
         listener.bind((HOST, 0))
-        server = uvicorn.Server(_server_config(teacher, 0))
+        server = uvicorn.Server(_server_config(teacher))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
         _wait_until(lambda: server.started or not thread.is_alive())
@@ -312,17 +313,28 @@ def running(teacher: RecordedTeacher) -> Iterator[str]:
             thread.join(START_SECONDS)
 
 
-def serve(file: Path, *, port: int = 8098, faults: Path | None = None, api_key: str | None = None) -> None:
-    """Answer on loopback until the process is interrupted."""
-    teacher = RecordedTeacher(read_recordings(file), read_faults(faults), api_key)
-    uvicorn.Server(_server_config(teacher, port)).run()
+def serve(
+    file: Path,
+    *,
+    port: int = 8098,
+    faults: Path | None = None,
+    api_key: str | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> None:
+    """Answer on loopback until the process is interrupted.
+
+    Raises:
+        PreceptorError: the port is taken.
+    """
+    with listening(HOST, port) as (listener, address):
+        teacher = RecordedTeacher(read_recordings(file), read_faults(faults), api_key)
+        say(f"recorded teacher: {address}/v1 (Ctrl-C ends it)")
+        uvicorn.Server(_server_config(teacher)).run(sockets=[listener])
 
 
-def _server_config(teacher: RecordedTeacher, port: int) -> uvicorn.Config:
+def _server_config(teacher: RecordedTeacher) -> uvicorn.Config:
     return uvicorn.Config(
         application(teacher),
-        host=HOST,
-        port=port,
         log_level="warning",
         log_config=None,
         access_log=False,

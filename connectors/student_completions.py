@@ -11,19 +11,20 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from connectors.student_requests import MOST_CHOICES, NEUTRAL, Asked, Stops, cut
+from loop.ports import Written
 from loop.student.decoder import Decoder
 from loop.student.reading import Reading, Sampling, continuations
 
-MOST_CHOICES = 64
-Token = Annotated[int, Field(ge=0)]
+Token = Annotated[int, Field(ge=0, lt=1 << 31)]
 
 
-class CompletionRequest(BaseModel):
+class CompletionRequest(Asked):
     """What is read of a request. `temperature` is 0 where it is left out; sampling looks at the 50 likeliest tokens."""
 
-    model_config = ConfigDict(extra="forbid")
+    neutral = NEUTRAL
 
     model: str
     prompt: Annotated[str, Field(min_length=1)] | Annotated[list[Token], Field(min_length=1)]
@@ -35,7 +36,8 @@ class CompletionRequest(BaseModel):
     min_p: Literal[0] = 0
     repetition_penalty: Literal[1] = 1
     seed: int | None = None
-    stop_token_ids: Annotated[list[Token], Field(max_length=16)] = []
+    stop: Stops = Field(default=[])
+    stop_token_ids: list[Token] = Field(default=[], max_length=16)
     logprobs: int | None = Field(default=None, ge=0, le=1)
     prompt_logprobs: int | None = Field(default=None, ge=0, le=1)
     return_token_ids: bool = False
@@ -63,20 +65,34 @@ def prompt_of(student: Decoder, request: CompletionRequest) -> list[int]:
 
 def completed(student: Decoder, prompt: list[int], request: CompletionRequest, seed: int) -> dict[str, Any]:
     """The completion as the protocol has it."""
-    rows = _written(student, prompt, request, seed)
-    ends = {student.end, *request.stop_token_ids}
-    made = sum(map(len, rows))
+    rows = [_ended(student, ids, request) for ids in _written(student, prompt, request, seed)]
+    made = sum(len(ids) for ids, _, _ in rows)
     return {
         "id": f"cmpl-{uuid.uuid4().hex}",
         "object": "text_completion",
         "created": int(time.time()),
         "model": request.model,
         "choices": [
-            {"index": number, **_choice(student, prompt, ids, request, ended=ids[-1] in ends)}
-            for number, ids in enumerate(rows)
+            {
+                "index": number,
+                "text": text,
+                "finish_reason": reason,
+                "logprobs": None,
+                **_details(student, prompt, ids, request),
+            }
+            for number, (ids, text, reason) in enumerate(rows)
         ],
         "usage": {"prompt_tokens": len(prompt), "completion_tokens": made, "total_tokens": len(prompt) + made},
     }
+
+
+def _ended(student: Decoder, ids: list[int], request: CompletionRequest) -> tuple[list[int], str, str]:
+    """What was written up to a stop text, as tokens and as a text, and why it ends."""
+    ended = ids[-1] in {student.end, *request.stop_token_ids}
+    shown = ids[:-1] if ended else ids
+    grown = [shown[:length] for length in range(1, len(shown) + 1)] if request.stop else [shown]
+    text, pieces, reason = cut(Written(tuple(student.decoded(grown)), ended), None, request.stop)
+    return ids if pieces == len(grown) else ids[:pieces], text, reason
 
 
 def _written(student: Decoder, prompt: list[int], request: CompletionRequest, seed: int) -> list[list[int]]:
@@ -98,11 +114,9 @@ def _written(student: Decoder, prompt: list[int], request: CompletionRequest, se
     return rows if request.temperature else rows * request.n
 
 
-def _choice(
-    student: Decoder, prompt: list[int], ids: list[int], request: CompletionRequest, *, ended: bool
-) -> dict[str, Any]:
-    [text] = student.decoded([ids[:-1] if ended else ids])
-    found: dict[str, Any] = {"text": text, "finish_reason": "stop" if ended else "length", "logprobs": None}
+def _details(student: Decoder, prompt: list[int], ids: list[int], request: CompletionRequest) -> dict[str, Any]:
+    """What is said of a text only where it is asked for."""
+    found: dict[str, Any] = {}
     if request.return_token_ids:
         found["token_ids"] = ids
     if request.logprobs is not None or request.prompt_logprobs is not None:

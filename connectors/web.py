@@ -12,6 +12,7 @@ import base64
 import contextlib
 import hmac
 import os
+import socket
 import threading
 from collections.abc import Callable
 
@@ -27,6 +28,7 @@ from starlette.types import ASGIApp
 from connectors import site
 from connectors.access import is_loopback, token_for
 from connectors.dashboard import Dashboard
+from connectors.listening import listening
 from connectors.prediction_backend import PredictionBackend, PredictRequest
 from connectors.progress import RichProgress
 from connectors.pulling import pull
@@ -49,14 +51,15 @@ SETTLE_SECONDS = 1.0
 """Calls that come within this time are one pull."""
 
 
-def serve(project: Project, *, host: str, port: int, address: str | None) -> None:
-    """Answer until the process is interrupted. Where an address is given, Label Studio is told to call it.
+def serve(project: Project, *, host: str, port: int, registers: bool = False, url: str | None = None) -> None:
+    """Answer until the process is interrupted. Where it registers, Label Studio is told to call this server, by `url`.
 
     Without the webhook's secret only the dashboard is there, and nothing is pulled.
 
     Raises:
         BadConfig: others could reach the server and there is neither a token nor an account, or the secret is not set
             and Label Studio is to call, or there is no Label Studio to register with.
+        PreceptorError: the port is taken.
     """
     token = token_for(host, project.config.serve.token_env, guarded=accounts.are_there(project.store))
     if token is not None and len(token) < LONG_TOKEN:
@@ -64,26 +67,28 @@ def serve(project: Project, *, host: str, port: int, address: str | None) -> Non
             f"  {project.config.serve.token_env} has {len(token)} characters, and programs may guess as often as they "
             f"like: put a long random word into it (`openssl rand -hex 16`)"
         )
-    dashboard = Dashboard(project.store, project.config, lambda: _anew(project))
-    shown = site.application(dashboard, token, lambda: server.should_exit, local=is_loopback(host))
-    threading.Thread(target=dashboard.look_ahead, daemon=True).start()
-    project.progress.say(f"  the dashboard is at http://{host}:{port} (Ctrl-C ends it)")
-    changed = asyncio.Event()
-    if address is None and not os.environ.get(project.config.review.webhook_secret_env):
-        name = project.config.review.webhook_secret_env
-        project.progress.say(f"  verdicts are not pulled here: {name} is not set, so Label Studio cannot call")
-        app, work = shown, None
-    else:
-        secret = webhook_secret(project)
-        backend = PredictionBackend(project) if project.config.review.student_answers else None
-        app, work = application(secret, changed, backend, shown), _work(project, address, secret, backend)
-        project.progress.say(f"  waits for Label Studio at http://{host}:{port}{PATH}")
-    settings = uvicorn.Config(
-        watched(app, project.store), host=host, port=port, log_level="warning", log_config=None, access_log=False,
-        lifespan="off", ws="none", timeout_graceful_shutdown=3,
-    )  # fmt: skip
-    server = uvicorn.Server(settings)
-    asyncio.run(_serve(server, work, changed, every=project.config.review.poll_seconds))
+    with listening(host, port) as (listener, here):
+        dashboard = Dashboard(project.store, project.config, lambda: _anew(project))
+        shown = site.application(dashboard, token, lambda: server.should_exit, local=is_loopback(host))
+        threading.Thread(target=dashboard.look_ahead, daemon=True).start()
+        project.progress.say(f"  the dashboard is at {here} (Ctrl-C ends it)")
+        changed = asyncio.Event()
+        if not registers and not os.environ.get(project.config.review.webhook_secret_env):
+            name = project.config.review.webhook_secret_env
+            project.progress.say(f"  verdicts are not pulled here: {name} is not set, so Label Studio cannot call")
+            app, work = shown, None
+        else:
+            secret = webhook_secret(project)
+            backend = PredictionBackend(project) if project.config.review.student_answers else None
+            app = application(secret, changed, backend, shown)
+            work = _work(project, (url or here) if registers else None, secret, backend)
+            project.progress.say(f"  waits for Label Studio at {here}{PATH}")
+        settings = uvicorn.Config(
+            watched(app, project.store), log_level="warning", log_config=None, access_log=False,
+            lifespan="off", ws="none", timeout_graceful_shutdown=3,
+        )  # fmt: skip
+        server = uvicorn.Server(settings)
+        asyncio.run(_serve(server, listener, work, changed, every=project.config.review.poll_seconds))
 
 
 def _anew(project: Project) -> Project:
@@ -112,15 +117,20 @@ def _work(project: Project, address: str | None, secret: str, backend: Predictio
 
 
 async def _serve(
-    server: uvicorn.Server, work: Callable[[], None] | None, changed: asyncio.Event, *, every: float
+    server: uvicorn.Server,
+    listener: socket.socket,
+    work: Callable[[], None] | None,
+    changed: asyncio.Event,
+    *,
+    every: float,
 ) -> None:
     """Answer and work side by side, where there is work; where one fails, both end."""
     if work is None:
-        await server.serve()
+        await server.serve(sockets=[listener])
         return
     async with asyncio.TaskGroup() as group:
         worker = group.create_task(_keep_working(server, work, changed, every))
-        await server.serve()
+        await server.serve(sockets=[listener])
         worker.cancel()
 
 

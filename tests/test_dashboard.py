@@ -515,7 +515,7 @@ def test_serving_others_without_a_token_is_refused_with_the_cure(
     (tmp_path / "config.toml").write_text('[serve]\ntoken_env = "WHO_LOOKS"\n', encoding="utf-8")
     project = Project(tmp_path / "config.toml", RichProgress(Console(quiet=True)))
     with pytest.raises(BadConfig, match=r"export WHO_LOOKS=.*or stay on 127\.0\.0\.1"):
-        web.serve(project, host="0.0.0.0", port=0, address=None)
+        web.serve(project, host="0.0.0.0", port=0)
 
 
 # --- as it happens --------------------------------------------------------------------------------------------------

@@ -18,7 +18,8 @@ from connectors.entrance import logging_in
 from connectors.page_actions import leading, owning
 from connectors.site import application, pages
 from connectors.student_completions import CompletionRequest
-from connectors.student_server import StudentServer, _ChatRequest
+from connectors.student_requests import ChatRequest
+from connectors.student_server import StudentServer
 from connectors.student_server import application as student_application
 from connectors.students import loaded, trained
 from loop.config import Config
@@ -125,11 +126,12 @@ def student(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @EXAMPLES
 def test_the_student_s_server_answers_whatever_it_is_asked(student: str, examples: int) -> None:
-    body = _ChatRequest.model_json_schema(ref_template="#/components/schemas/{model}")
+    body = ChatRequest.model_json_schema(ref_template="#/components/schemas/{model}")
     parts = body.pop("$defs")
     body["properties"]["model"]["enum"] = [NAME]
     body["properties"]["max_completion_tokens"] = {"type": "integer", "minimum": 1, "maximum": 4}
     body["properties"]["n"] = {"type": "integer", "minimum": 1, "maximum": 2}
+    body["properties"]["max_tokens"] = body["properties"]["max_completion_tokens"]
     plain = CompletionRequest.model_json_schema()
     plain["properties"] |= {"model": {"enum": [NAME]}, "max_tokens": body["properties"]["max_completion_tokens"]}
     plain["properties"]["n"] = body["properties"]["n"]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -13,7 +14,8 @@ import pytest
 from openai import AuthenticationError, BadRequestError, InternalServerError, NotFoundError, OpenAI
 
 from connectors.access import token_for
-from connectors.student_server import LONGEST_BODY, StudentServer, application, cut
+from connectors.student_requests import cut
+from connectors.student_server import LONGEST_BODY, StudentServer, application
 from connectors.students import loaded, trained
 from connectors.wiring import Project
 from loop.errors import BadConfig
@@ -145,15 +147,30 @@ def test_cutting_keeps_count() -> None:
     [
         ({"stream": True}, "`stream` is not supported"),
         ({"logprobs": True}, "`logprobs` is not supported"),
-        ({"tools": []}, "`tools` is not supported"),
+        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "`tools` is not supported"),
+        ({"tool_choice": "auto"}, "`tool_choice` is not supported"),
+        ({"store": True}, "`store` is not supported"),
+        ({"metadata": {"a": "b"}}, "`metadata` is not supported"),
+        ({"logit_bias": {"5": 1}}, "`logit_bias` is not supported"),
+        ({"frequency_penalty": -1}, "`frequency_penalty` is not supported"),
         ({"response_format": {"type": "json_object"}}, "`response_format` is not supported"),
         ({"presence_penalty": 1.0}, "`presence_penalty` is not supported"),
-        ({"max_tokens": 5}, "`max_tokens` is not supported"),
+        ({"extra_body": {"colour": None}}, "`colour` is not supported"),
+        ({"max_tokens": 0}, "`max_tokens`: Input should be greater than or equal to 1"),
+        ({"max_tokens": 5, "max_completion_tokens": 6}, "`max_tokens` is the older name of `max_completion_tokens`"),
+        ({"stop": ""}, "`stop`: String should have at least 1 character"),
+        ({"stop": ["a", ""]}, "`stop`: String should have at least 1 character"),
+        ({"stop": ["a"] * 5}, "`stop`: List should have at most 4 items"),
         ({"n": 0}, "`n`: Input should be greater than or equal to 1"),
         ({"temperature": 3.0}, "`temperature`: Input should be less than or equal to 2"),
         ({"messages": []}, "`messages`"),
         ({"messages": [{"role": "system", "content": "Be kind."}]}, "send one user message"),
         ({"messages": [{"role": "user", "content": "a"}] * 2}, "send one user message"),
+        ({"content": [{"type": "image_url", "image_url": {"url": "data:"}}]}, "send one user message of text"),
+        (
+            {"messages": [{"role": "user", "content": "a", "tool_calls": []}]},
+            "`messages.0.tool_calls` is not supported",
+        ),
         ({"content": " "}, "`question` is missing or empty"),
         ({"content": "Context: 3 .\nQuestion: "}, "`question` is missing or empty"),
     ],
@@ -164,6 +181,66 @@ def test_what_is_not_supported_is_refused_and_not_ignored(
     with pytest.raises(BadRequestError) as caught:
         ask(client, **changes)
     assert said in caught.value.message
+    assert not re.search(r"constrained|\[_|\.str", f"{caught.value.message} {caught.value.param}")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        dict.fromkeys(("n", "stop", "temperature", "top_p", "seed", "user", "stream", "max_tokens", "tools", "store")),
+        {"logprobs": False, "presence_penalty": 0, "frequency_penalty": 0.0, "response_format": {"type": "text"}},
+        {"tools": [], "tool_choice": "none", "store": False, "metadata": {}, "logit_bias": {}},
+        {"messages": [{"role": "user", "content": QUESTION, "name": "ann"}]},
+    ],
+)
+def test_what_changes_nothing_may_be_sent(changes: dict[str, object], client: OpenAI) -> None:
+    plain, found = ask(client), ask(client, **changes)
+    assert (found.choices, found.usage) == (plain.choices, plain.usage)
+
+
+def test_the_older_name_of_the_longest_answer_is_read(client: OpenAI) -> None:
+    short = ask(client, max_completion_tokens=3)
+    assert ask(client, max_tokens=3).choices == short.choices
+    assert ask(client, max_tokens=3, max_completion_tokens=3).choices == short.choices
+
+
+def test_a_model_is_shown_by_its_name(client: OpenAI) -> None:
+    [listed] = client.models.list()
+    assert client.models.retrieve(NAME) == listed
+    with pytest.raises(NotFoundError, match="the model `some/other` does not exist; this is tiny-round-1") as caught:
+        client.models.retrieve("some/other")
+    assert (caught.value.code, caught.value.type) == ("model_not_found", "invalid_request_error")
+
+
+def test_what_is_not_there_is_told_in_the_form_of_the_protocol(client: OpenAI, address: str) -> None:
+    with pytest.raises(NotFoundError, match="POST /v1/embeddings is not served here") as caught:
+        client.embeddings.create(model=NAME, input="a")
+    assert (caught.value.code, caught.value.type) == ("unknown_url", "invalid_request_error")
+    answer = httpx.get(f"{address}/chat/completions")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+    assert answer.json()["error"]["code"] == "method_not_allowed"
+
+
+def test_a_token_that_no_model_has_is_refused(client: OpenAI) -> None:
+    with pytest.raises(BadRequestError, match="`stop_token_ids`: Input should be less than"):
+        client.completions.create(model=NAME, prompt=QUESTION, extra_body={"stop_token_ids": [1 << 63]})
+
+
+def test_a_completion_ends_before_a_stop(client: OpenAI) -> None:
+    prompt = prompts.rationale_prompt(pool_item(QUESTION))
+
+    def complete(**changes: object) -> Any:
+        return client.completions.create(model=NAME, prompt=prompt, max_tokens=20, **changes)
+
+    whole, stop = complete().choices[0].text, "Answer"
+    assert whole.index(stop) > 0
+    for said in (stop, ["never", stop]):
+        found = complete(stop=said, extra_body={"return_token_ids": True}, logprobs=1)
+        assert (found.choices[0].text, found.choices[0].finish_reason) == (whole[: whole.index(stop)], "stop")
+        assert found.usage.completion_tokens < complete().usage.completion_tokens
+        assert found.usage.completion_tokens == len(found.choices[0].token_ids) == len(found.choices[0].logprobs.tokens)
+    assert complete(stop="never").choices[0].text == whole
+    assert complete(**dict.fromkeys(("n", "stop", "temperature", "seed", "logprobs"))).choices[0].text == whole
 
 
 def test_an_item_longer_than_the_context_has_the_protocol_s_code(client: OpenAI) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from connectors import tracking
+from connectors import students, tracking
 from connectors.measurements import duplicates_text, seed_duplicates_text
 from connectors.plan import redacted, redacted_text
 from connectors.wiring import Project
@@ -14,7 +14,7 @@ from loop.errors import PreceptorError
 from loop.ports import Student, Teacher
 from loop.records import Item, Probe, Split
 from loop.stages.contamination import look
-from loop.store import items, probes
+from loop.store import items, probes, rounds
 from loop.store.money import Purse
 from loop.store.server import described
 from loop.teacher.judge_prompt import LONG_STEP, a_step_request
@@ -112,7 +112,16 @@ def _student(project: Project) -> str:
         writes = f"; {_served(loaded, student.served)}"
     box = student.white_box
     learns = "" if box is None else f"; it learns from the logits of {box.teacher} ({box.objective})"
-    return f"{student.model} loads{writes}{learns}"
+    return f"{student.model} loads{writes}{learns}{_in_force(project)}"
+
+
+def _in_force(project: Project) -> str:
+    """That the newest student loads too, where there is one."""
+    if not any(each.student_id for each in rounds.all_rounds(project.store, project.config.run.name)):
+        return ""
+    which = students.trained(project)
+    students.loaded(project, which)
+    return f"; so does {which.folder.name}, the student in force"
 
 
 def _served(student: Student, settings: ServedConfig) -> str:

@@ -175,5 +175,6 @@ def _reply(raw: Raw, row: Row, item: Item | None, task: TaskConfig) -> Given:
         raise BadRow(f"{raw.place}: item {item.key!r} has another text; correct the key or the question")
     if not row.steps:
         raise BadRow(f"{raw.place}: `rationale` is missing or empty")
-    answer = allowed_answer(replace(row, choices=tuple(item.choices)), raw, task)
+    shown = replace(row, question=item.question, context=item.context, choices=tuple(item.choices))
+    answer = allowed_answer(shown, raw, task)
     return Given(item, at_most(row.steps, task.max_steps), answer, row.model or UNNAMED)

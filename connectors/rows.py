@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import Any
 
 from connectors.files import Raw
-from loop.answer import Answer, AnswerKind, parse_answer, split_rationale
+from loop.answer import Answer, AnswerKind, parse_answer, spans_of, split_rationale
 from loop.config import TaskConfig
 from loop.errors import BadRow
 from loop.records import Item
@@ -120,7 +120,7 @@ def allowed_answer(row: Row, raw: Raw, task: TaskConfig) -> Answer:
     """The row's answer as a value.
 
     Raises:
-        BadRow: there is none, or it is not one that the task allows.
+        BadRow: there is none, or it is not one that the task allows or the text holds.
     """
     if not row.answer:
         raise BadRow(f"{raw.place}: no `answer`; holdout and seed items and existing replies need one")
@@ -134,7 +134,24 @@ def allowed_answer(row: Row, raw: Raw, task: TaskConfig) -> Answer:
             AnswerKind.SPANS: "`start-end:label` marks joined by `;`, or `none`",
         }[task.answer]
         raise BadRow(f"{raw.place}: `answer` {row.answer[:60]!r} is not allowed; expected {allowed}")
+    if parsed.kind is AnswerKind.SPANS:
+        _refuse_marks(parsed, row, raw, task)
     return parsed
+
+
+def _refuse_marks(answer: Answer, row: Row, raw: Raw, task: TaskConfig) -> None:
+    """Refuse marks that no student could get right.
+
+    Raises:
+        BadRow: one has a label that the task does not have, or reaches beyond the text.
+    """
+    length = len(row.context or row.question)
+    for mark in sorted(spans_of(answer)):
+        said = f"{raw.place}: `answer` marks {mark.start}-{mark.end}:{mark.label}"
+        if task.labels and mark.label not in task.labels:
+            raise BadRow(f"{said}, but labels are {', '.join(task.labels)}; correct it or add the label to task.labels")
+        if mark.end > length:
+            raise BadRow(f"{said}, but the text ends at {length}; marks count characters of it from 0")
 
 
 def at_most(steps: Sequence[str], most: int) -> tuple[str, ...]:

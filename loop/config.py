@@ -213,8 +213,8 @@ class StudentConfig(Table):
     patience: int = Field(default=2, ge=1)
     """Training stops after so many epochs in a row that are no better on the validation part than the best one."""
     learning_rate: float = Field(default=1e-3, gt=0)
-    """Peak learning rate of AdamW (linear warm-up over 5 %, then linear decay). The default suits LoRA; where all weights
-    are trained, as those of an encoder always are, 1e-4 is a better start."""
+    """Peak learning rate of AdamW (linear warm-up over 5 %, then linear decay). The default suits LoRA; where all
+    weights are trained, as those of an encoder always are, 1e-4 is a better start."""
     batch_size: int = Field(default=8, ge=1)
     """Rationales in one training batch; batches are formed by length."""
     lora_rank: int = Field(default=16, ge=0)

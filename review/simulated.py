@@ -10,7 +10,7 @@ from pathlib import Path
 
 from loop.answer import parse_answer, shown
 from loop.config import TaskConfig
-from loop.errors import BadRow
+from loop.errors import BadConfig, BadRow
 from loop.records import VerdictKind
 from review.board import Board, OpenTask
 from review.task import STEPS, form_of, result
@@ -70,14 +70,26 @@ class SimulatedReviewer:
         self._continue_share = continue_share
 
     def work(self) -> int:
-        """Judge all open tasks; how many."""
-        done = 0
+        """Judge the open tasks whose truth is known; how many.
+
+        Raises:
+            BadConfig: there are open tasks, and the truth of none is known.
+        """
+        done, unknown = 0, []
         for board in self._boards:
             for task in board.open_tasks():
-                truth = self._truth.get(task.data.get("item_key", ""))
-                if truth is not None:
+                key = task.data.get("item_key", "")
+                truth = self._truth.get(key)
+                if truth is None:
+                    unknown.append(str(key))
+                else:
                     self._judge(board, task, truth)
                     done += 1
+        if unknown and not done:
+            raise BadConfig(
+                f"simulated_reviewer.truth has no row for {', '.join(unknown[:3])}{' …' * (len(unknown) > 3)} "
+                f"({len(unknown)} items wait to be reviewed); add them to the file"
+            )
         return done
 
     def _judge(self, board: Board, task: OpenTask, truth: Truth) -> None:

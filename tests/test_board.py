@@ -20,7 +20,7 @@ from connectors.invitations import Invitations
 from connectors.label_studio import LabelStudioBoard, Pace
 from loop.answer import Answer, AnswerKind
 from loop.config import ReviewerConfig, TaskConfig
-from loop.errors import BoardDown, BoardRefused
+from loop.errors import BadConfig, BoardDown, BoardRefused
 from loop.records import Author, Flag, Item, Rationale, ReviewTask, Split, VerdictKind
 from loop.store import items, rationales, reviews
 from loop.store.reviews import RunReviewBook
@@ -211,6 +211,13 @@ def test_hostile_text_comes_back_unchanged(board: Board) -> None:
     assert task.data["question"] == HOSTILE
     assert task.data["steptext_0"] == HOSTILE
     assert len(task.data["steptext_1"]) == 20_000
+
+
+def test_a_truth_that_lacks_what_is_open_is_named(board: Board) -> None:
+    board.put([a_task(1)])
+    reviewer = SimulatedReviewer([board], {}, TASK, error_rate=0.0, seconds=30, seed=0)
+    with pytest.raises(BadConfig, match=r"truth has no row for a \(1 items wait"):
+        reviewer.work()
 
 
 def test_a_simulated_reviewer_works_through_the_board_and_says_so(board: Board) -> None:

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from connectors import handover as handing
 from connectors.cli import app
+from connectors.doctor import Finding, diagnose
 from connectors.handover import FORMATS, export_student, refuse_folder
 from connectors.students import loaded, trained
 from connectors.wiring import Project
@@ -253,6 +254,7 @@ def test_without_a_student_the_cure_is_named(tmp_path: Path) -> None:
 def test_a_checkpoint_that_was_cut_off_is_named_with_the_cure(student: str, damage: str, tmp_path: Path) -> None:
     tiny_model(tmp_path / "model")
     project = a_trained_project(tmp_path, student=student)
+    assert _examined(project).text.endswith("; so does round-1, the student in force")
     folder = project.folder / "checkpoints" / "round-1"
     [weights] = folder.glob("*.safetensors")
     if damage == "cut off":
@@ -270,3 +272,12 @@ def test_a_checkpoint_that_was_cut_off_is_named_with_the_cure(student: str, dama
         export_student(project, trained(project), tmp_path / "home", "transformers")
     assert not (tmp_path / "home").exists()
     assert json.loads((folder / "card.json").read_text())["examples"] == 8
+    found = _examined(project)
+    assert not found.fine
+    assert "round-1" in found.text
+
+
+def _examined(project: Project) -> Finding:
+    """What `doctor` says of the student."""
+    [found] = [each for each in diagnose(project.path, lambda: project) if each.part == "student"]
+    return found

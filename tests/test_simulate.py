@@ -3,7 +3,11 @@
 import hashlib
 import io
 import json
+import os
+import signal
 import subprocess
+import sys
+import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -45,6 +49,22 @@ def test_gains_are_paired_by_seed_and_have_an_interval() -> None:
     assert (random["gain"], random["interval"]) == (None, None)
     assert margin["gain"] == pytest.approx(0.05)
     assert margin["interval"] == (pytest.approx(0.05), pytest.approx(0.05))
+
+
+def test_the_interval_of_few_seeds_is_students() -> None:
+    gains = (0.01, 0.02, 0.06)
+    results = [result("random", seed, 0.5) for seed in range(3)]
+    results += [result("margin", seed, 0.5 + gain) for seed, gain in enumerate(gains)]
+    _, margin = summary(results)
+    low, high = margin["interval"]
+    assert low == pytest.approx(0.03 - 4.302653 * 0.0264575 / 3**0.5, abs=1e-6)
+    assert high == pytest.approx(0.03 + 4.302653 * 0.0264575 / 3**0.5, abs=1e-6)
+
+
+def test_the_means_are_of_the_last_students() -> None:
+    results = [result("random", seed, 0.1 * seed, 0.1 * seed + 0.1) for seed in range(4)]
+    results += [result("margin", seed, 0.1 * seed + 0.05, 0.1 * seed + 0.15) for seed in range(3)]
+    _, margin = summary(results)
     assert margin["last"] == pytest.approx(0.25)
     assert margin["usd"] == pytest.approx(0.2)
 
@@ -197,6 +217,46 @@ def test_cells_that_are_done_are_kept(simulated: tuple[Path, subprocess.Complete
 def test_the_project_itself_is_left_alone(simulated: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     config, _ = simulated
     assert json.loads(preceptor("status", "--json", config=config).stdout)["round"] == 0
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_workers_end_with_the_simulation(how: signal.Signals, tmp_path: Path) -> None:
+    """At Ctrl-C the terminal tells the workers too."""
+    script = tmp_path / "parent.py"
+    script.write_text(PARENT)
+    with subprocess.Popen(
+        [sys.executable, str(script)], stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as parent:
+        assert parent.stdout is not None
+        worker = int(parent.stdout.readline())
+        (os.killpg if how is signal.SIGINT else os.kill)(parent.pid, how)
+        for _ in range(300):
+            if not alive(worker):
+                break
+            time.sleep(0.1)
+        assert not alive(worker)
+
+
+PARENT = """
+import os, time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from connectors.simulate import leave_with_parent
+
+if __name__ == "__main__":
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=leave_with_parent) as pool:
+        print(pool.submit(os.getpid).result(), flush=True)
+        pool.submit(time.sleep, 600)
+        pool.submit(time.sleep, 600).result()
+"""
+
+
+def alive(process: int) -> bool:
+    try:
+        status = Path(f"/proc/{process}/status").read_text()
+    except OSError:
+        return False
+    return "State:\tZ" not in status
 
 
 def test_two_simulations_of_one_run_are_refused(tmp_path: Path) -> None:

@@ -27,6 +27,8 @@ from tests.builders import a_number, a_store
 NUMBER = TaskConfig()
 LABEL = TaskConfig(answer=AnswerKind.LABEL, labels={"yes": "it does", "no": "it does not"})
 CHOICE = TaskConfig(answer=AnswerKind.CHOICE)
+MARKED = ("3-6:place", "3-6:city", "0-2:place;3-7:place", "none")
+"""Marks on a text of six characters."""
 Row = dict[str, Any]
 
 
@@ -179,6 +181,28 @@ def test_a_label_that_the_task_does_not_know_is_named(tmp_path: Path, take: Take
     report = take(file, split=Split.HOLDOUT, task=LABEL)
     assert report.bad == [f"{file}:1: `answer` 'perhaps' is not allowed; expected one of yes, no"]
     assert report.added[Split.HOLDOUT] == 1
+
+
+def test_marks_that_no_student_could_get_right_are_named(tmp_path: Path, store: Store, take: Take) -> None:
+    task = TaskConfig(answer=AnswerKind.SPANS, labels={"place": "where it is"})
+    rows = [{"key": f"k{number}", "question": f"{number}: Ulm", "answer": said} for number, said in enumerate(MARKED)]
+    file = jsonl(tmp_path / "h.jsonl", *rows)
+    report = take(file, split=Split.HOLDOUT, task=task)
+    assert report.bad == [
+        f"{file}:2: `answer` marks 3-6:city, but labels are place; correct it or add the label to task.labels",
+        f"{file}:3: `answer` marks 3-7:place, but the text ends at 6; marks count characters of it from 0",
+    ]
+    assert {item.key for item in items.of_split(store, Split.HOLDOUT)} == {"k0", "k3"}
+
+
+def test_marks_of_existing_replies_are_counted_in_the_text_of_their_item(
+    tmp_path: Path, store: Store, take: Take
+) -> None:
+    task = TaskConfig(answer=AnswerKind.SPANS)
+    take(jsonl(tmp_path / "p.jsonl", {"key": "a", "question": "Where?", "context": "in Ulm"}), task=task)
+    for end, bad in ((6, 0), (7, 1)):
+        file = jsonl(tmp_path / "r.jsonl", {"key": "a", "rationale": "a town", "answer": f"3-{end}:any"})
+        assert len(ingest_rationales([file], store, task=task, folder=tmp_path).bad) == bad
 
 
 def test_choices_are_needed_where_the_answer_is_a_choice(tmp_path: Path, store: Store, take: Take) -> None:

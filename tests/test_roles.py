@@ -249,9 +249,9 @@ def test_others_are_served_where_people_have_accounts(alone: Project, monkeypatc
 
     monkeypatch.setattr(web, "_serve", served)
     with pytest.raises(BadConfig, match=r"stay on 127\.0\.0\.1"):
-        web.serve(alone, host="0.0.0.0", port=0, address=None)
+        web.serve(alone, host="0.0.0.0", port=0)
     add(alone.store, "otto", Role.OWNER, PASSWORD)
-    web.serve(alone, host="0.0.0.0", port=0, address=None)
+    web.serve(alone, host="0.0.0.0", port=0)
     remove(alone.store, "otto")
 
 
@@ -267,7 +267,7 @@ def test_a_token_that_programs_can_guess_is_named(
     monkeypatch.setenv(project.config.serve.token_env, token)
     monkeypatch.setattr(web, "_serve", served)
     monkeypatch.setattr(Dashboard, "look_ahead", lambda _: None)
-    web.serve(project, host="127.0.0.1", port=0, address=None)
+    web.serve(project, host="127.0.0.1", port=0)
     project.store.close()
     assert ("has 5 characters, and programs may guess" in said.getvalue()) == told
     assert "the dashboard is at" in said.getvalue()

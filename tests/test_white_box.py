@@ -340,7 +340,8 @@ def test_a_round_trains_by_the_table(model: Path, teacher: Path, tmp_path: Path)
     done = closed(project, a_round_of(project, KEYS[:6]), Told())
     assert candidate(project, done).card["objective"] == "mgsr"
     [student] = [each for each in diagnose(project.path, lambda: project) if each.part == "student"]
-    assert (student.fine, student.text) == (True, "model loads; it learns from the logits of teacher (mgsr)")
+    learns = "model loads; it learns from the logits of teacher (mgsr)"
+    assert (student.fine, student.text) == (True, f"{learns}; so does round-1, the student in force")
 
 
 def test_a_missing_teacher_is_said_before_anything_is_spent(model: Path, tmp_path: Path) -> None:

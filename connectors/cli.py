@@ -577,6 +577,10 @@ def answer(
 def predict(
     file: Annotated[Path, typer.Argument(help="JSONL, CSV, Parquet file or Hugging Face dataset folder.")],
     out: Annotated[Path | None, typer.Option(help="JSONL to write; default: FILE.answers.jsonl.")] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Ask the teacher about rows that the student is less sure of than this."),
+    ] = None,
     number: OfRound = None,
     config: ConfigPath = CONFIG,
     run: RunName = None,
@@ -584,12 +588,13 @@ def predict(
     """Let the student answer a whole file: a line for each row, in their order.
 
     Ended early, call it again: it goes on where it stopped. A row that cannot be asked gets a line with its `error`.
-    Where rows have an `answer`, the accuracy is told.
+    Where rows have an `answer`, the accuracy is told. With --threshold the teacher answers the rows of which the
+    student is not sure, the least sure first, within what is left of budget.usd; each row says who answered it.
     """
     from connectors import predicting, students  # noqa: PLC0415
 
     project = _project(config, run)
-    found = predicting.predict(project, students.trained(project, number), file, out)
+    found = predicting.predict(project, students.trained(project, number), file, out, threshold)
     for line in predicting.bad_rows(found.file):
         stderr.print(line, markup=False)
     console.print(found.summary(), markup=False)
@@ -610,6 +615,20 @@ def student_export(
     project = _project(config, run)
     handover.refuse_folder(folder, form)
     console.print(handover.export_student(project, students.trained(project, number), folder, form), markup=False)
+
+
+@student_app.command("retrain")
+def student_retrain(
+    number: Annotated[
+        int | None, typer.Option("--round", min=1, help="The student that this round trained; default: the newest.")
+    ] = None,
+    config: ConfigPath = CONFIG,
+    run: RunName = None,
+) -> None:
+    """Train a student again whose folder was lost or damaged, from what was decided when it was trained."""
+    from connectors import retraining  # noqa: PLC0415
+
+    console.print(retraining.retrain(_project(config, run), number), markup=False)
 
 
 @student_app.command("serve")

@@ -14,6 +14,7 @@ from loop.answer import AnswerKind
 from loop.errors import PreceptorError, extra
 from loop.records import Decision, DecisionKind, Item, Part, Split
 from loop.report import accuracy
+from loop.stages.retrain import AGAIN
 from loop.stages.train import seed_examples
 from loop.store import checkpoints, evaluations, reading, rounds
 from loop.student.packaged import LICENCES, model_directory
@@ -330,7 +331,13 @@ def _use(which: Trained, temperature: float) -> str:
 
 def _limits(which: Trained, room: int) -> list[str]:
     student = which.config.student
+    again = which.checkpoint.card.get(AGAIN)
     limits = [
+        *(
+            [f"Its weights were lost and trained again on {again}; its figures are those of the lost ones."]
+            if again
+            else []
+        ),
         f"It reads {room} tokens at most. Longer items were cut in training; Preceptor refuses them.",
         "It was trained on the questions of one pool; on others the accuracy above says nothing.",
     ]

@@ -18,16 +18,18 @@ from typing import Any, BinaryIO
 from filelock import FileLock, Timeout
 
 from connectors.files import Raw, reader_of
+from connectors.predict_escalation import Asked, Unsure, ask_about
 from connectors.rows import allowed_answer, checked
 from connectors.students import Trained, item_of, loaded, refuse_too_long, temperature_of
 from connectors.wiring import Project
 from loop.answer import Answer, AnswerKind, place_of, spans_of
 from loop.calibration import tempered
-from loop.config import TaskConfig
+from loop.config import QueryConfig, TaskConfig
 from loop.errors import BadRow, PreceptorError
 from loop.interval import wilson
 from loop.ports import Student
 from loop.records import Item
+from loop.stages.measuring import agreement
 from loop.stages.parts import PIECE
 
 
@@ -43,17 +45,28 @@ class Predicted:
     known: int = 0
     marks: tuple[int, int, int] = (0, 0, 0)
     """Of rows with the answer of a span task: right marks, marks that were given, marks of the file."""
+    asked: int = 0
+    """Rows that the teacher was asked about."""
+    taken: int = 0
+    """Those of them that have its answer."""
+    usd: float = 0.0
+    right_alone: int = 0
+    """Rows that are right as the student alone answers them."""
 
     def summary(self) -> str:
         """A sentence for each thing that happened."""
         said = f"answered {self.rows - self.bad} of {self.rows} rows in {self.file}; bad rows: {self.bad}"
         if self.unread:
             said += f"; without an answer that can be read: {self.unread}"
+        if self.asked:
+            said += f"\nthe teacher was asked about {self.asked} rows for ${self.usd:.4f}; {self.taken} have its answer"
         if not self.known:
             return said
         low, high = wilson(self.right, self.known)
         share = f"{self.right / self.known:.3f} ({low:.3f} to {high:.3f}, n={self.known})"
         said = f"{said}\naccuracy where the file gives the answer: {share}"
+        if self.asked:
+            said += f"; the student alone: {self.right_alone / self.known:.3f}"
         right, given, known = self.marks
         if not given + known:
             return said
@@ -61,12 +74,18 @@ class Predicted:
         return f"{said}\nF1 of the marks: {f1:.3f} ({right} right of {given} given, {known} in the file)"
 
 
-def predict(project: Project, which: Trained, file: Path, out: Path | None) -> Predicted:
+def predict(
+    project: Project, which: Trained, file: Path, out: Path | None, threshold: float | None = None
+) -> Predicted:
     """Answer every row of a file; the figures are read off the finished file.
+
+    Rows of which the student is less sure than the threshold go to the teacher, within the run's budget.
 
     Raises:
         BadRow: the file cannot be read or holds no rows.
-        PreceptorError: the answers are there already, are being written by another process, or cannot be written.
+        PreceptorError: the answers are there already, are being written by another process, or cannot be written; or
+            the budget is spent before all of these rows were asked about.
+        TeacherDown, TeacherRefused, UnknownPrice: as when asking.
     """
     read = reader_of(file)
     out = (out or file.with_name(f"{file.name}.answers.jsonl")).absolute()
@@ -78,10 +97,20 @@ def predict(project: Project, which: Trained, file: Path, out: Path | None) -> P
         total = sum(1 for _ in read(file))
         if not total:
             raise BadRow(f"{file}: no rows in it")
-        partial = out.with_name(f".{out.name}.{_fingerprint(file, which, project)}.partial")
+        mark = _fingerprint(file, which, project, sampled=threshold is not None)
+        partial, kept = (out.with_name(f".{out.name}.{mark}.{kind}") for kind in ("partial", "asked"))
         try:
-            _answer_all(project, which, read(file), total, partial)
-            partial.replace(out)
+            _answer_all(project, which, read(file), total, partial, sampled=threshold is not None)
+            if threshold is None:
+                partial.replace(out)
+            else:
+                task = which.config.task
+                unsure = list(_unsure(partial, read(file), task, threshold))
+                asked = ask_about(project, task, unsure, kept, purpose=mark)
+                _refuse_what_is_open(asked, threshold)
+                _put_in(partial, asked, read(file), task).replace(out)
+                partial.unlink()
+                kept.unlink()
         except OSError as error:
             raise PreceptorError(f"{out}: cannot be written ({error.strerror}); what is done is kept") from error
     return _counted(out)
@@ -89,11 +118,9 @@ def predict(project: Project, which: Trained, file: Path, out: Path | None) -> P
 
 def bad_rows(out: Path) -> Iterator[str]:
     """What was wrong with each row that could not be asked."""
-    with out.open(encoding="utf-8") as lines:
-        for line in lines:
-            row = json.loads(line)
-            if "error" in row:
-                yield row["error"]
+    for line in _lines(out):
+        if "error" in line:
+            yield line["error"]
 
 
 @contextmanager
@@ -108,18 +135,21 @@ def _alone(folder: Path, out: Path) -> Iterator[None]:
         raise PreceptorError(f"{out}: another process is writing it; wait for it, or name another --out") from error
 
 
-def _answer_all(project: Project, which: Trained, rows: Iterator[Raw], total: int, partial: Path) -> None:
+def _answer_all(
+    project: Project, which: Trained, rows: Iterator[Raw], total: int, partial: Path, *, sampled: bool
+) -> None:
     """Go on after the last whole piece."""
     with partial.open("ab+") as sink:
         done = _keep_whole_pieces(sink)
         if done:
             project.progress.say(f"  goes on after row {done} of {total}")
         student, temperature = loaded(project, which), temperature_of(project, which)
+        samples = _Samples(project.config.query, project.config.run.seed) if sampled else None
         remaining = islice(rows, done, None)
         with project.progress.bar("student answers", total) as bar:
             bar.advance(done)
             while piece := list(islice(remaining, PIECE)):
-                answers = _answered(student, which.config.task, piece, temperature=temperature)
+                answers = _answered(student, which.config.task, piece, samples, temperature=temperature)
                 sink.write("".join(json.dumps(each, ensure_ascii=False) + "\n" for each in answers).encode())
                 sink.flush()
                 os.fsync(sink.fileno())
@@ -138,7 +168,32 @@ def _keep_whole_pieces(sink: BinaryIO) -> int:
     return rows
 
 
-def _answered(student: Student, task: TaskConfig, piece: Sequence[Raw], *, temperature: float) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class _Samples:
+    """How a student is sampled that cannot say how probable its answers are."""
+
+    query: QueryConfig
+    seed: int
+
+    def agreeing(
+        self, student: Student, items: Sequence[Item], answers: Sequence[Answer | None]
+    ) -> list[tuple[float, ...]]:
+        """Of each item, the shares of its answer and of others among the samples."""
+        query = self.query
+        drawn = student.explain(
+            items,
+            copies=range(1, query.samples + 1),
+            temperature=query.temperature,
+            top_p=query.top_p,
+            seed=self.seed,
+        )
+        pairs = zip(answers, drawn, strict=True)
+        return [tuple(agreement(answer, [each.answer for each in own])) for answer, own in pairs]
+
+
+def _answered(
+    student: Student, task: TaskConfig, piece: Sequence[Raw], samples: _Samples | None, *, temperature: float
+) -> list[dict[str, Any]]:
     """A line for each row: its answer, or what is wrong with it."""
     lines: list[dict[str, Any]] = []
     told: list[tuple[int, Item, Answer | None]] = []
@@ -153,18 +208,81 @@ def _answered(student: Student, task: TaskConfig, piece: Sequence[Raw], *, tempe
     items = [item for _, item, _ in told]
     if not items:
         return lines
-    for (place, _, gold), given, shares in zip(told, student.predict(items), student.probabilities(items), strict=True):
+    answered, known = student.predict(items), student.probabilities(items)
+    direct = any(known)
+    if samples is not None and not direct:
+        known = samples.agreeing(student, items, [each.answer for each in answered])
+    for (place, _, gold), given, shares in zip(told, answered, known, strict=True):
         answer = given.answer
         lines[place] |= {"answer": None if answer is None else answer.value, "steps": list(given.explanation.steps)}
         if shares:
-            sure = tempered(shares, temperature)
-            lines[place]["probability"] = None if answer is None else round(sure[place_of(answer, task.labels)], 4)
-        if gold is not None:
-            lines[place]["right"] = answer == gold
-        if gold is not None and gold.kind is AnswerKind.SPANS:
-            given_marks, known = spans_of(answer) if answer else frozenset(), spans_of(gold)
-            lines[place]["marks"] = [len(given_marks & known), len(given_marks), len(known)]
+            sure, own = tempered(shares, temperature), place_of(answer, task.labels) if answer and direct else 0
+            lines[place]["probability"] = None if answer is None else round(sure[own], 4)
+        lines[place] |= _graded(answer, gold)
     return lines
+
+
+def _graded(answer: Answer | None, gold: Answer | None) -> dict[str, Any]:
+    """Whether an answer is right, where that is known."""
+    if gold is None:
+        return {}
+    found: dict[str, Any] = {"right": answer == gold}
+    if gold.kind is AnswerKind.SPANS:
+        given, known = spans_of(answer) if answer else frozenset(), spans_of(gold)
+        found["marks"] = [len(given & known), len(given), len(known)]
+    return found
+
+
+def _unsure(answered: Path, rows: Iterator[Raw], task: TaskConfig, threshold: float) -> Iterator[Unsure]:
+    """The rows that are answered with less confidence than the threshold."""
+    for place, (line, raw) in enumerate(zip(_lines(answered), rows, strict=True)):
+        if "error" not in line and (line.get("probability") or 0.0) < threshold:
+            yield Unsure(place, _read(raw, task)[0], line.get("probability") or 0.0)
+
+
+def _refuse_what_is_open(asked: Asked, threshold: float) -> None:
+    """The least sure rows were asked about first, so that a lower threshold has all of its own.
+
+    Raises:
+        PreceptorError: the budget is spent before all rows were asked about.
+    """
+    if asked.out_of_money:
+        least = min(each.probability for each in asked.out_of_money)
+        raise PreceptorError(
+            f"the budget is spent: {len(asked.out_of_money)} rows below {threshold:g} were not asked about; raise "
+            f"budget.usd and call it again, or take what was paid for with --threshold {least:g}. What came is kept"
+        )
+
+
+def _put_in(answered: Path, asked: Asked, rows: Iterator[Raw], task: TaskConfig) -> Path:
+    """A file with the teacher's answers in the place of the student's, whose own stand beside them."""
+    whole = answered.with_suffix(".whole")
+    with whole.open("w", encoding="utf-8") as sink:
+        for place, (line, raw) in enumerate(zip(_lines(answered), rows, strict=True)):
+            reply = asked.replies.get(place)
+            own = {
+                name: line.pop(name) for name in ("answer", "steps", "probability", "right", "marks") if name in line
+            }
+            if "error" in line:
+                new = line
+            elif reply is None or "answer" not in reply:
+                problem = asked.problems.get(place) if reply is None else reply["problem"]
+                new = line | own | {"by": "student"} | ({"problem": problem} if problem else {})
+            else:
+                answer = Answer(kind=task.answer, value=reply["answer"])
+                new = line | {"answer": answer.value, "steps": reply["steps"]} | _graded(answer, _read(raw, task)[1])
+                new |= {"by": reply["by"], "student": own}
+            if reply is not None:
+                new["usd"] = reply["usd"]
+            sink.write(json.dumps(new, ensure_ascii=False) + "\n")
+        sink.flush()
+        os.fsync(sink.fileno())
+    return whole
+
+
+def _lines(file: Path) -> Iterator[dict[str, Any]]:
+    with file.open(encoding="utf-8") as lines:
+        yield from map(json.loads, lines)
 
 
 def _read(raw: Raw, task: TaskConfig) -> tuple[Item, Answer | None]:
@@ -176,20 +294,23 @@ def _read(raw: Raw, task: TaskConfig) -> tuple[Item, Answer | None]:
 
 def _counted(out: Path) -> Predicted:
     found = Predicted(out)
-    with out.open(encoding="utf-8") as lines:
-        for line in lines:
-            row = json.loads(line)
-            found.rows += 1
-            found.bad += "error" in row
-            found.unread += "answer" in row and row["answer"] is None
-            found.known += "right" in row
-            found.right += row.get("right", False)
-            right, given, known = row.get("marks", (0, 0, 0))
-            found.marks = found.marks[0] + right, found.marks[1] + given, found.marks[2] + known
+    for line in _lines(out):
+        alone = line.get("student", line)
+        found.rows += 1
+        found.bad += "error" in line
+        found.unread += "answer" in line and line["answer"] is None
+        found.known += "right" in line
+        found.right += line.get("right", False)
+        found.right_alone += alone.get("right", False)
+        found.asked += "usd" in line
+        found.taken += "student" in line
+        found.usd += line.get("usd", 0.0)
+        right, given, known = line.get("marks", (0, 0, 0))
+        found.marks = found.marks[0] + right, found.marks[1] + given, found.marks[2] + known
     return found
 
 
-def _fingerprint(file: Path, which: Trained, project: Project) -> str:
+def _fingerprint(file: Path, which: Trained, project: Project, *, sampled: bool) -> str:
     """Changes with everything that shapes the answers: the input, the student and how it runs."""
     digest = hashlib.sha256()
     for part in sorted(file.rglob("*")) if file.is_dir() else [file]:
@@ -203,6 +324,7 @@ def _fingerprint(file: Path, which: Trained, project: Project) -> str:
         today.generation_batch,
         which.config.task.model_dump(mode="json"),
         temperature_of(project, which),
+        project.config.query.model_dump(mode="json") if sampled else None,
     ]
     digest.update(json.dumps([str(file), student, how], sort_keys=True, default=str).encode())
     return digest.hexdigest()[:16]

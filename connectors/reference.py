@@ -66,6 +66,8 @@ def _table(title: str, model: Any, known: Sequence[str] = ()) -> Iterator[str]:
         told = schema["properties"][name]
         allowed = _allowed(told, schema.get("$defs", {}))
         default = "needed" if field.is_required() else _default(told.get("default"))
+        if field.default_factory is not None:
+            default = "by others"
         yield f"| `{name}` | {default} | {allowed} | {_cell(field.description or '')} |"
     yield ""
     for name, field in fields.items():

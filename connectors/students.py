@@ -14,7 +14,7 @@ from loop.errors import ItemTooLong, PreceptorError, StudentError
 from loop.ports import Student
 from loop.records import Checkpoint, Item, Round, Split
 from loop.stages.measuring import agreement
-from loop.stages.parts import trained_by
+from loop.stages.parts import or_again, trained_by
 from loop.store import checkpoints, evaluations, reading, rounds
 from loop.store.database import Store
 
@@ -45,7 +45,7 @@ def trained(project: Project, number: int | None = None) -> Trained:
     if not known:
         raise PreceptorError(f"run {run}: no student was trained yet; `preceptor run` trains one")
     if number is not None and number not in known:
-        raise PreceptorError(f"run {run}: no student after round {number}; there is one after {_listed(known)}")
+        raise PreceptorError(f"run {run}: no student after round {number}; there is one after {listed(known)}")
     found = checkpoints.get(store, known[max(known) if number is None else number] or 0)
     assert found.round_id is not None
     made_in = rounds.by_id(store, found.round_id)
@@ -61,8 +61,9 @@ def _removed(store: Store, run: str, student: Checkpoint, known: Mapping[int, in
     whole = {number for number, student_id in known.items() if every[student_id].removed_at is None}
     return (
         f"run {run}: the weights of {student.folder} were removed on {student.removed_at:%Y-%m-%d} "
-        f"(checkpoints.keep); take the student of another round with --round (there is one after {_listed(whole)}), or "
+        f"(checkpoints.keep); take the student of another round with --round (there is one after {listed(whole)}), or "
         "copy the folder back from a backup. A higher checkpoints.keep keeps more of them from now on"
+        f"{or_again(student)}"
     )
 
 
@@ -82,7 +83,7 @@ def loaded(project: Project, which: Trained, **changes: object) -> Student:
         known = {each.number for each in rounds.all_rounds(project.store, run) if each.student_id is not None}
         raise StudentError(
             f"{error}. If the folder is incomplete, copy it back from a backup, or take the student of another round "
-            f"with --round (there is one after {_listed(known)})"
+            f"with --round (there is one after {listed(known)}){or_again(which.checkpoint)}"
         ) from error
 
 
@@ -99,7 +100,8 @@ def confidence_text(project: Project, which: Trained, shares: Sequence[float], p
     return said if found is not None and found.temperature is not None else f"{said}, not calibrated"
 
 
-def _listed(numbers: Mapping[int, object] | set[int]) -> str:
+def listed(numbers: Mapping[int, object] | set[int]) -> str:
+    """The rounds of these numbers, in words."""
     return f"round {', '.join(map(str, sorted(numbers)))}"
 
 

@@ -30,7 +30,10 @@ def write_template(folder: Path) -> Path:
 
 
 def template() -> str:
-    """Every key with its explanation and default; keys without a default are commented out."""
+    """Every key with its explanation and default.
+
+    Keys without a default, or whose default other keys decide, are commented out.
+    """
     parts = ["# A Preceptor project. Every key is optional; the values below are the defaults.\n"]
     for name, field in Config.model_fields.items():
         table = field.annotation
@@ -41,7 +44,7 @@ def template() -> str:
         for key, setting in table.model_fields.items():
             parts += [f"# {line}\n" for line in textwrap.wrap(setting.description or "", 110)]
             value = getattr(defaults, key)
-            unset = value in (None, {}, ()) or isinstance(value, BaseModel)
+            unset = value in (None, {}, ()) or isinstance(value, BaseModel) or setting.default_factory is not None
             parts.append(f"# {key} =\n" if unset else f"{key} = {_toml(value)}\n")
     return "".join(parts)
 

@@ -29,6 +29,10 @@ HIDDEN = ("url", "_env", "database")
 ADDRESS = re.compile(r"(?P<scheme>[A-Za-z][\w+.-]*://)(?:[^\s/?#]*@)?(?P<rest>[^\s?]*)(?:\?\S*)?")
 
 
+LORA_RATE, FULL_RATE = 1e-3, 3e-4
+"""Peak learning rates where none is set: of adapters, and where all weights train."""
+
+
 class Table(BaseModel):
     """A table of the config file: frozen, unknown keys refused."""
 
@@ -212,13 +216,16 @@ class StudentConfig(Table):
     them; drawn anew each round."""
     patience: int = Field(default=2, ge=1)
     """Training stops after so many epochs in a row that are no better on the validation part than the best one."""
-    learning_rate: float = Field(default=1e-3, gt=0)
-    """Peak learning rate of AdamW (linear warm-up over 5 %, then linear decay). The default suits LoRA; where all
-    weights are trained, as those of an encoder always are, 1e-4 is a better start."""
     batch_size: int = Field(default=8, ge=1)
     """Rationales in one training batch; batches are formed by length."""
     lora_rank: int = Field(default=16, ge=0)
     """Rank of the LoRA adapters on all linear layers; 0 trains all weights, as an encoder always does."""
+    learning_rate: float = Field(
+        default_factory=lambda given: LORA_RATE if given["lora_rank"] and given["kind"] != "encoder" else FULL_RATE,
+        gt=0,
+    )
+    """Peak learning rate of AdamW (linear warm-up over 5 %, then linear decay). Unset, it is 1e-3 for LoRA, and 1e-4
+    where all weights train (`lora_rank = 0`, encoders)."""
     rationale_weight: float = Field(default=0.5, ge=0, le=1)
     """Share of the rationale task in the loss; the answer task gets the rest (Distilling Step-by-Step)."""
     targets: Literal["two_tasks", "rationale_then_answer", "validated"] = "two_tasks"
@@ -1018,7 +1025,9 @@ def load(path: Path) -> Config:
     try:
         config = Config.model_validate(_with_whole_paths(tables, path.resolve().parent))
     except ValidationError as error:
-        raise BadConfig("\n".join(f"{path}: {_explain(problem)}" for problem in error.errors())) from error
+        # What a wrong key would decide is not wrong itself.
+        problems = [each for each in error.errors() if each["type"] != "default_factory_not_called"]
+        raise BadConfig("\n".join(f"{path}: {_explain(problem)}" for problem in problems)) from error
     _refuse_coarse_weights(path, config.student)
     return config
 

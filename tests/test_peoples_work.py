@@ -202,9 +202,9 @@ def test_a_round_weighs_domains_by_how_far_the_student_lags_in_them(
         decided(store, opened, key, DecisionKind.SILVER, number)
     learned: list[Example] = []
 
-    def noted(name: str, examples: list[Example], *rest: object) -> object:
+    def noted(folder: Path, examples: list[Example], *rest: object) -> object:
         learned.extend(examples)
-        return train_into(name, examples, *rest)
+        return train_into(folder, examples, *rest)
 
     train_into = train.train_into
     monkeypatch.setattr(train, "train_into", noted)

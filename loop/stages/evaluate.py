@@ -2,7 +2,6 @@
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
 
@@ -13,7 +12,7 @@ from loop.ports import Example, Silent
 from loop.query.control import control_prefix
 from loop.records import Arm, Checkpoint, Part, Query, Round, Shadow, Split, Stage
 from loop.stages import figures, measuring
-from loop.stages.parts import Parts, id_of, in_force, seed_of, trained_by
+from loop.stages.parts import Parts, id_of, in_force, seed_of, student_of, trained_by
 from loop.stages.train import accepted_examples, seed_examples, train_into
 from loop.store import checkpoints, decisions, items, pool, reading, rounds, shadows
 from loop.store.database import Store
@@ -34,7 +33,7 @@ def evaluate_student(current: Round, store: Store, parts: Parts, config: Config)
             student_id=None if incumbent is None else incumbent.id,
         )
     candidate = checkpoints.get(store, current.candidate_id)
-    student = cache(lambda: parts.trainer.student(parts.folder / candidate.folder))
+    student = cache(lambda: student_of(candidate, parts))
     measuring.predict(candidate, student, store, parts, config, seed=seed_of(config, current.number))
     measuring.spoil(candidate, student, store, parts, trained_by(candidate, config))
     found = figures.measured(candidate, incumbent, store, config)
@@ -72,7 +71,6 @@ def _train_shadows(current: Round, store: Store, parts: Parts, config: Config) -
         parts.progress.say(f"  saving: fewer than {saving.FEWEST} accepted rationales a student to compare both arms")
         return
     by_count = saving.is_counted(*asked.values())
-    quiet = replace(parts, progress=Silent())
     seeds = seed_examples(store, config.query)
     done = {(each.pair, each.arm) for each in shadows.of_round(store, id_of(current))}
     with parts.progress.bar("shadow students show what selection saves", pairs * len(Arm)) as bar:
@@ -80,7 +78,9 @@ def _train_shadows(current: Round, store: Store, parts: Parts, config: Config) -
             for arm, some in both.items():
                 if (pair, arm) not in done:
                     examples = [each.example for each in some if each.example is not None]
-                    trained = train_into(SHADOW, [*seeds, *examples], quiet, first_seed + pair)
+                    trained = train_into(
+                        parts.folder / SHADOW, [*seeds, *examples], parts.trainer, first_seed + pair, Silent()
+                    )
                     right = evaluation.grade(dev, parts.trainer.student(trained.folder).predict(dev))
                     shutil.rmtree(trained.folder)
                     shadow = Shadow(

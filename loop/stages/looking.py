@@ -17,7 +17,7 @@ from loop.checks.risk import RiskModel
 from loop.config import Config, ReviewConfig
 from loop.ports import Student
 from loop.records import Checkpoint, DecisionKind, Item, Promise, Rationale, RiskFit, Round, Split
-from loop.stages.parts import Parts, id_of, is_reply, seed_of, trained_by
+from loop.stages.parts import Parts, id_of, is_reply, seed_of, student_of, trained_by
 from loop.store import certificates, checkpoints, decisions, items, rationales, rounds
 from loop.store.database import Store
 from loop.teacher.confidence import Verdicted
@@ -87,7 +87,7 @@ def looking(current: Round, store: Store, parts: Parts, config: Config) -> Looki
     embed = _embedder(parts) if config.student.kind == "encoder" else None
     if before is None:
         return Looking(current, store, None, config, embed=embed)
-    student = parts.trainer.student(parts.folder / before.folder)
+    student = student_of(before, parts)
     return Looking(current, store, student, trained_by(before, config), embed=embed)
 
 

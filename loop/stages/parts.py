@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from loop.config import Config, StudentConfig, WhiteBoxConfig
+from loop.errors import StudentError
 from loop.ports import Batches, Cluster, InProcess, Progress, Reviewers, Student, Teacher, Trainer
 from loop.records import Checkpoint, Rationale, Round
 from loop.store import checkpoints, rounds
@@ -68,7 +69,25 @@ def seed_of(config: Config, number: int) -> int:
     return config.run.seed * 100_003 + number
 
 
+def student_of(student: Checkpoint, parts: Parts) -> Student:
+    """A trained student of the run.
+
+    Raises:
+        StudentError: it cannot be loaded; the text names the cure.
+    """
+    try:
+        return parts.trainer.student(parts.folder / student.folder)
+    except StudentError as error:
+        raise StudentError(f"{error}{or_again(student)}") from error
+
+
+def or_again(student: Checkpoint) -> str:
+    """How a student that is lost is trained again."""
+    number = student.folder.removeprefix("round-")
+    return f". Or train it again from what was decided then: `preceptor student retrain --round {number}`"
+
+
 def student_in_force(current: Round, store: Store, parts: Parts) -> Student | None:
     """The trained student of the run, None before there is one."""
     incumbent = in_force(store, current.run)
-    return None if incumbent is None else parts.trainer.student(parts.folder / incumbent.folder)
+    return None if incumbent is None else student_of(incumbent, parts)

@@ -17,7 +17,7 @@ from loop.query.sieve import sieve
 from loop.records import Checkpoint, Contamination, Item, Round, Score, Stage
 from loop.stages.contamination import look
 from loop.stages.lagging import domain_shares
-from loop.stages.parts import PIECE, Parts, id_of, in_force, seed_of
+from loop.stages.parts import PIECE, Parts, id_of, in_force, seed_of, student_of
 from loop.stages.review import review_threshold
 from loop.stages.train import seed_examples, train_into
 from loop.store import decisions, doubts, items, pool, reading, rounds, shadows
@@ -155,7 +155,7 @@ def _trained_student(current: Round, store: Store, parts: Parts, config: Config)
     """The student whose explanations are worth looking at: in force, or trained on the seed items."""
     incumbent = in_force(store, current.run)
     if incumbent is not None:
-        return parts.trainer.student(parts.folder / incumbent.folder)
+        return student_of(incumbent, parts)
     parts.trainer.student(None)  # a model that cannot be loaded is found before the teacher is paid
     seeds = seed_examples(store, config.query)
     explained = config.student.kind == "encoder" or any(each.steps for each in seeds)
@@ -163,7 +163,7 @@ def _trained_student(current: Round, store: Store, parts: Parts, config: Config)
         return None
     parts.progress.say(f"round {current.number}: the student starts from {len(seeds)} seed items")
     try:
-        trained = train_into("seed", seeds, parts, seed_of(config, 0))
+        trained = train_into(parts.folder / "seed", seeds, parts.trainer, seed_of(config, 0), parts.progress)
     except NothingToLearn as error:
         parts.progress.say(f"  {error}")
         return None

@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,7 +11,7 @@ from pathlib import Path
 from loop.config import Config, QueryConfig
 from loop.errors import NothingToLearn
 from loop.events import happened
-from loop.ports import Example, Progress, Trained
+from loop.ports import Example, Progress, Trained, Trainer
 from loop.query import domains
 from loop.records import Checkpoint, DataVersion, DecisionKind, Round, Split, Stage
 from loop.stages.contamination import seeds_left_out
@@ -26,11 +26,7 @@ from loop.student.validation import marked
 def train_student(current: Round, store: Store, parts: Parts, config: Config) -> Round:
     """Train on all decided examples so far, or on from the student in force, and move on to EVALUATE."""
     last = decisions.last_id(store, current.run)  # a decision that comes meanwhile is not learned
-    seeds = {each.item.key: each for each in seed_examples(store, config.query)}
-    examples = seeds | accepted_examples(store, current.run, last)
-    if config.student.preference_weight:
-        examples = _with_refused(examples, store, current.run, last, parts.progress)
-    examples = {each.item.key: each for each in marked(list(examples.values()), config.student.validation_share)}
+    examples = lessons(store, current.run, last, config, parts.progress)
     if not examples:
         parts.progress.say("nothing was accepted yet: the student stays as it is")
         return rounds.enter(store, current, Stage.EVALUATE)
@@ -39,12 +35,18 @@ def train_student(current: Round, store: Store, parts: Parts, config: Config) ->
     if not wanted:
         parts.progress.say("nothing new was accepted: the student stays as it is")
         return rounds.enter(store, current, Stage.EVALUATE)
-    if config.student.mixture:
-        wanted = _mixed(wanted, domain_shares(store, current.run), parts.progress)
+    wanted = weighed(wanted, store, current.run, config, parts.progress)
     start = None if warm is None else parts.folder / warm.student.folder
     version = _version(current, store, last)
     try:
-        trained = train_into(f"round-{current.number}", wanted, parts, seed_of(config, current.number), start)
+        trained = train_into(
+            parts.folder / f"round-{current.number}",
+            wanted,
+            parts.trainer,
+            seed_of(config, current.number),
+            parts.progress,
+            start,
+        )
     except NothingToLearn as error:
         parts.progress.say(f"{error}. The student stays as it is")
         return rounds.enter(store, current, Stage.EVALUATE)
@@ -62,6 +64,27 @@ def train_student(current: Round, store: Store, parts: Parts, config: Config) ->
     )
     happened("checkpoint_written", folder=kept.folder, examples=kept.examples)
     return rounds.enter(store, current, Stage.EVALUATE, candidate_id=kept.id)
+
+
+def lessons(
+    store: Store, run: str, until: int, config: Config, progress: Progress, seed_keys: Collection[str] | None = None
+) -> dict[str, Example]:
+    """The seed items, or those that are named, and what was accepted when `until` was the newest decision, by item key;
+    each is said to validate or to teach.
+    """
+    seeds = {each.item.key: each for each in seed_examples(store, config.query)}
+    kept = seeds if seed_keys is None else {key: each for key, each in seeds.items() if key in seed_keys}
+    examples = kept | accepted_examples(store, run, until)
+    if config.student.preference_weight:
+        examples = _with_refused(examples, store, run, until, progress)
+    return {each.item.key: each for each in marked(list(examples.values()), config.student.validation_share)}
+
+
+def weighed(
+    examples: Sequence[Example], store: Store, run: str, config: Config, progress: Progress
+) -> Sequence[Example]:
+    """The examples, weighing more in lagging domains where the config wants that."""
+    return _mixed(examples, domain_shares(store, run), progress) if config.student.mixture else examples
 
 
 def _noted(config: Config, last: int, examples: Mapping[str, Example]) -> dict[str, object]:
@@ -137,9 +160,15 @@ def _mixed(examples: Sequence[Example], shares: Mapping[str, float], progress: P
     return [replace(each, weight=weights[each.item.domain]) for each in examples]
 
 
-def train_into(name: str, examples: Sequence[Example], parts: Parts, seed: int, start: Path | None = None) -> Trained:
-    """Train into a folder of that name; one left by a run that was cut off is made again."""
-    folder = parts.folder / name
+def train_into(
+    folder: Path,
+    examples: Sequence[Example],
+    trainer: Trainer,
+    seed: int,
+    progress: Progress,
+    start: Path | None = None,
+) -> Trained:
+    """Train into a folder; one left by a run that was cut off is made again."""
     if folder.exists():
         shutil.rmtree(folder)
-    return parts.trainer.train(examples, seed=seed, folder=folder, progress=parts.progress, start=start)
+    return trainer.train(examples, seed=seed, folder=folder, progress=progress, start=start)

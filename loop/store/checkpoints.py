@@ -1,6 +1,7 @@
 """Checkpoints and their predictions in the store."""
 
 from collections.abc import Collection, Sequence
+from typing import Any
 
 from sqlmodel import case, col, func, select
 
@@ -17,6 +18,15 @@ def keep(store: Store, checkpoint: Checkpoint) -> Checkpoint:
             return checkpoint
         for name in ("card", "examples", "data_version", "created_at"):
             setattr(known, name, getattr(checkpoint, name))
+        session.add(known)
+        return known
+
+
+def keep_again(store: Store, lost: Checkpoint, card: dict[str, Any]) -> Checkpoint:
+    """Store the card of a student that was trained again, and that its weights are there."""
+    with store.writing() as session:
+        known = session.exec(select(Checkpoint).where(Checkpoint.id == lost.id)).one()
+        known.card, known.removed_at = card, None
         session.add(known)
         return known
 

@@ -174,6 +174,16 @@ def test_domains_get_their_shares_of_the_weight() -> None:
     assert weights({}, {"a": 10}) == {"a": 1.0}
 
 
+def test_a_domain_of_one_example_does_not_outweigh_all_others() -> None:
+    found = weights({"few": 0.5, "many": 0.3, "rest": 0.2}, {"few": 1, "many": 60, "rest": 39})
+    assert found["few"] == 4.0  # it would be 50
+    assert 60 * found["many"] / (39 * found["rest"]) == pytest.approx(1.5)
+    assert 4.0 + 60 * found["many"] + 39 * found["rest"] == pytest.approx(100)
+    nearly = weights({"a": 0.7, "b": 0.25, "c": 0.05}, {"a": 1, "b": 1, "c": 98})
+    assert (nearly["a"], nearly["b"]) == (4.0, 4.0)
+    assert nearly["c"] == pytest.approx(92 / 98)
+
+
 def test_a_round_weighs_domains_by_how_far_the_student_lags_in_them(
     model: Path,  # noqa: F811
     tmp_path: Path,

@@ -106,14 +106,16 @@ def expected(
     return total / count / (sum(whole) / len(whole))
 
 
+@pytest.mark.parametrize("share", [0.5, 0.2])
 @torch.no_grad()
-def test_the_loss_of_two_tasks_is_that_of_every_token_by_its_weight(family: tuple[str, Path]) -> None:
+def test_the_loss_of_two_tasks_is_that_of_every_token_by_its_weight(family: tuple[str, Path], share: float) -> None:
     name, folder = family
-    trainer, examples, batch = FAMILIES[name](folder, **SETTINGS, repaired_weight=2.0), repaired_sums(), [1, 2, 4, 6]
+    settings = {**SETTINGS, "repaired_weight": 2.0, "rationale_weight": share}
+    trainer, examples, batch = FAMILIES[name](folder, **settings), repaired_sums(), [1, 2, 4, 6]
     base = trainer.base(None)
     loss = sum(trainer.lesson(base, base.model, examples).losses(batch)).item()
-    apart = [expected(base, examples, batch, direct=direct) for direct in (True, False)]
-    assert loss == pytest.approx(0.5 * sum(apart), rel=1e-4)
+    answer, rationale = (expected(base, examples, batch, direct=direct) for direct in (True, False))
+    assert loss == pytest.approx((1 - share) * answer + share * rationale, rel=1e-4)
     plain = FAMILIES[name](folder)
     assert loss != pytest.approx(sum(plain.lesson(base, base.model, examples).losses(batch)).item(), rel=1e-3)
 
@@ -130,9 +132,11 @@ def test_one_target_averages_steps_and_answer_apart(family: tuple[str, Path]) ->
     assert loss.item() == pytest.approx(0.7 * steps + 0.3 * answer, rel=1e-4)
 
 
+@pytest.mark.parametrize("share", [0.5, 0.2])
 @torch.no_grad()
-def test_an_encoder_weighs_its_examples(encoder: Path) -> None:  # noqa: F811
-    trainer, examples, batch = an_encoder_trainer(encoder, **SETTINGS), worked_on(test_encoder.examples()), [0, 2, 4, 7]
+def test_an_encoder_weighs_its_examples(encoder: Path, share: float) -> None:  # noqa: F811
+    trainer = an_encoder_trainer(encoder, **SETTINGS, rationale_weight=share)
+    examples, batch = worked_on(test_encoder.examples()), [0, 2, 4, 7]
     base = trainer.base(None)
     losses = [each.item() for each in trainer.lesson(base, base.model, examples).losses(batch)]
     wanted = []
@@ -145,7 +149,7 @@ def test_an_encoder_weighs_its_examples(encoder: Path) -> None:  # noqa: F811
             with base.quick():
                 logits = base.model(**base.tokens([base.only(text, each.steps) if told else text])).logits[0].float()
             total -= own_weight(each) * logits.log_softmax(0)[base.labels.index(each.answer)].item()
-        wanted.append(0.5 * total / len(some) / mean)
+        wanted.append((share if told else 1 - share) * total / len(some) / mean)
     assert losses == pytest.approx(wanted, rel=2e-2)  # products of other shapes are rounded otherwise in bfloat16
 
 

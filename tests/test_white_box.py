@@ -105,6 +105,14 @@ def test_same_seed_gives_the_same_weights_and_another_seed_others(
     assert not all(torch.equal(one[name], other[name]) for name in one)
 
 
+def test_the_adapters_of_online_kd_learn_at_their_own_rate(model: Path, teacher: Path, tmp_path: Path) -> None:
+    for name, rate in (("still", 1e-9), ("quick", 1e-2)):
+        trainer = taught(model, teacher, "online_kd", {"online_learning_rate": rate}, epochs=3)
+        trainer.train(sums(8), seed=1, folder=tmp_path / name, progress=QUIET)
+    still, quick = (weights(tmp_path / name) for name in ("still", "quick"))
+    assert not all(torch.equal(still[name], quick[name]) for name in still)
+
+
 class Stops(Told):
     """Ends the training behind every step."""
 

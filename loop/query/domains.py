@@ -12,6 +12,9 @@ SMALLEST_GAP, LARGEST_GAP = 0.5, 4.0
 SMOOTHING = 0.5
 """Every domain keeps at least (1 - this) / domains of the whole."""
 
+HEAVIEST = 4.0
+"""Most that an example weighs: a domain with one example would have it weigh as much as all others of another."""
+
 
 def gap(student: Sequence[bool], teacher: Sequence[bool]) -> float:
     """Student's error rate over the teacher's; `True` is an error, and one of each kind is added to both."""
@@ -57,11 +60,20 @@ def weights(share: Mapping[str, float], counts: Mapping[str, int]) -> dict[str, 
     """How much an example of each domain weighs, so that domains of so many examples have their shares of the whole.
 
     Domains without a share keep the weight 1, and the mean over all examples stays 1. Where DDK draws more examples of
-    a domain, these count more: in the mean the same, and every example is seen once an epoch.
+    a domain, these count more: in the mean the same, and every example is seen once an epoch. None weighs more than
+    `HEAVIEST`: a domain of few examples then has less than its share, and the others have more.
     """
-    known = [name for name in counts if name in share]
-    total, whole = sum(counts[name] for name in known), sum(share[name] for name in known)
-    return dict.fromkeys(counts, 1.0) | {name: share[name] / whole * total / counts[name] for name in known}
+    found = dict.fromkeys(counts, 1.0)
+    left = {name for name in counts if name in share}
+    mass: float = sum(counts[name] for name in left)
+    while left:
+        whole = sum(share[name] for name in left)
+        now = {name: share[name] / whole * mass / counts[name] for name in left}
+        heavy = {name for name in left if now[name] > HEAVIEST}
+        found |= now | dict.fromkeys(heavy, HEAVIEST)
+        mass -= sum(HEAVIEST * counts[name] for name in heavy)
+        left = left - heavy if heavy else set()
+    return found
 
 
 def _complete(gaps: Mapping[str, float], names: Sequence[str]) -> dict[str, float]:

@@ -84,6 +84,12 @@ class _Message(Asked):
         return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
 
 
+class _StreamOptions(Asked):
+    """What a stream tells beside the text."""
+
+    include_usage: bool = False
+
+
 class ChatRequest(Asked):
     """What is read of a request; `temperature` is 0 where it is left out, and `user` changes nothing anywhere."""
 
@@ -98,7 +104,8 @@ class ChatRequest(Asked):
     max_tokens: int | None = Field(default=None, ge=1)
     seed: int | None = None
     stop: Stops = Field(default=[])
-    stream: Literal[False] = False
+    stream: bool = False
+    stream_options: _StreamOptions = _StreamOptions()
     user: str = ""
 
     @property
@@ -141,8 +148,6 @@ def parsed(raw: bytes, kind: type[AnyAsked]) -> AnyAsked:
                 "`messages`: the student answers one question: send one user message of text, without system message "
                 "or history"
             )
-        elif place == "stream":
-            said = "`stream` is not supported; leave it out"
         else:
             said = f"`{place}`: {first['msg']}" if place else f"the body is no such request: {first['msg']}"
         raise Refused(400, said, "invalid_value", place or None) from error

@@ -7,18 +7,19 @@ item as the student's prompts write it: `Context: `, `Question: ` and the choice
 
 import asyncio
 import hmac
+import json
 import re
 import secrets
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import uvicorn
-from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 
@@ -66,13 +67,12 @@ class StudentServer:
         """Of the student and of the checkpoints that were loaded beside it."""
         return list(self._students)
 
-    def complete(self, raw: bytes) -> dict[str, Any]:
+    def complete(self, request: ChatRequest) -> dict[str, Any]:
         """The chat completion.
 
         Raises:
             Refused: the request cannot be answered as it asks.
         """
-        request = parsed(raw, ChatRequest)
         student, longest = self.student(request.model), request.longest
         if not self._samples and (request.temperature > 0 or request.n > 1):
             raise Refused(400, "this student gives one answer; leave out temperature and n", "unsupported_value")
@@ -191,7 +191,6 @@ def serve(project: Project, which: Trained | None, *, host: str, port: int, toke
             access_log=False,
             lifespan="off",
             ws="none",
-            limit_concurrency=MOST_AT_ONCE,
         )
         uvicorn.Server(settings).run(sockets=[listener])
 
@@ -216,9 +215,31 @@ def a_server(project: Project, which: Trained | None, token: str | None) -> Stud
     return StudentServer(loaded(project, which, engine=engine), which.name, which.config, token, load)
 
 
+class _InTurn:
+    """Lets so many requests wait, and refuses further ones."""
+
+    def __init__(self) -> None:
+        self._waiting = 0
+
+    async def __call__(self, request: Request, answer: Callable[[Request], Awaitable[Response]]) -> Response:
+        if self._waiting >= MOST_AT_ONCE:
+            said = f"{MOST_AT_ONCE} requests wait already; ask again later"
+            return _told(Refused(503, said, "overloaded"), {"retry-after": "1"})
+        self._waiting += 1
+        try:
+            return await answer(request)
+        finally:
+            self._waiting -= 1
+
+
 def application(server: StudentServer) -> FastAPI:
     """The web application."""
     app = FastAPI(title="Student", openapi_url=None)
+    app.middleware("http")(_InTurn())
+
+    @app.get("/health")
+    async def health() -> dict[str, str]:
+        return {"status": "ok"}
 
     @app.exception_handler(Refused)
     async def refused(_: Request, error: Refused) -> JSONResponse:
@@ -242,11 +263,15 @@ def application(server: StudentServer) -> FastAPI:
         server.student(name)
         return _model(name)
 
-    @app.post("/v1/chat/completions")
-    async def chat(request: Request) -> dict[str, Any]:
+    @app.post("/v1/chat/completions", response_model=None)
+    async def chat(request: Request) -> dict[str, Any] | StreamingResponse:
         server.refuse_stranger(request.headers)
         server.refuse_form(request.headers)
-        return await asyncio.to_thread(server.complete, await _body(request))
+        wanted = parsed(await _body(request), ChatRequest)
+        whole = await asyncio.to_thread(server.complete, wanted)
+        if not wanted.stream:
+            return whole
+        return StreamingResponse(_events(whole, wanted.stream_options.include_usage), media_type="text/event-stream")
 
     @app.post("/v1/completions")
     async def completions(request: Request) -> dict[str, Any]:
@@ -316,3 +341,20 @@ def _completion(name: str, prompt_tokens: int, texts: Sequence[tuple[str, int, s
         ],
         "usage": {"prompt_tokens": prompt_tokens, "completion_tokens": made, "total_tokens": prompt_tokens + made},
     }
+
+
+def _events(whole: Mapping[str, Any], with_usage: bool) -> Iterator[str]:
+    """A chat completion as a stream: each text in one piece, as all of it is there before any is sent."""
+    frame = {name: whole[name] for name in ("id", "created", "model")} | {"object": "chat.completion.chunk"}
+    end: dict[str, Any] = {"usage": None} if with_usage else {}
+    for each in whole["choices"]:
+        for delta, reason in ((each["message"], None), ({}, each["finish_reason"])):
+            choice = {"index": each["index"], "delta": delta, "finish_reason": reason, "logprobs": None}
+            yield _event(frame | end | {"choices": [choice]})
+    if with_usage:
+        yield _event(frame | {"choices": [], "usage": whole["usage"]})
+    yield "data: [DONE]\n\n"
+
+
+def _event(said: Mapping[str, Any]) -> str:
+    return f"data: {json.dumps(said, ensure_ascii=False)}\n\n"

@@ -29,7 +29,7 @@ HIDDEN = ("url", "_env", "database")
 ADDRESS = re.compile(r"(?P<scheme>[A-Za-z][\w+.-]*://)(?:[^\s/?#]*@)?(?P<rest>[^\s?]*)(?:\?\S*)?")
 
 
-LORA_RATE, FULL_RATE = 1e-3, 3e-4
+LORA_RATE, FULL_RATE = 1e-3, 2e-4
 """Peak learning rates where none is set: of adapters, and where all weights train."""
 
 
@@ -224,7 +224,7 @@ class StudentConfig(Table):
         default_factory=lambda given: LORA_RATE if given["lora_rank"] and given["kind"] != "encoder" else FULL_RATE,
         gt=0,
     )
-    """Peak learning rate of AdamW (linear warm-up over 5 %, then linear decay). Unset, it is 1e-3 for LoRA, and 1e-4
+    """Peak learning rate of AdamW (linear warm-up over 5 %, then linear decay). Unset, it is 1e-3 for LoRA, and 2e-4
     where all weights train (`lora_rank = 0`, encoders)."""
     rationale_weight: float = Field(default=0.5, ge=0, le=1)
     """Share of the rationale task in the loss; the answer task gets the rest (Distilling Step-by-Step)."""

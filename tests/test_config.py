@@ -58,6 +58,32 @@ def test_a_wrong_file_names_itself_the_key_and_what_was_expected(tmp_path: Path,
     assert str(tmp_path / "config.toml") in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("student", "rate"),
+    [
+        ("", 1e-3),
+        ("lora_rank = 0", 2e-4),
+        ('kind = "encoder"', 2e-4),
+        ('kind = "encoder"\nlearning_rate = 5e-5', 5e-5),
+        ('kind = "seq2seq"\nlora_rank = 4', 1e-3),
+    ],
+)
+def test_the_learning_rate_suits_what_trains_where_it_is_not_set(student: str, rate: float, tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text(f'[task]\nanswer = "label"\nlabels = {{a = "", b = ""}}\n[student]\n{student}\n', encoding="utf-8")
+    assert load(path).student.learning_rate == rate
+
+
+def test_a_wrong_rank_is_the_only_thing_told(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text("[student]\nlora_rank = -1\n", encoding="utf-8")
+    with pytest.raises(BadConfig) as wrong:
+        load(path)
+    assert str(wrong.value).splitlines() == [
+        f"{path}: student.lora_rank: Input should be greater than or equal to 0 (given: -1)"
+    ]
+
+
 def test_a_missing_file_is_named_with_the_cure(tmp_path: Path) -> None:
     with pytest.raises(BadConfig, match="preceptor init"):
         load(tmp_path / "config.toml")

@@ -3,6 +3,8 @@
 import json
 import os
 import re
+import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -13,6 +15,7 @@ import httpx
 import pytest
 from openai import AuthenticationError, BadRequestError, InternalServerError, NotFoundError, OpenAI
 
+from connectors import student_server
 from connectors.access import token_for
 from connectors.student_requests import cut
 from connectors.student_server import LONGEST_BODY, StudentServer, application
@@ -94,6 +97,50 @@ def test_context_and_choices_are_read_as_the_student_was_trained(client: OpenAI,
     assert ask(client, f"{QUESTION}\n(C) 3").usage.prompt_tokens > ask(client).usage.prompt_tokens
 
 
+def test_a_stream_has_the_same_texts_and_usage_where_it_is_asked_for(client: OpenAI) -> None:
+    whole = ask(client, n=2, temperature=2.0, seed=1)
+    texts, reasons, usage = ["", ""], ["", ""], []
+    for chunk in ask(client, n=2, temperature=2.0, seed=1, stream=True, stream_options={"include_usage": True}):
+        assert (chunk.object, chunk.model) == ("chat.completion.chunk", NAME)
+        usage += [chunk.usage] if chunk.usage else []
+        for choice in chunk.choices:
+            texts[choice.index] += choice.delta.content or ""
+            reasons[choice.index] = choice.finish_reason or reasons[choice.index]
+    assert texts == [each.message.content for each in whole.choices]
+    assert reasons == [each.finish_reason for each in whole.choices]
+    assert usage == [whole.usage]
+    assert all(chunk.usage is None for chunk in ask(client, stream=True))
+    with pytest.raises(BadRequestError, match="temperature"):
+        ask(client, stream=True, temperature=3.0)
+
+
+def test_a_probe_learns_that_the_server_is_there(address: str) -> None:
+    assert httpx.get(address.replace("/v1", "/health")).json() == {"status": "ok"}
+
+
+def test_more_than_it_takes_are_refused_in_the_form_of_the_protocol(
+    sums_project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    goes_on = threading.Event()
+    monkeypatch.setattr(student_server, "MOST_AT_ONCE", 2)
+    monkeypatch.setattr(StudentServer, "complete", lambda *_: goes_on.wait(20) and {})
+    with serving(sums_project) as url, ThreadPoolExecutor(2) as pool:
+        body = {"model": NAME, "messages": [{"role": "user", "content": QUESTION}]}
+        waiting = [pool.submit(httpx.post, f"{url}/chat/completions", json=body, timeout=30) for _ in range(2)]
+        try:
+            for _ in range(200):
+                refused = httpx.get(f"{url}/models")
+                if refused.status_code == 503:
+                    break
+                time.sleep(0.05)
+        finally:
+            goes_on.set()
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+        assert refused.json()["error"]["code"] == "overloaded"
+        assert [each.result().status_code for each in waiting] == [200, 200]
+        assert httpx.get(f"{url}/models").status_code == 200
+
+
 def test_n_temperature_and_seed_are_real(client: OpenAI) -> None:
     def texts(**changes: object) -> list[str]:
         return [choice.message.content for choice in ask(client, **changes).choices]
@@ -145,7 +192,7 @@ def test_cutting_keeps_count() -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"stream": True}, "`stream` is not supported"),
+        ({"stream_options": {"every": 2}}, "`stream_options.every` is not supported"),
         ({"logprobs": True}, "`logprobs` is not supported"),
         ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "`tools` is not supported"),
         ({"tool_choice": "auto"}, "`tool_choice` is not supported"),

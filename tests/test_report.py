@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from connectors import views
 from connectors.report_page import page, summary, write_report
 from loop.config import Config, SimulatedReviewerConfig, TeacherConfig
 from loop.errors import PreceptorError
@@ -155,6 +156,19 @@ def test_the_summary_holds_the_figures_in_markdown(store: Store) -> None:
     assert "| arithmetic | 4 | 100.0 % (51.0 to 100.0, n = 4) |" in text
     assert "| reviewer-1 (simulated) | 4 | 0 | 2 | 0 | 2 | 2.0 |" in text
     assert "> 4 of 4 verdicts are by a simulated reviewer" in text
+    stopping = text.partition("### Whether to go on")[2]
+    assert "- money: go on: " in stopping
+    assert "\n- pool: " in stopping
+    assert "### What was measured" not in text
+
+
+def test_the_summary_says_what_was_measured_of_the_newest_student(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a_campaign(store)
+    monkeypatch.setattr(views, "evaluation_text", lambda student: ["F1 of <cold>: 0.5"] if student else [])
+    text = summary(store, RUN, Config())
+    assert "### What was measured of the student, after round 2\n\n- F1 of \\<cold\\>: 0.5\n" in text
 
 
 def test_no_text_leaves_its_place_in_the_summary(store: Store) -> None:

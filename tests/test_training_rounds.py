@@ -295,6 +295,16 @@ def test_weights_stay_where_they_went_home_or_a_threshold_rests_on_them(five_rou
     assert pruned(five_rounds, 1) == ["round-1", "round-2", "round-4", "round-5"]
 
 
+def test_the_student_of_the_seed_items_goes_once_there_is_another(model: Path, tmp_path: Path) -> None:
+    project = a_project(tmp_path, model, f"lora_rank = 0\n{STILL}")
+    seeds = project.folder / "checkpoints" / "seed"
+    seeds.mkdir(parents=True)
+    closed(project, a_round_of(project, [], rejected=["i1"]), Told())
+    assert seeds.exists()
+    closed(project, a_round_of(project, KEYS[2:6]), Told())
+    assert not seeds.exists()
+
+
 def test_a_student_without_weights_says_so_with_the_cure(five_rounds: Project) -> None:
     pruned(five_rounds, 1)
     with pytest.raises(PreceptorError, match=r"checkpoints\.keep.* --round \(there is one after round 2, 5\)"):

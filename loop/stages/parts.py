@@ -13,6 +13,9 @@ from loop.store.database import Store
 PIECE = 64
 """Rationales checked, or holdout items predicted, between two commits."""
 
+OF_SEEDS = "seed"
+"""The folder of the student that chooses the first batch, trained on the seed items alone."""
+
 
 @dataclass(frozen=True)
 class Parts:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from loop.records import Round
 from loop.stages.looking import behind_the_threshold
-from loop.stages.parts import Parts, in_force
+from loop.stages.parts import OF_SEEDS, Parts, in_force
 from loop.store import checkpoints, reading
 from loop.store.database import Store
 
@@ -14,7 +14,12 @@ STAYS = ("card.json", "README.md")
 
 
 def remove_old_weights(current: Round, store: Store, parts: Parts, keep: int) -> None:
-    """Remove the weights of all checkpoints but the newest ones, so many, and those that are needed; 0 removes none."""
+    """Remove the weights of all checkpoints but the newest ones, so many, and those that are needed; 0 removes none.
+
+    The one that was trained on seed items alone has served its turn once there is another.
+    """
+    if in_force(store, current.run) is not None:
+        shutil.rmtree(parts.folder / OF_SEEDS, ignore_errors=True)
     if not keep:
         return
     known = reading.checkpoints_of(store, current.run)

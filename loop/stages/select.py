@@ -17,7 +17,7 @@ from loop.query.sieve import sieve
 from loop.records import Checkpoint, Contamination, Item, Round, Score, Stage
 from loop.stages.contamination import look
 from loop.stages.lagging import domain_shares
-from loop.stages.parts import PIECE, Parts, id_of, in_force, seed_of, student_of
+from loop.stages.parts import OF_SEEDS, PIECE, Parts, id_of, in_force, seed_of, student_of
 from loop.stages.review import review_threshold
 from loop.stages.train import seed_examples, train_into
 from loop.store import decisions, doubts, items, pool, reading, rounds, shadows
@@ -163,7 +163,7 @@ def _trained_student(current: Round, store: Store, parts: Parts, config: Config)
         return None
     parts.progress.say(f"round {current.number}: the student starts from {len(seeds)} seed items")
     try:
-        trained = train_into(parts.folder / "seed", seeds, parts.trainer, seed_of(config, 0), parts.progress)
+        trained = train_into(parts.folder / OF_SEEDS, seeds, parts.trainer, seed_of(config, 0), parts.progress)
     except NothingToLearn as error:
         parts.progress.say(f"  {error}")
         return None

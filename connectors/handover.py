@@ -221,7 +221,7 @@ def _licence(project: Project, base: str) -> str | None:
 def _origin(project: Project, which: Trained, licence: str | None, dtype: str) -> list[str]:
     """Base model, data and who stands behind it, with what was simulated named as such."""
     student, teacher = which.config.student, which.config.teacher
-    trained_by = "all weights" if student.kind == "encoder" or not student.lora_rank else "LoRA, merged"
+    trained_by = "LoRA, merged" if student.lora_rank else "all weights"
     seeds, decided = len(seed_examples(project.store, which.config.query)), _decided(project, which)
     counts = Counter(each.kind for each in decided)
     gold, silver = counts[DecisionKind.GOLD], counts[DecisionKind.SILVER]

@@ -218,14 +218,12 @@ class StudentConfig(Table):
     """Training stops after so many epochs in a row that are no better on the validation part than the best one."""
     batch_size: int = Field(default=8, ge=1)
     """Rationales in one training batch; batches are formed by length."""
-    lora_rank: int = Field(default=16, ge=0)
-    """Rank of the LoRA adapters on all linear layers; 0 trains all weights, as an encoder always does."""
-    learning_rate: float = Field(
-        default_factory=lambda given: LORA_RATE if given["lora_rank"] and given["kind"] != "encoder" else FULL_RATE,
-        gt=0,
-    )
+    lora_rank: int = Field(default_factory=lambda given: 0 if given["kind"] == "encoder" else 16, ge=0)
+    """Rank of the LoRA adapters on all linear layers; 0 trains all weights. Unset, it is 16, and 0 for an encoder, as
+    most are small. An encoder's last layer is trained whole beside its adapters."""
+    learning_rate: float = Field(default_factory=lambda given: LORA_RATE if given["lora_rank"] else FULL_RATE, gt=0)
     """Peak learning rate of AdamW (linear warm-up over 5 %, then linear decay). Unset, it is 1e-3 for LoRA, and 2e-4
-    where all weights train (`lora_rank = 0`, encoders)."""
+    where all weights train."""
     rationale_weight: float = Field(default=0.5, ge=0, le=1)
     """Share of the rationale task in the loss; the answer task gets the rest (Distilling Step-by-Step)."""
     targets: Literal["two_tasks", "rationale_then_answer", "validated"] = "two_tasks"
@@ -261,9 +259,9 @@ class StudentConfig(Table):
     """Longer questions are cut from the left of the context."""
     dtype: Literal["auto", "bfloat16", "float32", "nf4"] = "auto"
     """Number format of the weights; `auto` takes bfloat16 for LoRA where the processor has it. Where all weights train
-    (`lora_rank = 0`, encoders) it is float32. `nf4` is QLoRA: in training the linear layers below the adapters are held
-    in 4 bits, which takes about a quarter of the memory and more time; it needs `preceptor[qlora]`. The student then
-    runs as with `auto`, on the values that 4 bits have left."""
+    (`lora_rank = 0`) it is float32, and so it is for encoders. `nf4` is QLoRA: in training the linear layers below the
+    adapters are held in 4 bits, which takes about a quarter of the memory and more time; it needs `preceptor[qlora]`.
+    The student then runs as with `auto`, on the values that 4 bits have left."""
     chat_template: bool = False
     """Whether prompts go through the model's own chat template."""
     sampled_evidence: bool = False
@@ -359,7 +357,10 @@ class StudentConfig(Table):
                 'set rationale_weight above 0, or take another objective, e.g. "jsd"'
             )
         if self.dtype == "nf4" and (self.kind == "encoder" or self.lora_rank == 0):
-            raise ValueError('dtype = "nf4" is for adapters on a frozen base: set lora_rank above 0, or dtype = "auto"')
+            raise ValueError(
+                'dtype = "nf4" is for adapters on a frozen base of a student that writes: set lora_rank above 0, or '
+                'dtype = "auto"'
+            )
         if self.dtype == "nf4" and self.engine != "torch":
             raise ValueError('dtype = "nf4" is for engine = "torch", as others run the model\'s own weights')
         if self.engine == "openvino" and self.lora_rank == 0:
@@ -1041,7 +1042,7 @@ def _refuse_coarse_weights(path: Path, student: StudentConfig) -> None:
         BadConfig: all weights are to train in bfloat16.
     """
     if student.dtype == "bfloat16" and student.kind == "encoder":
-        raise BadConfig(f'{path}: student.dtype: an encoder trains all its weights, in float32: set "auto"')
+        raise BadConfig(f'{path}: student.dtype: an encoder is trained in float32: set "auto"')
     if student.dtype == "bfloat16" and student.lora_rank == 0:
         raise BadConfig(
             f'{path}: student.dtype: with lora_rank = 0 all weights train, and small steps are lost in "bfloat16": set '

@@ -16,6 +16,10 @@ from transformers import (
     BertConfig,
     BertForSequenceClassification,
     BertModel,
+    DebertaV2Config,
+    DebertaV2Model,
+    DistilBertConfig,
+    DistilBertModel,
     PreTrainedTokenizerFast,
     RobertaConfig,
     RobertaModel,
@@ -220,6 +224,58 @@ def test_rationales_that_mention_the_deciding_word_make_it_suffice(model: Path, 
         forced = trainer.student(tmp_path / name).answers_after(items(told), words)
         shares.append(np.mean([max(each.probabilities) for [each] in forced]))
     assert shares[0] > shares[1]
+
+
+ADAPTED = {"lora_rank": 4, "learning_rate": 3e-2, "epochs": 60}
+
+
+def test_adapters_and_the_last_layer_learn_and_the_base_stays(model: Path, tmp_path: Path) -> None:
+    trainer = a_trainer(model, **ADAPTED)
+    card = trainer.train(examples(), seed=1, folder=tmp_path / "one", progress=QUIET).card
+    kept = load_file(tmp_path / "one" / "adapter_model.safetensors")
+    assert {name.split(".")[-2] for name in kept if "lora_" not in name} == {"classifier"}
+    assert any("lora_B" in name and each.abs().sum() > 0 for name, each in kept.items())
+    student, base = trainer.student(tmp_path / "one"), trainer.student(None)
+    assert [each.answer for each in student.predict(items(examples()))] == [each.answer for each in examples()]
+    before, after = (each.model.state_dict()["bert.embeddings.word_embeddings.weight"] for each in (base, student))
+    assert torch.equal(before, after)
+    assert card["settings"]["lora_rank"] == 4  # type: ignore[index]
+
+
+def test_adapters_go_on_from_those_of_a_checkpoint(model: Path, tmp_path: Path) -> None:
+    a_trainer(model, **ADAPTED).train(examples(), seed=1, folder=tmp_path / "one", progress=QUIET)
+    still = a_trainer(model, lora_rank=4, learning_rate=1e-9, epochs=1)
+    still.train(examples(), seed=2, folder=tmp_path / "two", progress=QUIET, start=tmp_path / "one")
+    one, two = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("one", "two"))
+    assert one.keys() == two.keys()
+    assert all(torch.allclose(one[name], two[name], atol=1e-6) for name in one)
+
+
+def test_an_encoder_has_no_adapters_unless_they_are_asked_for(model: Path, tmp_path: Path) -> None:
+    a_trainer(model, epochs=1).train(examples(), seed=1, folder=tmp_path / "one", progress=QUIET)
+    assert not (tmp_path / "one" / "adapter_config.json").exists()
+
+
+@pytest.mark.parametrize("kind", ["distilbert", "deberta-v2"])
+def test_all_that_is_new_behind_an_encoder_is_kept_beside_its_adapters(kind: str, model: Path, tmp_path: Path) -> None:
+    """Both have a second random layer before the last one."""
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(model)
+    small = {"vocab_size": len(tokenizer), "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    made = (
+        DistilBertModel(DistilBertConfig(vocab_size=len(tokenizer), dim=16, n_layers=1, n_heads=2, hidden_dim=32))
+        if kind == "distilbert"
+        else DebertaV2Model(DebertaV2Config(**small, intermediate_size=32))
+    )
+    made.save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    trainer = a_trainer(tmp_path / "model", **{**ADAPTED, "epochs": 2})
+    trainer.train(examples(), seed=1, folder=tmp_path / "one", progress=QUIET)
+    before = {"distilbert": "pre_classifier.weight", "deberta-v2": "pooler.dense.weight"}[kind]
+    kept = load_file(tmp_path / "one" / "adapter_model.safetensors")
+    [own] = [each for name, each in kept.items() if name.endswith(before)]
+    weights = trainer.student(tmp_path / "one").model.state_dict()
+    assert torch.equal(weights[before], own)
+    assert not torch.equal(own, trainer.student(None).model.state_dict()[before])
 
 
 def test_same_seed_gives_the_same_weights(model: Path, tmp_path: Path) -> None:

@@ -187,3 +187,15 @@ def test_a_file_is_marked_with_its_f1_and_the_folder_marks_alike_elsewhere(model
     assert there == sorted(spans_of(examples()[0].answer))
     card = (tmp_path / "home" / "README.md").read_text()
     exec(card.split("```python\n")[1].split("```")[0].replace("FOLDER", str(tmp_path / "home")), {})
+
+
+def test_adapters_of_a_tagger_learn_its_marks(model: Path, tmp_path: Path) -> None:  # noqa: F811
+    made = a_trainer(model, lora_rank=4, learning_rate=3e-2)
+    made.train(examples(), seed=1, folder=tmp_path / "one", progress=Silent())
+    assert (tmp_path / "one" / "adapter_config.json").exists()
+    student = made.student(tmp_path / "one")
+    right = [
+        each.answer == taught.answer
+        for each, taught in zip(student.predict(items(examples())), examples(), strict=True)
+    ]
+    assert sum(right) >= 6

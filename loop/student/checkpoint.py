@@ -108,7 +108,7 @@ def _load_writer(
     trains: bool,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A model that writes."""
-    adapter = folder if folder is not None and (folder / "adapter_config.json").exists() else None
+    adapter = _adapter(folder)
     four_bits = _four_bits(dtype) if config.dtype == "nf4" else {}
     with _told(folder, config):
         source = packaged.model_directory(config.model, cache) if folder is None or adapter else str(folder)
@@ -120,11 +120,16 @@ def _load_writer(
         if adapter:
             model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
     if tokenizer.eos_token_id is None:
-        raise StudentError(f"{config.model}: its tokenizer has no end-of-text token, so it cannot stop; take another")
+        raise StudentError(f"{source}: its tokenizer has no end-of-text token, so it cannot stop; take another")
     if config.chat_template and not tokenizer.chat_template:
-        raise StudentError(f"{config.model}: its tokenizer has no chat template; set student.chat_template = false")
+        raise StudentError(f"{source}: its tokenizer has no chat template; set student.chat_template = false")
     sliced = trains and config.sharded  # block by block, so that a device need not hold all of it
     return model if sliced else _placed(model), tokenizer
+
+
+def _adapter(folder: Path | None) -> Path | None:
+    """The folder, where it holds adapters and not a whole model."""
+    return folder if folder is not None and (folder / "adapter_config.json").exists() else None
 
 
 def _four_bits(dtype: torch.dtype) -> dict[str, Any]:
@@ -175,8 +180,9 @@ def _load_encoder(
     classes: int,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """An encoder with its last layer, which is new where the model has none for so many classes."""
+    adapter = _adapter(folder)
     with _told(folder, config):
-        source = packaged.model_directory(config.model, cache) if folder is None else str(folder)
+        source = packaged.model_directory(config.model, cache) if folder is None or adapter else str(folder)
         tokenizer = AutoTokenizer.from_pretrained(source, **_options(source, config))
         with _quiet():  # that the last layer of an untrained encoder is new is known
             model = kind.from_pretrained(
@@ -184,11 +190,13 @@ def _load_encoder(
                 dtype=torch.float32,
                 num_labels=classes,
                 use_safetensors=True,
-                ignore_mismatched_sizes=folder is None,  # that of another task makes room
+                ignore_mismatched_sizes=source != str(folder),  # that of another task makes room
                 **_options(source, config),
             )
+            if adapter:
+                model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
     if tokenizer.mask_token is None:
-        raise StudentError(f"{config.model}: its tokenizer has no mask token, so evidence cannot be masked")
+        raise StudentError(f"{source}: its tokenizer has no mask token, so evidence cannot be masked")
     tokenizer.padding_side = "right"
     return _placed(model), tokenizer
 
@@ -302,7 +310,7 @@ def _told(folder: Path | None, config: StudentConfig) -> Iterator[None]:
     """Turns what goes wrong in loading into an error that names the cure."""
     if folder is not None and not folder.is_dir():
         raise StudentError(f"{folder}: no such checkpoint; train again, or restore the folder of the run")
-    weights = "adapter_model" if folder is not None and (folder / "adapter_config.json").exists() else "*"
+    weights = "adapter_model" if _adapter(folder) else "*"
     if folder is not None and not any(folder.glob(f"{weights}.safetensors")):
         raise StudentError(
             f"{folder}: the weights are not there (checkpoints.keep removes old ones); take the student of another "
@@ -310,7 +318,7 @@ def _told(folder: Path | None, config: StudentConfig) -> Iterator[None]:
         )
     try:
         yield
-    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, SafetensorError) as error:
         raise StudentError(
             f"{folder or config.model}: cannot be loaded ({first_line(error)}); {_cure(folder, config)}"
         ) from error

@@ -290,9 +290,11 @@ def fingerprint(card: Mapping[str, object], models: Sequence[Sequence[object]]) 
 
 
 def computes_bfloat16() -> bool:
-    """Whether this machine multiplies bfloat16 in hardware."""
+    """Whether what trains here multiplies bfloat16 in hardware: the GPU, where there is one."""
+    if torch.cuda.is_available():
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     able = torch.cpu.get_capabilities()
-    return bool(able.get("avx512_bf16") or able.get("amx_bf16") or torch.cuda.is_available())
+    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
 
 
 def _checked(value: float, batch: Sequence[int], lesson: Lesson, what: str = "loss") -> float:

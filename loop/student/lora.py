@@ -16,6 +16,8 @@ from transformers.pytorch_utils import Conv1D
 
 ALPHA = 2
 """Alpha as a multiple of the rank."""
+ENCODERS = ("SEQ_CLS", "TOKEN_CLS")
+"""What `peft` calls encoders with a last layer."""
 
 
 class _Adapted(torch.autograd.Function):
@@ -44,12 +46,18 @@ class _Adapted(torch.autograd.Function):
 
 
 def settings(model: torch.nn.Module, rank: int, task: str, layers: str | Sequence[str] = "all-linear") -> LoraConfig:
-    """Adapters of a rank on some layers of a model; `task` is what `peft` calls such models."""
+    """Adapters of a rank on some layers of a model; `task` is what `peft` calls such models.
+
+    What an encoder has behind its layers is trained whole: much of it is new, and random.
+    """
+    behind = [(name, each) for name, each in model.named_children() if name != getattr(model, "base_model_prefix", "")]
+    head = [name for name, each in behind if next(each.parameters(), None) is not None]
     return LoraConfig(
         r=rank,
         lora_alpha=ALPHA * rank,
         target_modules=layers if isinstance(layers, str) else list(layers),
         task_type=task,
+        modules_to_save=head if task in ENCODERS else None,
         fan_in_fan_out=any(isinstance(each, Conv1D) for each in model.modules()),
     )
 
@@ -61,8 +69,13 @@ def adapted(model: Any, rank: int, task: str, layers: str | Sequence[str] = "all
     return found
 
 
-def quicken(model: torch.nn.Module) -> None:
-    """Have the adapted linear layers of a model that trains compute in one format; their weights stay as they are."""
+def quicken(model: Any) -> None:
+    """Have the adapted linear layers of a model that trains compute in one format; their weights stay as they are.
+
+    Encoders hold one format, and compute in another by `torch.autocast`, which `peft` leaves to it.
+    """
+    if model.active_peft_config.task_type in ENCODERS:
+        return
     for layer in model.modules():
         if isinstance(layer, Linear) and isinstance(layer.get_base_layer(), torch.nn.Linear):
             layer.forward = MethodType(_forward, layer)

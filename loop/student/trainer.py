@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -13,7 +13,7 @@ from loop.answer import AnswerKind
 from loop.config import ServedConfig, StudentConfig, TaskConfig
 from loop.errors import StudentError
 from loop.ports import Example, Progress, Student, StudentHost, Trained, Trainer
-from loop.student import checkpoint, distill_step_by_step, dpo, launching, lora, sharding, weighing
+from loop.student import checkpoint, distill_step_by_step, dpo, launching, sharding, weighing
 from loop.student.decoder import Decoder
 from loop.student.distill_step_by_step import Task
 from loop.student.encoder import Encoder
@@ -31,9 +31,6 @@ Kind = TypeVar("Kind", bound=Writer[Any])
 
 class WriterTraining(Training[Kind]):
     """Training of students that write: LoRA on a base in bf16 (if the processor has it) or 4 bits, or all weights."""
-
-    lora_task: ClassVar[str]
-    """What `peft` calls such models."""
 
     @abstractmethod
     def on_torch(self, folder: Path | None, *, trains: bool = False) -> Kind:
@@ -98,17 +95,6 @@ class WriterTraining(Training[Kind]):
         if self.config.dtype in ("bfloat16", "float32"):
             return torch.bfloat16 if self.config.dtype == "bfloat16" else torch.float32
         return torch.bfloat16 if self.config.lora_rank and computes_bfloat16() else torch.float32
-
-    def trainable(self, base: Kind, start: Path | None) -> torch.nn.Module:
-        """The model with its adapters, or as it is where all weights train."""
-        model = base.model
-        if self.config.lora_rank == 0:
-            return super().trainable(base, start)
-        if start is None:
-            return lora.adapted(model, self.config.lora_rank, self.lora_task)
-        adapted = checkpoint.load_adapters(model, start, self.config)
-        lora.quicken(adapted)
-        return adapted
 
 
 class DecoderTrainer(WriterTraining[Decoder]):
@@ -194,7 +180,9 @@ class Seq2SeqTrainer(WriterTraining[Seq2Seq]):
 
 
 class EncoderTrainer(Training[Encoder]):
-    """Makes encoder students for label tasks (`loop.ports.Trainer`); all weights are trained, in float32."""
+    """Makes encoder students for label tasks (`loop.ports.Trainer`), in float32."""
+
+    lora_task = "SEQ_CLS"
 
     def student(self, folder: Path | None) -> Encoder:
         """The student of a checkpoint, or the untrained one, whose last layer is random.
@@ -208,8 +196,8 @@ class EncoderTrainer(Training[Encoder]):
         return Encoder(model, tokenizer, self.config, self.task)
 
     def base(self, start: Path | None) -> Encoder:
-        """The untrained student, or that of a checkpoint."""
-        return self.student(start)
+        """The untrained student, or that of a checkpoint; adapters of a checkpoint are not in it yet."""
+        return self.student(None if self.config.lora_rank else start)
 
     def lesson(self, base: Encoder, model: torch.nn.Module, examples: Sequence[Example]) -> Lesson:
         """The answer from the whole item, and the answer from the words that the rationale mentions, mixed."""
@@ -241,7 +229,9 @@ class EncoderTrainer(Training[Encoder]):
 
 
 class TaggerTrainer(Training[Tagger]):
-    """Makes encoder students that mark spans (`loop.ports.Trainer`); all weights are trained, in float32."""
+    """Makes encoder students that mark spans (`loop.ports.Trainer`), in float32."""
+
+    lora_task = "TOKEN_CLS"
 
     def student(self, folder: Path | None) -> Tagger:
         """The student of a checkpoint, or the untrained one, whose last layer is random.
@@ -256,8 +246,8 @@ class TaggerTrainer(Training[Tagger]):
         return Tagger(model, tokenizer, self.config, self.task)
 
     def base(self, start: Path | None) -> Tagger:
-        """The untrained student, or that of a checkpoint."""
-        return self.student(start)
+        """The untrained student, or that of a checkpoint; adapters of a checkpoint are not in it yet."""
+        return self.student(None if self.config.lora_rank else start)
 
     def lesson(self, base: Tagger, model: torch.nn.Module, examples: Sequence[Example]) -> Lesson:
         """The tag of every token; rationales say nothing that the marks do not."""

@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from typing import ClassVar, Generic, Protocol, TypeVar
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from loop.config import StudentConfig, TaskConfig
 from loop.errors import NothingToLearn
 from loop.ports import Example, Progress, Trained
-from loop.student import checkpoint, choosing, packaged, problems, ranks, sharding
+from loop.student import checkpoint, choosing, lora, packaged, problems, ranks, sharding
 from loop.student.fitting import Lesson, card, fingerprint, fit, mean_loss
 from loop.student.problems import Problem
 from loop.student.state import TrainingState
@@ -47,6 +47,9 @@ class _Run:
 class Training(ABC, Generic[Kind]):
     """Makes students of one kind (`loop.ports.Trainer`)."""
 
+    lora_task: ClassVar[str]
+    """What `peft` calls such models."""
+
     def __init__(self, student: StudentConfig, task: TaskConfig, cache: Path) -> None:
         self.config = student
         self.task = task
@@ -64,10 +67,16 @@ class Training(ABC, Generic[Kind]):
     def lesson(self, base: Kind, model: torch.nn.Module, examples: Sequence[Example]) -> Lesson:
         """What the model that trains learns of the examples."""
 
-    def trainable(self, base: Kind, start: Path | None) -> torch.nn.Module:  # noqa: ARG002 - where there are adapters
-        """The model that trains; adapters go on from those of a checkpoint."""
+    def trainable(self, base: Kind, start: Path | None) -> torch.nn.Module:
+        """The model that trains: as it is where all weights do, or with adapters, new ones or those of a checkpoint."""
         model: torch.nn.Module = base.model
-        return model
+        if self.config.lora_rank == 0:
+            return model
+        if start is None:
+            return lora.adapted(model, self.config.lora_rank, self.lora_task)
+        adapted = checkpoint.load_adapters(base.model, start, self.config)
+        lora.quicken(adapted)
+        return adapted
 
     def train(
         self, examples: Sequence[Example], *, seed: int, folder: Path, progress: Progress, start: Path | None = None
@@ -170,7 +179,10 @@ class Training(ABC, Generic[Kind]):
             progress.say(f"  {line}")
         unseen = problems.unseen(usable, self.task)
         if unseen:
-            progress.say(f"  no example has the label {', '.join(unseen)}: the student will never give it")
+            progress.say(
+                f"  no example has the label {', '.join(unseen)}: the student will never give it; add seed items that "
+                "do, or take it out of task.labels"
+            )
         counts = {problem.name.lower(): len(keys) for problem, keys in found.items()}
         left_out = sorted({key for problem in problems.LEFT_OUT for key in found.get(problem, ())})
         return usable, {"problems": counts, "left_out": left_out, "unseen_labels": unseen}

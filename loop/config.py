@@ -782,7 +782,8 @@ class SimulatedReviewerConfig(Table):
     """A stand-in for reviewers, for demos and experiments. It works through the board like a person would."""
 
     truth: Path | None = Field(default=None, strict=False)
-    """JSONL file with the right steps and answers by key; only the simulated reviewer opens it. None: no simulation."""
+    """JSONL file, a pool item a line: `key`, `answer`, `steps` that lead there, and in `wrong` the steps of replies
+    that are known to be wrong, if any; only the simulated reviewer opens it. None: no simulation."""
     error_rate: float = Field(default=0.05, ge=0, le=1)
     """Share of verdicts that are wrong on purpose."""
     seconds: float = Field(default=40.0, gt=0)

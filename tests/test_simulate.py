@@ -23,10 +23,11 @@ from connectors.progress import RichProgress
 from connectors.simulate import ITEMS, Cell, _folder, _settings_hash, draw, simulate, summary, summary_table
 from connectors.wiring import Project
 from loop.config import load
-from loop.errors import AlreadyWorking, BadConfig
+from loop.errors import AlreadyWorking, BadConfig, BadRow
 from loop.records import Split
 from loop.store import items
 from loop.store.database import Store
+from review.simulated import Truth, read_truth
 from tests.builders import a_holdout, a_number, an_item
 from tests.forked import preceptor
 from tests.test_campaign import ingested
@@ -164,6 +165,41 @@ def test_the_name_of_a_simulation_is_that_of_its_settings_and_rows_as_one_json(t
     for some in ([], rows[:1], rows):
         told = hashlib.sha256(json.dumps([body, some, 3], sort_keys=True).encode()).hexdigest()
         assert _settings_hash(config, tmp_path, iter(some), 3) == told[:12]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('{"key": "a", "answer": "5", "steps": "One two."}', r'steps: expected a list of texts, found "One two\."; wri'),
+        ('{"key": "a", "answer": "5", "steps": [["One."]]}', "steps: number 1 is no text: a list; put it"),
+        ('{"key": "a", "answer": "5", "steps": ["One.", 2]}', "steps: number 2 is no text: 2; put it between quotes"),
+        ('{"key": "a", "answer": "5", "steps": null}', "steps: expected a list of texts, found null"),
+        ('{"key": "a", "answer": "5", "steps": [], "wrong": "One."}', 'wrong: expected a list of texts, found "One."'),
+        ('{"key": "a", "answer": "5", "steps": [], "wrong": [1]}', "wrong: number 1 is no text: 1"),
+        ('{"key": 7, "answer": "5", "steps": []}', "key: expected the item's key as text, found 7; put it"),
+        ('{"key": "a", "answer": true, "steps": []}', "answer: expected text or a number, found true; put it between"),
+        ('{"key": "a", "answer": ["5"], "steps": []}', "answer: expected text or a number, found a list"),
+        ('{"key": "a", "steps": []}', "answer is missing; a truth has key, answer and steps"),
+        ('["a"]', "expected a JSON object with key, answer and steps, found a list"),
+        ('{"key": "a"', "expected a JSON object with key, answer and steps"),
+        (f'{{"key": "a", "answer": "5", "steps": "{"x" * 5000}"}}', "steps: expected .*, found .{0,70} …; write"),
+    ],
+)  # fmt: skip
+def test_a_line_that_is_no_truth_is_named_with_its_key_and_the_cure(line: str, said: str, tmp_path: Path) -> None:
+    file = tmp_path / "truth.jsonl"
+    file.write_text(f'{{"key": "b", "answer": 5, "steps": ["2 + 3 = 5"]}}\n{line}\n')
+    with pytest.raises(BadRow, match=rf"truth\.jsonl:2: {said}"):
+        read_truth(file)
+
+
+def test_the_truth_is_read_line_by_line_whatever_its_texts_hold(tmp_path: Path) -> None:
+    file = tmp_path / "truth.jsonl"
+    rows = [
+        {"key": "a", "answer": 5, "steps": ["One\u2028two."], "wrong": None},
+        {"key": "b", "answer": "x", "steps": []},
+    ]
+    file.write_text("\n\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8")
+    assert read_truth(file) == {"a": Truth("5", ("One\u2028two.",)), "b": Truth("x", ())}
 
 
 def a_project(folder: Path) -> Path:

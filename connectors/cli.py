@@ -41,6 +41,8 @@ OfRound = Annotated[
     int | None, typer.Option("--round", min=1, help="The student in force after this round; default: now.")
 ]
 CONFIG = Path("config.toml")
+INTERRUPTED = 130
+"""The exit code that typer makes of Ctrl-C, in the place of a KeyboardInterrupt."""
 
 console = Terminal(highlight=False, soft_wrap=True)
 stderr = Terminal(stderr=True, highlight=False, soft_wrap=True)
@@ -53,9 +55,12 @@ def main() -> None:
     except PreceptorError as error:
         stderr.print(f"error: {error}", markup=False)
         raise SystemExit(1) from error
-    except KeyboardInterrupt:
-        stderr.print("stopped; called again, `run` and `predict` go on where this ended")
-        raise SystemExit(1) from None
+    except SystemExit as ended:
+        if ended.code == INTERRUPTED:
+            stderr.print(
+                "stopped; what is stored is kept: called again, `run`, `predict` and `simulate` go on from there"
+            )
+        raise
 
 
 @app.callback()

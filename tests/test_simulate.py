@@ -170,7 +170,7 @@ def test_the_name_of_a_simulation_is_that_of_its_settings_and_rows_as_one_json(t
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ('{"key": "a", "answer": "5", "steps": "One two."}', r'steps: expected a list of texts, found "One two\."; wri'),
+        ('{"key": "a", "answer": "5", "steps": "One two."}', r'steps: expected a list of texts, found "One two\."; wr'),
         ('{"key": "a", "answer": "5", "steps": [["One."]]}', "steps: number 1 is no text: a list; put it"),
         ('{"key": "a", "answer": "5", "steps": ["One.", 2]}', "steps: number 2 is no text: 2; put it between quotes"),
         ('{"key": "a", "answer": "5", "steps": null}', "steps: expected a list of texts, found null"),

@@ -17,6 +17,7 @@ from pydantic import (
     model_validator,
 )
 
+from loop.acquisitions import Acquisition
 from loop.answer import AnswerKind
 from loop.errors import BadConfig
 
@@ -381,17 +382,7 @@ class CheckpointsConfig(Table):
 class QueryConfig(Table):
     """How each round chooses what to ask."""
 
-    acquisition: Literal[
-        "explanation_divergence",
-        "entropy",
-        "least_confidence",
-        "margin",
-        "coreset",
-        "badge",
-        "typiclust",
-        "teacher_student_gap",
-        "random",
-    ] = "explanation_divergence"
+    acquisition: Acquisition = "explanation_divergence"
     """The acquisition function that chooses pool items; loop/query/acquisition.py explains each, with its paper."""
     cold_start: Literal["random", "typiclust"] = "random"
     """How the first batch is chosen where no seed items are: an untrained student's explanations mean nothing."""

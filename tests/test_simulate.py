@@ -424,11 +424,7 @@ def test_workers_end_with_the_simulation(how: signal.Signals, tmp_path: Path) ->
         assert parent.stdout is not None
         worker = int(parent.stdout.readline())
         (os.killpg if how is signal.SIGINT else os.kill)(parent.pid, how)
-        for _ in range(300):
-            if not alive(worker):
-                break
-            time.sleep(0.1)
-        assert not alive(worker)
+        assert ends(worker)
 
 
 PARENT = """
@@ -443,6 +439,15 @@ if __name__ == "__main__":
         pool.submit(time.sleep, 600)
         pool.submit(time.sleep, 600).result()
 """
+
+
+def ends(process: int) -> bool:
+    """Whether a process is gone within half a minute."""
+    for _ in range(300):
+        if not alive(process):
+            return True
+        time.sleep(0.1)
+    return False
 
 
 def alive(process: int) -> bool:
@@ -509,4 +514,4 @@ def test_a_simulation_alone_that_is_interrupted_ends_its_campaigns_and_says_what
         assert "stopped; what is stored is kept" in run.stderr.read()
     assert run.returncode == 128 + signal.SIGINT
     assert len(workers) > 0
-    assert not any(alive(int(worker)) for worker in workers)
+    assert all(ends(int(worker)) for worker in workers)

@@ -11,6 +11,7 @@ import time
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, get_args
 
@@ -43,8 +44,9 @@ from loop.config import load
 from loop.errors import AlreadyWorking, BadConfig, BadRow, PoolEmpty, PreceptorError
 from loop.ports import Silent
 from loop.query.acquisition import ACQUISITIONS
-from loop.records import Split
-from loop.store import items
+from loop.records import Checkpoint, Split
+from loop.stages.pruning import remove_all_weights
+from loop.store import checkpoints, items
 from loop.store.database import Store
 from review.simulated import Truth, read_truth
 from tests.builders import a_holdout, a_number, an_item
@@ -388,6 +390,27 @@ def test_every_cell_is_a_whole_campaign(simulated: tuple[Path, subprocess.Comple
     left = {file.name for file in folder.rglob("checkpoints/**/*") if file.is_file()}
     assert left <= {"card.json", "README.md"}, "weights stayed"
     assert (folder / "curves.svg").read_text().startswith("<svg")
+
+
+def test_of_the_students_of_a_campaign_that_is_done_only_the_cards_stay(tmp_path: Path) -> None:
+    for file in (
+        "round-1/card.json",
+        "round-1/model.safetensors",
+        "round-1/tokenizer/vocabulary.json",
+        "seed/card.json",
+    ):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text("{}")
+    with closing(Store(f"sqlite:///{tmp_path / 'store.db'}")) as store:
+        store.migrate()
+        kept = checkpoints.keep(
+            store, Checkpoint(run="a", folder="round-1", examples=1, card={}, created_at=datetime.now(UTC))
+        )
+        remove_all_weights(store, "a", tmp_path)
+        assert checkpoints.get(store, kept.id or 0).removed_at is not None
+        remove_all_weights(store, "a", tmp_path)
+    left = [file for file in tmp_path.rglob("*") if file.is_file() and not file.name.startswith("store.db")]
+    assert left == [tmp_path / "round-1" / "card.json"]
 
 
 @pytest.mark.slow

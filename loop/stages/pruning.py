@@ -40,6 +40,7 @@ def remove_old_weights(current: Round, store: Store, parts: Parts, keep: int) ->
 
 def remove_all_weights(store: Store, run: str, folder: Path) -> None:
     """Remove the weights of all checkpoints of a run whose students nobody needs any more."""
+    shutil.rmtree(folder / OF_SEEDS, ignore_errors=True)
     known = reading.checkpoints_of(store, run)
     _remove(store, {number: row for number, row in known.items() if row.removed_at is None}, folder)
 

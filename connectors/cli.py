@@ -3,11 +3,12 @@
 import json
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 import typer
 
 from connectors.progress import RichProgress, Terminal, spelled
+from loop.acquisitions import Acquisition
 from loop.errors import PreceptorError
 
 if TYPE_CHECKING:
@@ -41,6 +42,9 @@ OfRound = Annotated[
     int | None, typer.Option("--round", min=1, help="The student in force after this round; default: now.")
 ]
 CONFIG = Path("config.toml")
+ACQUISITIONS: tuple[str, ...] = get_args(Acquisition)
+INTERRUPTED = 130
+"""The exit code that typer makes of Ctrl-C, in the place of a KeyboardInterrupt."""
 
 console = Terminal(highlight=False, soft_wrap=True)
 stderr = Terminal(stderr=True, highlight=False, soft_wrap=True)
@@ -53,9 +57,12 @@ def main() -> None:
     except PreceptorError as error:
         stderr.print(f"error: {error}", markup=False)
         raise SystemExit(1) from error
-    except KeyboardInterrupt:
-        stderr.print("stopped; called again, `run` and `predict` go on where this ended")
-        raise SystemExit(1) from None
+    except SystemExit as ended:
+        if ended.code == INTERRUPTED:
+            stderr.print(
+                "stopped; what is stored is kept: called again, `run`, `predict` and `simulate` go on from there"
+            )
+        raise
 
 
 @app.callback()
@@ -210,30 +217,44 @@ def run_command(
 @app.command(name="simulate")
 def simulate_command(
     acquisition: Annotated[
-        list[str] | None, typer.Option(help="An acquisition function; may be given several times.")
+        list[str] | None,
+        typer.Option(
+            help=f"One of {', '.join(ACQUISITIONS)}; may be given several times; default: the first and the last."
+        ),
     ] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Campaigns for each function, with seeds 0, 1, ...")] = 3,
     rounds: Annotated[int | None, typer.Option(min=1, help="Rounds of each campaign; default: run.rounds.")] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Campaigns side by side.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="For programs, with every campaign's rounds.")] = False,
     config: ConfigPath = CONFIG,
 ) -> None:
     """Compare acquisition functions: whole campaigns with a recorded teacher and a simulated reviewer.
 
-    Needs teacher.recorded and simulated_reviewer.truth. What is done is kept; call it again to go on or to add seeds.
+    Needs a holdout, teacher.recorded, and simulated_reviewer.truth: a JSONL file, a pool item a line, with its "key",
+    its "answer" (text or number), "steps" (a list of texts) and, if need be, "wrong" (those steps of recorded replies
+    that are wrong). docs/how-to/acquisition.md explains each function and what the table says.
+
+    What is done is kept; call it again to go on or to add seeds. Of its students only the cards and figures stay. Exit
+    code 1 where a campaign failed; the others are done all the same.
     """
     from connectors import simulate  # noqa: PLC0415
-    from loop.query.acquisition import ACQUISITIONS  # noqa: PLC0415
 
     names = acquisition or ["explanation_divergence", "random"]
     if unknown := [name for name in names if name not in ACQUISITIONS]:
         raise typer.BadParameter(f"{', '.join(unknown)}; known: {', '.join(ACQUISITIONS)}")
     project = _project(config, None)
+    project.progress = RichProgress(stderr)  # apart from the figures, which a program may read
     cells = [simulate.Cell(name, seed) for seed in range(seeds) for name in dict.fromkeys(names)]
-    folder, results = simulate.simulate(project, cells, rounds=rounds or project.config.run.rounds, jobs=jobs)
-    simulate.draw(results, folder / "curves.svg")
-    console.print("simulated reviewer, recorded teacher", style="yellow")
-    console.print(simulate.summary_table(simulate.summary(results)))
-    console.print(f"cells and curves.svg: {folder}", markup=False, soft_wrap=True)
+    found = simulate.simulate(project, cells, rounds=rounds or project.config.run.rounds, jobs=jobs)
+    if found.results:
+        simulate.draw(found.results, found.folder / "curves.svg")
+    if as_json:
+        typer.echo(json.dumps(found.as_json(), indent=1))
+    elif found.results:
+        console.print("simulated reviewer, recorded teacher", style="yellow")
+        console.print(simulate.summary_text(simulate.summary(found.results)))
+        console.print(f"cells and curves.svg: {found.folder}", markup=False, soft_wrap=True)
+    found.examine()
 
 
 @app.command(name="replay")

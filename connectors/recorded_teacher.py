@@ -210,6 +210,10 @@ class RecordedTeacher:
         samples = self._samples.get((key or "", model, step if step == WHOLE else _folded(step), _folded(after)))
         return samples[seed % len(samples)] if samples else None
 
+    def knows(self, message: str, model: str) -> bool:
+        """Whether a reply to a user message about an item is recorded of a model."""
+        return self.recording(self.key_of(message), model, 0) is not None
+
     def fault(self, key: str | None) -> Fault | None:
         """The misbehaviour that is due now; it counts as shown."""
         self.requests += 1

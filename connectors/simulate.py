@@ -10,28 +10,34 @@ import os
 import shutil
 import signal
 import threading
+import traceback
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import accumulate
-from multiprocessing import get_context, parent_process
+from multiprocessing import active_children, get_context, parent_process
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from filelock import FileLock, Timeout
-from rich.console import Console
-from rich.table import Table
+from rich.console import Console, Group
+from rich.table import Column, Table
+from rich.text import Text
 from scipy import stats
 
 from connectors import atomic, campaign, charts
+from connectors.coverage import Coverage, coverage
 from connectors.curves import Curve, common, gain
 from connectors.progress import RichProgress
 from connectors.status import round_figures
 from connectors.wiring import Project
 from loop.config import Config, TrackingConfig
-from loop.errors import AlreadyWorking, BadConfig, PoolEmpty, extra
+from loop.errors import AlreadyWorking, BadConfig, PreceptorError, extra
+from loop.ports import Bar, Progress
+from loop.stages import pruning
 from loop.store import counting, items
 from loop.store.database import Store
 
@@ -56,31 +62,88 @@ class Cell:
         return f"{self.acquisition}-{self.seed}"
 
 
-def simulate(project: Project, cells: Sequence[Cell], *, rounds: int, jobs: int) -> tuple[Path, list[Row]]:
-    """Run all cells that are not done, several at once; the folder and the results, in the order of the cells.
+@dataclass(frozen=True)
+class Failed:
+    """A campaign that ended with an error."""
+
+    cell: Cell
+    error: BaseException
+
+    def __str__(self) -> str:
+        """What went wrong: a sentence where the user can act on it, else all that helps to find the mistake."""
+        if isinstance(self.error, PreceptorError):
+            said = str(self.error)
+        elif isinstance(self.error, BrokenProcessPool):
+            said = "its process, or one beside it, was killed; where memory ran out, fewer --jobs need less"
+        else:
+            said = "".join(traceback.format_exception(self.error)).rstrip()
+        return f"{self.cell.name} failed: {said}"
+
+
+@dataclass(frozen=True)
+class Simulated:
+    """What came of all campaigns: the results of those that are done, in the cells' order, and those that failed."""
+
+    folder: Path
+    pool: Coverage
+    results: Sequence[Row]
+    failed: Sequence[Failed]
+
+    def as_json(self) -> Row:
+        """The same for programs."""
+        return {
+            "folder": str(self.folder),
+            "pool": asdict(self.pool),
+            "acquisitions": summary(self.results),
+            "cells": self.results,
+            "failed": [
+                {"acquisition": each.cell.acquisition, "seed": each.cell.seed, "error": str(each)}
+                for each in self.failed
+            ],
+        }
+
+    def examine(self) -> None:
+        """Say at the end what is missing.
+
+        Raises:
+            PreceptorError: some campaigns failed.
+        """
+        if self.failed:
+            raise PreceptorError(
+                f"{len(self.failed)} of {len(self.failed) + len(self.results)} campaigns failed: "
+                f"{', '.join(each.cell.name for each in self.failed)}; why is told above. Call it again once that is "
+                "mended: what is stored is kept, and with the same settings and files only these are run, from where "
+                "they stopped"
+            )
+
+
+def simulate(project: Project, cells: Sequence[Cell], *, rounds: int, jobs: int) -> Simulated:
+    """Run all cells that are not done, several at once; one that fails is told, and holds up no other.
 
     Raises:
-        BadConfig: the project has no recorded teacher or no simulated reviewer.
+        BadConfig: the project has no recorded teacher or no simulated reviewer, or they know nothing of its items.
         PoolEmpty: nothing was ingested.
         AlreadyWorking: another process simulates this run.
     """
-    config = project.config
-    if config.teacher.recorded is None or config.simulated_reviewer.truth is None:
+    recorded, truth = project.config.teacher.recorded, project.config.simulated_reviewer.truth
+    if recorded is None or truth is None:
         raise BadConfig("a simulation needs teacher.recorded and simulated_reviewer.truth; `make demo` writes both")
-    if not items.count(project.store):
-        raise PoolEmpty("nothing to simulate with; `preceptor ingest FILE` takes items in")
     project.folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(project.folder / ".simulate.lock", timeout=0):
+            known = coverage(project, project.home / recorded, project.home / truth)
+            for line in known.lines():
+                project.progress.say(line)
             folder = _folder(project, rounds)
-            _run_all(project, folder, cells, rounds=rounds, jobs=jobs)
+            failed = _run_all(project, folder, cells, rounds=rounds, jobs=jobs)
     except Timeout as error:
         raise AlreadyWorking(f"{project.folder}: another `preceptor simulate` is at work here; wait for it") from error
-    return folder, [json.loads((folder / f"{cell.name}.json").read_text(encoding="utf-8")) for cell in cells]
+    done = [file for cell in cells if (file := folder / f"{cell.name}.json").exists()]
+    return Simulated(folder, known, [json.loads(file.read_text(encoding="utf-8")) for file in done], failed)
 
 
-def _run_all(project: Project, folder: Path, cells: Sequence[Cell], *, rounds: int, jobs: int) -> None:
-    """Run the cells of a folder that have no result yet."""
+def _run_all(project: Project, folder: Path, cells: Sequence[Cell], *, rounds: int, jobs: int) -> list[Failed]:
+    """Run the cells of a folder that have no result yet; those that failed."""
     todo = [cell for cell in cells if not (folder / f"{cell.name}.json").exists()]
     threads = max(1, (os.cpu_count() or 1) // jobs)
     with (
@@ -88,10 +151,26 @@ def _run_all(project: Project, folder: Path, cells: Sequence[Cell], *, rounds: i
         ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=leave_with_parent) as pool,
     ):
         bar.advance(len(cells) - len(todo))
-        running = [pool.submit(run_cell, project.path, folder, cell, rounds, threads) for cell in todo]
-        for done in as_completed(running):
-            done.result()
+        running = {pool.submit(run_cell, project.path, folder, cell, rounds, threads): cell for cell in todo}
+        try:
+            return _failures(running, project.progress, bar)
+        except KeyboardInterrupt:
+            for worker in active_children():  # the pool would wait for what they are at
+                worker.terminate()
+            raise
+
+
+def _failures(running: Mapping[Future[None], Cell], progress: Progress, bar: Bar) -> list[Failed]:
+    """Wait for all cells; those that failed, each told when it did."""
+    failed = []
+    for done in as_completed(running):
+        error = done.exception()
+        if error is None:
             bar.advance()
+        else:
+            failed.append(Failed(running[done], error))
+            progress.say(str(failed[-1]))
+    return failed
 
 
 def leave_with_parent() -> None:
@@ -108,7 +187,7 @@ def leave_with_parent() -> None:
 
 
 def run_cell(path: Path, folder: Path, cell: Cell, rounds: int, threads: int) -> None:
-    """Run one campaign in a store of its own and write what each round cost and gave."""
+    """Run one campaign in a store of its own and write what each round cost and gave; the students' weights go."""
     with extra("student", "a student"):
         import torch  # noqa: PLC0415 - seconds, and only in the processes that work
 
@@ -116,14 +195,16 @@ def run_cell(path: Path, folder: Path, cell: Cell, rounds: int, threads: int) ->
     project = Project(path, RichProgress(Console(quiet=True)))
     project.config = _config_of(project.config, folder, cell)
     _copied(folder / ITEMS, folder / f"{cell.name}.db")
-    campaign.run(project, rounds_wanted=rounds, wait=False, to_the_end=True)
+    ended = campaign.run(project, rounds_wanted=rounds, wait=False, to_the_end=True)
     figures = round_figures(project.store, cell.name, counting.verdicts(project.store, cell.name))
     spent = accumulate(each["usd"] for each in figures)
     result = {
         "acquisition": cell.acquisition,
         "seed": cell.seed,
+        "ended": {"outcome": ended.outcome.name.lower(), "text": ended.text, "early": len(figures) < rounds},
         "rounds": [{**each, "usd_so_far": usd} for each, usd in zip(figures, spent, strict=True)],
     }
+    pruning.remove_all_weights(project.store, cell.name, project.folder / "checkpoints")
     atomic.write_text(folder / f"{cell.name}.json", json.dumps(result, indent=1))
 
 
@@ -133,7 +214,7 @@ def summary(results: Sequence[Row]) -> list[Row]:
 
     Equal dollars are those that all functions had spent with a student in the campaigns of one seed, and above random
     those that both had. Rounds without a student cost their dollars, and no accuracy is made up for them; seeds that
-    never got one, and those without a sum in common with random, are named.
+    never got one, and those without a sum in common with random, are named, and so is why a campaign ended early.
     """
     curves = _all_curves(results)
     baseline = curves.get(BASELINE, {})
@@ -157,15 +238,21 @@ def summary(results: Sequence[Row]) -> list[Row]:
                     each["seed"] for each in results if each["acquisition"] == name and each["seed"] not in own
                 ),
                 "apart": [seed for seed, each in compared.items() if each is None],
+                "ended": [
+                    {"seed": each["seed"], "rounds": len(each["rounds"]), "why": why}
+                    for each in results
+                    if each["acquisition"] == name and (why := _why_short(each, has_student=each["seed"] in own))
+                ],
             }
         )
     return rows
 
 
-def summary_table(rows: Sequence[Row]) -> Table:
-    """The summary for people; below it the seeds that count nowhere, or not against random."""
+def summary_text(rows: Sequence[Row]) -> Group:
+    """The summary for people; below it the seeds that count nowhere, or not against random, and what ended early."""
+    names = [row["acquisition"] for row in rows]
     table = Table(
-        "acquisition",
+        Column("acquisition", no_wrap=True, min_width=max(map(len, names), default=0)),
         "seeds",
         "usd",
         "last accuracy",
@@ -173,8 +260,6 @@ def summary_table(rows: Sequence[Row]) -> Table:
         "above random (95 %)",
         box=None,
         pad_edge=False,
-        caption="\n".join(note for row in rows for note in _notes(row)) or None,
-        caption_justify="left",
     )
     for row in sorted(rows, key=lambda row: -(row["mean"] or 0)):
         table.add_row(
@@ -185,7 +270,7 @@ def summary_table(rows: Sequence[Row]) -> Table:
             _number(row["mean"], 3),
             _gain_text(row),
         )
-    return table
+    return Group(table, *(Text(note) for row in rows for note in _notes(row)))
 
 
 def draw(results: Sequence[Row], file: Path) -> None:
@@ -310,12 +395,30 @@ def _number(value: float | None, digits: int) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
 
 
+def _why_short(result: Row, *, has_student: bool) -> str:
+    """Why a campaign ended before its rounds were over or without a student; nothing where neither is so."""
+    ended = result.get("ended") or {"text": "why is not known: an older version ran it", "early": False}
+    if ended["early"] or has_student:
+        return str(ended["text"]) if ended["early"] else ""
+    if not result.get("ended"):
+        return str(ended["text"])
+    accepted = sum(each["accepted"] for each in result["rounds"])
+    return f"none of {accepted} accepted rationales could be learned" if accepted else "nothing was accepted"
+
+
 def _notes(row: Mapping[str, Any]) -> list[str]:
-    name = row["acquisition"]
-    without, apart = (", ".join(map(str, row[key])) for key in ("without_student", "apart"))
-    never = [f"{name}: no student in any round of seed {without}, which counts nowhere"] if without else []
-    alone = [f"{name}: seed {apart} shares no dollars with {BASELINE}, so it is not compared"] if apart else []
-    return never + alone
+    name, never = row["acquisition"], row["without_student"]
+    why = [
+        f"{name}: no student in any round of seed {each['seed']}, which counts nowhere: {each['why']}"
+        if each["seed"] in never
+        else f"{name}: seed {each['seed']} ended after round {each['rounds']}: {each['why']}"
+        for each in row["ended"]
+    ]
+    apart = ", ".join(map(str, row["apart"]))
+    return [
+        *why,
+        *([f"{name}: seed {apart} shares no dollars with {BASELINE}, so it is not compared"] if apart else []),
+    ]
 
 
 def _gain_text(row: Mapping[str, Any]) -> str:

@@ -17,6 +17,7 @@ from pydantic import (
     model_validator,
 )
 
+from loop.acquisitions import Acquisition
 from loop.answer import AnswerKind
 from loop.errors import BadConfig
 
@@ -382,17 +383,7 @@ class CheckpointsConfig(Table):
 class QueryConfig(Table):
     """How each round chooses what to ask."""
 
-    acquisition: Literal[
-        "explanation_divergence",
-        "entropy",
-        "least_confidence",
-        "margin",
-        "coreset",
-        "badge",
-        "typiclust",
-        "teacher_student_gap",
-        "random",
-    ] = "explanation_divergence"
+    acquisition: Acquisition = "explanation_divergence"
     """The acquisition function that chooses pool items; loop/query/acquisition.py explains each, with its paper."""
     cold_start: Literal["random", "typiclust"] = "random"
     """How the first batch is chosen where no seed items are: an untrained student's explanations mean nothing."""
@@ -783,7 +774,8 @@ class SimulatedReviewerConfig(Table):
     """A stand-in for reviewers, for demos and experiments. It works through the board like a person would."""
 
     truth: Path | None = Field(default=None, strict=False)
-    """JSONL file with the right steps and answers by key; only the simulated reviewer opens it. None: no simulation."""
+    """JSONL file, a pool item a line: `key`, `answer`, `steps` that lead there, and in `wrong` the steps of replies
+    that are known to be wrong, if any; only the simulated reviewer opens it. None: no simulation."""
     error_rate: float = Field(default=0.05, ge=0, le=1)
     """Share of verdicts that are wrong on purpose."""
     seconds: float = Field(default=40.0, gt=0)

@@ -16,6 +16,9 @@ from review.board import Board, OpenTask
 from review.task import STEPS, form_of, result
 from review.verdict import SIMULATED
 
+SHOWN = 60
+"""Characters of a wrong value that an error shows."""
+
 
 @dataclass(frozen=True)
 class Truth:
@@ -30,21 +33,50 @@ def read_truth(file: Path) -> dict[str, Truth]:
     """The truth by item key, from a JSONL file that only the simulated reviewer opens.
 
     Raises:
-        BadRow: a line is not a truth; file and line are named.
+        BadRow: the file cannot be read, or a line is not a truth; file, line and key are named.
     """
-    found: dict[str, Truth] = {}
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        said = getattr(error, "strerror", "not UTF-8")
-        raise BadRow(f"simulated_reviewer.truth: {file}: {said}") from error
-    for number, line in enumerate(lines, start=1):
-        try:
-            row = json.loads(line)
-            found[row["key"]] = Truth(str(row["answer"]), tuple(row["steps"]), tuple(row.get("wrong") or ()))
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise BadRow(f"{file}:{number}: expected key, answer and steps ({error})") from error
-    return found
+        lines = file.read_bytes().splitlines()
+    except OSError as error:
+        raise BadRow(f"simulated_reviewer.truth: {file}: {error.strerror}") from error
+    return dict(_truth(f"{file}:{number}", line) for number, line in enumerate(lines, start=1) if line.strip())
+
+
+def _truth(place: str, line: bytes) -> tuple[str, Truth]:
+    """The key and the truth that a line holds."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise BadRow(f"{place}: expected a JSON object with key, answer and steps ({error})") from error
+    if not isinstance(row, dict):
+        raise BadRow(f"{place}: expected a JSON object with key, answer and steps, found {_brief(row)}")
+    if missing := [name for name in ("key", "answer", "steps") if name not in row]:
+        raise BadRow(f"{place}: {missing[0]} is missing; a truth has key, answer and steps")
+    key, answer = row["key"], row["answer"]
+    if not isinstance(key, str):
+        raise BadRow(f"{place}: key: expected the item's key as text, found {_brief(key)}; put it between quotes")
+    if isinstance(answer, bool) or not isinstance(answer, str | int | float):
+        raise BadRow(f"{place}: answer: expected text or a number, found {_brief(answer)}; put it between quotes")
+    steps = _texts(f"{place}: steps", row["steps"])
+    wrong = [] if row.get("wrong") is None else row["wrong"]
+    return key, Truth(str(answer), steps, _texts(f"{place}: wrong", wrong))
+
+
+def _texts(place: str, found: object) -> tuple[str, ...]:
+    """A list of texts; a text alone would be read letter by letter."""
+    if not isinstance(found, list):
+        raise BadRow(f'{place}: expected a list of texts, found {_brief(found)}; write ["first step", "second step"]')
+    if odd := next((each for each in enumerate(found, start=1) if not isinstance(each[1], str)), None):
+        raise BadRow(f"{place}: number {odd[0]} is no text: {_brief(odd[1])}; put it between quotes")
+    return tuple(found)
+
+
+def _brief(found: object) -> str:
+    """A value as its file has it, not longer than a line takes."""
+    if isinstance(found, list | dict):
+        return "a list" if isinstance(found, list) else "an object"
+    said = json.dumps(found, ensure_ascii=False)
+    return said if len(said) <= SHOWN else f"{said[:SHOWN]} …"
 
 
 class SimulatedReviewer:

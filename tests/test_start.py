@@ -1,8 +1,10 @@
 """What a command loads, and what it says where an extra is not installed."""
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -108,3 +110,32 @@ def test_what_learns_or_speaks_to_others_names_the_extra_that_is_missing(
     said, _ = after(project, *commands, missing=EXTRAS)
     assert [text for text in commands.values() if text not in said] == []
     assert said.count("ended with 1") == len(commands)
+
+
+INTERRUPTIBLE = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+from connectors.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize("words", ["teacher serve recorded.jsonl --port 0", "users add ann --role viewer"])
+def test_a_command_that_is_interrupted_says_what_becomes_of_the_work(words: str, tmp_path: Path) -> None:
+    """One that serves, and one that waits for its input once it has made a database."""
+    line = {"key": "q", "question": "How many?", "text": "Two.\nAnswer: 2"}
+    (tmp_path / "recorded.jsonl").write_text(json.dumps(line), encoding="utf-8")
+    (tmp_path / "config.toml").write_text('[review]\nboard = "fake"\n', encoding="utf-8")
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    command = [sys.executable, "-c", INTERRUPTIBLE, *words.split()]
+    with subprocess.Popen(command, cwd=tmp_path, text=True, **pipes) as run:
+        assert run.stdout is not None
+        assert run.stderr is not None
+        if words.startswith("teacher"):
+            assert "Ctrl-C ends it" in run.stdout.readline()
+        while words.startswith("users") and not (tmp_path / "preceptor.db").exists():
+            time.sleep(0.05)
+        run.send_signal(signal.SIGINT)
+        said = run.stderr.read()
+    assert said == "stopped; what is stored is kept: called again, `run`, `predict` and `simulate` go on from there\n"
+    assert run.returncode == 128 + signal.SIGINT

@@ -1,9 +1,10 @@
 """After a round closed: the weights of old students are removed; their cards and predictions stay."""
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
-from loop.records import Round
+from loop.records import Checkpoint, Round
 from loop.stages.looking import behind_the_threshold
 from loop.stages.parts import OF_SEEDS, Parts, in_force
 from loop.store import checkpoints, reading
@@ -32,11 +33,22 @@ def remove_old_weights(current: Round, store: Store, parts: Parts, keep: int) ->
     }
     if not old:
         return
-    for row in old.values():
-        _strip(parts.folder / row.folder)
-    checkpoints.mark_removed(store, old.keys())
+    _remove(store, old, parts.folder)
     names = ", ".join(row.folder for row in old.values())
     parts.progress.say(f"  the weights of {names} were removed (checkpoints.keep = {keep}); cards and predictions stay")
+
+
+def remove_all_weights(store: Store, run: str, folder: Path) -> None:
+    """Remove the weights of all checkpoints of a run whose students nobody needs any more."""
+    shutil.rmtree(folder / OF_SEEDS, ignore_errors=True)
+    known = reading.checkpoints_of(store, run)
+    _remove(store, {number: row for number, row in known.items() if row.removed_at is None}, folder)
+
+
+def _remove(store: Store, old: Mapping[int, Checkpoint], folder: Path) -> None:
+    for row in old.values():
+        _strip(folder / row.folder)
+    checkpoints.mark_removed(store, old.keys())
 
 
 def _strip(folder: Path) -> None:

@@ -75,9 +75,9 @@ def dead_signals(found: Candidates, scored: Parts, query: QueryConfig) -> list[s
     silent = sum(not each["steps"] for each in known) if by_steps else 0
     if known and silent >= SILENT * len(known):
         said.append(
-            f"the student wrote no steps for {silent} of {len(known)} candidates, so what is measured within explanations "
-            "tells none apart: train it on rationales with steps, or longer (student.epochs), and look whether "
-            "student.max_new_tokens cuts them off"
+            f"the student wrote no steps for {silent} of {len(known)} candidates, so what is measured within "
+            "explanations tells none apart: train it on rationales with steps, or longer (student.epochs), and look "
+            "whether student.max_new_tokens cuts them off"
         )
     if not known:
         said.append(f"no candidate has a score that is a number, so the batch is as good as random: {CURE}")

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,8 @@ import pytest
 from numpy.typing import NDArray
 
 from connectors.status import status, status_text
-from loop.config import Config, EvaluationConfig
+from loop.answer import Answer, AnswerKind
+from loop.config import Config, EvaluationConfig, StudentConfig
 from loop.ports import Explanation, Forced
 from loop.query.divergence import rank_average
 from loop.records import Part, Query, Round, Split, Stage
@@ -25,6 +27,9 @@ from loop.store.database import Store
 from tests.builders import RUN, a_number, a_round, a_store, an_item, id_of, trained
 from tests.test_arms import Placed, Teaching, Written, a_config, answer, asked, parts_of
 from tests.test_dashboard import compared
+from tests.test_encoder import TASK, WORDS
+from tests.test_encoder import a_trainer as an_encoder
+from tests.test_encoder import model as encoder  # noqa: F401 - a fixture
 from tests.test_status import shown
 from tests.test_training import Told
 
@@ -223,6 +228,68 @@ def test_the_weight_of_cost_says_whether_dear_items_are_left_out(diversity: int,
         assert len(batch) == 10
     assert taken[1.0] == 0
     assert 2 <= taken[0.0] <= 8  # of 38 or 28 alike, by chance
+
+
+# --- racing ---------------------------------------------------------------------------------------------------------
+
+
+class Wavering(Written):
+    """A student that writes, and whose samples end elsewhere the more often, the larger the item's number is."""
+
+    def explain(self, items: Sequence[Any], *, copies: Sequence[int], **_: object) -> list[list[Explanation]]:
+        self.asked += [(item.key, tuple(copies)) for item in items]
+        return [[Explanation(("one",), self._said(item.key, copy)) for copy in copies] for item in items]
+
+    def answers_after(self, items: Sequence[Any], parts: Sequence[Sequence[Sequence[str]]]) -> list[list[Forced]]:
+        return [
+            [Forced(self._said(item.key, 90 + len(each))) for each in some]
+            for item, some in zip(items, parts, strict=True)
+        ]
+
+    def _said(self, key: str, copy: int) -> Answer:
+        drawn = Random(f"{key}/{copy}")
+        away = copy and drawn.random() < (int(key[1:]) / 100) ** 2
+        return Answer(kind=AnswerKind.NUMBER, value=str(drawn.randint(1, 9) if away else 0))
+
+
+def test_a_race_in_a_round_takes_fewer_samples_and_picks_nearly_what_all_samples_would(tmp_path: Path) -> None:
+    picked, samples = {}, {}
+    for confidence in (0.8, 1.0):
+        folder = tmp_path / str(confidence)
+        folder.mkdir()
+        store, student = a_store(folder), Wavering(999)
+        config = a_config(batch_size=20, candidates=5, samples=4, random_share=0.0, racing_confidence=confidence)
+        a_trained_store(store, config, 100)
+        done, batch = chosen(store, config, parts_of(folder, student))
+        picked[confidence] = {each.item_key for each in batch}
+        rows = rounds.scores(store, id_of(done))
+        samples[confidence] = sum(len(row.parts["sampled_answers"]) for row in rows)
+        assert samples[confidence] == sum(copy > 0 for _, copies in student.asked for copy in copies)
+    assert samples[1.0] == 98 * 4
+    assert samples[0.8] < 0.6 * samples[1.0]
+    assert len(picked[0.8] & picked[1.0]) >= 15
+
+
+def test_a_round_takes_all_samples_of_an_encoder_whatever_the_confidence_of_racing(
+    encoder: Path,
+    tmp_path: Path,  # noqa: F811 - the fixture
+) -> None:
+    """They are cheap, and a race would put votes in the place of their probabilities."""
+    chance, batches, student = Random(0), [], an_encoder(encoder, epochs=1).student(None)
+    asking = {f"q{number:02}": " ".join(chance.sample(WORDS[3:], chance.randint(3, 8))) for number in range(29)}
+    for confidence in (0.8, 1.0):
+        folder = tmp_path / str(confidence)
+        folder.mkdir()
+        store, config = a_store(folder), a_config(batch_size=4, candidates=7, racing_confidence=confidence, diversity=5)
+        config = config.model_copy(update={"task": TASK, "student": StudentConfig(kind="encoder")})
+        items.add(store, [an_item(key, question=text) for key, text in asking.items()])
+        trained(store, asked(store, config, {"q00": None}), examples=1, right=0)
+        parts: Any = parts_of(folder, student)  # type: ignore[arg-type] - a student like any other
+        done, batch = chosen(store, config, parts)
+        rows = rounds.scores(store, id_of(done))
+        assert [len(row.parts["sampled_answers"]) for row in rows] == [config.query.samples] * 28
+        batches.append(([row.parts for row in rows], [each.item_key for each in batch]))
+    assert batches[0] == batches[1]
 
 
 # --- what a round says of its batch ---------------------------------------------------------------------------------

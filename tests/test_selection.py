@@ -13,20 +13,22 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from connectors.report_page import page, summary
 from connectors.status import status, status_text
 from loop.answer import Answer, AnswerKind
 from loop.config import Config, EvaluationConfig, StudentConfig
 from loop.ports import Explanation, Forced
 from loop.query.divergence import rank_average
 from loop.records import Part, Query, Round, Split, Stage
+from loop.stages.evaluate import compare_arms
 from loop.stages.lagging import domain_shares
 from loop.stages.parts import Parts
 from loop.stages.select import select_batch
-from loop.store import items, rounds
+from loop.store import items, rounds, shadows
 from loop.store.database import Store
 from tests.builders import RUN, a_number, a_round, a_store, an_item, id_of, trained
 from tests.test_arms import Placed, Teaching, Written, a_config, answer, asked, parts_of
-from tests.test_dashboard import compared
+from tests.test_dashboard import compared, looking, text_of, words
 from tests.test_encoder import TASK, WORDS
 from tests.test_encoder import a_trainer as an_encoder
 from tests.test_encoder import model as encoder  # noqa: F401 - a fixture
@@ -196,6 +198,43 @@ def test_status_names_the_domains_that_lag_with_their_part_of_the_batch(store: S
     assert "batches do not look at that (query.domain_share = 0)" in off
 
 
+def test_report_and_dashboard_name_the_domains_that_lag_and_how_the_batch_was_chosen(
+    store: Store, tmp_path: Path
+) -> None:
+    config = a_config(batch_size=40, candidates=3, random_share=0.0, domain_share=1.0)
+    a_lagging_student(store, config)
+    done, _ = chosen(store, config, parts_of(tmp_path, Written(999)))
+    lag = "in hard (wrong: student 10 of 10 on dev, teacher 0 of 20; share 0.90, 36 of 40 picks of round 2)"
+    assert lag in words(page(store, RUN, config))
+    assert f"round 2: {done.selection}" in words(page(store, RUN, config)).replace("Round", "round")
+    plain = summary(store, RUN, config).replace("\\", "")
+    assert lag in plain
+    assert f"- round 2: {done.selection}" in plain
+    shown_there = text_of(looking(store, config=config), "/domains")
+    assert lag in shown_there
+    assert "4.00 0.90 36" in shown_there
+
+
+def test_report_and_dashboard_say_why_it_is_not_known_what_selection_saves(store: Store, tmp_path: Path) -> None:
+    config, parts = a_config(), parts_of(tmp_path, Written(999))
+    add(store, a_pool(40))
+    opened = asked(store, config, {"q000": 0.5})
+    compare_arms(opened, store, parts, config)
+    why = "after round 1, what selection saves was not measured: the holdout has no items in dev"
+    pages = {
+        "page": words(page(store, RUN, config)),
+        "summary": summary(store, RUN, config).replace("\\", ""),
+        "dashboard": text_of(looking(store, config=config), ""),
+    }
+    assert [name for name, text in pages.items() if why not in text] == []
+    assert "Round 1: what selection saves was not measured" in words(page(store, RUN, config))
+    compared(store, opened, RIGHT, WRONG)
+    both = summary(store, RUN, config).replace("\\", "")
+    assert f"n=10); {why}" in both  # some pairs were there before a student failed
+    shadows.keep_reason(store, id_of(opened), "")
+    assert "not measured" not in summary(store, RUN, config)
+
+
 # --- cost -----------------------------------------------------------------------------------------------------------
 
 
@@ -271,8 +310,8 @@ def test_a_race_in_a_round_takes_fewer_samples_and_picks_nearly_what_all_samples
 
 
 def test_a_round_takes_all_samples_of_an_encoder_whatever_the_confidence_of_racing(
-    encoder: Path,
-    tmp_path: Path,  # noqa: F811 - the fixture
+    encoder: Path,  # noqa: F811 - the fixture
+    tmp_path: Path,
 ) -> None:
     """They are cheap, and a race would put votes in the place of their probabilities."""
     chance, batches, student = Random(0), [], an_encoder(encoder, epochs=1).student(None)

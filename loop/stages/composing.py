@@ -63,7 +63,7 @@ def _domains(own: Sequence[str], items: Sequence[Item], shares: Mapping[str, flo
     ordered = sorted(shares, key=lambda name: (-shares[name], name))
     named = ", ".join(f"{name or 'no domain'} {got[name]} (share {shares[name]:.2f})" for name in ordered[:NAMED])
     more = f" and {len(ordered) - NAMED} more" if len(ordered) > NAMED else ""
-    return f"{round(query.domain_share * len(own))} of them spread over domains {BY}: {named}{more}"
+    return f"{round(query.domain_share * len(own))} of them spread over domains {BY}, in all {named}{more}"
 
 
 def dead_signals(found: Candidates, scored: Parts, query: QueryConfig) -> list[str]:

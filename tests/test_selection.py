@@ -157,8 +157,8 @@ def test_a_domain_in_which_the_student_lags_gets_more_of_the_batch_and_never_all
     done, batch = chosen(store, config, parts_of(tmp_path, Written(999)))
     assert domains_of(batch) == {"hard": 36, "easy": 4}
     assert (
-        "40 of them spread over domains by error rates, as the teacher gives no logits, in all hard 36 (share 0.90), easy 4 "
-        "(share 0.10)"
+        "40 of them spread over domains by error rates, as the teacher gives no logits, in all hard 36 (share 0.90), "
+        "easy 4 (share 0.10)"
     ) in done.selection
 
 

@@ -191,7 +191,7 @@ def test_status_names_the_domains_that_lag_with_their_part_of_the_batch(store: S
     said = " ".join(shown(status_text(status(store, RUN, config))).split())
     assert (
         "the student lags, by error rates, as the teacher gives no logits, in hard (wrong: student 10 of 10 on dev, "
-        "teacher 0 of 20; share 0.90, 36 of 40 picks of round 2)"
+        "teacher 0 of 20; share of the next places 0.90, 36 of 40 picks of round 2)"
     ) in said
     assert "of each batch's picks 100% are spread over domains by these shares" in said
     off = shown(status_text(status(store, RUN, a_config())))
@@ -204,7 +204,8 @@ def test_report_and_dashboard_name_the_domains_that_lag_and_how_the_batch_was_ch
     config = a_config(batch_size=40, candidates=3, random_share=0.0, domain_share=1.0)
     a_lagging_student(store, config)
     done, _ = chosen(store, config, parts_of(tmp_path, Written(999)))
-    lag = "in hard (wrong: student 10 of 10 on dev, teacher 0 of 20; share 0.90, 36 of 40 picks of round 2)"
+    wrong = "in hard (wrong: student 10 of 10 on dev, teacher 0 of 20; "
+    lag = f"{wrong}share of the next places 0.90, 36 of 40 picks of round 2)"
     assert lag in words(page(store, RUN, config))
     assert f"round 2: {done.selection}" in words(page(store, RUN, config)).replace("Round", "round")
     plain = summary(store, RUN, config).replace("\\", "")

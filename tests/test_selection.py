@@ -27,7 +27,7 @@ from loop.stages.select import select_batch
 from loop.store import items, rounds, shadows
 from loop.store.database import Store
 from tests.builders import RUN, a_number, a_round, a_store, an_item, id_of, trained
-from tests.test_arms import Placed, Teaching, Written, a_config, answer, asked, parts_of
+from tests.test_arms import Placed, Written, a_config, answer, asked, parts_of
 from tests.test_dashboard import compared, looking, text_of, words
 from tests.test_encoder import TASK, WORDS
 from tests.test_encoder import a_trainer as an_encoder
@@ -57,13 +57,6 @@ def chosen(store: Store, config: Config, parts: Parts) -> tuple[Round, list[Quer
     done = select_batch(a_round(store, config), store, parts, config)
     assert done.stage is Stage.ASK
     return done, rounds.queries(store, id_of(done))
-
-
-def untrained(parts: Parts, student: Written, before: Written) -> Parts:
-    """The parts whose student in force is one, and whose untrained student is the other."""
-    trainer: Any = Teaching(student)
-    trainer.student = lambda folder: student if folder else before
-    return replace(parts, trainer=trainer)
 
 
 # --- random picks take over -----------------------------------------------------------------------------------------

@@ -7,10 +7,11 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from connectors.lagging import lagging_text
 from connectors.measurements import contamination_text
 from connectors.reviewers import accusation_text, agreement_text, anchoring_text, recall_text, told
 from connectors.revisions import revision_text
-from connectors.status import saving_text
+from connectors.status import saving_text, unmeasured_text
 from connectors.views import PAGES, STAGES, Views
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -19,7 +20,9 @@ SPECIAL = re.compile(r"[\\`*_\[\]<>|#&~]")
 """What Markdown would take for more than a character."""
 SENTENCES = (
     contamination_text,
+    lagging_text,
     saving_text,
+    unmeasured_text,
     revision_text,
     agreement_text,
     anchoring_text,

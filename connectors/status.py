@@ -10,6 +10,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from connectors.lagging import lagging_figures, lagging_text
 from connectors.measurements import contamination_text, holdout_duplicates, last_evaluation, student_figures
 from connectors.promises import promises, promises_text
 from connectors.reviewers import accusation_text, recall_text, review_figures, share_text
@@ -45,6 +46,7 @@ def status(store: Store, run: str, config: Config, waiting_for: WaitingFor | Non
         "contamination": holdout_duplicates(store, config.query),
         "stopping": stopping_figures(grounds(store, run, config, counted["items"]["pool"])),
         "learned": learned(store, run),
+        "lagging": lagging_figures(store, run, config),
     }
 
 
@@ -101,6 +103,7 @@ def round_figures(store: Store, run: str, verdicts: Sequence[counting.Given]) ->
             "student": student_figures(right, each.student_id, evaluated, rounds_of),
             "candidate": student_figures(right, each.candidate_id, evaluated, rounds_of),
             "saving": _saving(compared.get(each.number, ())),
+            "saving_unmeasured": each.unmeasured or None,
         }
         for each in every
         for number in [each.id or 0]
@@ -122,11 +125,10 @@ def status_text(found: Mapping[str, Any]) -> Group:
     parts: list[Any] = [head]
     if found["rounds"]:
         parts += _tables(found["rounds"])
-        measured = [each for each in found["rounds"] if each["saving"]]
-        if measured:
-            parts.append(Text(f"after round {measured[-1]['round']}, {saving_text(measured[-1]['saving'])}"))
+        parts += [Text(line) for line in (*batch_text(found["rounds"]), *savings_text(found["rounds"]))]
         parts += [Text(line) for line in last_evaluation(found["rounds"])]
     parts += [Text(line) for line in learned_text(found["learned"])]
+    parts += [Text(line) for line in (lagging_text(found["lagging"]) if found["lagging"] else ())]
     if found["contamination"] and found["contamination"]["items"]:
         parts.append(Text(contamination_text(found["contamination"]), style="yellow"))
     if found["promises"]:
@@ -200,6 +202,27 @@ def _measured(
         for pair, arm, asked, usd, by_count, examples, correct in compared
     ]
     return saving(rows)
+
+
+def batch_text(figures: Sequence[Mapping[str, Any]]) -> list[str]:
+    """How the newest batch came about, in a sentence."""
+    last = next((each for each in reversed(figures) if each["selection"]), None)
+    return [] if last is None else [f"the batch of round {last['round']}: {last['selection']}"]
+
+
+def savings_text(figures: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What selection saved where that was measured last, and why not in a later round."""
+    measured = next((each for each in reversed(figures) if each["saving"]), None)
+    said = [] if measured is None else [f"after round {measured['round']}, {saving_text(measured['saving'])}"]
+    missed = next((each for each in reversed(figures) if each["saving_unmeasured"]), None)
+    if missed is not None and (measured is None or missed["round"] >= measured["round"]):
+        said.append(f"after round {missed['round']}, {unmeasured_text(missed['saving_unmeasured'])}")
+    return said
+
+
+def unmeasured_text(why: str) -> str:
+    """Why it is not known what selection saves."""
+    return f"what selection saves was not measured: {why}"
 
 
 def saving_text(found: Mapping[str, Any]) -> str:

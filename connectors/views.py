@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from connectors import page_charts
+from connectors.lagging import lagging_figures
 from connectors.measurements import evaluation_text, holdout_duplicates
 from connectors.promises import promises, promises_text
 from connectors.reviewers import review_figures
@@ -86,6 +87,17 @@ class Views:
         return points
 
     @property
+    def unmeasured(self) -> Row | None:
+        """The newest closed round, where it was not measured what selection saves; None where it was."""
+        closed = [each for each in self.state["rounds"] if each["saving"] or each["saving_unmeasured"]]
+        return closed[-1] if closed and closed[-1]["saving_unmeasured"] else None
+
+    @cached_property
+    def lagging(self) -> Row | None:
+        """The domains in which the student lags."""
+        return lagging_figures(self.store, self.run, self.config)
+
+    @property
     def savings(self) -> list[Row]:
         """What selection saved after each round that measured it."""
         return [each["saving"] | {"round": each["round"]} for each in self.state["rounds"] if each["saving"]]
@@ -121,6 +133,7 @@ class Views:
             "live": self.live(),
             "curve": self.curve,
             "saving": self.savings[-1] if self.savings else None,
+            "unmeasured": self.unmeasured,
             "stopping": stopping_text(stopping_figures(self._grounds())),
             "charts": {
                 "curve": page_charts.curve(self.curve, "usd"),
@@ -137,6 +150,7 @@ class Views:
             "state": self.state,
             "curve": self.curve,
             "savings": self.savings,
+            "unmeasured": [each for each in self.state["rounds"] if each["saving_unmeasured"]],
             "charts": {
                 "usd": page_charts.curve(self.curve, "usd"),
                 "examples": page_charts.curve(self.curve, "examples"),
@@ -192,7 +206,10 @@ class Views:
         )
         right = {} if last is None else counting.right_by_domain(self.store, last, Part.TEST)
         names = sorted(decided.keys() | right.keys() | pool.keys(), key=lambda name: (-_total(decided, name), name))
+        lagging = self.lagging
+        behind = {} if lagging is None else {each["domain"]: each for each in lagging["domains"]}
         return {
+            "lagging": lagging,
             "more": max(0, len(names) - MOST_DOMAINS),
             "rows": [
                 {
@@ -200,6 +217,7 @@ class Views:
                     "pool": pool.get(name, 0),
                     "kinds": {kind.value: decided.get(name, Counter())[kind] for kind in DecisionKind},
                     "test": Accuracy.of(*right[name]) if name in right else None,
+                    "lag": behind.get(name),
                 }
                 for name in names[:MOST_DOMAINS]
             ],

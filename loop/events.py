@@ -12,10 +12,12 @@ from typing import Literal, TypedDict, Unpack
 from structlog.contextvars import bound_contextvars
 
 LOGGER = logging.getLogger("preceptor")
+LOGGER.addHandler(logging.NullHandler())  # or Python would write warnings to standard error
 Event = Literal[
     "stage_entered", "stage_ended", "request_sent", "request_answered", "request_retried", "request_refused",
     "request_remembered", "batch_handed_over", "batch_ended", "charge_reserved", "charge_settled", "charge_released",
     "charge_assumed", "board_called", "verdicts_pulled", "checkpoint_written", "people_told",
+    "scores_say_nothing",
 ]  # fmt: skip
 
 
@@ -59,3 +61,8 @@ def about(**ids: Unpack[Ids]) -> AbstractContextManager[None]:
 def happened(event: Event, **facts: Unpack[Facts]) -> None:
     """Tell whoever listens."""
     LOGGER.info(event, extra={"facts": facts})
+
+
+def warned(event: Event, **facts: Unpack[Facts]) -> None:
+    """Tell whoever listens, as a warning; what helps is told to people."""
+    LOGGER.warning(event, extra={"facts": facts})

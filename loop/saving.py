@@ -88,9 +88,14 @@ def equal_spend(
     return [{arm: _bought(parts[pair], level, by_count) for arm, parts in dealt.items()} for pair in range(pairs)]
 
 
+def accepted(bought: Sequence[Asked]) -> int:
+    """How many of them teach something."""
+    return sum(each.example is not None for each in bought)
+
+
 def enough(bought: Sequence[Asked]) -> bool:
     """Whether enough was accepted to train on."""
-    return sum(each.example is not None for each in bought) >= FEWEST
+    return accepted(bought) >= FEWEST
 
 
 def saving(shadows: Sequence[Shadow], *, level: float = 0.95, seed: int = 0) -> Saving | None:

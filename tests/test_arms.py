@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from connectors.status import status, status_text
 from loop import saving
 from loop.answer import Answer, AnswerKind
 from loop.config import Config, EvaluationConfig, QueryConfig, ReviewConfig, RunConfig
@@ -25,6 +26,7 @@ from loop.stages.select import select_batch
 from loop.store import checkpoints, items, rounds, shadows
 from loop.store.database import Store
 from tests.builders import NOON, RUN, a_holdout, a_reply, a_round, a_store, an_item, decided, id_of, trained
+from tests.test_status import shown
 from tests.test_training import Told
 
 BATCH = 4
@@ -211,6 +213,7 @@ def test_a_shadow_student_that_fails_keeps_no_candidate_from_the_holdout(
         in told.lines
     )
     assert saving.saving(shadows.of_round(store, id_of(opened))) is None
+    assert closed.unmeasured == "a shadow student failed (Diverged); `run` said how, when it did"
 
 
 def test_an_item_is_in_each_arm_once_with_all_that_it_cost_there(
@@ -257,3 +260,40 @@ def test_no_student_is_trained_unless_all_pairs_can_be_compared(store: Store, tm
     opened = asked(store, config, picks, **{order[0]: "rejected"})
     rows, taught = compared(store, tmp_path, opened, config)
     assert (rows, taught) == ({}, [])
+    assert why(store) == (
+        "fewer than 10 accepted rationales a student to compare both arms: of 2 parts for the same price the control "
+        "arm's have at least 9, the selected ones' 10; further rounds, larger batches or a larger query.random_share "
+        "bring more"
+    )
+
+
+def why(store: Store) -> str:
+    """Why the newest round did not measure what selection saves."""
+    return rounds.all_rounds(store, RUN)[-1].unmeasured
+
+
+def test_a_round_says_why_it_did_not_measure_what_selection_saves_and_nothing_where_it_did(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(saving, "FEWEST", 1)
+    config = a_config()
+    items.add(store, [an_item(f"q{number:02}") for number in range(20)])
+    order = [item.key for item in control_arm([an_item(f"q{number:02}") for number in range(20)], 20, 0)]
+    opened = asked(store, config, dict.fromkeys(order[:4], 0.5))
+    compared(store, tmp_path, opened, a_config(pairs=0))
+    assert why(store) == "evaluation.saving_pairs = 0"
+    compared(store, tmp_path, opened, config)
+    assert why(store) == "the holdout has no items in dev; `preceptor ingest FILE --split holdout` takes some in"
+    items.add(store, a_holdout(4))
+    compared(store, tmp_path, opened, config)
+    assert why(store) == "nothing was selected so far: all that was asked is random"
+    [missed] = status(store, RUN, config)["rounds"]
+    assert (missed["saving"], missed["saving_unmeasured"]) == (None, why(store))
+    said = " ".join(shown(status_text(status(store, RUN, config))).split())
+    assert f"after round 1, what selection saves was not measured: {why(store)}" in said
+    opened = asked(store, config, dict.fromkeys(order[9:15]))
+    rows, _ = compared(store, tmp_path, opened, config)
+    assert len(rows) == 2
+    assert why(store) == ""
+    assert status(store, RUN, config)["rounds"][-1]["saving_unmeasured"] is None
+    assert "not measured" not in shown(status_text(status(store, RUN, config)))

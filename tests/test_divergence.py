@@ -79,6 +79,11 @@ def test_steps_without_which_the_answer_changes_are_counted() -> None:
     assert left_out_changes(numbers(5)) == 1.0
 
 
+def test_three_of_four_prefixes_that_end_elsewhere_are_three_quarters() -> None:
+    """The answers after 0 to 3 of 4 steps, against the one after all."""
+    assert left_out_changes(numbers(7, 7, 9, 12, 12)) == 0.75
+
+
 def test_votes_of_three_one_one_have_the_known_entropy() -> None:
     assert vote_entropy(numbers(2, 2, 2, 3, 4)) == pytest.approx(0.590436, abs=1e-6)
     assert vote_entropy(numbers(2, 2, 2, 3, 4)) * math.log(5) == pytest.approx(0.950271, abs=1e-6)

@@ -256,6 +256,57 @@ def test_an_oracle_finds_more_of_what_is_wrong_than_chance() -> None:
     assert mean(found) > 11
 
 
+def by_default(seed: int, **query: object) -> Config:
+    """As a batch is composed by default, but for its size: it covers what is doubted, and near-duplicates wait."""
+    return Config.model_validate({"run": {"seed": seed}, "query": {"batch_size": 12, **query}})
+
+
+def herded_batch(
+    pool: Sequence[Item], doubt: Sequence[float], points: np.ndarray, config: Config, seed: int
+) -> set[str]:
+    """The keys of a batch that covers these doubts, nothing having been asked before."""
+    assert is_herded(config.query)
+    nothing = np.zeros((0, points.shape[1]))
+    found = known(parts(doubt), points, nothing, np.zeros(0), np.ones(len(pool)), config.query)
+    return {*keys(compose(1, best(pool, found, config.query, seed=seed), whole(pool), config, seed=seed))}
+
+
+def placed(chance: np.random.Generator, count: int) -> np.ndarray:
+    """Vectors of length one, some of which lie in heaps."""
+    heaps = chance.normal(size=(5, 8))
+    points = heaps[chance.integers(5, size=count)] + 0.5 * chance.normal(size=(count, 8))
+    return points / np.linalg.norm(points, axis=1, keepdims=True)
+
+
+def test_shuffled_scores_pick_like_chance_by_default_too() -> None:
+    """Where items lie is drawn anew each time, so that no item has a better place than another."""
+    pool = a_pool(30)
+    values = [n / 30 for n in range(30)]
+    seen: Counter[str] = Counter()
+    for seed in range(300):
+        config, points = by_default(seed, batch_size=6), placed(np.random.default_rng(seed), 30)
+        seen.update(herded_batch(pool, random.Random(seed).sample(values, 30), points, config, seed))
+    expected = 300 * 6 / 30
+    chi_square = sum((seen[item.key] - expected) ** 2 / expected for item in pool)
+    assert chi_square < 58.3  # the 99.9th percentile with 29 degrees of freedom; seeds are fixed
+
+
+def test_an_oracle_finds_more_of_what_is_wrong_than_chance_by_default_and_shuffled_it_does_not() -> None:
+    """What is wrong lies anywhere: where items lie says nothing of it."""
+    pool, oracle = a_pool(60), [float(number % 4 == 0) for number in range(60)]
+    wrong = {item.key for item, doubt in zip(pool, oracle, strict=True) if doubt}
+    found, shuffled, lucky = [], [], []
+    for seed in range(60):
+        config, points = by_default(seed), placed(np.random.default_rng(seed), 60)
+        found.append(len(wrong & herded_batch(pool, oracle, points, config, seed)))
+        mixed = random.Random(seed).sample(oracle, 60)
+        shuffled.append(len(wrong & herded_batch(pool, mixed, points, config, seed)))
+        lucky.append(len(wrong & {*keys(random_batch(1, whole(pool), config, seed=seed, arm="random"))}))
+    assert mean(lucky) == pytest.approx(3, abs=0.5)
+    assert mean(shuffled) == pytest.approx(3, abs=0.5)
+    assert mean(found) > 8
+
+
 def test_a_random_batch_says_its_arm_and_probability() -> None:
     config = a_config(batch_size=10)
     batch = random_batch(1, whole(a_pool(40)), config, seed=0, arm="cold start")

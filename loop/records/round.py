@@ -38,6 +38,8 @@ class Round(SQLModel, table=True):
     stage: Stage = Stage.SELECT
     config_hash: str = Field(foreign_key="configrow.hash")
     selection: str = ""
+    unmeasured: str = ""
+    """Why nothing, or not all, was measured of what selection saves; empty where all was, or the round is not there."""
     opened_at: datetime
     review_opened_at: datetime | None = None
     closed_at: datetime | None = None

@@ -50,26 +50,37 @@ def evaluate_student(current: Round, store: Store, parts: Parts, config: Config)
 
 
 def compare_arms(current: Round, store: Store, parts: Parts, config: Config) -> None:
-    """Measure what selection saves; where a shadow student cannot be trained, the round goes on without that."""
+    """Measure what selection saves, or store why not; where a shadow student fails, the round goes on without that."""
+    why = ""
     try:
-        _train_shadows(current, store, parts, config)
+        why = _train_shadows(current, store, parts, config)
+        if why and config.evaluation.saving_pairs:
+            parts.progress.say(f"  saving: not measured: {why}")
     except StudentError as error:
         shutil.rmtree(parts.folder / SHADOW, ignore_errors=True)
         parts.progress.say(f"  saving: nothing further is measured in this round, as a shadow student failed: {error}")
+        why = f"a shadow student failed ({type(error).__name__}); `run` said how, when it did"
+    shadows.keep_reason(store, id_of(current), why)
 
 
-def _train_shadows(current: Round, store: Store, parts: Parts, config: Config) -> None:
-    """Train students of the control arm and of selected items for the same dollars; those that are there stay."""
-    dev = [item for item in items.of_split(store, Split.HOLDOUT) if item.part is Part.DEV]
-    asked = _asked_by_arm(store, config)
-    pairs = config.evaluation.saving_pairs if dev and asked[Arm.SELECTED] else 0
+def _train_shadows(current: Round, store: Store, parts: Parts, config: Config) -> str:
+    """Train students of the control arm and of selected items for the same dollars; those that are there stay.
+
+    What stands in the way, where something does.
+    """
+    pairs = config.evaluation.saving_pairs
     if not pairs:
-        return
+        return "evaluation.saving_pairs = 0"
+    dev = [item for item in items.of_split(store, Split.HOLDOUT) if item.part is Part.DEV]
+    if not dev:
+        return "the holdout has no items in dev; `preceptor ingest FILE --split holdout` takes some in"
+    asked = _asked_by_arm(store, config)
+    if not asked[Arm.SELECTED]:
+        return "nothing was selected so far: all that was asked is random"
     first_seed = seed_of(config, current.number) * pairs
     bought = saving.equal_spend(asked[Arm.CONTROL], asked[Arm.SELECTED], pairs=pairs, seed=first_seed)
     if not all(saving.enough(some) for both in bought for some in both.values()):
-        parts.progress.say(f"  saving: fewer than {saving.FEWEST} accepted rationales a student to compare both arms")
-        return
+        return _too_few(bought)
     by_count = saving.is_counted(*asked.values())
     seeds = seed_examples(store, config.query)
     done = {(each.pair, each.arm) for each in shadows.of_round(store, id_of(current))}
@@ -95,6 +106,17 @@ def _train_shadows(current: Round, store: Store, parts: Parts, config: Config) -
                     )
                     shadows.keep(store, shadow)
                 bar.advance()
+    return ""
+
+
+def _too_few(bought: Sequence[Mapping[Arm, Sequence[saving.Asked]]]) -> str:
+    """How many accepted rationales the students would learn from, and what brings more."""
+    control, selected = (min(saving.accepted(both[arm]) for both in bought) for arm in (Arm.CONTROL, Arm.SELECTED))
+    return (
+        f"fewer than {saving.FEWEST} accepted rationales a student to compare both arms: of {len(bought)} parts for "
+        f"the same price the control arm's have at least {control}, the selected ones' {selected}; further rounds, "
+        "larger batches or a larger query.random_share bring more"
+    )
 
 
 def _asked_by_arm(store: Store, config: Config) -> dict[Arm, list[saving.Asked]]:

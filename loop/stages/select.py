@@ -1,6 +1,7 @@
 """SELECT: which items the round asks."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,6 +9,7 @@ from numpy.typing import NDArray
 from loop import saving
 from loop.config import Config
 from loop.errors import NothingToLearn
+from loop.events import warned
 from loop.ports import Cluster, Student, Teacher
 from loop.query import racing, select
 from loop.query.acquisition import ACQUISITIONS, Candidates
@@ -15,6 +17,7 @@ from loop.query.control import first_keys
 from loop.query.cost import relative_costs, review_chances
 from loop.query.sieve import sieve
 from loop.records import Checkpoint, Contamination, Item, Round, Score, Stage
+from loop.stages.composing import composed, dead_signals
 from loop.stages.contamination import look
 from loop.stages.lagging import domain_shares
 from loop.stages.parts import OF_SEEDS, PIECE, Parts, id_of, in_force, seed_of, student_of
@@ -46,17 +49,21 @@ def select_batch(current: Round, store: Store, parts: Parts, config: Config) -> 
     elif student is not None and _selection_loses(store, current.run, config):
         config = config.model_copy(update={"query": config.query.model_copy(update={"acquisition": "random"})})
         said = f"random: selection did worse than the control arm in {config.evaluation.fallback_after} rounds in a row"
+        said += " (the whole interval of what it saves lay below zero)"
     if config.query.acquisition == "random":
         chosen = select.random_batch(id_of(current), asked, config, seed=seed, arm=arm)
     else:
         looker = student or parts.trainer.student(None)
         candidates = _candidates(current, asked, student, store, parts, config)
-        known = _known(current, candidates, looker, store, parts, config)
+        known, scored = _known(current, candidates, looker, store, parts, config)
         wanted = select.best(candidates, known, config.query, seed=seed)
-        chosen = select.compose(
-            id_of(current), wanted, asked, config, seed=seed, past=_past(store, current.run, config)
-        )
-        said += f" of {len(candidates)} candidates"
+        past = _past(store, current.run, config)
+        chosen = select.compose(id_of(current), wanted, asked, config, seed=seed, past=past)
+        said += f" of {len(candidates)} candidates: {composed(chosen, candidates, known, past, config, seed=seed)}"
+        dead = dead_signals(known, scored, config.query)
+        said += "".join(f"; but {each}" for each in dead)
+        if dead:
+            warned("scores_say_nothing", count=len(candidates))
     parts.progress.say(f"round {current.number}: {said}; {len(chosen)} items picked")
     return rounds.enter(store, current, Stage.ASK, chosen, selection=said)
 
@@ -170,25 +177,33 @@ def _trained_student(current: Round, store: Store, parts: Parts, config: Config)
     return parts.trainer.student(trained.folder)
 
 
+def _scored(
+    current: Round, candidates: Sequence[Item], student: Student, store: Store, parts: Parts, config: Config
+) -> list[Mapping[str, Any]]:
+    """What the score of each candidate was made of, as it is stored; nothing where nothing is known of it."""
+    if not ACQUISITIONS[config.query.acquisition][1] & {"divergence", "probabilities"}:
+        return [{}] * len(candidates)
+    _score(current, candidates, student, store, parts, config)
+    scores = {score.item_key: score.parts for score in rounds.scores(store, id_of(current))}
+    return [scores.get(item.key, {}) for item in candidates]
+
+
 def _known(
     current: Round, candidates: Sequence[Item], student: Student, store: Store, parts: Parts, config: Config
-) -> Candidates:
+) -> tuple[Candidates, list[Mapping[str, Any]]]:
     """What the acquisition function looks at: scores, which are stored, and embeddings, which are made when needed.
+
+    Also what the scores were made of.
 
     To cover what is doubted, the untrained student embeds: one that learned from few items has drawn together what it
     confuses.
     """
-    signals = ACQUISITIONS[config.query.acquisition][1]
-    scores: dict[str, Mapping[str, object]] = {}
-    if signals & {"divergence", "probabilities"}:
-        _score(current, candidates, student, store, parts, config)
-        scores = {score.item_key: score.parts for score in rounds.scores(store, id_of(current))}
+    scored = _scored(current, candidates, student, store, parts, config)
     herded = select.is_herded(config.query)
-    embedded = herded or "embeddings" in signals
+    embedded = herded or "embeddings" in ACQUISITIONS[config.query.acquisition][1]
     decided = decisions.decided(store, current.run) if embedded else []
-    scored = [scores.get(item.key, {}) for item in candidates]
     embedder = parts.trainer.student(None) if herded else student
-    return select.known(
+    found = select.known(
         scored,
         embedder.embed(candidates if embedded else []),
         embedder.embed([item for item, _, _ in decided]),
@@ -196,6 +211,7 @@ def _known(
         np.array([*_costs(candidates, store, current.run, parts.teacher, config).values()]),
         config.query,
     )
+    return found, scored
 
 
 def _costs(candidates: Sequence[Item], store: Store, run: str, teacher: Teacher, config: Config) -> dict[str, float]:

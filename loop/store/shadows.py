@@ -5,13 +5,19 @@ from collections import defaultdict
 from sqlmodel import col, select
 
 from loop.records import Round, Shadow
-from loop.store.database import Store
+from loop.store.database import Store, values
 
 
 def keep(store: Store, shadow: Shadow) -> None:
     """Store a shadow student's results."""
     with store.writing() as session:
         session.add(shadow)
+
+
+def keep_reason(store: Store, round_id: int, why: str) -> None:
+    """Store why a round did not measure what selection saves; nothing where it did."""
+    with store.writing() as session:
+        session.execute(values(Round, col(Round.id) == round_id).values(unmeasured=why))
 
 
 def of_round(store: Store, round_id: int) -> list[Shadow]:

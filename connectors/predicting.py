@@ -5,6 +5,7 @@ everything that shapes the answers, so that another student or another input nev
 function of its rows and is redone whole, so the bytes are those of a run that was not cut off.
 """
 
+import glob
 import hashlib
 import json
 import os
@@ -31,6 +32,9 @@ from loop.ports import Student
 from loop.records import Item
 from loop.stages.measuring import agreement
 from loop.stages.parts import PIECE
+
+TABLES = (".csv", ".tsv", ".parquet", ".xlsx")
+"""Ends of names that promise another form than JSON lines."""
 
 
 @dataclass
@@ -89,6 +93,8 @@ def predict(
     """
     read = reader_of(file)
     out = (out or file.with_name(f"{file.name}.answers.jsonl")).absolute()
+    if out.suffix.lower() in TABLES:
+        raise PreceptorError(f"{out}: answers are written as JSON lines; name a file that ends with .jsonl")
     if not out.parent.is_dir():
         raise PreceptorError(f"{out}: there is no folder {out.parent}; make it, or name another file with --out")
     with _alone(project.folder, out):
@@ -109,8 +115,9 @@ def predict(
                 asked = ask_about(project, task, unsure, kept, purpose=mark)
                 _refuse_what_is_open(asked, threshold)
                 _put_in(partial, asked, read(file), task).replace(out)
-                partial.unlink()
                 kept.unlink()
+            for stale in out.parent.glob(f".{glob.escape(out.name)}.*.partial"):  # of earlier students, and this one's
+                stale.unlink()
         except OSError as error:
             raise PreceptorError(f"{out}: cannot be written ({error.strerror}); what is done is kept") from error
     return _counted(out)

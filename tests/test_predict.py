@@ -180,6 +180,12 @@ def test_a_folder_that_is_not_there_is_named_with_the_cure_before_anything_is_do
     assert [each.name for each in tmp_path.iterdir()] == ["q.jsonl"]
 
 
+def test_a_name_that_promises_a_table_is_refused(project: Project, tmp_path: Path) -> None:
+    file = written(tmp_path / "q.jsonl", some_sums(2))
+    with pytest.raises(PreceptorError, match="written as JSON lines; name a file that ends with .jsonl"):
+        predict(project, trained(project), file, tmp_path / "out.CSV")
+
+
 KILLED = """\
 import os, signal, sys
 from pathlib import Path
@@ -242,6 +248,7 @@ def test_another_input_does_not_go_on_with_what_was_begun(project: Project, tmp_
     written(file, some_sums(3))
     predict(project, trained(project), file, tmp_path / "out.jsonl")
     assert [line["key"] for line in lines(tmp_path / "out.jsonl")] == ["p0", "p1", "p2"]
+    assert not begun.exists()
 
 
 def test_a_second_process_is_told_to_wait(project: Project, tmp_path: Path) -> None:

@@ -182,7 +182,7 @@ def test_a_folder_that_is_not_there_is_named_with_the_cure_before_anything_is_do
 
 def test_a_name_that_promises_a_table_is_refused(project: Project, tmp_path: Path) -> None:
     file = written(tmp_path / "q.jsonl", some_sums(2))
-    with pytest.raises(PreceptorError, match="written as JSON lines; name a file that ends with .jsonl"):
+    with pytest.raises(PreceptorError, match="written as JSON lines; name a file that ends with"):
         predict(project, trained(project), file, tmp_path / "out.CSV")
 
 

@@ -26,7 +26,6 @@ from filelock import FileLock, Timeout
 from rich.console import Console, Group
 from rich.table import Column, Table
 from rich.text import Text
-from scipy import stats
 
 from connectors import atomic, campaign, charts
 from connectors.coverage import Coverage, coverage
@@ -36,6 +35,7 @@ from connectors.status import round_figures
 from connectors.wiring import Project
 from loop.config import Config, TrackingConfig
 from loop.errors import AlreadyWorking, BadConfig, PreceptorError, extra
+from loop.interval import of_mean
 from loop.ports import Bar, Progress
 from loop.stages import pruning
 from loop.store import counting, items
@@ -233,7 +233,7 @@ def summary(results: Sequence[Row]) -> list[Row]:
                 "mean": _mean([means[seed][name] for seed in own if name in means[seed]]),
                 "usd": _mean([curve.usd[-1] for curve in own.values()]),
                 "gain": _mean(gains),
-                "interval": _interval(gains) if len(gains) > 1 else None,
+                "interval": of_mean(gains) if len(gains) > 1 else None,
                 "without_student": sorted(
                     each["seed"] for each in results if each["acquisition"] == name and each["seed"] not in own
                 ),
@@ -383,12 +383,6 @@ def _means(curves: Mapping[str, Mapping[int, Curve]]) -> dict[int, dict[str, flo
 
 def _mean(values: Sequence[float]) -> float | None:
     return float(np.mean(values)) if values else None
-
-
-def _interval(gains: Sequence[float]) -> tuple[float, float]:
-    """Student's interval for a mean: a bootstrap of three seeds would hold the true one in 76 % of cases."""
-    reach = float(stats.t.ppf(0.975, len(gains) - 1) * np.std(gains, ddof=1) / np.sqrt(len(gains)))
-    return float(np.mean(gains)) - reach, float(np.mean(gains)) + reach
 
 
 def _number(value: float | None, digits: int) -> str:

@@ -5,7 +5,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from scipy.stats import beta, binomtest
+import numpy as np
+from scipy.stats import beta, binomtest, t
 
 
 class Interval(NamedTuple):
@@ -137,3 +138,12 @@ def _correlation(both: int, gained: int, lost: int, neither: int) -> float:
 
 def _joined(first: float, second: float, phi: float) -> float:
     return math.sqrt(max(0.0, first**2 - 2 * phi * first * second + second**2))
+
+
+def of_mean(values: Sequence[float], level: float = 0.95) -> Interval:
+    """Student's interval for the mean of at least two values, such as gains by seed.
+
+    A bootstrap of so few is too narrow: of three normal values it holds the true mean in 76 % of cases.
+    """
+    reach = float(t.ppf((1 + level) / 2, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values)))
+    return Interval(float(np.mean(values)) - reach, float(np.mean(values)) + reach)

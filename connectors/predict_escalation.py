@@ -7,7 +7,7 @@ where the process dies between the two, the reply stays and its hold is charged 
 import asyncio
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -15,9 +15,11 @@ from typing import Any, BinaryIO
 from connectors.wiring import Project
 from loop.config import TaskConfig
 from loop.ledger import MICRO
+from loop.plain import storable
 from loop.ports import Request
-from loop.records import Currency, Item
+from loop.records import NOT_SENT, Currency, Item
 from loop.stages.demonstrating import Demonstrating
+from loop.store import probes
 from loop.store.asking import RunTill
 from loop.store.money import Purse
 from loop.teacher.demonstrations import as_shown, with_one_less
@@ -45,10 +47,14 @@ class Asked:
     problems: dict[int, str]
     out_of_money: list[Unsure]
     """Rows that were not asked about because the budget is spent."""
+    micro_usd: dict[int, int]
+    """What each row cost, all its attempts together."""
 
 
-def ask_about(project: Project, task: TaskConfig, unsure: Sequence[Unsure], kept: Path, *, purpose: str) -> Asked:
-    """Ask about the rows of which there is no reply yet, within what is left of the run's budget.
+def ask_about(
+    project: Project, task: TaskConfig, unsure: Sequence[Unsure], kept: Path, threshold: float, *, purpose: str
+) -> Asked:
+    """Ask about the rows below the threshold of which there is no reply yet, within what is left of the run's budget.
 
     `kept` holds the replies, a JSON object a line. A reply counts for the prompt that it came to.
 
@@ -59,10 +65,29 @@ def ask_about(project: Project, task: TaskConfig, unsure: Sequence[Unsure], kept
     run, teacher = config.run.name, config.teacher
     shown = Demonstrating(store, run, lambda: project.trainer().student(None), config).shown
     requests = {each.row: request_for(each.item, task, teacher, as_shown(shown(each.item)), 0) for each in unsure}
-    found = Asked(_kept(kept, requests), {}, [])
-    todo = sorted((each for each in unsure if each.row not in found.replies), key=lambda each: each.probability)
-    if not todo:
-        return found
+    found = Asked(_kept(kept, requests), {}, [], {})
+    open_ = (each for each in unsure if each.row not in found.replies and each.probability < threshold)
+    todo = sorted(open_, key=lambda each: each.probability)
+    if todo:
+        _ask(project, task, todo, requests, kept, found, purpose=purpose)
+    for name, micro_usd in probes.paid_by_purpose(store, f"predict/{purpose}/").items():
+        row = int(name.split("/")[2].removesuffix("-"))
+        found.micro_usd[row] = found.micro_usd.get(row, 0) + micro_usd
+    return found
+
+
+def _ask(  # noqa: PLR0913 - what the requests rest on
+    project: Project,
+    task: TaskConfig,
+    todo: Sequence[Unsure],
+    requests: Mapping[int, Request],
+    kept: Path,
+    found: Asked,
+    *,
+    purpose: str,
+) -> None:
+    """Ask about these rows, the first ones first."""
+    store, run, teacher = project.store, project.config.run.name, project.config.teacher
     purse = Purse(store, run)
     purse.open(project.usd_limit, project.minutes_limit)
     purse.close_dead_holds()
@@ -85,8 +110,7 @@ def ask_about(project: Project, task: TaskConfig, unsure: Sequence[Unsure], kept
 
         asyncio.run(work())
     if sender.budget_spent:
-        found.out_of_money = [each for each in todo if each.row not in found.replies]
-    return found
+        found.out_of_money = [each for each in todo if found.problems.get(each.row, "").startswith(NOT_SENT)]
 
 
 @dataclass
@@ -104,7 +128,7 @@ class _Asking:
 
         def keep(received: Received) -> None:
             said = {"row": unsure.row, "prompt": prompt_of(request).hash} | _said(received, unsure.item, self.task)
-            self.sink.write((json.dumps(said, ensure_ascii=False) + "\n").encode())
+            self.sink.write((storable(json.dumps(said, ensure_ascii=False)) + "\n").encode())
             self.sink.flush()
             os.fsync(self.sink.fileno())
             self.found.replies[unsure.row] = said
@@ -121,22 +145,31 @@ class _Asking:
 
 def _said(received: Received, item: Item, task: TaskConfig) -> dict[str, Any]:
     """What a reply says of the item, and what it cost."""
-    paid = {"by": received.request.model, "usd": received.micro_usd / MICRO}
+    by = {"by": received.request.model}
     draft = read(received.completion, item, task)
     if not isinstance(draft, Draft):
-        return paid | {"problem": draft.problem}
+        return by | {"problem": draft.problem}
     if draft.answer is None:
-        return paid | {"problem": f"the answer {draft.stated!r} is not an allowed one"}
-    return paid | {"answer": draft.answer.value, "steps": list(draft.steps)}
+        return by | {"problem": f"the answer {draft.stated!r} is not an allowed one"}
+    return by | {"answer": draft.answer.value, "steps": list(draft.steps)}
+
+
+def rows_of(kept: Path) -> set[int]:
+    """The rows of which there is a reply."""
+    return {each["row"] for each in _whole_lines(kept)}
 
 
 def _kept(kept: Path, requests: dict[int, Request]) -> dict[int, dict[str, Any]]:
-    """The replies to these requests that came before; a line that was cut off is dropped."""
+    """The replies to these requests that came before."""
+    prompts = {row: prompt_of(request).hash for row, request in requests.items()}
+    return {each["row"]: each for each in _whole_lines(kept) if prompts.get(each["row"]) == each["prompt"]}
+
+
+def _whole_lines(kept: Path) -> list[dict[str, Any]]:
+    """What a file of replies holds; a line that was cut off is dropped from it."""
     with kept.open("ab+") as file:
         file.seek(0)
         lines = file.read().splitlines(keepends=True)
         whole = [line for line in lines if line.endswith(b"\n")]
         file.truncate(sum(map(len, whole)))
-    prompts = {row: prompt_of(request).hash for row, request in requests.items()}
-    said = [json.loads(line) for line in whole]
-    return {each["row"]: each for each in said if prompts.get(each["row"]) == each["prompt"]}
+    return [json.loads(line) for line in whole]

@@ -9,7 +9,7 @@ import glob
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 from filelock import FileLock, Timeout
 
 from connectors.files import Raw, reader_of
-from connectors.predict_escalation import Asked, Unsure, ask_about
+from connectors.predict_escalation import Asked, Unsure, ask_about, rows_of
 from connectors.rows import allowed_answer, checked
 from connectors.students import Trained, item_of, loaded, refuse_too_long, temperature_of
 from connectors.wiring import Project
@@ -28,6 +28,8 @@ from loop.calibration import tempered
 from loop.config import QueryConfig, TaskConfig
 from loop.errors import BadRow, PreceptorError
 from loop.interval import wilson
+from loop.ledger import MICRO
+from loop.plain import storable
 from loop.ports import Student
 from loop.records import Item
 from loop.stages.measuring import agreement
@@ -111,8 +113,8 @@ def predict(
                 partial.replace(out)
             else:
                 task = which.config.task
-                unsure = list(_unsure(partial, read(file), task, threshold))
-                asked = ask_about(project, task, unsure, kept, purpose=mark)
+                unsure = list(_unsure(partial, read(file), task, threshold, rows_of(kept)))
+                asked = ask_about(project, task, unsure, kept, threshold, purpose=mark)
                 _refuse_what_is_open(asked, threshold)
                 _put_in(partial, asked, read(file), task).replace(out)
                 kept.unlink()
@@ -157,7 +159,7 @@ def _answer_all(
             bar.advance(done)
             while piece := list(islice(remaining, PIECE)):
                 answers = _answered(student, which.config.task, piece, samples, temperature=temperature)
-                sink.write("".join(json.dumps(each, ensure_ascii=False) + "\n" for each in answers).encode())
+                sink.write("".join(storable(json.dumps(each, ensure_ascii=False)) + "\n" for each in answers).encode())
                 sink.flush()
                 os.fsync(sink.fileno())
                 bar.advance(len(piece))
@@ -240,11 +242,14 @@ def _graded(answer: Answer | None, gold: Answer | None) -> dict[str, Any]:
     return found
 
 
-def _unsure(answered: Path, rows: Iterator[Raw], task: TaskConfig, threshold: float) -> Iterator[Unsure]:
-    """The rows that are answered with less confidence than the threshold."""
+def _unsure(
+    answered: Path, rows: Iterator[Raw], task: TaskConfig, threshold: float, replied: Set[int]
+) -> Iterator[Unsure]:
+    """The rows that are answered with less confidence than the threshold, and those of which there is a reply."""
     for place, (line, raw) in enumerate(zip(_lines(answered), rows, strict=True)):
-        if "error" not in line and (line.get("probability") or 0.0) < threshold:
-            yield Unsure(place, _read(raw, task)[0], line.get("probability") or 0.0)
+        sure = line.get("probability") or 0.0
+        if "error" not in line and (sure < threshold or place in replied):
+            yield Unsure(place, _read(raw, task)[0], sure)
 
 
 def _refuse_what_is_open(asked: Asked, threshold: float) -> None:
@@ -279,9 +284,9 @@ def _put_in(answered: Path, asked: Asked, rows: Iterator[Raw], task: TaskConfig)
                 answer = Answer(kind=task.answer, value=reply["answer"])
                 new = line | {"answer": answer.value, "steps": reply["steps"]} | _graded(answer, _read(raw, task)[1])
                 new |= {"by": reply["by"], "student": own}
-            if reply is not None:
-                new["usd"] = reply["usd"]
-            sink.write(json.dumps(new, ensure_ascii=False) + "\n")
+            if reply is not None or place in asked.micro_usd:
+                new["usd"] = asked.micro_usd.get(place, 0) / MICRO
+            sink.write(storable(json.dumps(new, ensure_ascii=False)) + "\n")
         sink.flush()
         os.fsync(sink.fileno())
     return whole

@@ -18,14 +18,20 @@ def retrain(project: Project, number: int | None = None) -> str:
 
     Raises:
         PreceptorError: no student was trained then, or its weights are there and can be loaded.
+        StudentError: the model that it was trained from cannot be loaded.
         AlreadyWorking: `preceptor run` is at work.
         NothingToLearn: nothing is left of its examples.
     """
     store, run = project.store, project.config.run.name
     with claims.holding(store, run, "run", run, lease_seconds=LEASE_SECONDS):
         lost, made_in = _lost(project, number)
-        config, folder = trained_by(lost, project.config_of(made_in)), project.folder / "checkpoints" / lost.folder
+        folder = project.folder / "checkpoints" / lost.folder
+        then = trained_by(lost, project.config_of(made_in))
+        # A student is trained on torch, whatever runs it.
+        here = {"engine": "torch", "served": None, "trust_remote_code": project.config.student.trust_remote_code}
+        config = then.model_copy(update={"student": then.student.model_copy(update=here)})
         trainer = project.trainer(config)
+        trainer.student(None)  # where its base model is what cannot be loaded, the folder may be whole
         if _loads(trainer, folder):
             raise PreceptorError(
                 f"run {run}: {lost.folder} is there and can be loaded; to train it again, move its folder away first"

@@ -87,6 +87,8 @@ class _Message(Asked):
 class _StreamOptions(Asked):
     """What a stream tells beside the text."""
 
+    neutral = {"include_obfuscation": False}
+
     include_usage: bool = False
 
 
@@ -148,6 +150,8 @@ def parsed(raw: bytes, kind: type[AnyAsked]) -> AnyAsked:
                 "`messages`: the student answers one question: send one user message of text, without system message "
                 "or history"
             )
+        elif first["type"] == "literal_error":
+            said = f"`{place}` is not supported; leave it out"
         else:
             said = f"`{place}`: {first['msg']}" if place else f"the body is no such request: {first['msg']}"
         raise Refused(400, said, "invalid_value", place or None) from error

@@ -40,6 +40,9 @@ UNTRAINED = "untrained"
 """Name of the student that no round has trained."""
 MOST_AT_ONCE = 64
 """Requests that wait at a time; further ones are refused with 503."""
+HEALTH = "/health"
+BODY_SECONDS = 60.0
+"""Longest that the body of a request may take to come."""
 CHOICE = re.compile(r"^\(([A-Z])\) (.+)$", re.MULTILINE)
 CHOICES = re.compile(r"(?:\n\([A-Z]\) .+)+\s*\Z")
 
@@ -222,6 +225,8 @@ class _InTurn:
         self._waiting = 0
 
     async def __call__(self, request: Request, answer: Callable[[Request], Awaitable[Response]]) -> Response:
+        if request.url.path == HEALTH:  # which says that the server is there, however busy
+            return await answer(request)
         if self._waiting >= MOST_AT_ONCE:
             said = f"{MOST_AT_ONCE} requests wait already; ask again later"
             return _told(Refused(503, said, "overloaded"), {"retry-after": "1"})
@@ -237,7 +242,7 @@ def application(server: StudentServer) -> FastAPI:
     app = FastAPI(title="Student", openapi_url=None)
     app.middleware("http")(_InTurn())
 
-    @app.get("/health")
+    @app.api_route(HEALTH, methods=["GET", "HEAD"])
     async def health() -> dict[str, str]:
         return {"status": "ok"}
 
@@ -301,10 +306,14 @@ def _model(name: str) -> dict[str, Any]:
 
 async def _body(request: Request) -> bytes:
     body = b""
-    async for piece in request.stream():
-        body += piece
-        if len(body) > LONGEST_BODY:
-            raise Refused(413, f"the body is longer than {LONGEST_BODY} bytes", "request_too_large")
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for piece in request.stream():
+                body += piece
+                if len(body) > LONGEST_BODY:
+                    raise Refused(413, f"the body is longer than {LONGEST_BODY} bytes", "request_too_large")
+    except TimeoutError as error:
+        raise Refused(408, f"the body did not come within {BODY_SECONDS:g} seconds", "request_timeout") from error
     return body
 
 

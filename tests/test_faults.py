@@ -175,7 +175,7 @@ def test_an_outage_in_which_every_request_may_cost_is_not_waited_for(
     broken = RecordedTeacher(read_recordings(tmp_path / "recorded.jsonl"), [Fault(kind="500", times=1000)])
     with running(broken) as address:
         project, _ = a_small_project(tmp_path, ('recorded = "recorded.jsonl"', f'base_url = "{address}"\nattempts = 1'))
-        with pytest.raises(TeacherDown, match="what came before is stored, and `preceptor run` asks for the rest"):
+        with pytest.raises(TeacherDown, match="what came before is stored, and the same command asks for the rest"):
             finished(project)
     assert outage.pauses == []
     [[charges, assumed]] = rows(

@@ -164,6 +164,35 @@ def test_a_budget_that_does_not_reach_is_told_and_what_was_paid_for_is_kept(sums
     found = asked_of(project, [KNOWN, "What is 5 + 20 ?", STRANGE], tmp_path, lower)
     assert lines(found.file)[2]["by"] == "tiny-teacher"
     assert [each for each in charges(sums)[before:] if each.settled] == paid
+    assert round(found.usd * MICRO) == sum(each.settled for each in paid)
+
+
+def test_no_reply_that_was_paid_for_is_thrown_away_by_a_lower_threshold(sums: Project, tmp_path: Path) -> None:
+    """Rows of one text are alike in confidence, so that a threshold cannot part what was asked from what was not."""
+    text = sums.path.read_text(encoding="utf-8")
+    tight, before = sums.home / "tighter.toml", spent(sums)
+    one = 100 * 1000 + 400 * 64
+    tight.write_text(
+        text.replace("max_completion_tokens = 64\n", "max_completion_tokens = 64\nconcurrency = 1\n")
+        + f"[budget]\nusd = {(before + 1.3 * one) / MICRO}\n",
+        encoding="utf-8",
+    )
+    project, questions = Project(tight, QUIET), [STRANGE] * 12
+    with pytest.raises(PreceptorError, match="the budget is spent") as refused:
+        asked_of(project, questions, tmp_path, 1.0)
+    paid = spent(sums) - before
+    assert paid > 0
+    found = asked_of(project, questions, tmp_path, float(re.findall(r"--threshold ([\d.]+\d)", str(refused.value))[0]))
+    assert sum(line["by"] == "tiny-teacher" for line in lines(found.file)) > 1
+    assert (round(found.usd * MICRO), spent(sums) - before) == (paid, paid)
+
+
+def test_half_a_character_in_a_key_stops_no_other_row(sums: Project, tmp_path: Path) -> None:
+    (tmp_path / "q.jsonl").write_text('{"key": "s\\ud83d", "question": "20 20"}\n{"key": "b", "question": "20 20"}\n')
+    found = predict(sums, trained(sums), tmp_path / "q.jsonl", tmp_path / "out.jsonl", 1.0)
+    odd, sound = lines(found.file)
+    assert odd["key"].startswith("s")
+    assert (sound["key"], sound["by"]) == ("b", "tiny-teacher")
 
 
 KILLED = """\

@@ -9,10 +9,13 @@ from typer.testing import CliRunner
 
 from connectors.cli import app
 from connectors.handover import export_student
+from connectors.retraining import retrain
 from connectors.students import loaded, trained
 from connectors.wiring import Project
+from loop.config import StudentConfig
 from loop.errors import StudentError
 from loop.stages.parts import in_force, student_in_force
+from loop.store import checkpoints
 from tests.test_student import weights
 from tests.test_training import Told
 from tests.test_training_rounds import KEYS, RUN, a_project, a_round_of, closed, the_parts
@@ -92,3 +95,49 @@ def test_a_student_that_can_be_loaded_is_left_alone(model: Path, tmp_path: Path)
     done = CliRunner().invoke(app, ["student", "retrain", "--round", "7", "--config", str(project.path)])
     assert done.exit_code == 1
     assert "round 7 trained no student; there is one of round 1" in str(done.exception)
+
+
+def test_adapters_stay_where_only_the_model_below_them_is_missing(model: Path, tmp_path: Path) -> None:
+    project = a_student(tmp_path, model, "lora_rank = 8\nepochs = 1\n")
+    folder = project.folder / "checkpoints" / "round-1"
+    before = weights(folder)
+    (tmp_path / "model").rename(tmp_path / "elsewhere")
+    monkeypatched = CliRunner(env={"HF_HUB_OFFLINE": "1"})
+    done = monkeypatched.invoke(app, ["student", "retrain", "--config", str(project.path)])
+    assert done.exit_code == 1
+    assert "cannot be loaded" in str(done.exception)
+    after = weights(folder)
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_what_is_left_of_a_student_stays_where_the_training_fails(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = a_student(tmp_path, model)
+    folder = project.folder / "checkpoints" / "round-1"
+    (folder / "model.safetensors").write_bytes(b"damaged")
+
+    def fails(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("loop.student.trainer.Students.train", fails)
+        with pytest.raises(KeyboardInterrupt):
+            retrain(project)
+    assert (folder / "model.safetensors").read_bytes() == b"damaged"
+    assert (folder / "card.json").exists()
+    retrain(project)
+    assert loaded(project, trained(project)) is not None
+    assert [each.name for each in folder.parent.iterdir()] == ["round-1"]
+
+
+def test_a_student_of_a_server_is_trained_again_here(model: Path, tmp_path: Path) -> None:
+    project = a_student(tmp_path, model)
+    student = in_force(project.store, RUN)
+    assert student is not None
+    served = {"base_url": "http://127.0.0.1:9/v1", "model": "base"}
+    config = StudentConfig.model_validate({"lora_rank": 8, "engine": "openai", "served": served})
+    then = student.card["student"] | {"engine": "openai", "served": config.model_dump(mode="json")["served"]}
+    checkpoints.keep_again(project.store, student, {**student.card, "student": then})
+    shutil.rmtree(project.folder / "checkpoints" / "round-1")
+    assert "trained round-1 again" in retrain(project)

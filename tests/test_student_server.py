@@ -100,7 +100,8 @@ def test_context_and_choices_are_read_as_the_student_was_trained(client: OpenAI,
 def test_a_stream_has_the_same_texts_and_usage_where_it_is_asked_for(client: OpenAI) -> None:
     whole = ask(client, n=2, temperature=2.0, seed=1)
     texts, reasons, usage = ["", ""], ["", ""], []
-    for chunk in ask(client, n=2, temperature=2.0, seed=1, stream=True, stream_options={"include_usage": True}):
+    options = {"include_usage": True, "include_obfuscation": False}
+    for chunk in ask(client, n=2, temperature=2.0, seed=1, stream=True, stream_options=options):
         assert (chunk.object, chunk.model) == ("chat.completion.chunk", NAME)
         usage += [chunk.usage] if chunk.usage else []
         for choice in chunk.choices:
@@ -112,6 +113,20 @@ def test_a_stream_has_the_same_texts_and_usage_where_it_is_asked_for(client: Ope
     assert all(chunk.usage is None for chunk in ask(client, stream=True))
     with pytest.raises(BadRequestError, match="temperature"):
         ask(client, stream=True, temperature=3.0)
+
+
+def test_a_body_that_does_not_come_is_given_up(sums_project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(student_server, "BODY_SECONDS", 0.2)
+
+    def slowly() -> Iterator[bytes]:
+        yield b"{"
+        time.sleep(1.0)
+        yield b"}"
+
+    with serving(sums_project) as url:
+        refused = httpx.post(f"{url}/chat/completions", content=slowly(), headers=JSON)
+    assert refused.status_code == 408
+    assert refused.json()["error"]["code"] == "request_timeout"
 
 
 def test_a_probe_learns_that_the_server_is_there(address: str) -> None:
@@ -133,8 +148,10 @@ def test_more_than_it_takes_are_refused_in_the_form_of_the_protocol(
                 if refused.status_code == 503:
                     break
                 time.sleep(0.05)
+            health = httpx.head(url.replace("/v1", "/health"))
         finally:
             goes_on.set()
+        assert health.status_code == 200
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
         assert refused.json()["error"]["code"] == "overloaded"
         assert [each.result().status_code for each in waiting] == [200, 200]

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from loop.config import Config, StudentConfig, WhiteBoxConfig
+from loop.config import Config, ServedConfig, StudentConfig, WhiteBoxConfig
 from loop.errors import StudentError
 from loop.ports import Batches, Cluster, InProcess, Progress, Reviewers, Student, Teacher, Trainer
 from loop.records import Checkpoint, Rationale, Round
@@ -51,8 +51,9 @@ def trained_by(student: Checkpoint, config: Config) -> Config:
     if "student" not in student.card:
         return config
     then = {name: value for name, value in student.card["student"].items() if name in StudentConfig.model_fields}
-    if then.get("white_box") is not None:
-        then["white_box"] = WhiteBoxConfig.model_validate(then["white_box"], strict=False)
+    for name, table in (("white_box", WhiteBoxConfig), ("served", ServedConfig)):
+        if then.get(name) is not None:
+            then[name] = table.model_validate(then[name], strict=False)
     return config.model_copy(update={"student": StudentConfig().model_copy(update=then)})
 
 

@@ -1,6 +1,9 @@
 """Trains a lost student again, from what was decided when it was trained."""
 
 import json
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -9,7 +12,7 @@ from loop.errors import NothingToLearn
 from loop.ports import Progress, Trainer
 from loop.records import Checkpoint, Round
 from loop.stages.parts import seed_of
-from loop.stages.train import lessons, train_into, weighed
+from loop.stages.train import lessons, weighed
 from loop.store import checkpoints
 from loop.store.database import Store
 
@@ -29,7 +32,8 @@ def retrain(  # noqa: PLR0913 - what a training needs
 ) -> Checkpoint:
     """Train into the folder of a lost student, by its settings, its seed and its examples.
 
-    One that went on from another student begins at the base model, with all that both of them learned.
+    One that went on from another student begins at the base model, with all that both of them learned. What is in the
+    folder stays until there is something to put in its place.
 
     Raises:
         NothingToLearn: nothing is left of its examples.
@@ -39,6 +43,23 @@ def retrain(  # noqa: PLR0913 - what a training needs
     if not found:
         raise NothingToLearn(f"nothing is left of what {lost.folder} learned")
     wanted = weighed(list(found.values()), store, lost.run, config, progress)
-    trained = train_into(folder, wanted, trainer, seed_of(config, made_in.number), progress)
+    with _aside(folder):
+        trained = trainer.train(wanted, seed=seed_of(config, made_in.number), folder=folder, progress=progress)
     noted = {**card, **trained.card, AGAIN: datetime.now(UTC).date()}
     return checkpoints.keep_again(store, lost, json.loads(json.dumps(noted, default=str)))
+
+
+@contextmanager
+def _aside(folder: Path) -> Iterator[None]:
+    """Have a folder out of the way; it is back where nothing came in its place, and gone where something did."""
+    old = folder.with_name(f".{folder.name}.lost")
+    if folder.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        folder.rename(old)
+    try:
+        yield
+    except BaseException:
+        if old.exists() and not folder.exists():
+            old.rename(folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)

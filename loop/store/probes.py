@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlmodel import col, select
 
-from loop.records import Charge, Judgement, Probe, Prompt, Rationale, Reply, Round
+from loop.records import Charge, ChargeState, Judgement, Probe, Prompt, Rationale, Reply, Round
 from loop.store.database import Store
 
 
@@ -30,6 +30,15 @@ def paid(store: Store, purpose: str) -> tuple[int, int]:
     with store.reading() as session:
         settled = session.exec(query).all()
     return len(settled), sum(settled)
+
+
+def paid_by_purpose(store: Store, start: str) -> dict[str, int]:
+    """Micro-dollars by purpose, of the settled charges whose purposes begin so."""
+    query = select(Charge.purpose, Charge.settled).where(
+        col(Charge.purpose).startswith(start, autoescape=True), Charge.state == ChargeState.SETTLED
+    )
+    with store.reading() as session:
+        return dict(session.exec(query).all())
 
 
 def newest_replies(

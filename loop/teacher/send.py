@@ -239,7 +239,7 @@ class Sender:
         self.lost.append((request, problem))
         if not busy.sent or len(self.lost) == LOST_IN_A_ROW:
             raise TeacherDown(
-                f"{problem}; what came before is stored, and `preceptor run` asks for the rest", free=not busy.sent
+                f"{problem}; what came before is stored, and the same command asks for the rest", free=not busy.sent
             ) from busy
 
     def _note_lost(self) -> None:

@@ -19,7 +19,9 @@ from loop.answer import Answer, AnswerKind
 from loop.config import Config, EvaluationConfig, StudentConfig
 from loop.ports import Explanation, Forced
 from loop.query.divergence import rank_average
+from loop.query.select import known
 from loop.records import Part, Query, Round, Split, Stage
+from loop.stages.composing import dead_signals
 from loop.stages.evaluate import compare_arms
 from loop.stages.lagging import domain_shares
 from loop.stages.parts import Parts
@@ -323,6 +325,43 @@ def test_a_round_takes_all_samples_of_an_encoder_whatever_the_confidence_of_raci
         assert [len(row.parts["sampled_answers"]) for row in rows] == [config.query.samples] * 28
         batches.append(([row.parts for row in rows], [each.item_key for each in batch]))
     assert batches[0] == batches[1]
+
+
+# --- settings that change within a round ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("confidence", [1.0, 0.9])
+@pytest.mark.parametrize(
+    ("before", "after"), [("entropy", "explanation_divergence"), ("explanation_divergence", "entropy")]
+)
+def test_a_round_goes_on_by_the_acquisition_function_of_today_after_it_was_cut_off(
+    before: str, after: str, confidence: float, tmp_path: Path
+) -> None:
+    """As a round does that had today's function from the start; what it goes by is known of every candidate."""
+    signal = "intra" if after == "explanation_divergence" else "probabilities"
+    batches = []
+    for first in (before, after):
+        folder = tmp_path / first
+        folder.mkdir()
+        store = a_store(folder)
+        settings = {name: a_config(acquisition=name, racing_confidence=confidence) for name in (first, after)}
+        a_trained_store(store, settings[after])
+        opened = a_round(store, settings[after])
+        with pytest.raises(KeyboardInterrupt):
+            select_batch(opened, store, parts_of(folder, Written(1)), settings[first])
+        assert len(rounds.scores(store, id_of(opened))) == 4
+        done = select_batch(opened, store, parts_of(folder, Written(999)), settings[after])
+        assert [signal in row.parts for row in rounds.scores(store, id_of(done))] == [True] * 12
+        batches.append([each.item_key for each in rounds.queries(store, id_of(done))])
+    assert batches[0] == batches[1]
+
+
+@pytest.mark.parametrize("acquisition", ["entropy", "explanation_divergence"])
+def test_what_another_function_measured_tells_nothing_apart(acquisition: str) -> None:
+    query = a_config(acquisition=acquisition).query
+    other = {"probabilities": [0.5, 0.5]} if acquisition == "explanation_divergence" else {"intra": 0.5, "inter": 0.5}
+    found = known([other, {}], np.zeros((0, 1)), np.zeros((0, 1)), np.zeros(0), np.ones(2), query)
+    assert "no candidate has a score that is a number" in dead_signals(found, [other, {}], query)[0]
 
 
 # --- what a round says of its batch ---------------------------------------------------------------------------------

@@ -66,13 +66,18 @@ def _domains(own: Sequence[str], items: Sequence[Item], shares: Mapping[str, flo
     return f"{round(query.domain_share * len(own))} of them spread over domains {BY}, in all {named}{more}"
 
 
+def is_measured(parts: Mapping[str, Any], query: QueryConfig) -> bool:
+    """Whether what a score was made of is what the acquisition function looks at."""
+    return ("intra" if "divergence" in ACQUISITIONS[query.acquisition][1] else "probabilities") in parts
+
+
 def dead_signals(found: Candidates, scored: Parts, query: QueryConfig) -> list[str]:
     """What of the scores tells no candidates apart, what that means for the batch, and what helps."""
     if not ACQUISITIONS[query.acquisition][1] & {"divergence", "probabilities"} or len(found) < 2:
         return []
     by_steps = query.acquisition == "explanation_divergence"
-    said, known = [], [each for each in scored if each]
-    silent = sum(not each["steps"] for each in known) if by_steps else 0
+    said, known = [], [each for each in scored if is_measured(each, query)]
+    silent = sum(not each.get("steps") for each in known) if by_steps else 0
     if known and silent >= SILENT * len(known):
         said.append(
             f"the student wrote no steps for {silent} of {len(known)} candidates, so what is measured within "

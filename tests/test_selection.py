@@ -19,9 +19,9 @@ from loop.answer import Answer, AnswerKind
 from loop.config import Config, EvaluationConfig, StudentConfig
 from loop.ports import Explanation, Forced
 from loop.query.divergence import rank_average
-from loop.query.select import known
+from loop.query.select import Past, Pool, best, compose, known
 from loop.records import Part, Query, Round, Split, Stage
-from loop.stages.composing import dead_signals
+from loop.stages.composing import composed, dead_signals
 from loop.stages.evaluate import compare_arms
 from loop.stages.lagging import domain_shares
 from loop.stages.parts import Parts
@@ -386,8 +386,8 @@ def test_a_round_says_how_far_its_batch_goes_by_coverage_and_how_far_by_score(st
     done, batch = chosen(store, config, parts)
     own = [each.item_key for each in batch if each.probability is None]
     found = re.fullmatch(
-        "explanation divergence of 30 candidates: 8 picked to cover what is doubted, of which ([0-9]) are among the 8 "
-        r"with the highest scores; 2 at random \(the control arm\)",
+        "explanation divergence of 30 candidates: 8 picked to cover what is doubted, of which ([0-9]) (?:is|are) among "
+        r"the 8 with the highest scores; 2 at random \(the control arm\)",
         done.selection,
     )
     assert found
@@ -412,6 +412,47 @@ def test_a_round_names_its_short_list(store: Store, tmp_path: Path) -> None:
     assert "10 picked of the 20 with the highest scores to cover what is doubted" in done.selection
     plain, _ = chosen(store, a_config(batch_size=10, candidates=3, random_share=0.0), parts_of(tmp_path, Written(999)))
     assert plain.selection.endswith("candidates: 10 picked by score")
+
+
+def said_of(scores: Sequence[float], texts: Sequence[str] = (), cost: Sequence[float] = (), **query: object) -> str:
+    """What is said of a batch of candidates that lie apart, whose two divergences are these."""
+    config = a_config(random_share=0.0, **query)
+    names = [f"{number:02}" for number in range(len(scores))]
+    some = [an_item(f"q{each}", question=texts[int(each)] if texts else each * 9) for each in names]
+    parts = [{"intra": each, "inter": each, "steps": ["one"]} for each in scores]
+    costs, apart = np.array(cost or [1.0] * len(scores)), np.eye(len(scores))
+    found = known(parts, apart, np.zeros((0, len(scores))), np.zeros(0), costs, config.query)
+    batch = compose(1, best(some, found, config.query, seed=0), Pool(len(some), some), config, seed=0)
+    return composed(batch, some, found, Past(), config, seed=0)
+
+
+@pytest.mark.parametrize("diversity", [2, 5])
+def test_picks_beyond_a_short_list_of_near_duplicates_are_told_apart(diversity: int) -> None:
+    """The eight with the highest scores read alike, so one of them is picked; with a longer list all are of it."""
+    distinct = [" ".join(f"{letter}{number}" for number in range(9)) for letter in "abcdefghijklmnop"]
+    alike = ["The same long question about many boxes of apples and pears."] * 8
+    said = said_of([n / 24 for n in range(24)], [*distinct, *alike], batch_size=4, diversity=diversity)
+    assert (
+        said
+        == {
+            2: "1 picked of the 8 with the highest scores to cover what is doubted, and 3 by score, as near-duplicates "
+            "wait; 1 of all 4 is among the 4 with the highest scores",
+            5: "4 picked of the 20 with the highest scores to cover what is doubted, of which 1 is among the 4 "
+            "with the highest scores",
+        }[diversity]
+    )
+
+
+@pytest.mark.parametrize(("weight", "more"), [(1.0, " for their cost"), (0.0, "")])
+@pytest.mark.parametrize("diversity", [1, 2])
+def test_where_the_price_has_a_say_the_highest_scores_are_those_for_their_cost(
+    weight: float, more: str, diversity: int
+) -> None:
+    cost = [0.2] * 2 + [1.0] * 6 + [10.0] * 2
+    scores = [n / 10 for n in range(10)]
+    said = said_of(scores, cost=cost, batch_size=2, diversity=diversity, cost_weight=weight)
+    assert said.endswith(f"scores{more}" if diversity > 1 else f"2 picked by score{more}")
+    assert said.count("for their cost") == (diversity if weight else 0)
 
 
 class Silent(Written):

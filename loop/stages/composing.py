@@ -45,13 +45,24 @@ def _picked(own: Sequence[str], items: Sequence[Item], found: Candidates, query:
     if query.acquisition not in HERDED:
         return f"{len(own)} picked"
     plain = select.best(items, found, query.model_copy(update={"diversity": 1}), seed=seed)
-    top = {item.key for item in plain[: len(own)]}.intersection(own)
+    price = " for their cost" if _are_priced(found) else ""
     if not select.is_herded(query):
-        return f"{len(own)} picked by score"
+        return f"{len(own)} picked by score{price}"
     short = min(len(items), query.diversity * query.batch_size)
-    among = "" if short == len(items) else f" of the {short} with the highest scores"
-    in_top = f"{len(top)} are among the {len(own)} with the highest scores"
-    return f"{len(own)} picked{among} to cover what is doubted, of which {in_top}"
+    among = "" if short == len(items) else f" of the {short} with the highest scores{price}"
+    within = len(own) if short > len(plain) else len({item.key for item in plain[:short]}.intersection(own))
+    said = f"{within} picked{among} to cover what is doubted, "
+    if within < len(own):
+        why = "near-duplicates wait" + (" and domains have their places" if query.domain_share else "")
+        said += f"and {len(own) - within} by score{price}, as {why}; "
+    top = len({item.key for item in plain[: len(own)]}.intersection(own))
+    counted = f"of which {top}" if within == len(own) else f"{top} of all {len(own)}"
+    return f"{said}{counted} {'is' if top == 1 else 'are'} among the {len(own)} with the highest scores{price}"
+
+
+def _are_priced(found: Candidates) -> bool:
+    """Whether what the candidates cost has a say."""
+    return bool(np.ptp(found.cost) > SAME)
 
 
 def _domains(own: Sequence[str], items: Sequence[Item], shares: Mapping[str, float], query: QueryConfig) -> str:
@@ -112,4 +123,4 @@ def _instead(found: Candidates, query: QueryConfig) -> str:
         return "chosen by coverage alone"
     if "embeddings" in ACQUISITIONS[query.acquisition][1]:
         return "chosen by embeddings alone"
-    return "chosen by price alone" if np.ptp(found.cost) > SAME else "as good as random"
+    return "chosen by price alone" if _are_priced(found) else "as good as random"

@@ -455,6 +455,36 @@ def test_where_the_price_has_a_say_the_highest_scores_are_those_for_their_cost(
     assert said.count("for their cost") == (diversity if weight else 0)
 
 
+@pytest.mark.parametrize(
+    ("acquisition", "parts", "cost", "said"),
+    [
+        ("explanation_divergence", {"intra": 0.0, "inter": 0.0}, 1.0, ("as good as random", "as good as random")),
+        ("explanation_divergence", {"intra": 0.0, "inter": 0.0}, 9.0, ("as good as random", "chosen by price alone")),
+        (
+            "explanation_divergence",
+            {"intra": 0.5, "inter": 0.0},
+            1.0,
+            ("chosen by coverage alone", "as good as random"),
+        ),
+        ("entropy", {"probabilities": [1.0]}, 9.0, ("as good as random", "as good as random")),
+        ("margin", {"probabilities": [0.0, 1.0]}, 9.0, ("as good as random", "as good as random")),
+        ("entropy", {"probabilities": [0.5, 0.5]}, 9.0, ("chosen by coverage and price", "chosen by price alone")),
+        ("badge", {"probabilities": [1.0]}, 1.0, ("as good as random", "as good as random")),
+        ("badge", {"probabilities": [0.5, 0.5]}, 1.0, ("chosen by embeddings alone", "chosen by embeddings alone")),
+    ],
+)
+def test_where_all_scores_are_alike_it_is_told_what_chose_the_batch(
+    acquisition: str, parts: dict[str, Any], cost: float, said: tuple[str, str]
+) -> None:
+    """Without a doubt anywhere nothing is to be covered, which leaves chance; with diversity and without."""
+    for diversity, chose in zip((5, 1), said, strict=True):
+        query = a_config(acquisition=acquisition, diversity=diversity).query
+        rows, costs = [{**parts, "steps": ["one"]}] * 3, np.array([1.0, 1.0, cost])
+        found = known(rows, np.eye(3), np.zeros((0, 3)), np.zeros(0), costs, query)
+        [told] = dead_signals(found, rows, query)
+        assert told.startswith(f"all candidates have the same score, so the batch is {chose}: ")
+
+
 class Silent(Written):
     """A student that answers without a step."""
 

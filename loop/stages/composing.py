@@ -118,9 +118,13 @@ def _alike(rows: Sequence[Sequence[float]]) -> bool:
 
 
 def _instead(found: Candidates, query: QueryConfig) -> str:
-    """What chose the batch where no score did."""
-    if select.is_herded(query):
-        return "chosen by coverage alone"
-    if "embeddings" in ACQUISITIONS[query.acquisition][1]:
+    """What chose the batch where no score did: where nothing is doubted, there is nothing to cover or to weigh."""
+    herded, signals = select.is_herded(query), ACQUISITIONS[query.acquisition][1]
+    doubt = found.mean_divergence if "divergence" in signals else 1 - found.probabilities.max(axis=1, initial=0)
+    if (herded or "probabilities" in signals) and not np.nan_to_num(doubt).any():
+        return "as good as random"
+    if herded:
+        return f"chosen by coverage {'and price' if _are_priced(found) else 'alone'}"
+    if "embeddings" in signals:
         return "chosen by embeddings alone"
     return "chosen by price alone" if _are_priced(found) else "as good as random"

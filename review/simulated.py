@@ -4,6 +4,7 @@ import hashlib
 import json
 import random
 import uuid
+from codecs import BOM_UTF8
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +37,7 @@ def read_truth(file: Path) -> dict[str, Truth]:
         BadRow: the file cannot be read, or a line is not a truth; file, line and key are named.
     """
     try:
-        lines = file.read_bytes().splitlines()
+        lines = file.read_bytes().removeprefix(BOM_UTF8).splitlines()
     except OSError as error:
         raise BadRow(f"simulated_reviewer.truth: {file}: {error.strerror}") from error
     return dict(_truth(f"{file}:{number}", line) for number, line in enumerate(lines, start=1) if line.strip())
@@ -45,7 +46,9 @@ def read_truth(file: Path) -> dict[str, Truth]:
 def _truth(place: str, line: bytes) -> tuple[str, Truth]:
     """The key and the truth that a line holds."""
     try:
-        row = json.loads(line)
+        row = json.loads(line.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise BadRow(f"{place}: not UTF-8; save the file as UTF-8") from error
     except (ValueError, RecursionError) as error:
         raise BadRow(f"{place}: expected a JSON object with key, answer and steps ({error})") from error
     if not isinstance(row, dict):

@@ -258,6 +258,16 @@ def test_the_truth_is_read_line_by_line_whatever_its_texts_hold(tmp_path: Path) 
     assert read_truth(file) == {"a": Truth("5", ("One\u2028two.",)), "b": Truth("x", ())}
 
 
+def test_a_truth_that_is_not_utf_8_is_named_so_and_one_with_its_mark_is_read(tmp_path: Path) -> None:
+    file, row = tmp_path / "truth.jsonl", '{"key": "a", "answer": "é", "steps": []}\n'
+    for encoding in ("utf-16", "utf-16-le", "utf-16-be", "utf-32", "latin-1"):
+        file.write_bytes(row.encode(encoding))
+        with pytest.raises(BadRow, match=r"truth\.jsonl:1: not UTF-8; save the file as UTF-8"):
+            read_truth(file)
+    file.write_text(row, encoding="utf-8-sig")
+    assert read_truth(file) == {"a": Truth("é", ())}
+
+
 def test_a_campaign_that_fails_is_told_while_others_run_and_holds_up_none() -> None:
     fails, runs = Future[None](), Future[None]()
     fails.set_exception(BadConfig("the truth lacks a row"))

@@ -191,6 +191,9 @@ def test_status_names_the_domains_that_lag_with_their_part_of_the_batch(store: S
     assert "of each batch's picks 100% are spread over domains by these shares" in said
     off = shown(status_text(status(store, RUN, a_config())))
     assert "batches do not look at that (query.domain_share = 0)" in off
+    random = shown(status_text(status(store, RUN, a_config(acquisition="random", domain_share=1.0))))
+    assert 'batches do not look at that (query.acquisition = "random")' in random
+    assert "are spread over domains" not in random
 
 
 def test_report_and_dashboard_name_the_domains_that_lag_and_how_the_batch_was_chosen(

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import random
 import uuid
 from codecs import BOM_UTF8
@@ -58,7 +59,8 @@ def _truth(place: str, line: bytes) -> tuple[str, Truth]:
     key, answer = row["key"], row["answer"]
     if not isinstance(key, str):
         raise BadRow(f"{place}: key: expected the item's key as text, found {_brief(key)}; put it between quotes")
-    if isinstance(answer, bool) or not isinstance(answer, str | int | float):
+    endless = isinstance(answer, float) and not math.isfinite(answer)
+    if endless or isinstance(answer, bool) or not isinstance(answer, str | int | float):
         raise BadRow(f"{place}: answer: expected text or a number, found {_brief(answer)}; put it between quotes")
     steps = _texts(f"{place}: steps", row["steps"])
     wrong = [] if row.get("wrong") is None else row["wrong"]

@@ -33,6 +33,7 @@ from connectors.simulate import (
     _failures,
     _folder,
     _settings_hash,
+    all_results,
     draw,
     simulate,
     summary,
@@ -167,6 +168,38 @@ def test_campaigns_that_share_no_dollars_are_named_and_not_compared(tmp_path: Pa
     assert "margin: seed 0 shares no dollars with random" in shown(summary_text([margin]))
     draw(results, tmp_path / "curves.svg")
     assert (tmp_path / "curves.svg").read_text().startswith("<svg")
+
+
+def test_without_random_it_is_said_that_nothing_is_compared_with_it() -> None:
+    note = "random was not simulated, so nothing is compared with it; add --acquisition random"
+    assert note in shown(summary_text(summary([result("margin", 0, 0.5)])))
+    assert note not in shown(summary_text(summary([result("margin", 0, 0.5), result("random", 0, 0.4)])))
+
+
+def test_what_an_earlier_call_simulated_of_random_is_compared_and_drawn(tmp_path: Path) -> None:
+    """Of the same seeds; an earlier call's other functions are drawn, and not in the table."""
+    config = ingested(tiny_project(tmp_path))
+    project = Project(config, RichProgress(Console(quiet=True)))
+    stored = [
+        *(result(name, seed, accuracy) for name, accuracy in (("margin", 0.5), ("random", 0.4)) for seed in range(2)),
+        result("entropy", 0, 0.6),
+    ]
+    with closing(project.store):
+        folder = _folder(project, 1)
+        for each in stored:
+            (folder / f"{each['acquisition']}-{each['seed']}.json").write_text(json.dumps(each))
+        found = simulate(project, [Cell("margin", 0)], rounds=1, jobs=1)
+        assert found.results == [stored[0]]
+        assert found.compared == [stored[0], stored[2]]
+        assert found.as_json()["acquisitions"][0]["gain"] == pytest.approx(0.1)
+        asked = simulate(project, [Cell("random", 1), Cell("margin", 1)], rounds=1, jobs=1)
+        assert asked.compared == [stored[3], stored[1]]
+    assert all_results(folder) == [stored[4], *stored[:4]]
+    words = ["simulate", "--acquisition", "margin", "--seeds", "1", "--rounds", "1", "--json", "--config", str(config)]
+    told = CliRunner().invoke(app, words)
+    assert [each["acquisition"] for each in json.loads(told.stdout)["cells"]] == ["margin", "random"]
+    drawn = (folder / "curves.svg").read_text()
+    assert all(name in drawn for name in ("margin", "random", "entropy"))
 
 
 def test_seeds_are_drawn_over_the_dollars_that_all_of_them_spent(

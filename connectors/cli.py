@@ -247,12 +247,12 @@ def simulate_command(
     cells = [simulate.Cell(name, seed) for seed in range(seeds) for name in dict.fromkeys(names)]
     found = simulate.simulate(project, cells, rounds=rounds or project.config.run.rounds, jobs=jobs)
     if found.results:
-        simulate.draw(found.results, found.folder / "curves.svg")
+        simulate.draw(simulate.all_results(found.folder), found.folder / "curves.svg")
     if as_json:
         typer.echo(json.dumps(found.as_json(), indent=1))
     elif found.results:
         console.print("simulated reviewer, recorded teacher", style="yellow")
-        console.print(simulate.summary_text(simulate.summary(found.results)))
+        console.print(simulate.summary_text(simulate.summary(found.compared)))
         console.print(f"cells and curves.svg: {found.folder}", markup=False, soft_wrap=True)
     found.examine()
 

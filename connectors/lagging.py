@@ -27,6 +27,7 @@ def lagging_figures(store: Store, run: str, config: Config) -> dict[str, Any] | 
     picked = domains.picked(store, chosen.id or 0)
     return {
         "by": "error rates",
+        "acquisition": config.query.acquisition,
         "domain_share": config.query.domain_share,
         "mixture": config.student.mixture,
         "picked_in": chosen.number,
@@ -66,7 +67,10 @@ def _domain(each: Row, found: Row) -> str:
 
 
 def _use(found: Row) -> str:
-    if found["domain_share"]:
+    if found["acquisition"] == "random":
+        said = 'batches do not look at that (query.acquisition = "random")'
+    elif found["domain_share"]:
         return f"of each batch's picks {found['domain_share']:.0%} are spread over domains by these shares"
-    said = "batches do not look at that (query.domain_share = 0)"
+    else:
+        said = "batches do not look at that (query.domain_share = 0)"
     return f"{said}, training does (student.mixture)" if found["mixture"] else said

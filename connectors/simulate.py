@@ -82,20 +82,29 @@ class Failed:
 
 @dataclass(frozen=True)
 class Simulated:
-    """What came of all campaigns: the results of those that are done, in the cells' order, and those that failed."""
+    """What came of all campaigns: the results of those that are done, in the cells' order, and those that failed.
+
+    `beside` are the results of random for the same seeds, where an earlier call made them and this one did not ask.
+    """
 
     folder: Path
     pool: Coverage
     results: Sequence[Row]
     failed: Sequence[Failed]
+    beside: Sequence[Row] = ()
+
+    @property
+    def compared(self) -> list[Row]:
+        """What figures are of."""
+        return [*self.results, *self.beside]
 
     def as_json(self) -> Row:
         """The same for programs."""
         return {
             "folder": str(self.folder),
             "pool": asdict(self.pool),
-            "acquisitions": summary(self.results),
-            "cells": self.results,
+            "acquisitions": summary(self.compared),
+            "cells": self.compared,
             "failed": [
                 {"acquisition": each.cell.acquisition, "seed": each.cell.seed, "error": str(each)}
                 for each in self.failed
@@ -138,8 +147,25 @@ def simulate(project: Project, cells: Sequence[Cell], *, rounds: int, jobs: int)
             failed = _run_all(project, folder, cells, rounds=rounds, jobs=jobs)
     except Timeout as error:
         raise AlreadyWorking(f"{project.folder}: another `preceptor simulate` is at work here; wait for it") from error
-    done = [file for cell in cells if (file := folder / f"{cell.name}.json").exists()]
-    return Simulated(folder, known, [json.loads(file.read_text(encoding="utf-8")) for file in done], failed)
+    random = [
+        each for seed in dict.fromkeys(cell.seed for cell in cells) if (each := Cell(BASELINE, seed)) not in cells
+    ]
+    return Simulated(folder, known, results_of(folder, cells), failed, beside=results_of(folder, random))
+
+
+def results_of(folder: Path, cells: Iterable[Cell]) -> list[Row]:
+    """The results of those cells that are done."""
+    return [_read(file) for cell in cells if (file := folder / f"{cell.name}.json").exists()]
+
+
+def all_results(folder: Path) -> list[Row]:
+    """The results of all cells of a folder that are done, whichever call made them."""
+    return sorted(map(_read, folder.glob("*.json")), key=lambda each: (each["acquisition"], each["seed"]))
+
+
+def _read(file: Path) -> Row:
+    found: Row = json.loads(file.read_text(encoding="utf-8"))
+    return found
 
 
 def _run_all(project: Project, folder: Path, cells: Sequence[Cell], *, rounds: int, jobs: int) -> list[Failed]:
@@ -270,7 +296,10 @@ def summary_text(rows: Sequence[Row]) -> Group:
             _number(row["mean"], 3),
             _gain_text(row),
         )
-    return Group(table, *(Text(note) for row in rows for note in _notes(row)))
+    notes = [note for row in rows for note in _notes(row)]
+    if BASELINE not in names:
+        notes.append(f"{BASELINE} was not simulated, so nothing is compared with it; add --acquisition {BASELINE}")
+    return Group(table, *map(Text, notes))
 
 
 def draw(results: Sequence[Row], file: Path) -> None:

@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import math
 import random
 import uuid
+from codecs import BOM_UTF8
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +38,7 @@ def read_truth(file: Path) -> dict[str, Truth]:
         BadRow: the file cannot be read, or a line is not a truth; file, line and key are named.
     """
     try:
-        lines = file.read_bytes().splitlines()
+        lines = file.read_bytes().removeprefix(BOM_UTF8).splitlines()
     except OSError as error:
         raise BadRow(f"simulated_reviewer.truth: {file}: {error.strerror}") from error
     return dict(_truth(f"{file}:{number}", line) for number, line in enumerate(lines, start=1) if line.strip())
@@ -45,7 +47,9 @@ def read_truth(file: Path) -> dict[str, Truth]:
 def _truth(place: str, line: bytes) -> tuple[str, Truth]:
     """The key and the truth that a line holds."""
     try:
-        row = json.loads(line)
+        row = json.loads(line.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise BadRow(f"{place}: not UTF-8; save the file as UTF-8") from error
     except (ValueError, RecursionError) as error:
         raise BadRow(f"{place}: expected a JSON object with key, answer and steps ({error})") from error
     if not isinstance(row, dict):
@@ -55,7 +59,8 @@ def _truth(place: str, line: bytes) -> tuple[str, Truth]:
     key, answer = row["key"], row["answer"]
     if not isinstance(key, str):
         raise BadRow(f"{place}: key: expected the item's key as text, found {_brief(key)}; put it between quotes")
-    if isinstance(answer, bool) or not isinstance(answer, str | int | float):
+    endless = isinstance(answer, float) and not math.isfinite(answer)
+    if endless or isinstance(answer, bool) or not isinstance(answer, str | int | float):
         raise BadRow(f"{place}: answer: expected text or a number, found {_brief(answer)}; put it between quotes")
     steps = _texts(f"{place}: steps", row["steps"])
     wrong = [] if row.get("wrong") is None else row["wrong"]

@@ -254,16 +254,22 @@ def test_a_free_teacher_is_compared_by_equally_many_items(
     assert all(row.by_count and row.asked == 3 and row.micro_usd == 0 for row in rows.values())
 
 
-def test_no_student_is_trained_unless_all_pairs_can_be_compared(store: Store, tmp_path: Path) -> None:
-    config, order = a_config(pairs=2), ordered(store, 60)
-    picks = dict.fromkeys(order[:20], 0.5) | dict.fromkeys(order[25:55])
-    opened = asked(store, config, picks, **{order[0]: "rejected"})
+@pytest.mark.parametrize("cost", [1000, 0])
+@pytest.mark.parametrize(("control", "selected", "share"), [(20, 30, "larger"), (30, 20, "smaller")])
+def test_no_student_is_trained_unless_all_pairs_can_be_compared_and_the_short_arm_is_to_grow(
+    control: int, selected: int, share: str, cost: int, store: Store, tmp_path: Path
+) -> None:
+    config, order = a_config(pairs=2), ordered(store, 70)
+    picks = dict.fromkeys(order[:control], 0.5) | dict.fromkeys(order[35 : 35 + selected])
+    rejected = order[0] if control < selected else order[35]
+    opened = asked(store, config, picks, cost, **{rejected: "rejected"})
     rows, taught = compared(store, tmp_path, opened, config)
     assert (rows, taught) == ({}, [])
+    has = {"larger": (9, 10), "smaller": (10, 9)}[share]
     assert why(store) == (
         "fewer than 10 accepted rationales a student to compare both arms: of 2 parts for the same price the control "
-        "arm's have at least 9, the selected ones' 10; further rounds, larger batches or a larger query.random_share "
-        "bring more"
+        f"arm's have at least {has[0]}, the selected ones' {has[1]}; further rounds, larger batches, a {share} "
+        "query.random_share or fewer evaluation.saving_pairs bring more"
     )
 
 

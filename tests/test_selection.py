@@ -19,7 +19,9 @@ from loop.answer import Answer, AnswerKind
 from loop.config import Config, EvaluationConfig, StudentConfig
 from loop.ports import Explanation, Forced
 from loop.query.divergence import rank_average
+from loop.query.select import Past, Pool, best, compose, known
 from loop.records import Part, Query, Round, Split, Stage
+from loop.stages.composing import composed, dead_signals
 from loop.stages.evaluate import compare_arms
 from loop.stages.lagging import domain_shares
 from loop.stages.parts import Parts
@@ -189,6 +191,9 @@ def test_status_names_the_domains_that_lag_with_their_part_of_the_batch(store: S
     assert "of each batch's picks 100% are spread over domains by these shares" in said
     off = shown(status_text(status(store, RUN, a_config())))
     assert "batches do not look at that (query.domain_share = 0)" in off
+    random = shown(status_text(status(store, RUN, a_config(acquisition="random", domain_share=1.0))))
+    assert 'batches do not look at that (query.acquisition = "random")' in random
+    assert "are spread over domains" not in random
 
 
 def test_report_and_dashboard_name_the_domains_that_lag_and_how_the_batch_was_chosen(
@@ -325,6 +330,43 @@ def test_a_round_takes_all_samples_of_an_encoder_whatever_the_confidence_of_raci
     assert batches[0] == batches[1]
 
 
+# --- settings that change within a round ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("confidence", [1.0, 0.9])
+@pytest.mark.parametrize(
+    ("before", "after"), [("entropy", "explanation_divergence"), ("explanation_divergence", "entropy")]
+)
+def test_a_round_goes_on_by_the_acquisition_function_of_today_after_it_was_cut_off(
+    before: str, after: str, confidence: float, tmp_path: Path
+) -> None:
+    """As a round does that had today's function from the start; what it goes by is known of every candidate."""
+    signal = "intra" if after == "explanation_divergence" else "probabilities"
+    batches = []
+    for first in (before, after):
+        folder = tmp_path / first
+        folder.mkdir()
+        store = a_store(folder)
+        settings = {name: a_config(acquisition=name, racing_confidence=confidence) for name in (first, after)}
+        a_trained_store(store, settings[after])
+        opened = a_round(store, settings[after])
+        with pytest.raises(KeyboardInterrupt):
+            select_batch(opened, store, parts_of(folder, Written(1)), settings[first])
+        assert len(rounds.scores(store, id_of(opened))) == 4
+        done = select_batch(opened, store, parts_of(folder, Written(999)), settings[after])
+        assert [signal in row.parts for row in rounds.scores(store, id_of(done))] == [True] * 12
+        batches.append([each.item_key for each in rounds.queries(store, id_of(done))])
+    assert batches[0] == batches[1]
+
+
+@pytest.mark.parametrize("acquisition", ["entropy", "explanation_divergence"])
+def test_what_another_function_measured_tells_nothing_apart(acquisition: str) -> None:
+    query = a_config(acquisition=acquisition).query
+    other = {"probabilities": [0.5, 0.5]} if acquisition == "explanation_divergence" else {"intra": 0.5, "inter": 0.5}
+    found = known([other, {}], np.zeros((0, 1)), np.zeros((0, 1)), np.zeros(0), np.ones(2), query)
+    assert "no candidate has a score that is a number" in dead_signals(found, [other, {}], query)[0]
+
+
 # --- what a round says of its batch ---------------------------------------------------------------------------------
 
 
@@ -347,8 +389,8 @@ def test_a_round_says_how_far_its_batch_goes_by_coverage_and_how_far_by_score(st
     done, batch = chosen(store, config, parts)
     own = [each.item_key for each in batch if each.probability is None]
     found = re.fullmatch(
-        "explanation divergence of 30 candidates: 8 picked to cover what is doubted, of which ([0-9]) are among the 8 "
-        r"with the highest scores; 2 at random \(the control arm\)",
+        "explanation divergence of 30 candidates: 8 picked to cover what is doubted, of which ([0-9]) (?:is|are) among "
+        r"the 8 with the highest scores; 2 at random \(the control arm\)",
         done.selection,
     )
     assert found
@@ -373,6 +415,77 @@ def test_a_round_names_its_short_list(store: Store, tmp_path: Path) -> None:
     assert "10 picked of the 20 with the highest scores to cover what is doubted" in done.selection
     plain, _ = chosen(store, a_config(batch_size=10, candidates=3, random_share=0.0), parts_of(tmp_path, Written(999)))
     assert plain.selection.endswith("candidates: 10 picked by score")
+
+
+def said_of(scores: Sequence[float], texts: Sequence[str] = (), cost: Sequence[float] = (), **query: object) -> str:
+    """What is said of a batch of candidates that lie apart, whose two divergences are these."""
+    config = a_config(random_share=0.0, **query)
+    names = [f"{number:02}" for number in range(len(scores))]
+    some = [an_item(f"q{each}", question=texts[int(each)] if texts else each * 9) for each in names]
+    parts = [{"intra": each, "inter": each, "steps": ["one"]} for each in scores]
+    costs, apart = np.array(cost or [1.0] * len(scores)), np.eye(len(scores))
+    found = known(parts, apart, np.zeros((0, len(scores))), np.zeros(0), costs, config.query)
+    batch = compose(1, best(some, found, config.query, seed=0), Pool(len(some), some), config, seed=0)
+    return composed(batch, some, found, Past(), config, seed=0)
+
+
+@pytest.mark.parametrize("diversity", [2, 5])
+def test_picks_beyond_a_short_list_of_near_duplicates_are_told_apart(diversity: int) -> None:
+    """The eight with the highest scores read alike, so one of them is picked; with a longer list all are of it."""
+    distinct = [" ".join(f"{letter}{number}" for number in range(9)) for letter in "abcdefghijklmnop"]
+    alike = ["The same long question about many boxes of apples and pears."] * 8
+    said = said_of([n / 24 for n in range(24)], [*distinct, *alike], batch_size=4, diversity=diversity)
+    assert (
+        said
+        == {
+            2: "1 picked of the 8 with the highest scores to cover what is doubted, and 3 by score, as near-duplicates "
+            "wait; 1 of all 4 is among the 4 with the highest scores",
+            5: "4 picked of the 20 with the highest scores to cover what is doubted, of which 1 is among the 4 "
+            "with the highest scores",
+        }[diversity]
+    )
+
+
+@pytest.mark.parametrize(("weight", "more"), [(1.0, " for their cost"), (0.0, "")])
+@pytest.mark.parametrize("diversity", [1, 2])
+def test_where_the_price_has_a_say_the_highest_scores_are_those_for_their_cost(
+    weight: float, more: str, diversity: int
+) -> None:
+    cost = [0.2] * 2 + [1.0] * 6 + [10.0] * 2
+    scores = [n / 10 for n in range(10)]
+    said = said_of(scores, cost=cost, batch_size=2, diversity=diversity, cost_weight=weight)
+    assert said.endswith(f"scores{more}" if diversity > 1 else f"2 picked by score{more}")
+    assert said.count("for their cost") == (diversity if weight else 0)
+
+
+@pytest.mark.parametrize(
+    ("acquisition", "parts", "cost", "said"),
+    [
+        ("explanation_divergence", {"intra": 0.0, "inter": 0.0}, 1.0, ("as good as random", "as good as random")),
+        ("explanation_divergence", {"intra": 0.0, "inter": 0.0}, 9.0, ("as good as random", "chosen by price alone")),
+        (
+            "explanation_divergence",
+            {"intra": 0.5, "inter": 0.0},
+            1.0,
+            ("chosen by coverage alone", "as good as random"),
+        ),
+        ("entropy", {"probabilities": [1.0]}, 9.0, ("as good as random", "as good as random")),
+        ("margin", {"probabilities": [0.0, 1.0]}, 9.0, ("as good as random", "as good as random")),
+        ("entropy", {"probabilities": [0.5, 0.5]}, 9.0, ("chosen by coverage and price", "chosen by price alone")),
+        ("badge", {"probabilities": [1.0]}, 1.0, ("as good as random", "as good as random")),
+        ("badge", {"probabilities": [0.5, 0.5]}, 1.0, ("chosen by embeddings alone", "chosen by embeddings alone")),
+    ],
+)
+def test_where_all_scores_are_alike_it_is_told_what_chose_the_batch(
+    acquisition: str, parts: dict[str, Any], cost: float, said: tuple[str, str]
+) -> None:
+    """Without a doubt anywhere nothing is to be covered, which leaves chance; with diversity and without."""
+    for diversity, chose in zip((5, 1), said, strict=True):
+        query = a_config(acquisition=acquisition, diversity=diversity).query
+        rows, costs = [{**parts, "steps": ["one"]}] * 3, np.array([1.0, 1.0, cost])
+        found = known(rows, np.eye(3), np.zeros((0, 3)), np.zeros(0), costs, query)
+        [told] = dead_signals(found, rows, query)
+        assert told.startswith(f"all candidates have the same score, so the batch is {chose}: ")
 
 
 class Silent(Written):

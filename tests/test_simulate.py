@@ -33,6 +33,7 @@ from connectors.simulate import (
     _failures,
     _folder,
     _settings_hash,
+    all_results,
     draw,
     simulate,
     summary,
@@ -169,6 +170,38 @@ def test_campaigns_that_share_no_dollars_are_named_and_not_compared(tmp_path: Pa
     assert (tmp_path / "curves.svg").read_text().startswith("<svg")
 
 
+def test_without_random_it_is_said_that_nothing_is_compared_with_it() -> None:
+    note = "random was not simulated, so nothing is compared with it; add --acquisition random"
+    assert note in shown(summary_text(summary([result("margin", 0, 0.5)])))
+    assert note not in shown(summary_text(summary([result("margin", 0, 0.5), result("random", 0, 0.4)])))
+
+
+def test_what_an_earlier_call_simulated_of_random_is_compared_and_drawn(tmp_path: Path) -> None:
+    """Of the same seeds; an earlier call's other functions are drawn, and not in the table."""
+    config = ingested(tiny_project(tmp_path))
+    project = Project(config, RichProgress(Console(quiet=True)))
+    stored = [
+        *(result(name, seed, accuracy) for name, accuracy in (("margin", 0.5), ("random", 0.4)) for seed in range(2)),
+        result("entropy", 0, 0.6),
+    ]
+    with closing(project.store):
+        folder = _folder(project, 1)
+        for each in stored:
+            (folder / f"{each['acquisition']}-{each['seed']}.json").write_text(json.dumps(each))
+        found = simulate(project, [Cell("margin", 0)], rounds=1, jobs=1)
+        assert found.results == [stored[0]]
+        assert found.compared == [stored[0], stored[2]]
+        assert found.as_json()["acquisitions"][0]["gain"] == pytest.approx(0.1)
+        asked = simulate(project, [Cell("random", 1), Cell("margin", 1)], rounds=1, jobs=1)
+        assert asked.compared == [stored[3], stored[1]]
+    assert all_results(folder) == [stored[4], *stored[:4]]
+    words = ["simulate", "--acquisition", "margin", "--seeds", "1", "--rounds", "1", "--json", "--config", str(config)]
+    told = CliRunner().invoke(app, words)
+    assert [each["acquisition"] for each in json.loads(told.stdout)["cells"]] == ["margin", "random"]
+    drawn = (folder / "curves.svg").read_text()
+    assert all(name in drawn for name in ("margin", "random", "entropy"))
+
+
 def test_seeds_are_drawn_over_the_dollars_that_all_of_them_spent(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -235,6 +268,9 @@ def test_the_name_of_a_simulation_is_that_of_its_settings_and_rows_as_one_json(t
         ('{"key": 7, "answer": "5", "steps": []}', "key: expected the item's key as text, found 7; put it"),
         ('{"key": "a", "answer": true, "steps": []}', "answer: expected text or a number, found true; put it between"),
         ('{"key": "a", "answer": ["5"], "steps": []}', "answer: expected text or a number, found a list"),
+        ('{"key": "a", "answer": NaN, "steps": []}', "answer: expected text or a number, found NaN"),
+        ('{"key": "a", "answer": -Infinity, "steps": []}', "answer: expected text or a number, found -Infinity"),
+        ('{"key": "a", "answer": 1e999, "steps": []}', "answer: expected text or a number, found Infinity"),
         ('{"key": "a", "steps": []}', "answer is missing; a truth has key, answer and steps"),
         ('["a"]', "expected a JSON object with key, answer and steps, found a list"),
         ('{"key": "a"', "expected a JSON object with key, answer and steps"),
@@ -256,6 +292,16 @@ def test_the_truth_is_read_line_by_line_whatever_its_texts_hold(tmp_path: Path) 
     ]
     file.write_text("\n\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8")
     assert read_truth(file) == {"a": Truth("5", ("One\u2028two.",)), "b": Truth("x", ())}
+
+
+def test_a_truth_that_is_not_utf_8_is_named_so_and_one_with_its_mark_is_read(tmp_path: Path) -> None:
+    file, row = tmp_path / "truth.jsonl", '{"key": "a", "answer": "é", "steps": []}\n'
+    for encoding in ("utf-16", "utf-16-le", "utf-16-be", "utf-32", "latin-1"):
+        file.write_bytes(row.encode(encoding))
+        with pytest.raises(BadRow, match=r"truth\.jsonl:1: not UTF-8; save the file as UTF-8"):
+            read_truth(file)
+    file.write_text(row, encoding="utf-8-sig")
+    assert read_truth(file) == {"a": Truth("é", ())}
 
 
 def test_a_campaign_that_fails_is_told_while_others_run_and_holds_up_none() -> None:

@@ -45,13 +45,24 @@ def _picked(own: Sequence[str], items: Sequence[Item], found: Candidates, query:
     if query.acquisition not in HERDED:
         return f"{len(own)} picked"
     plain = select.best(items, found, query.model_copy(update={"diversity": 1}), seed=seed)
-    top = {item.key for item in plain[: len(own)]}.intersection(own)
+    price = " for their cost" if _are_priced(found) else ""
     if not select.is_herded(query):
-        return f"{len(own)} picked by score"
+        return f"{len(own)} picked by score{price}"
     short = min(len(items), query.diversity * query.batch_size)
-    among = "" if short == len(items) else f" of the {short} with the highest scores"
-    in_top = f"{len(top)} are among the {len(own)} with the highest scores"
-    return f"{len(own)} picked{among} to cover what is doubted, of which {in_top}"
+    among = "" if short == len(items) else f" of the {short} with the highest scores{price}"
+    within = len(own) if short > len(plain) else len({item.key for item in plain[:short]}.intersection(own))
+    said = f"{within} picked{among} to cover what is doubted, "
+    if within < len(own):
+        why = "near-duplicates wait" + (" and domains have their places" if query.domain_share else "")
+        said += f"and {len(own) - within} by score{price}, as {why}; "
+    top = len({item.key for item in plain[: len(own)]}.intersection(own))
+    counted = f"of which {top}" if within == len(own) else f"{top} of all {len(own)}"
+    return f"{said}{counted} {'is' if top == 1 else 'are'} among the {len(own)} with the highest scores{price}"
+
+
+def _are_priced(found: Candidates) -> bool:
+    """Whether what the candidates cost has a say."""
+    return bool(np.ptp(found.cost) > SAME)
 
 
 def _domains(own: Sequence[str], items: Sequence[Item], shares: Mapping[str, float], query: QueryConfig) -> str:
@@ -66,13 +77,18 @@ def _domains(own: Sequence[str], items: Sequence[Item], shares: Mapping[str, flo
     return f"{round(query.domain_share * len(own))} of them spread over domains {BY}, in all {named}{more}"
 
 
+def is_measured(parts: Mapping[str, Any], query: QueryConfig) -> bool:
+    """Whether what a score was made of is what the acquisition function looks at."""
+    return ("intra" if "divergence" in ACQUISITIONS[query.acquisition][1] else "probabilities") in parts
+
+
 def dead_signals(found: Candidates, scored: Parts, query: QueryConfig) -> list[str]:
     """What of the scores tells no candidates apart, what that means for the batch, and what helps."""
     if not ACQUISITIONS[query.acquisition][1] & {"divergence", "probabilities"} or len(found) < 2:
         return []
     by_steps = query.acquisition == "explanation_divergence"
-    said, known = [], [each for each in scored if each]
-    silent = sum(not each["steps"] for each in known) if by_steps else 0
+    said, known = [], [each for each in scored if is_measured(each, query)]
+    silent = sum(not each.get("steps") for each in known) if by_steps else 0
     if known and silent >= SILENT * len(known):
         said.append(
             f"the student wrote no steps for {silent} of {len(known)} candidates, so what is measured within "
@@ -102,9 +118,13 @@ def _alike(rows: Sequence[Sequence[float]]) -> bool:
 
 
 def _instead(found: Candidates, query: QueryConfig) -> str:
-    """What chose the batch where no score did."""
-    if select.is_herded(query):
-        return "chosen by coverage alone"
-    if "embeddings" in ACQUISITIONS[query.acquisition][1]:
+    """What chose the batch where no score did: where nothing is doubted, there is nothing to cover or to weigh."""
+    herded, signals = select.is_herded(query), ACQUISITIONS[query.acquisition][1]
+    doubt = found.mean_divergence if "divergence" in signals else 1 - found.probabilities.max(axis=1, initial=0)
+    if (herded or "probabilities" in signals) and not np.nan_to_num(doubt).any():
+        return "as good as random"
+    if herded:
+        return f"chosen by coverage {'and price' if _are_priced(found) else 'alone'}"
+    if "embeddings" in signals:
         return "chosen by embeddings alone"
-    return "chosen by price alone" if np.ptp(found.cost) > SAME else "as good as random"
+    return "chosen by price alone" if _are_priced(found) else "as good as random"

@@ -80,7 +80,7 @@ def _train_shadows(current: Round, store: Store, parts: Parts, config: Config) -
     first_seed = seed_of(config, current.number) * pairs
     bought = saving.equal_spend(asked[Arm.CONTROL], asked[Arm.SELECTED], pairs=pairs, seed=first_seed)
     if not all(saving.enough(some) for both in bought for some in both.values()):
-        return _too_few(bought)
+        return _too_few(bought, asked)
     by_count = saving.is_counted(*asked.values())
     seeds = seed_examples(store, config.query)
     done = {(each.pair, each.arm) for each in shadows.of_round(store, id_of(current))}
@@ -109,13 +109,21 @@ def _train_shadows(current: Round, store: Store, parts: Parts, config: Config) -
     return ""
 
 
-def _too_few(bought: Sequence[Mapping[Arm, Sequence[saving.Asked]]]) -> str:
-    """How many accepted rationales the students would learn from, and what brings more."""
+def _too_few(
+    bought: Sequence[Mapping[Arm, Sequence[saving.Asked]]], asked: Mapping[Arm, Sequence[saving.Asked]]
+) -> str:
+    """How many accepted rationales the students would learn from, and what brings more of them.
+
+    Parts are bought for what the cheapest costs, so what is to grow is the arm that has less.
+    """
     control, selected = (min(saving.accepted(both[arm]) for both in bought) for arm in (Arm.CONTROL, Arm.SELECTED))
+    by_count = saving.is_counted(*asked.values())
+    has = {arm: len(some) if by_count else sum(each.micro_usd for each in some) for arm, some in asked.items()}
+    share = "larger" if has[Arm.CONTROL] <= has[Arm.SELECTED] else "smaller"
     return (
         f"fewer than {saving.FEWEST} accepted rationales a student to compare both arms: of {len(bought)} parts for "
         f"the same price the control arm's have at least {control}, the selected ones' {selected}; further rounds, "
-        "larger batches or a larger query.random_share bring more"
+        f"larger batches, a {share} query.random_share or fewer evaluation.saving_pairs bring more"
     )
 
 

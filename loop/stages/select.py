@@ -17,7 +17,7 @@ from loop.query.control import first_keys
 from loop.query.cost import relative_costs, review_chances
 from loop.query.sieve import sieve
 from loop.records import Checkpoint, Contamination, Item, Round, Score, Stage
-from loop.stages.composing import composed, dead_signals
+from loop.stages.composing import composed, dead_signals, is_measured
 from loop.stages.contamination import look
 from loop.stages.lagging import domain_shares
 from loop.stages.parts import OF_SEEDS, PIECE, Parts, id_of, in_force, seed_of, student_of
@@ -237,12 +237,16 @@ def _costs(candidates: Sequence[Item], store: Store, run: str, teacher: Teacher,
 def _score(
     current: Round, candidates: Sequence[Item], student: Student, store: Store, parts: Parts, config: Config
 ) -> None:
-    """Score the candidates chunk by chunk; what is stored already is left alone, whatever the pool was then."""
+    """Score the candidates chunk by chunk; what is stored already is left alone, whatever the pool was then.
+
+    But for what another acquisition function stored, before the settings were changed: that is scored anew.
+    """
     seed = seed_of(config, current.number)
     raced = _is_raced(config)
     query = config.query.model_copy(update={"samples": 1}) if raced else config.query
     round_id, chunks = id_of(current), select.chunks(candidates, config.query.chunk_size)
-    done = rounds.score_values(store, round_id).keys()
+    stored = rounds.scores(store, round_id)
+    done = {row.item_key for row in stored if not row.parts or is_measured(row.parts, config.query)}
     missing = [(number, [item for item in chunk if item.key not in done]) for number, chunk in enumerate(chunks)]
     todo = [(number, chunk) for number, chunk in missing if chunk]
 

@@ -63,7 +63,7 @@ def _domain(each: Row, found: Row) -> str:
     student, teacher = ("{wrong} of {n}".format(**each[name]) for name in ("student", "teacher"))
     picked = f", {each['picked']} of {found['picked']} picks of round {found['picked_in']}" if found["picked"] else ""
     share = f"share of the next places {each['share']:.2f}"
-    return f"{each['domain']} (wrong: student {student} on dev, teacher {teacher}; {share}{picked})"
+    return f"{each['domain'] or 'no domain'} (wrong: student {student} on dev, teacher {teacher}; {share}{picked})"
 
 
 def _use(found: Row) -> str:

@@ -7,6 +7,7 @@ where the process dies between the two, the reply stays and its hold is charged 
 import asyncio
 import json
 import os
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -51,12 +52,11 @@ class Asked:
     """What each row cost, all its attempts together."""
 
 
-def ask_about(
-    project: Project, task: TaskConfig, unsure: Sequence[Unsure], kept: Path, threshold: float, *, purpose: str
-) -> Asked:
+def ask_about(project: Project, task: TaskConfig, unsure: Sequence[Unsure], kept: Path, threshold: float) -> Asked:
     """Ask about the rows below the threshold of which there is no reply yet, within what is left of the run's budget.
 
-    `kept` holds the replies, a JSON object a line. A reply counts for the prompt that it came to.
+    `kept` holds the name under which all is paid, then the replies, a JSON object a line. A reply counts for the prompt
+    that it came to.
 
     Raises:
         TeacherDown, TeacherRefused, UnknownPrice: see `Sender.work`; the replies that came are kept.
@@ -65,12 +65,12 @@ def ask_about(
     run, teacher = config.run.name, config.teacher
     shown = Demonstrating(store, run, lambda: project.trainer().student(None), config).shown
     requests = {each.row: request_for(each.item, task, teacher, as_shown(shown(each.item)), 0) for each in unsure}
-    found = Asked(_kept(kept, requests), {}, [], {})
+    found, purpose = Asked(_kept(kept, requests), {}, [], {}), f"predict/{_paid_as(kept)}"
     open_ = (each for each in unsure if each.row not in found.replies and each.probability < threshold)
     todo = sorted(open_, key=lambda each: each.probability)
     if todo:
         _ask(project, task, todo, requests, kept, found, purpose=purpose)
-    for name, micro_usd in probes.paid_by_purpose(store, f"predict/{purpose}/").items():
+    for name, micro_usd in probes.paid_by_purpose(store, f"{purpose}/").items():
         row = int(name.split("/")[2].removesuffix("-"))
         found.micro_usd[row] = found.micro_usd.get(row, 0) + micro_usd
     return found
@@ -135,7 +135,7 @@ class _Asking:
             self.till.settle(received.charge_id, received.micro_usd)
 
         # Rows are told apart by their place: keys of a file may repeat, and may be those of pool items.
-        name = f"predict/{self.purpose}/{unsure.row}"
+        name = f"{self.purpose}/{unsure.row}"
         await sender.send(replace(request, item_key=name), name, keep, with_one_less)
 
     def give_up(self, request: Request, problem: str) -> None:
@@ -156,13 +156,22 @@ def _said(received: Received, item: Item, task: TaskConfig) -> dict[str, Any]:
 
 def rows_of(kept: Path) -> set[int]:
     """The rows of which there is a reply."""
-    return {each["row"] for each in _whole_lines(kept)}
+    return {each["row"] for each in _whole_lines(kept)[1:]}
+
+
+def _paid_as(kept: Path) -> str:
+    """Names what is paid for this file of replies, and for no other that the same rows are asked for."""
+    lines = _whole_lines(kept)
+    name: str = lines[0]["paid_as"] if lines else uuid.uuid4().hex
+    if not lines:
+        kept.write_text(json.dumps({"paid_as": name}) + "\n", encoding="utf-8")
+    return name
 
 
 def _kept(kept: Path, requests: dict[int, Request]) -> dict[int, dict[str, Any]]:
     """The replies to these requests that came before."""
     prompts = {row: prompt_of(request).hash for row, request in requests.items()}
-    return {each["row"]: each for each in _whole_lines(kept) if prompts.get(each["row"]) == each["prompt"]}
+    return {each["row"]: each for each in _whole_lines(kept)[1:] if prompts.get(each["row"]) == each["prompt"]}
 
 
 def _whole_lines(kept: Path) -> list[dict[str, Any]]:

@@ -114,7 +114,7 @@ def predict(
             else:
                 task = which.config.task
                 unsure = list(_unsure(partial, read(file), task, threshold, rows_of(kept)))
-                asked = ask_about(project, task, unsure, kept, threshold, purpose=mark)
+                asked = ask_about(project, task, unsure, kept, threshold)
                 _refuse_what_is_open(asked, threshold)
                 _put_in(partial, asked, read(file), task).replace(out)
                 kept.unlink()

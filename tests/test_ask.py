@@ -316,7 +316,7 @@ def test_attempts_end_at_their_limit_and_say_why() -> None:
 
 def test_teacher_that_takes_no_requests_any_more_ends_the_stage_and_no_item_is_blamed() -> None:
     book = Book()
-    with pytest.raises(TeacherDown, match=r"8 attempts failed.*429.*preceptor run"):
+    with pytest.raises(TeacherDown, match=r"8 attempts failed.*429.*the same command asks for the rest"):
         run([an_item(1), an_item(2)], book, [Fault(kind="429", times=99)], attempts=3)
     assert set(book.states()) == {"released"}
     assert book.problems == {}

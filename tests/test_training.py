@@ -394,7 +394,8 @@ def test_labels_that_the_task_does_not_know_and_labels_that_nobody_has_are_said(
     assert (card["examples"], card["problems"], card["unseen_labels"]) == (5, {"unknown": 1}, ["cold"])
     assert told.lines == [
         "  1 of 6 examples have an answer that the task does not allow, and are left out: warm0",
-        "  no example has the label cold: the student will never give it; add seed items that do, or take it out of task.labels",
+        "  no example has the label cold: the student will never give it; add seed items that do, or take it out of "
+        "task.labels",
     ]
     with pytest.raises(StudentError, match="nothing can be learned: 1 of 1 examples have an answer"):
         trainer.train([hot], seed=1, folder=tmp_path / "two", progress=told)

@@ -50,6 +50,7 @@ from connectors.wiring import cache_folder
 from loop.answer import Answer, AnswerKind, split_steps
 from loop.config import StudentConfig
 from loop.evaluation import grade
+from loop.interval import of_mean
 from loop.ports import Example
 from loop.student.trainer import trainer
 
@@ -286,14 +287,10 @@ def _gain(
     *,
     measured: str = "accuracy",
 ) -> dict[str, Any]:
-    """Mean difference of two ways in accuracy, over the seeds that both have; paired bootstrap over seeds."""
+    """Mean difference of two ways in accuracy, over the seeds that both have; Student's interval."""
     seeds = [seed for way, share, seed in own if (way, share) == better and (*worse, seed) in own]
-    gains = np.array([own[*better, seed][measured] - own[*worse, seed][measured] for seed in sorted(seeds)])
-    if len(gains) < PAIRS:
-        return {}
-    drawn = np.random.default_rng(0).choice(gains, (RESAMPLES, len(gains))).mean(axis=1)
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return {name: figure(float(gains.mean()), float(low), float(high), "accuracy")}
+    gains = [own[*better, seed][measured] - own[*worse, seed][measured] for seed in sorted(seeds)]
+    return {name: figure(float(np.mean(gains)), *of_mean(gains), "accuracy")} if len(gains) >= PAIRS else {}
 
 
 def _share_to_match(own: Mapping[tuple[str, float, int], Cell], name: str, notes: list[str]) -> dict[str, Any]:
@@ -334,7 +331,7 @@ def _write(file: Path, cells: Sequence[Cell]) -> None:
         "reviewed": REVIEWED,
         "seeds": len({cell["seed"] for cell in cells}),
         "people": "simulated from gold labels and explanations that people wrote for e-SNLI",
-        "interval": "95 % paired bootstrap over seeds",
+        "interval": "95 %, paired over seeds: Student's for gains, bootstrap for shares of the rows",
         "cells_of_older_code": dict(Counter(cell["way"] for cell in cells if cell["code"] != CODE)),
         "notes": notes,
     }

@@ -265,8 +265,11 @@ class StudentConfig(Table):
     The student then runs as with `auto`, on the values that 4 bits have left."""
     chat_template: bool = False
     """Whether prompts go through the model's own chat template."""
+    evidence: Literal["words", "phrases", "sentences"] = "words"
+    """What an encoder points at as its steps. `phrases` are runs of words that English function words and punctuation
+    end; `sentences` suit items of several."""
     sampled_evidence: bool = False
-    """Whether an encoder's samples say too which words they rest on, each with gradients of its own; the divergence
+    """Whether an encoder's samples say too which evidence they rest on, each with gradients of its own; the divergence
     between explanations then counts half by the order of this evidence."""
     trust_remote_code: bool = False
     """Whether code that comes with the model may run."""

@@ -33,6 +33,7 @@ from loop.ports import Example
 from loop.query.divergence import divergences_of, order_disagreement
 from loop.records import Item, Split
 from loop.student.encoder import Encoder
+from loop.student.evidence import Unit, named, spans
 from loop.student.trainer import EncoderTrainer
 
 QUIET = RichProgress(Console(quiet=True))
@@ -171,6 +172,56 @@ def test_answer_after_some_words_is_that_of_the_text_with_the_others_masked(trai
         assert each.probabilities == pytest.approx(shares.tolist(), abs=5e-3)  # products may be in bfloat16
     assert forced[1].answer == forced[2].answer == examples()[0].answer
     assert trained.probabilities([item])[0] == pytest.approx(forced[2].probabilities, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("unit", "found"),
+    [
+        ("words", ["The", "sun", "burns", "today", "on", "a", "Hill", "Snow", "falls", "A", "lake"]),
+        ("phrases", ["sun burns today", "Hill", "Snow falls", "lake"]),
+        ("sentences", ["The sun burns today\ton a Hill", "Snow falls", "A lake"]),
+    ],
+)
+def test_evidence_is_found_in_units(unit: Unit, found: list[str]) -> None:
+    text = "The sun burns today\ton a Hill. Snow falls\n A lake?"
+    assert [text[start:end] for start, end in spans(text, unit)] == found
+    assert spans("", unit) == spans("?!\n", unit) == []
+
+
+@pytest.mark.parametrize(
+    ("unit", "steps", "seen"),
+    [
+        ("words", ("sun", "hill"), "[MASK] Sun [MASK], [MASK] [MASK] hill"),
+        ("phrases", ("sun burns",), "the Sun  burns, on a [MASK]"),
+        ("sentences", ("the sun burns, on a hill",), "the Sun  burns, on a hill"),
+        ("sentences", (), "[MASK] [MASK]  [MASK], [MASK] [MASK] [MASK]"),
+    ],
+)
+def test_what_is_no_step_is_masked_word_for_word(
+    unit: Unit, steps: tuple[str, ...], seen: str, trained: Encoder
+) -> None:
+    student = by_units(trained, unit)
+    [item] = [items(examples())[0].model_copy(update={"question": "the Sun  burns, on a hill"})]
+    forced = student.answers_after([item], [[steps]])[0][0]
+    logits = trained.model(**trained.tokens([seen])).logits.softmax(dim=1)[0]
+    assert forced.probabilities == pytest.approx(logits.tolist(), abs=5e-3)
+
+
+@pytest.mark.parametrize("unit", ["phrases", "sentences"])
+def test_the_answer_after_all_evidence_is_that_of_the_item_whatever_its_units(unit: Unit, trained: Encoder) -> None:
+    student = by_units(trained, unit)
+    asked = items(examples())
+    moved = []
+    for item, [told] in zip(asked, student.explain(asked, copies=[0], temperature=1.0, top_p=1.0, seed=1), strict=True):
+        assert set(told.steps) <= {named(item.question[start:end]) for start, end in spans(item.question, unit)}
+        [[first, last]] = student.answers_after([item], [[(), told.steps]])
+        assert last.probabilities == pytest.approx(student.probabilities([item])[0], abs=1e-6)
+        moved.append(first.answer != last.answer)
+    assert sum(moved) == len(asked) / 2
+
+
+def by_units(trained: Encoder, unit: Unit) -> Encoder:
+    return Encoder(trained.model, trained.tokenizer, trained.student.model_copy(update={"evidence": unit}), TASK)
 
 
 def test_only_what_the_rationale_mentions_stays_in_sight(trained: Encoder) -> None:

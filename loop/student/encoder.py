@@ -1,13 +1,12 @@
 """An encoder as a student: classifies, and explains by the words of the item that its answer rests on.
 
-The explanation is extractive. Its steps are words of the item in order of attribution: integrated gradients (arXiv
-1703.01365) of the answer's lead along the way from masks to words. The answer after some of them is the one given while
-all other words are masked. A sampled explanation is what the item looks like to the encoder with dropout: an answer,
-its probabilities and, where that is wanted, the order of the evidence. Training has two tasks, as for causal students:
-answer from the whole item, and answer from the words that the rationale mentions.
+The explanation is extractive. Its steps are words, phrases or sentences of the item in order of attribution:
+integrated gradients (arXiv 1703.01365) of the answer's lead along the way from masks to words. The answer after some of
+them is the one given while all others are masked. A sampled explanation is what the item looks like to the encoder with
+dropout: an answer, its probabilities and, where that is wanted, the order of the evidence. Training has two tasks, as
+for causal students: answer from the whole item, and answer from the words that the rationale mentions.
 """
 
-import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -19,6 +18,7 @@ from loop.answer import Answer, AnswerKind
 from loop.config import StudentConfig, TaskConfig
 from loop.ports import Example, Explanation, Forced, StudentPrediction, Written
 from loop.records import Item
+from loop.student.evidence import WORD, named, spans
 from loop.student.halving import halved
 from loop.student.one_pass import OnePass
 from loop.student.problems import Problem, about_steps, is_allowed
@@ -28,8 +28,6 @@ PLACES = 4
 """Places between mask and word at which the gradient is taken; the last is the item as it is."""
 SIDE_BY_SIDE = 32
 """Texts in one pass: so few of like length need hardly any padding, and more are not faster."""
-WORD = re.compile(r"\w+")
-"""What can be evidence; everything between words is never masked."""
 
 
 class Encoder(OnePass):
@@ -60,9 +58,9 @@ class Encoder(OnePass):
 
     @halved
     def answers_after(self, items: Sequence[Item], parts: Sequence[Sequence[Sequence[str]]]) -> list[list[Forced]]:
-        """For each item the answers where only some words are seen, and all others are masked."""
+        """For each item the answers where only some of its evidence is seen, and all other is masked."""
         texts = [
-            self._masked(self.read(item), set(words)) for item, some in zip(items, parts, strict=True) for words in some
+            self._after(self.read(item), set(steps)) for item, some in zip(items, parts, strict=True) for steps in some
         ]
         forced = iter(self._forced(texts))
         return [[next(forced) for _ in some] for some in parts]
@@ -142,11 +140,17 @@ class Encoder(OnePass):
 
     def only(self, text: str, words: Sequence[str]) -> str:
         """The text with all words masked but those that also stand in `words`, in whatever spelling of case."""
-        return self._masked(text, {word.lower() for some in words for word in WORD.findall(some)})
-
-    def _masked(self, text: str, seen: set[str]) -> str:
-        mask = str(self.tokenizer.mask_token)
+        seen, mask = {word.lower() for some in words for word in WORD.findall(some)}, str(self.tokenizer.mask_token)
         return WORD.sub(lambda word: word.group() if word.group().lower() in seen else mask, text)
+
+    def _after(self, text: str, steps: set[str]) -> str:
+        """The text with all evidence masked, word for word, that is not among these steps."""
+        pieces, behind, mask = [], 0, str(self.tokenizer.mask_token)
+        for start, end in spans(text, self.student.evidence):
+            unit = text[start:end]
+            pieces += [text[behind:start], unit if named(unit) in steps else WORD.sub(mask, unit)]
+            behind = end
+        return "".join([*pieces, text[behind:]])
 
     def _forced(self, texts: Sequence[str]) -> list[Forced]:
         forced: list[Forced] = [Forced(None)] * len(texts)
@@ -168,7 +172,7 @@ class Encoder(OnePass):
         ]
 
     def _explained(self, items: Sequence[Item]) -> list[Explanation]:
-        """Answers with the most important words, the most important first."""
+        """Answers with the most important evidence, the most important first."""
         explained: list[Explanation] = [Explanation((), None)] * len(items)
         texts = [self.read(item) for item in items]
         masked = self.model.get_input_embeddings().weight[self.tokenizer.mask_token_id].detach()
@@ -191,21 +195,21 @@ class Encoder(OnePass):
                 "offset_mapping"
             ]
             for row, number in enumerate(part):
-                steps = self._words(texts[number], offsets[row], weights[row].tolist())
+                steps = self._evidence(texts[number], offsets[row], weights[row].tolist())
                 explained[number] = Explanation(steps, self.labels[int(answers[row])], " ".join(steps))
         return explained
 
-    def _words(self, text: str, offsets: Sequence[tuple[int, int]], weights: Sequence[float]) -> tuple[str, ...]:
-        """The distinct words of a text by the sum of their tokens' weights."""
+    def _evidence(self, text: str, offsets: Sequence[tuple[int, int]], weights: Sequence[float]) -> tuple[str, ...]:
+        """The distinct units of a text by the sum of their tokens' weights."""
         total: dict[str, float] = {}
-        for start, end in (word.span() for word in WORD.finditer(text)):
+        for start, end in spans(text, self.student.evidence):
             inside = [
                 weight for (first, last), weight in zip(offsets, weights, strict=False) if first < end and last > start
             ]
             if inside:
-                word = text[start:end].lower()
-                total[word] = total.get(word, 0.0) + sum(inside)
-        return tuple(sorted(total, key=lambda word: -total[word])[: self.task.max_steps])
+                step = named(text[start:end])
+                total[step] = total.get(step, 0.0) + sum(inside)
+        return tuple(sorted(total, key=lambda step: -total[step])[: self.task.max_steps])
 
     def _batches(self, texts: Sequence[str]) -> list[list[int]]:
         return list(alike([list(text.encode()) for text in texts], min(self.student.generation_batch, SIDE_BY_SIDE)))

@@ -18,7 +18,8 @@ from loop.answer import Answer, marked, shown, spans_of
 from loop.config import StudentConfig, TaskConfig
 from loop.ports import Example, Explanation, Forced, StudentPrediction, Written
 from loop.records import Item
-from loop.student.encoder import SIDE_BY_SIDE, WORD
+from loop.student.encoder import SIDE_BY_SIDE
+from loop.student.evidence import WORD
 from loop.student.halving import halved
 from loop.student.one_pass import OnePass
 from loop.student.problems import Problem, is_allowed

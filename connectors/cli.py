@@ -196,7 +196,7 @@ def run_command(
     It ends after run.rounds, or before where a further round is not worth it: minutes are gone, or what the settings
     stopping.* and budget.usd_per_point say. --rounds goes on in spite of that.
 
-    Exit codes: 0 finished, 3 waits for reviewers, 4 budget spent, 1 error, 2 wrong usage.
+    Exit codes: 0 finished, 3 waits for reviewers, 4 budget spent, 1 error, 2 wrong usage, 130 Ctrl-C.
     """
     from connectors import campaign, inspection, stops  # noqa: PLC0415
 
@@ -235,8 +235,7 @@ def simulate_command(
     that are wrong). docs/how-to/acquisition.md explains each function and what the table says.
 
     What is done is kept; call it again to go on or to add seeds. Of its students only the cards and figures stay. Exit
-    code 1 where a campaign failed; the others are done all the same,
-    unless its process was killed, as for memory.
+    code 1 where a campaign failed; the others are done all the same, unless its process was killed, as for memory.
     """
     from connectors import simulate  # noqa: PLC0415
 

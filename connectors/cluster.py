@@ -419,7 +419,7 @@ class Askers:
             else:
                 return asker
         raise TeacherDown(
-            "all nodes that sent requests have ended; what came before is stored, and `preceptor run` asks for the rest"
+            "all nodes that sent requests ended; what came before is stored, and the same command asks for the rest"
         )
 
 

@@ -31,9 +31,11 @@ from loop.interval import wilson
 from loop.ledger import MICRO
 from loop.plain import storable
 from loop.ports import Student
-from loop.records import Item
+from loop.records import Item, Split
 from loop.stages.measuring import agreement
 from loop.stages.parts import PIECE
+from loop.store import items
+from loop.store.database import Store
 
 TABLES = (".csv", ".tsv", ".parquet", ".xlsx")
 """Ends of names that promise another form than JSON lines."""
@@ -58,6 +60,8 @@ class Predicted:
     usd: float = 0.0
     right_alone: int = 0
     """Rows that are right as the student alone answers them."""
+    of_run: int = 0
+    """Rows whose answer the file gives, and whose text stands in the run's pool or seed."""
 
     def summary(self) -> str:
         """A sentence for each thing that happened."""
@@ -73,6 +77,11 @@ class Predicted:
         said = f"{said}\naccuracy where the file gives the answer: {share}"
         if self.asked:
             said += f"; the student alone: {self.right_alone / self.known:.3f}"
+        if self.of_run:
+            said += (
+                f"\n{self.of_run} of these {self.known} rows stand in the run's pool or seed, so the student may have "
+                "learned them, and the accuracy says little of rows that are new to it"
+            )
         right, given, known = self.marks
         if not given + known:
             return said
@@ -158,7 +167,9 @@ def _answer_all(
         with project.progress.bar("student answers", total) as bar:
             bar.advance(done)
             while piece := list(islice(remaining, PIECE)):
-                answers = _answered(student, which.config.task, piece, samples, temperature=temperature)
+                answers = _answered(
+                    student, which.config.task, piece, samples, temperature=temperature, store=project.store
+                )
                 sink.write("".join(storable(json.dumps(each, ensure_ascii=False)) + "\n" for each in answers).encode())
                 sink.flush()
                 os.fsync(sink.fileno())
@@ -201,7 +212,13 @@ class _Samples:
 
 
 def _answered(
-    student: Student, task: TaskConfig, piece: Sequence[Raw], samples: _Samples | None, *, temperature: float
+    student: Student,
+    task: TaskConfig,
+    piece: Sequence[Raw],
+    samples: _Samples | None,
+    *,
+    temperature: float,
+    store: Store,
 ) -> list[dict[str, Any]]:
     """A line for each row: its answer, or what is wrong with it."""
     lines: list[dict[str, Any]] = []
@@ -214,20 +231,23 @@ def _answered(
             lines.append({"key": item.key})
         except BadRow as error:
             lines.append({"key": raw.fields.get("key"), "error": str(error)})
-    items = [item for _, item, _ in told]
-    if not items:
+    asked = [item for _, item, _ in told]
+    if not asked:
         return lines
-    answered, known = student.predict(items), student.probabilities(items)
+    answered, known = student.predict(asked), student.probabilities(asked)
     direct = any(known)
     if samples is not None and not direct:
-        known = samples.agreeing(student, items, [each.answer for each in answered])
-    for (place, _, gold), given, shares in zip(told, answered, known, strict=True):
+        known = samples.agreeing(student, asked, [each.answer for each in answered])
+    in_run = items.by_hash(store, {item.text_hash for item in asked})
+    for (place, item, gold), given, shares in zip(told, answered, known, strict=True):
         answer = given.answer
         lines[place] |= {"answer": None if answer is None else answer.value, "steps": list(given.explanation.steps)}
         if shares:
             sure, own = tempered(shares, temperature), place_of(answer, task.labels) if answer and direct else 0
             lines[place]["probability"] = None if answer is None else round(sure[own], 4)
         lines[place] |= _graded(answer, gold)
+        if item.text_hash in in_run and in_run[item.text_hash].split is not Split.HOLDOUT:
+            lines[place]["in_run"] = True
     return lines
 
 
@@ -313,6 +333,7 @@ def _counted(out: Path) -> Predicted:
         found.unread += "answer" in line and line["answer"] is None
         found.known += "right" in line
         found.right += line.get("right", False)
+        found.of_run += "right" in line and "in_run" in line
         found.right_alone += alone.get("right", False)
         found.asked += "usd" in line
         found.taken += "student" in line

@@ -298,7 +298,9 @@ def summary_text(rows: Sequence[Row]) -> Group:
         )
     notes = [note for row in rows for note in _notes(row)]
     if BASELINE not in names:
-        notes.append(f"{BASELINE} was not simulated, so nothing is compared with it; add --acquisition {BASELINE}")
+        notes.append(
+            f"no campaign of {BASELINE} is done, so nothing is compared with it; --acquisition {BASELINE} runs them"
+        )
     return Group(table, *map(Text, notes))
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from loop import stopping
 from loop.config import Config
 from loop.ledger import MICRO, to_micro
-from loop.records import Currency, Part, Round, Stage
+from loop.records import Currency, Part, Round, Score, Stage
 from loop.stopping import Ground, Point, State
 from loop.store import checkpoints, counting, pool, reading, rounds, withdrawals
 from loop.store.database import Store
@@ -32,7 +32,9 @@ def grounds(store: Store, run: str, config: Config, left: int, *, request: int |
     per_item = sum(spent.get(number, 0) for number in done) / max(1, picked) / MICRO
     usd, most = per_item * min(config.query.batch_size, left), config.budget.usd_per_round
     usd = usd if most is None else min(usd, most)
-    before, last = _divergences(store, closed)
+    before, last = _scored(store, closed)
+    samples = [len(row.parts.get("sampled_answers", ())) for row in last]
+    foreseen = sum(each < max(samples) for each in samples)
     return [
         _money(store, run, config, 0 if _may_be_remembered(store, config, closed) else request),
         _minutes(store, run, config),
@@ -43,8 +45,13 @@ def grounds(store: Store, run: str, config: Config, left: int, *, request: int |
             usd,
             config.budget.usd_per_point,
         ),
-        stopping.settled(last, config.query.batch_size, config.stopping.divergence_below),
-        stopping.falls(before, last, config.stopping.divergence_fall),
+        stopping.settled(
+            [row.score for row in last],
+            config.query.batch_size,
+            config.stopping.divergence_below,
+            foreseen=foreseen,
+        ),
+        stopping.falls([row.score for row in before], [row.score for row in last], config.stopping.divergence_fall),
     ]
 
 
@@ -105,12 +112,12 @@ def _review_usd(store: Store, run: str, closed: Sequence[Round], config: Config)
     return float(np.mean(minutes)) / 60 * hour
 
 
-def _divergences(store: Store, closed: Sequence[Round]) -> tuple[list[float], list[float]]:
-    """Divergences of the candidates in the last two rounds in which a student looked at some."""
-    found: list[list[float]] = []
+def _scored(store: Store, closed: Sequence[Round]) -> tuple[list[Score], list[Score]]:
+    """The candidates with a divergence in the last two rounds in which a student looked at some."""
+    found: list[list[Score]] = []
     for each in reversed(closed):
         rows = rounds.scores(store, each.id or 0)
-        own = [row.score for row in rows if row.chunk >= 0 and "intra" in row.parts]
+        own = [row for row in rows if row.chunk >= 0 and "intra" in row.parts]
         if own:
             found.append(own)
         if len(found) == 2:

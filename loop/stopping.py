@@ -149,9 +149,11 @@ def plateau(points: Sequence[Point], price: float, usd: float, usd_per_point: fl
     return Ground("plateau", State.GO_ON if least >= price else State.UNDECIDED, said, figures)
 
 
-def settled(last: Sequence[float], batch: int, bound: float | None) -> Ground:
+def settled(last: Sequence[float], batch: int, bound: float | None, *, foreseen: int = 0) -> Ground:
     """Whether the student hardly contradicts itself any more even where it does so most: the mean divergence of the
     most divergent candidates, as many as a batch, lies below a bound with its whole interval.
+
+    `foreseen` of the divergences are what racing expects of all samples; the interval takes them as measured.
     """
     if not len(last):
         return _unscored("divergence", bound)
@@ -162,6 +164,8 @@ def settled(last: Sequence[float], batch: int, bound: float | None) -> Ground:
     said = (
         f"the {min(batch, len(last))} most divergent of {len(last)} candidates have {mean:.3f} on average ({interval})"
     )
+    if foreseen:
+        said += f", {foreseen} of all by what racing expects of samples that were not drawn"
     if bound is None:
         return Ground("divergence", State.OFF, f"{said}; stopping.divergence_below sets no bound", figures)
     said += f", the bound is {bound:g}"

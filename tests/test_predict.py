@@ -16,12 +16,15 @@ from typer.testing import CliRunner
 
 from connectors import predicting
 from connectors.cli import app
+from connectors.files import Raw
 from connectors.predicting import bad_rows, predict
 from connectors.progress import RichBar, RichProgress
-from connectors.students import answer_question, asked, trained
+from connectors.students import answer_question, asked, item_of, trained
 from connectors.wiring import Project
 from loop.errors import BadRow, ItemTooLong, PreceptorError
+from loop.records import Part, Split
 from loop.stages.parts import PIECE
+from loop.store import items
 from tests.test_encoder import examples as told
 from tests.test_encoder import model as encoder  # noqa: F401 - a fixture
 from tests.tiny import tiny_model
@@ -111,6 +114,17 @@ def test_every_row_of_a_file_gets_a_line_in_its_order(project: Project, tmp_path
     assert sorted(each.name for each in tmp_path.iterdir()) == ["questions.jsonl", "questions.jsonl.answers.jsonl"]
     with pytest.raises(PreceptorError, match="exists already; remove it, or name another file with --out"):
         predict(project, trained(project), file, None)
+
+
+def test_rows_of_the_pool_are_told_beside_the_accuracy(project: Project, tmp_path: Path) -> None:
+    rows = [{**row, "question": f"Is {row['question']} right ?"} for row in some_sums(6)]
+    pooled, held_out = (item_of(Raw("", 1, row), project.config.task) for row in rows[:2])
+    held_out.split, held_out.part = Split.HOLDOUT, Part.DEV
+    pooled.key, held_out.key = "mine", "its"
+    items.add(project.store, [pooled, held_out])
+    found = predict(project, trained(project), written(tmp_path / "questions.jsonl", rows), None)
+    assert [line.get("in_run") for line in lines(found.file)] == [True, *[None] * 5]
+    assert "1 of these 6 rows stand in the run's pool or seed" in found.summary()
 
 
 def test_an_encoder_says_how_probable_its_label_is(classifying: Project, tmp_path: Path) -> None:

@@ -171,7 +171,7 @@ def test_campaigns_that_share_no_dollars_are_named_and_not_compared(tmp_path: Pa
 
 
 def test_without_random_it_is_said_that_nothing_is_compared_with_it() -> None:
-    note = "random was not simulated, so nothing is compared with it; add --acquisition random"
+    note = "no campaign of random is done, so nothing is compared; --acquisition random runs them"
     assert note in shown(summary_text(summary([result("margin", 0, 0.5)])))
     assert note not in shown(summary_text(summary([result("margin", 0, 0.5), result("random", 0, 0.4)])))
 

@@ -132,6 +132,8 @@ def test_divergence_is_settled_where_even_the_highest_surely_lies_below_the_boun
     assert settled(divergences(0.1), 20, None).state is State.OFF
     highest = np.sort(divergences(0.1))[-20:].mean()
     assert settled(divergences(0.1), 20, float(highest)).state is State.UNDECIDED
+    assert "by what racing expects" not in settled(divergences(0.1), 20, 0.5).text
+    assert "30 of all by what racing expects" in settled(divergences(0.1), 20, 0.5, foreseen=30).text
     assert settled([], 20, 0.5).state is State.UNDECIDED
     assert settled([], 20, None).state is State.OFF
 

@@ -256,6 +256,7 @@ def test_a_teacher_that_is_not_on_this_disk_is_refused(model: Path, tmp_path: Pa
         text = refused(model, name)
         assert text.startswith(f"student.white_box.teacher = '{name}': cannot be loaded")
         assert "on this disk already: a directory (relative to the config file)" in text
+    assert "cannot be loaded (no such directory)" in refused(model, tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
     assert "cannot be loaded" in refused(model, tmp_path / "empty")
 

@@ -63,7 +63,7 @@ def load_teacher(config: StudentConfig, settings: WhiteBoxConfig, cache: Path, d
     """
     with _told_of_teacher(settings):
         source = packaged.model_directory(settings.teacher, cache)
-        options = {"local_files_only": True, "trust_remote_code": config.trust_remote_code}
+        options = _options(source, config) | {"local_files_only": True}
         teacher = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, use_safetensors=True, **options)
     teacher.train(False)
     teacher.requires_grad_(False)
@@ -83,7 +83,7 @@ def tokenizers(
         own = AutoTokenizer.from_pretrained(source, **_options(source, config))
     with _told_of_teacher(settings):
         source = packaged.model_directory(settings.teacher, cache)
-        options = {"local_files_only": True, "trust_remote_code": config.trust_remote_code}
+        options = _options(source, config) | {"local_files_only": True}
         return own, AutoTokenizer.from_pretrained(source, **options)
 
 

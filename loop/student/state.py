@@ -69,7 +69,7 @@ class TrainingState:
                 header = opened.metadata() or {}
                 if header.get("fingerprint") != self._fingerprint:
                     self._say(
-                        "  the training that was cut off had other examples, settings or versions: it starts anew"
+                        "  what was cut off had other examples, settings, versions or threads: it starts anew"
                     )
                     return None
                 facts: Facts = json.loads(header["facts"])

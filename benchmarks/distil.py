@@ -86,8 +86,8 @@ SOURCES = [
     *(
         f"loop/student/{name}.py"
         for name in (
-            *("checkpoint", "choosing", "decoder", "distill_step_by_step", "encoder", "fitting", "lora", "prompts"),
-            *("reading", "trainer", "training", "tree", "validation", "weighing", "writer"),
+            *("checkpoint", "choosing", "decoder", "distill_step_by_step", "encoder", "evidence", "fitting", "lora"),
+            *("prompts", "reading", "trainer", "training", "tree", "validation", "weighing", "writer"),
         )
     ),
 ]

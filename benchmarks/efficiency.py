@@ -88,8 +88,8 @@ SOURCES = [
     *(
         f"loop/student/{name}.py"
         for name in (
-            *("checkpoint", "encoder", "fitting", "one_pass", "reading", "trainer", "training", "validation"),
-            "weighing",
+            *("checkpoint", "encoder", "evidence", "fitting", "one_pass", "reading", "trainer", "training"),
+            *("validation", "weighing"),
         )
     ),
 ]

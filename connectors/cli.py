@@ -246,7 +246,7 @@ def simulate_command(
     that are wrong). docs/how-to/acquisition.md explains each function and what the table says.
 
     What is done is kept; call it again to go on or to add seeds. Of its students only the cards and figures stay. Exit
-    code 1 where a campaign failed; the others are done all the same, unless its process was killed, as for memory.
+    code 1 where a campaign failed; the others are done all the same.
     """
     from connectors import simulate  # noqa: PLC0415
 

@@ -12,7 +12,7 @@ import signal
 import threading
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from dataclasses import asdict, dataclass
@@ -74,7 +74,7 @@ class Failed:
         if isinstance(self.error, PreceptorError):
             said = str(self.error)
         elif isinstance(self.error, BrokenProcessPool):
-            said = "its process, or one beside it, was killed; where memory ran out, fewer --jobs need less"
+            said = "its process was killed; where memory ran out, fewer --jobs need less"
         else:
             said = "".join(traceback.format_exception(self.error)).rstrip()
         return f"{self.cell.name} failed: {said}"
@@ -174,16 +174,23 @@ def _run_all(project: Project, folder: Path, cells: Sequence[Cell], *, rounds: i
     threads = max(1, (os.cpu_count() or 1) // jobs)
     with (
         project.progress.bar("campaigns are simulated", len(cells)) as bar,
-        ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=leave_with_parent) as pool,
+        ThreadPoolExecutor(jobs) as pool,
     ):
         bar.advance(len(cells) - len(todo))
-        running = {pool.submit(run_cell, project.path, folder, cell, rounds, threads): cell for cell in todo}
+        running = {pool.submit(_apart, project.path, folder, cell, rounds, threads): cell for cell in todo}
         try:
             return _failures(running, project.progress, bar)
         except KeyboardInterrupt:
-            for worker in active_children():  # the pool would wait for what they are at
+            pool.shutdown(wait=False, cancel_futures=True)
+            for worker in active_children():  # the threads wait for what they are at
                 worker.terminate()
             raise
+
+
+def _apart(path: Path, folder: Path, cell: Cell, rounds: int, threads: int) -> None:
+    """Run one campaign in a process of its own: one that is killed, as for memory, ends no other."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=leave_with_parent) as pool:
+        pool.submit(run_cell, path, folder, cell, rounds, threads).result()
 
 
 def _failures(running: Mapping[Future[None], Cell], progress: Progress, bar: Bar) -> list[Failed]:

@@ -171,7 +171,7 @@ def test_campaigns_that_share_no_dollars_are_named_and_not_compared(tmp_path: Pa
 
 
 def test_without_random_it_is_said_that_nothing_is_compared_with_it() -> None:
-    note = "no campaign of random is done, so nothing is compared; --acquisition random runs them"
+    note = "no campaign of random is done, so nothing is compared with it; --acquisition random runs them"
     assert note in shown(summary_text(summary([result("margin", 0, 0.5)])))
     assert note not in shown(summary_text(summary([result("margin", 0, 0.5), result("random", 0, 0.4)])))
 
@@ -578,9 +578,35 @@ def test_a_simulation_alone_that_is_interrupted_ends_its_campaigns_and_says_what
         assert run.stderr is not None
         while not list(tmp_path.rglob("*-0.db")):
             time.sleep(0.1)
-        workers = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
+        workers = children(run.pid)
         run.send_signal(signal.SIGINT)
         assert "stopped; what is stored is kept" in run.stderr.read()
     assert run.returncode == 128 + signal.SIGINT
     assert len(workers) > 0
-    assert all(ends(int(worker)) for worker in workers)
+    assert all(ends(worker) for worker in workers)
+
+
+@pytest.mark.slow
+def test_a_campaign_whose_process_is_killed_ends_no_other(tmp_path: Path) -> None:
+    config = ingested(tiny_project(tmp_path))
+    words = ["simulate", "--acquisition", "random", "--seeds", "2", "--rounds", "1", "--jobs", "2"]
+    command = [sys.executable, "-c", "from connectors.cli import main; main()", *words, "--config", str(config)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as run:
+        assert run.stderr is not None
+        while not list(tmp_path.rglob("*-0.db")):
+            time.sleep(0.1)
+        os.kill(min(each for each in children(run.pid) if "spawn_main" in command_of(each)), signal.SIGKILL)
+        said = run.stderr.read()
+    assert run.returncode == 1
+    assert "its process was killed; where memory ran out, fewer --jobs need less" in said
+    assert "error: 1 of 2 campaigns failed" in said
+    assert len(list(tmp_path.rglob("random-*.json"))) == 1
+
+
+def children(process: int) -> list[int]:
+    """Those that any of its threads started."""
+    return [int(each) for file in Path(f"/proc/{process}/task").glob("*/children") for each in file.read_text().split()]
+
+
+def command_of(process: int) -> str:
+    return Path(f"/proc/{process}/cmdline").read_text()

@@ -295,9 +295,7 @@ def test_a_damaged_state_and_that_of_another_training_are_said_and_left(
     told = Told()
     shutil.rmtree(tmp_path / "one")
     trainer.train(examples[1:], seed=1, folder=tmp_path / "one", progress=told)
-    assert told.lines == [
-        "  what was cut off had other examples, settings, versions or threads: it starts anew"
-    ]
+    assert told.lines == ["  what was cut off had other examples, settings, versions or threads: it starts anew"]
 
 
 def test_a_state_that_cannot_be_written_is_said_and_leaves_nothing(tmp_path: Path) -> None:

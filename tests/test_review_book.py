@@ -183,6 +183,17 @@ def test_an_older_version_never_takes_the_place_of_a_newest_that_was_withdrawn_o
     assert said(reviews.verdicts(store, ids)[ids[1]]) == [(f"a{ids[1]}", ACCEPT)]
 
 
+def test_a_verdict_that_can_no_longer_be_read_is_waited_for_again(store: Store) -> None:
+    number, ids = in_review(store, "ab")
+    a_verdict(store, ids[0], ACCEPT, minute=1)
+    a_verdict(store, ids[1], ACCEPT, minute=1)
+    assert reviews.pending(store, number) == []
+    a_verdict(store, ids[0], None, minute=2)  # type: ignore[arg-type]
+    assert [task.rationale_id for task, _, _ in reviews.pending(store, number)] == [ids[0]]
+    a_verdict(store, ids[0], REJECT, minute=3)
+    assert reviews.pending(store, number) == []
+
+
 def test_what_counted_at_a_moment_is_found_later(store: Store) -> None:
     _, ids = in_review(store, "ab")
     a_verdict(store, ids[0], ACCEPT, minute=1)

@@ -115,12 +115,12 @@ def pending(store: Store, round_id: int) -> list[tuple[ReviewTask, Rationale, It
 
 
 def readable(store: Store, round_id: int) -> dict[int, list[Verdict]]:
-    """The newest version of each readable annotation on what a round sent to review, by rationale.
+    """The newest version of each annotation on what a round sent to review, where it can be read, by rationale.
 
-    None that was deleted or withdrawn.
+    None that was deleted or withdrawn, and no older one in the place of one that cannot be read.
     """
     sent = select(ReviewTask.rationale_id).where(ReviewTask.round_id == round_id)
-    query = select(Verdict).where(col(Verdict.rationale_id).in_(sent), col(Verdict.kind).is_not(None), STANDS)
+    query = select(Verdict).where(col(Verdict.rationale_id).in_(sent), STANDS)
     newest: defaultdict[int, dict[tuple[str, str, str], Verdict]] = defaultdict(dict)
     with store.reading() as session:
         withdrawn = set(session.exec(WITHDRAWN))
@@ -129,7 +129,9 @@ def readable(store: Store, round_id: int) -> dict[int, list[Verdict]]:
             newest[verdict.rationale_id or 0].pop(key, None)
             if (*key, verdict.updated_at) not in withdrawn:
                 newest[verdict.rationale_id or 0][key] = verdict
-    return {number: list(given.values()) for number, given in newest.items()}
+    return {
+        number: [verdict for verdict in given.values() if verdict.kind is not None] for number, given in newest.items()
+    }
 
 
 def verdicts(store: Store, rationale_ids: Sequence[int]) -> dict[int, list[Verdict]]:
@@ -146,11 +148,10 @@ def verdicts(store: Store, rationale_ids: Sequence[int]) -> dict[int, list[Verdi
         }
 
 
-def verdicts_in(session: Session, rationale_ids: Sequence[int], query: Any = None) -> dict[int, list[Verdict]]:
+def verdicts_in(session: Session, rationale_ids: Sequence[int], query: Any) -> dict[int, list[Verdict]]:
     """As `verdicts`, within a transaction; `query` is what `verdicts_query` made, for who asks again and again."""
     found: defaultdict[int, list[Verdict]] = defaultdict(list)
-    asked = verdicts_query() if query is None else query
-    for verdict in session.execute(asked, {"ids": list(rationale_ids)}).scalars():
+    for verdict in session.execute(query, {"ids": list(rationale_ids)}).scalars():
         found[verdict.rationale_id].append(verdict)
     return {number: sorted(once(given), key=lambda each: each.annotation) for number, given in found.items()}
 

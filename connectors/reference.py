@@ -1,17 +1,16 @@
 """Writes the reference pages of settings and commands from the code: `python -m connectors.reference FOLDER`."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from enum import StrEnum
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any, get_args
 
 import typer
-from pydantic import BaseModel
 from typer.core import TyperArgument, TyperGroup, TyperOption
 
 from connectors.cli import app
-from loop.config import Config
+from connectors.template import held, is_list, own_keys
+from loop.config import Config, Table
 
 EVERYWHERE = ("config", "run", "help")
 """Options that are told once for all commands."""
@@ -26,7 +25,7 @@ def settings_page() -> str:
         "of them and their defaults. An unknown key or a wrong value is refused, with what was expected.\n"
     ]
     for name, field in Config.model_fields.items():
-        parts += _table(f"[{name}]", field.annotation)
+        parts += _table(f"[{name}]", held(field))
     return "\n".join(parts)
 
 
@@ -52,16 +51,15 @@ def write(folder: Path) -> None:
     (folder / "commands.md").write_text(commands_page(), encoding="utf-8")
 
 
-def _table(title: str, model: Any, known: Sequence[str] = ()) -> Iterator[str]:
-    """A table's rows, and behind it the tables that it holds, one or a list; keys that are `known` are left out."""
-    assert isinstance(model, type)
-    assert issubclass(model, BaseModel)
+def _table(title: str, model: type[Table] | None, outer: type[Table] | None = None) -> Iterator[str]:
+    """A table's rows, and behind it the tables that it holds; keys that the outer one has are left out."""
+    assert model is not None
     schema = model.model_json_schema()
+    fields = model.model_fields if outer is None else own_keys(model, outer)
     yield f"## `{title}`\n\n{_cell(model.__doc__ or '')}\n"
-    if known:
+    if len(fields) < len(model.model_fields):
         yield f"It has the keys of `[{title.strip('[]').rpartition('.')[0]}]` that are named there, and:\n"
     yield "| key | default | allowed | what it is |\n|---|---|---|---|"
-    fields = {name: each for name, each in model.model_fields.items() if name not in known}
     for name, field in fields.items():
         told = schema["properties"][name]
         allowed = _allowed(told, schema.get("$defs", {}))
@@ -71,11 +69,9 @@ def _table(title: str, model: Any, known: Sequence[str] = ()) -> Iterator[str]:
         yield f"| `{name}` | {default} | {allowed} | {_cell(field.description or '')} |"
     yield ""
     for name, field in fields.items():
-        (row, *_) = get_args(field.annotation) or (None,)
-        if isinstance(row, type) and issubclass(row, BaseModel):
-            shared = [key for key in row.model_fields if key in model.model_fields and key != "model"]
+        if row := held(field):
             own = f"[{title.strip('[]')}.{name}]"
-            yield from _table(f"[{own}]" if get_origin(field.annotation) is tuple else own, row, shared)
+            yield from _table(f"[{own}]" if is_list(field) else own, row, model)
 
 
 def _allowed(told: Mapping[str, Any], others: Mapping[str, Any]) -> str:
@@ -83,9 +79,10 @@ def _allowed(told: Mapping[str, Any], others: Mapping[str, Any]) -> str:
     if "$ref" in told:
         return _allowed(others[told["$ref"].rpartition("/")[2]], others)
     if "anyOf" in told:
-        return (
-            " or ".join(_allowed(each, others) for each in told["anyOf"] if each.get("type") != "null") + ", or unset"
-        )
+        some = [_allowed(each, others) for each in told["anyOf"] if each.get("type") != "null"]
+        return " or ".join(some) + ", or unset" * (len(some) < len(told["anyOf"]))
+    if "const" in told:
+        return f"`{told['const']}`"
     if "enum" in told:
         return ", ".join(f"`{each}`" for each in told["enum"])
     if told.get("type") == "array":
@@ -126,13 +123,15 @@ def _usage(name: str, command: Any) -> str:
 def _parameter(parameter: Any) -> str:
     """An argument or option as a row."""
     text = _cell(parameter.help or "")
+    if choices := _choices(parameter):
+        text += f" One of {', '.join(f'`{each}`' for each in choices)}."
     if isinstance(parameter, TyperArgument):
         default = "needed" if parameter.required else f"`{parameter.default}`"
         return f"| `{_shown(parameter)}` | {default} | {text} |"
     assert isinstance(parameter, TyperOption)
-    name, values = (parameter.opts[0], "") if parameter.is_flag else _valued(parameter)
+    name = parameter.opts[0] if parameter.is_flag else f"{parameter.opts[0]} {_value(parameter)}"
     default = "needed" if parameter.required else _option_default(parameter)
-    return f"| `{name}` | {default} | {text}{values} |"
+    return f"| `{name}` | {default} | {text} |"
 
 
 def _option_default(option: TyperOption) -> str:
@@ -144,12 +143,16 @@ def _shown(argument: TyperArgument) -> str:
     return f"{name}..." if argument.nargs == -1 or argument.metavar else name
 
 
-def _valued(option: TyperOption) -> tuple[str, str]:
-    """An option with the kind of its value, and those that it may have where they are few."""
-    kind = option.type_descriptor.annotation
-    if isinstance(kind, type) and issubclass(kind, StrEnum):
-        return f"{option.opts[0]} {kind.__name__.upper()}", f" One of {', '.join(f'`{each}`' for each in kind)}."
-    return f"{option.opts[0]} {'N' if kind is int else 'PATH' if kind is Path else 'TEXT'}", ""
+def _value(option: TyperOption) -> str:
+    """What stands behind an option, in capitals."""
+    if _choices(option):
+        return str(option.name).upper()
+    return {int: "N", float: "NUMBER", Path: "PATH"}.get(option.type_descriptor.annotation, "TEXT")
+
+
+def _choices(parameter: Any) -> list[str]:
+    """The words that a parameter may be, where there are only some."""
+    return [each for each in get_args(parameter.type_descriptor.annotation) if isinstance(each, str)]
 
 
 def _cell(text: str) -> str:

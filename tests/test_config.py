@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from connectors.template import template, write_template
-from loop.config import Config, load
+from loop.config import Config, WhiteBoxConfig, load
 from loop.errors import BadConfig
 
 
@@ -24,6 +24,15 @@ def test_the_template_explains_every_key() -> None:
     for number, line in enumerate(lines):
         if "=" in line and not line.startswith("#"):
             assert lines[number - 1].startswith("# "), line
+
+
+def test_the_template_names_every_key_of_the_tables_within_tables() -> None:
+    written = template()
+    for title in ("[student.served]", "[student.white_box]", "[judge.redact]", "[[teacher.stronger]]"):
+        assert f"# {title}\n" in written
+    inner = written[written.index("# [student.white_box]\n") : written.index("[checkpoints]")]
+    assert [line for line in inner.splitlines() if "teacher_mix" in line] == ["# teacher_mix = 0.2"]
+    assert all(f"# {key} =" in inner for key in WhiteBoxConfig.model_fields)
 
 
 def test_a_template_never_overwrites(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from loop.interval import wilson
 from loop.records import Split, Stage, VerdictKind
 from loop.report import pseudonyms
 from loop.stages.demonstrating import Demonstrating
-from loop.stages.parts import id_of, is_reply
+from loop.stages.parts import id_of
 from loop.store import claims, items, rationales, reading, reviews, rounds
 from loop.store.money import Purse
 from loop.teacher.demonstrations import as_shown
@@ -131,7 +131,7 @@ def forecast(project: Project) -> str:
     store, run = project.store, project.config.run.name
     current = rounds.current(store, run)
     assert current is not None
-    asked = [each for each in rationales.of_round(store, id_of(current)) if is_reply(each)]
+    asked = [each for each in rationales.of_round(store, id_of(current)) if each.is_reply]
     ids = [each.id for each in asked if each.id is not None]
     verdicts = [each for rows in reviews.verdicts(store, ids).values() for each in rows if each.kind is not None]
     right = sum(each.kind is VerdictKind.ACCEPT for each in verdicts)

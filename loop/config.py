@@ -1047,16 +1047,17 @@ def _refuse_coarse_weights(path: Path, student: StudentConfig) -> None:
 
 def _with_whole_paths(tables: dict[str, Any], home: Path) -> dict[str, Any]:
     """The same with whole paths of the files of names, which the loop reads."""
-    found = dict(tables)
-    for name in ("teacher", "judge", "stronger"):
-        own = found.get(name)
-        if isinstance(own, dict):
-            found[name] = own = _with_whole_paths(own, home) if name == "teacher" else own
-            redact = own.get("redact")
-            if isinstance(redact, dict) and isinstance(redact.get("names"), str):
-                found[name] = own | {"redact": redact | {"names": str(home / redact["names"])}}
-        elif isinstance(own, list):
-            found[name] = [_with_whole_paths({"judge": each}, home)["judge"] for each in own]
+
+    def whole(table: Any) -> Any:
+        redact = table.get("redact") if isinstance(table, dict) else None
+        if not isinstance(redact, dict) or not isinstance(redact.get("names"), str):
+            return table
+        return table | {"redact": redact | {"names": str(home / redact["names"])}}
+
+    found = tables | {name: whole(tables[name]) for name in ("teacher", "judge") if name in tables}
+    teacher = found.get("teacher")
+    if isinstance(teacher, dict) and isinstance(teacher.get("stronger"), list):
+        found["teacher"] = teacher | {"stronger": [whole(each) for each in teacher["stronger"]]}
     return found
 
 

@@ -18,7 +18,6 @@ from loop.query.divergence import (
     divergences,
     expected_disagreement,
     expected_flips,
-    flip_rate,
     late_weighted_flips,
     left_out_changes,
     mean_jensen_shannon,
@@ -40,10 +39,6 @@ def numbers(*values: int | None) -> list[Answer | None]:
 ANSWERS = st.lists(st.none() | st.integers(0, 3).map(number), min_size=2, max_size=13)
 
 
-def test_two_flips_in_four_steps_are_a_flip_rate_of_a_half() -> None:
-    assert flip_rate(numbers(7, 7, 9, 12, 12)) == 0.5
-
-
 def test_late_flips_weigh_more_than_early_ones() -> None:
     assert late_weighted_flips(numbers(7, 7, 9, 12, 12)) == pytest.approx(2 / 20 * (2 + 3))
     assert late_weighted_flips(numbers(1, 2, 2, 2)) == pytest.approx(1 / 6)
@@ -51,15 +46,15 @@ def test_late_flips_weigh_more_than_early_ones() -> None:
 
 
 def test_an_answer_that_never_changes_does_not_flip() -> None:
-    assert late_weighted_flips(numbers(5, 5, 5)) == flip_rate(numbers(5, 5, 5)) == 0.0
+    assert late_weighted_flips(numbers(5, 5, 5)) == 0.0
 
 
 def test_no_steps_are_as_uncertain_as_can_be() -> None:
-    assert late_weighted_flips(numbers(5)) == flip_rate(numbers(5)) == 1.0
+    assert late_weighted_flips(numbers(5)) == 1.0
 
 
 def test_unreadable_answers_never_equal_each_other() -> None:
-    assert flip_rate(numbers(None, None, None)) == 1.0
+    assert late_weighted_flips(numbers(None, None, None)) == 1.0
     assert late_weighted_flips(numbers(4, None, 4)) == pytest.approx(1.0)
     assert vote_entropy(numbers(None, None, None, None)) == pytest.approx(1.0)
     assert vote_entropy(numbers(3, 3, None, None)) == pytest.approx(vote_entropy(numbers(3, 3, 4, 5)))
@@ -97,7 +92,7 @@ def test_unanimous_votes_have_no_entropy_and_distinct_votes_all_of_it() -> None:
 
 @given(ANSWERS)
 def test_every_part_lies_in_the_unit_interval(answers: list[Answer | None]) -> None:
-    for part in (flip_rate, late_weighted_flips, vote_entropy):
+    for part in (late_weighted_flips, vote_entropy):
         assert 0 <= part(answers) <= 1 + 1e-9
 
 

@@ -52,8 +52,6 @@ class Measured:
     operands: int
     unitless: int
     """Operands without a unit."""
-    additive: bool
-    """Whether it only adds and subtracts."""
     decimals: int
 
 
@@ -164,7 +162,7 @@ def _statements(found: Sequence[Token]) -> Iterator[Mistake]:
 
 def _alone(token: Token, unit: str, end: int) -> Measured:
     """One number with its unit."""
-    return Measured(end, _quantity(token.value, unit), token.value, frozenset({unit}), 1, 0, True, token.decimals)
+    return Measured(end, _quantity(token.value, unit), token.value, frozenset({unit}), 1, 0, token.decimals)
 
 
 def _side(found: Sequence[Token], start: int, end: int | None = None) -> "Measured | Unlike | None":
@@ -220,7 +218,6 @@ class _Reader:
             frozenset(self._units),
             self._operands,
             self._unitless,
-            self._additive,
             self._decimals,
         )
 

@@ -23,17 +23,12 @@ from loop.ports import Explanation, Forced, Student
 from loop.records import Item
 
 
-def flip_rate(answers: Sequence[Answer | None]) -> float:
-    """Share of the steps at which the answer changes; 1 where there are no steps.
-
-    `answers` are those after 0..m steps. An unreadable answer differs from every other.
-    """
-    steps = len(answers) - 1
-    return 1.0 if steps < 1 else sum(_flips(answers)) / steps
-
-
 def late_weighted_flips(answers: Sequence[Answer | None]) -> float:
-    """`flip_rate` with step k of m weighing 2k / (m (m + 1)): late flips are the symptom, early ones are normal."""
+    """Share of the steps at which the answer changes, step k of m weighing 2k / (m (m + 1)); 1 without steps.
+
+    Late flips are the symptom, early ones are normal. `answers` are those after 0..m steps; an unreadable one differs
+    from every other.
+    """
     steps = len(answers) - 1
     if steps < 1:
         return 1.0

@@ -11,7 +11,7 @@ from loop.ports import Silent
 from loop.records import Decision, DecisionKind, Query, Rationale, Round, Stage
 from loop.stages.judging import Judging
 from loop.stages.looking import learned, looking
-from loop.stages.parts import Parts, id_of, is_reply
+from loop.stages.parts import Parts, id_of
 from loop.stages.review import certified
 from loop.store import certificates, decisions, rationales, reviews, rounds, withdrawals
 from loop.store.database import Store
@@ -22,7 +22,7 @@ def decide(current: Round, store: Store, parts: Parts, config: Config) -> Round:
     limits = acceptance.passing(config.acceptance, certified(current, store, config))
     _hold_back(current, store, parts, config, limits)
     rows = rationales.of_round(store, id_of(current))
-    asked = {each.item_key: each for each in rows if is_reply(each)}
+    asked = {each.item_key: each for each in rows if each.is_reply}
     sent = {task.rationale_id for task in reviews.tasks(store, id_of(current))}
     ids = [each.id for each in rows if each.id is not None]
     verdicts = {each: acceptance.counting(said, config.review) for each, said in reviews.verdicts(store, ids).items()}

@@ -17,7 +17,7 @@ from loop.checks.risk import RiskModel
 from loop.config import Config, ReviewConfig
 from loop.ports import Student
 from loop.records import Checkpoint, DecisionKind, Item, Promise, Rationale, RiskFit, Round, Split
-from loop.stages.parts import Parts, id_of, is_reply, seed_of, student_of, trained_by
+from loop.stages.parts import Parts, id_of, seed_of, student_of, trained_by
 from loop.store import certificates, checkpoints, decisions, items, rationales, rounds
 from loop.store.database import Store
 from loop.teacher.confidence import Verdicted
@@ -144,7 +144,7 @@ def learned(
         for case, each in zip(looked_at([each.rationale for each in past]), past, strict=True)
     ]
     certifying = {query.item_key for query in rounds.queries(store, id_of(source)) if query.certify}
-    seen = [each for each in rationales.of_round(store, id_of(source)) if is_reply(each)]
+    seen = [each for each in rationales.of_round(store, id_of(source)) if each.is_reply]
     pool = looked_at([each for each in seen if each.item_key not in certifying])
     found = learn(judged, pool, seed=seed_of(config, source.number))
     if stored is None:
@@ -170,7 +170,7 @@ def review_chance(judged: rationales.Judged, config: ReviewConfig) -> float:
 
 def verdicted(source: Round, store: Store) -> list[tuple[Rationale, Verdicted]]:
     """What people had said of the teachers' rationales when a round was opened, weighted by the chance of a review."""
-    judged = [each for each in rationales.judged(store, source.run, source.opened_at) if is_reply(each.rationale)]
+    judged = [each for each in rationales.judged(store, source.run, source.opened_at) if each.rationale.is_reply]
     bodies = {each.id: rounds.config_of(store, each) for each in rounds.all_rounds(store, source.run)}
     found = []
     for each in judged:

@@ -6,7 +6,7 @@ from pathlib import Path
 from loop.config import Config, ServedConfig, StudentConfig, WhiteBoxConfig
 from loop.errors import StudentError
 from loop.ports import Batches, Cluster, InProcess, Progress, Reviewers, Student, Teacher, Trainer
-from loop.records import Checkpoint, Rationale, Round
+from loop.records import Checkpoint, Round
 from loop.store import checkpoints, rounds
 from loop.store.database import Store
 
@@ -61,11 +61,6 @@ def id_of(current: Round) -> int:
     """The id of a stored round."""
     assert current.id is not None
     return current.id
-
-
-def is_reply(rationale: Rationale) -> bool:
-    """Whether it is the teacher's rationale that is reviewed, and trained on where nobody corrects it."""
-    return rationale.is_reply
 
 
 def seed_of(config: Config, number: int) -> int:

@@ -12,7 +12,7 @@ from loop.config import Config
 from loop.ledger import to_micro
 from loop.records import ADJUDICATION, ROLES, SECOND, Rationale, Round, role
 from loop.stages import continuing
-from loop.stages.parts import Parts, id_of, is_reply
+from loop.stages.parts import Parts, id_of
 from loop.store import items, judgements, planted, rationales, reviews, rounds, withdrawals
 from loop.store.database import Store
 from loop.teacher.judge import is_read
@@ -41,7 +41,7 @@ def is_reviewed(current: Round, store: Store, parts: Parts, config: Config) -> b
 
 def _open(current: Round, store: Store, parts: Parts, config: Config) -> None:
     """Open the reviews that are wanted, as far as the minutes reach: audits first, then what a minute is worth most."""
-    worth = parts.reviewers.worth([each for each in rationales.of_round(store, id_of(current)) if is_reply(each)])
+    worth = parts.reviewers.worth([each for each in rationales.of_round(store, id_of(current)) if each.is_reply])
     real = [*_again(current, store), *wanted(current, store, config, worth)]
     sent = _without_doubts(_mixed(real, planted.of_round(store, id_of(current)), current, config), config)
     minutes = to_micro(config.review.minutes_per_review)
@@ -66,7 +66,7 @@ def wanted(
     queries = rounds.queries(store, id_of(current))
     audited = {query.item_key for query in queries if query.audit}
     certifying = {query.item_key for query in queries if query.certify}
-    asked = [each for each in rationales.of_round(store, id_of(current)) if is_reply(each)]
+    asked = [each for each in rationales.of_round(store, id_of(current)) if each.is_reply]
     risks = rationales.risks(store, [each.id for each in asked if each.id is not None])
     value = risks | dict(worth)
     ranked = sorted(asked, key=lambda each: (each.item_key not in audited, -value[each.id or 0], each.item_key))
@@ -121,7 +121,7 @@ def _mixed(
 
 def _contradicted(current: Round, store: Store) -> list[reviews.Wanted]:
     """Rationales whose reviews contradict each other, for a third person; planted ones too, or the others show."""
-    asked = [each for each in rationales.of_round(store, id_of(current)) if is_reply(each)]
+    asked = [each for each in rationales.of_round(store, id_of(current)) if each.is_reply]
     asked += planted.of_round(store, id_of(current))
     said = reviews.verdicts(store, [each.id or 0 for each in asked])
     return [
@@ -149,7 +149,7 @@ def certified(current: Round, store: Store, config: Config) -> float | None:
     relied_on = certification.threshold_in_force(store, current, config)
     if relied_on is None or relied_on.threshold is None or not config.judge.model:
         return None if relied_on is None else relied_on.threshold
-    asked = {each.id or 0: each for each in rationales.of_round(store, id_of(current)) if is_reply(each)}
+    asked = {each.id or 0: each for each in rationales.of_round(store, id_of(current)) if each.is_reply}
     low = [number for number, risk in rationales.risks(store, list(asked)).items() if risk < relied_on.threshold]
     said, wanted = judgements.of_rationales(store, low), items.existing(store, [asked[each].item_key for each in low])
     read = [is_read(wanted[asked[each].item_key], asked[each], said.get(each, ()), config.judge) for each in low]

@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from loop import acceptance
 from loop.config import Config
 from loop.records import Decision, DecisionKind, Rationale
-from loop.stages.parts import is_reply
 from loop.store import decisions, rationales, reading, reviews, withdrawals
 from loop.store.database import Store
 
@@ -50,7 +49,7 @@ def revise(store: Store, run: str, config: Config) -> int:
 
 def _judged(store: Store, run: str, written: Mapping[int | None, Rationale], config: Config) -> Iterator[Decision]:
     """What would be decided now about each rationale that people ever judged."""
-    asked = {(each.round_id, each.item_key): each for each in written.values() if is_reply(each)}
+    asked = {(each.round_id, each.item_key): each for each in written.values() if each.is_reply}
     corrected = {(each.supersedes, tuple(each.steps), each.answer): each for each in written.values()}
     judged = reviews.ever_judged(store, run)
     given = reviews.verdicts(store, sorted(judged))

@@ -89,14 +89,6 @@ def judged(store: Store, run: str) -> list[Rationale]:
         return list(session.exec(query.order_by(col(Rationale.id))))
 
 
-def replies_of(store: Store, run: str) -> dict[int, tuple[str, str]]:
-    """Model and prompt hash of every reply of a run, by the reply's id."""
-    query = select(Reply.id, Reply.model, Reply.prompt_hash).join(Round, col(Round.id) == Reply.round_id)
-    with store.reading() as session:
-        rows = session.exec(query.where(Round.run == run))
-        return {number: (model, prompt) for number, model, prompt in rows if number is not None}
-
-
 def risks_of(store: Store, run: str) -> dict[int, float]:
     """The risk of each of the teacher's first rationales of a run; of planted ones none."""
     query = (

@@ -68,9 +68,7 @@ class TrainingState:
             with safe_open(self.file, "pt") as opened:
                 header = opened.metadata() or {}
                 if header.get("fingerprint") != self._fingerprint:
-                    self._say(
-                        "  what was cut off had other examples, settings, versions or threads: it starts anew"
-                    )
+                    self._say("  what was cut off had other examples, settings, versions or threads: it starts anew")
                     return None
                 facts: Facts = json.loads(header["facts"])
                 return {name: opened.get_tensor(name).clone() for name in opened.keys()}, facts  # noqa: SIM118 - no dict

@@ -19,7 +19,7 @@ from loop.records import Item, Round, Stage
 from loop.stages.demonstrating import Demonstrating
 from loop.stages.parts import Parts, id_of
 from loop.stopping import Ground, State
-from loop.store import claims, pool, reviews, rounds, withdrawals
+from loop.store import pool, reviews, rounds, withdrawals
 from loop.store.database import Store
 from loop.store.money import Purse
 
@@ -66,7 +66,7 @@ def run(
     store, config = project.store, project.config
     tracking.check(config.tracking)
     with (
-        claims.holding(store, config.run.name, "run", config.run.name, lease_seconds=LEASE_SECONDS),
+        project.held(seconds=LEASE_SECONDS),
         spans.exported(config.tracking.spans),
     ):
         Purse(store, config.run.name).open(project.usd_limit, project.minutes_limit)

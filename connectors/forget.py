@@ -23,7 +23,6 @@ from loop.redaction import bare
 from loop.store import claims, counting, exported, forgetting, items, reading
 from loop.store.texts import forms
 
-LEASE_SECONDS = 60.0
 WEIGHTS = (".safetensors", ".bin")
 """Files of numbers, in which no text is looked for."""
 
@@ -104,11 +103,10 @@ class Forgetting:
         Raises:
             PreceptorError: an open round works on it, a run is at work, or a board cannot be reached or is not known.
         """
-        run = self._project.config.run.name
         for other in counting.runs(self._store):
             if (who := claims.worker(self._store, other)) is not None:
                 raise PreceptorError(f"run {other} is being worked on by {who}; wait for it, or end that process")
-        with claims.holding(self._store, run, "run", run, lease_seconds=LEASE_SECONDS):
+        with self._project.held():
             self._refuse_open()
             self._write()
             self._clear_boards()

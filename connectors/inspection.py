@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from connectors.endpoints import fitted
-from connectors.pulling import LEASE_SECONDS
 from connectors.reviewers import review_figures, review_text
 from connectors.wiring import Project
 from loop.errors import BadConfig, PreceptorError, extra
@@ -14,7 +13,7 @@ from loop.records import Split, Stage, VerdictKind
 from loop.report import pseudonyms
 from loop.stages.demonstrating import Demonstrating
 from loop.stages.parts import id_of
-from loop.store import claims, items, rationales, reading, reviews, rounds
+from loop.store import items, rationales, reading, reviews, rounds
 from loop.store.money import Purse
 from loop.teacher.demonstrations import as_shown
 from loop.teacher.judge_prompt import a_step_request
@@ -63,7 +62,7 @@ def push_reviews(project: Project) -> str:
     current = rounds.current(project.store, project.config.run.name)
     if current is None or current.stage is not Stage.REVIEW:
         raise PreceptorError("no round is in review; `preceptor run` brings one there")
-    with claims.holding(project.store, current.run, "run", current.run, lease_seconds=LEASE_SECONDS):
+    with project.held():
         pending = reviews.pending(project.store, id_of(current))
         project.desk().push(pending)
     return f"{len(pending)} reviews stand at {project.desk().address()}"

@@ -7,7 +7,7 @@ from typing import Any
 from loop import certification
 from loop.certificate import audits_needed, corrected_share
 from loop.config import Config
-from loop.recall import sensitivity_specificity
+from loop.detection import sensitivity_specificity
 from loop.records import Certificate, DecisionKind, Promise, deciding, found_wrong, role
 from loop.store import certificates, decisions, rounds
 from loop.store.database import Store

@@ -5,10 +5,7 @@ from dataclasses import dataclass
 from connectors.wiring import Project
 from loop.errors import AlreadyWorking
 from loop.events import about, happened
-from loop.stages.revise import revise
-from loop.store import claims
-
-LEASE_SECONDS = 60.0
+from loop.stages.redecide import redecide
 
 
 @dataclass(frozen=True)
@@ -16,11 +13,11 @@ class Pulled:
     """How many verdicts came, changed or were deleted, and how many decisions changed; None: left to a live run."""
 
     verdicts: int
-    revised: int | None
+    redecided: int | None
 
     def __str__(self) -> str:
-        revised = f"; {self.revised} earlier decisions follow them" if self.revised else ""
-        left = "; the run that is at work decides about them" if self.revised is None and self.verdicts else ""
+        revised = f"; {self.redecided} earlier decisions follow them" if self.redecided else ""
+        left = "; the run that is at work decides about them" if self.redecided is None and self.verdicts else ""
         return f"{self.verdicts} new, changed or deleted verdicts{revised}{left}"
 
 
@@ -31,7 +28,7 @@ def pull(project: Project, *, whole: bool = False) -> Pulled:
         verdicts = project.desk().pull(whole=whole)
         happened("verdicts_pulled", count=verdicts)
     try:
-        with claims.holding(store, run, "run", run, lease_seconds=LEASE_SECONDS):
-            return Pulled(verdicts, revise(store, run, project.config))
+        with project.held():
+            return Pulled(verdicts, redecide(store, run, project.config))
     except AlreadyWorking:
         return Pulled(verdicts, None)

@@ -12,11 +12,10 @@ from connectors.wiring import Project
 from loop.errors import PreceptorError
 from loop.records import Decision, DecisionKind, Stage
 from loop.report import pseudonyms
-from loop.store import claims, exported, reading, rounds, tainted, versions, withdrawals
+from loop.store import exported, reading, rounds, tainted, versions, withdrawals
 from loop.store.tainted import Grounds, Touched
 
 BY_HAND = "recalled by hand"
-LEASE_SECONDS = 60.0
 SHORTEST = 6
 """Characters of a prompt's hash that are enough to be meant by them."""
 SHOWN = 10
@@ -63,7 +62,7 @@ def recall(project: Project, grounds: Grounds, *, reason: str | None, sure: bool
     told = reason or (_accusation(project, shown) if shown else None) or BY_HAND
     if sure:
         # what it used is read before, since afterwards nothing is in force any more
-        with claims.holding(store, run, "run", run, lease_seconds=LEASE_SECONDS):
+        with project.held():
             found = _looked_at(project, known, shown, told)
             withdrawals.withdraw(store, run, known, told)
             return found

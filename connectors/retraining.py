@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from connectors.pulling import LEASE_SECONDS
 from connectors.students import listed
 from connectors.wiring import Project
 from loop.errors import PreceptorError, StudentError
@@ -10,7 +9,7 @@ from loop.ports import Trainer
 from loop.records import Checkpoint, Round
 from loop.stages import retrain as stage
 from loop.stages.parts import trained_by
-from loop.store import claims, reading, rounds
+from loop.store import reading, rounds
 
 
 def retrain(project: Project, number: int | None = None) -> str:
@@ -23,7 +22,7 @@ def retrain(project: Project, number: int | None = None) -> str:
         NothingToLearn: nothing is left of its examples.
     """
     store, run = project.store, project.config.run.name
-    with claims.holding(store, run, "run", run, lease_seconds=LEASE_SECONDS):
+    with project.held():
         lost, made_in = _lost(project, number)
         folder = project.folder / "checkpoints" / lost.folder
         then = trained_by(lost, project.config_of(made_in))

@@ -5,8 +5,8 @@ from dataclasses import asdict
 from itertools import chain
 from typing import Any
 
+from loop.detection import by_reviewer as detection_by_reviewer
 from loop.interval import Share, share
-from loop.recall import by_reviewer as planted_recall
 from loop.records import ADJUDICATION, CONTROL, Verdict, VerdictKind, role
 from loop.report import pseudonyms
 from loop.store import counting, planted, reading, reviews, rounds, withdrawals
@@ -61,7 +61,7 @@ class _Known:
         self._flagged = counting.checks_of(store, self._rationales).keys()
         self._tasks = {(task.rationale_id, task.slot): task for task in reading.tasks_of(store, run)}
         self._planted = planted.shown(store, run)
-        self._found = {(each.reviewer, each.simulated): each for each in planted_recall(store, run)}
+        self._found = {(each.reviewer, each.simulated): each for each in detection_by_reviewer(store, run)}
         self._versions = by_reviewer(reviews.versions(store, run))
 
     def reviewers(self) -> list[Row]:

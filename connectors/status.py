@@ -18,8 +18,8 @@ from connectors.revisions import revision_figures, revision_text
 from connectors.stops import grounds, stopping_figures, stopping_text
 from connectors.versions import learned, learned_text
 from loop.config import Config
+from loop.detection import by_reviewer, detection
 from loop.ledger import MICRO, to_micro
-from loop.recall import by_reviewer, recall
 from loop.records import Arm, Currency, DecisionKind, Part, Round, Shadow, Split, Stage
 from loop.report import pseudonyms
 from loop.saving import Saving, saving
@@ -154,7 +154,7 @@ def _models(paid: Mapping[str, float]) -> list[Any]:
 
 def planted_figures(store: Store, run: str) -> dict[str, Any] | None:
     """What checks and reviewers found of what was planted; None where nothing was."""
-    found = recall(store, run)
+    found = detection(store, run)
     if not found.errors + found.controls:
         return None
     names = pseudonyms(reading.reviewers_of(store, run))

@@ -108,7 +108,7 @@ def _work(project: Project, address: str | None, secret: str, backend: Predictio
         except BoardError as error:
             project.progress.say(f"  {error}")
         else:
-            if pulled.verdicts or pulled.revised:
+            if pulled.verdicts or pulled.redecided:
                 project.progress.say(f"  {pulled}")
             if shown:
                 project.progress.say(f"  {shown} open reviews show what the student answers now")

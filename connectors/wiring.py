@@ -3,7 +3,7 @@
 import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from functools import cached_property, partial
@@ -20,10 +20,10 @@ from loop.config import Config, EndpointConfig, StudentConfig, TaskConfig, load,
 from loop.errors import BadConfig, extra
 from loop.ledger import to_micro
 from loop.ports import Batches, InProcess, Teacher, Trainer
-from loop.records import Rationale, Round
+from loop.records import Claim, Rationale, Round
 from loop.redaction import Hider
 from loop.stages.parts import Parts
-from loop.store import asking, planted, rationales, reviews, rounds
+from loop.store import asking, claims, planted, rationales, reviews, rounds
 from loop.store.database import Store
 from review.board import Board
 from review.desk import Desk, Queue
@@ -256,6 +256,10 @@ class Project:
             say=self.progress.say,
             through=through,
         )
+
+    def held(self, *, seconds: float = 60.0) -> AbstractContextManager[Claim]:
+        """The run, which nobody else carries on or changes meanwhile; the lease is of so many seconds."""
+        return claims.holding(self.store, self.config.run.name, "run", self.config.run.name, lease_seconds=seconds)
 
     def board(self, slot: int = 0) -> Board:
         """Where reviewers judge rationales: a project for each slot, so that second reviews are blind."""

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from loop.config import Config, written_down
 from loop.errors import BadConfig, PoolEmpty
 from loop.records import Round, Stage
-from loop.stages import accept, ask, check, evaluate, pruning, review, revise, select, train
+from loop.stages import accept, ask, check, evaluate, pruning, redecide, review, select, train
 from loop.stages.parts import Parts, id_of
 from loop.store import pool, reviews, rounds, withdrawals
 from loop.store.database import Store
@@ -40,7 +40,7 @@ def advance(current: Round, store: Store, parts: Parts, config: Config) -> Round
 
     if current.stage is Stage.ACCEPT:
         current = accept.decide(current, store, parts, config)
-        revise.revise(store, current.run, config)
+        redecide.redecide(store, current.run, config)
 
     if current.stage is Stage.TRAIN:
         current = train.train_student(current, store, parts, config)

@@ -32,7 +32,7 @@ class Asked:
     example: Example | None
 
 
-class Verdict(StrEnum):
+class Outcome(StrEnum):
     """What an interval of a difference says."""
 
     SAVES = "saves"
@@ -62,11 +62,11 @@ class Saving:
     n: int
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> Outcome:
         """Undecided where the interval holds zero."""
         if self.low > 0:
-            return Verdict.SAVES
-        return Verdict.LOSES if self.high < 0 else Verdict.UNDECIDED
+            return Outcome.SAVES
+        return Outcome.LOSES if self.high < 0 else Outcome.UNDECIDED
 
 
 def is_counted(*sides: Sequence[Asked]) -> bool:
@@ -137,7 +137,7 @@ def saving(shadows: Sequence[Shadow], *, level: float = 0.95, seed: int = 0) -> 
 def loses(savings: Sequence[Saving | None], rounds: int) -> bool:
     """Whether selection did worse than the control arm in each of the last rounds, beyond doubt."""
     last = savings[-rounds:]
-    return len(last) == rounds and all(each is not None and each.verdict is Verdict.LOSES for each in last)
+    return len(last) == rounds and all(each is not None and each.verdict is Outcome.LOSES for each in last)
 
 
 def _arms(control: Sequence[Asked], selected: Sequence[Asked]) -> tuple[tuple[Arm, Sequence[Asked]], ...]:

@@ -23,7 +23,7 @@ from connectors.wiring import Project
 from loop.config import Config, TeacherConfig
 from loop.errors import PreceptorError
 from loop.records import Checkpoint, DecisionKind, Prompt, Rationale, Reply, VerdictKind
-from loop.stages.revise import revise
+from loop.stages.redecide import redecide
 from loop.store import decisions, pool, reading, withdrawals
 from loop.store.asking import RoundAskBook
 from loop.store.database import Store
@@ -255,12 +255,12 @@ def test_rows_of_a_doubted_model_are_undecided_again_and_may_be_asked_again(proj
 def test_what_people_said_of_a_doubted_reply_does_not_bring_it_back(project: Project) -> None:
     store = project.store
     recall(project, Grounds(teacher_model="panel"), reason=None, sure=True)
-    assert revise(store, RUN, Config()) == 0
+    assert redecide(store, RUN, Config()) == 0
     number = next(each.id or 0 for each in reading.rationales_of(store, RUN) if each.item_key == "q1")
     a_verdict(store, number, VerdictKind.ACCEPT, minute=30)
-    assert revise(store, RUN, Config()) == 0
+    assert redecide(store, RUN, Config()) == 0
     other_model(store, "q1", DecisionKind.SILVER)
-    assert revise(store, RUN, Config()) == 0  # gold goes before what is not, but not such gold
+    assert redecide(store, RUN, Config()) == 0  # gold goes before what is not, but not such gold
     assert decided_kinds(store)["q1"] == "silver"
 
 
@@ -277,7 +277,7 @@ def test_a_late_word_for_a_doubted_reply_that_was_undecided_decides_nothing(proj
     number = undecided_replies(project.store, "q7")
     assert "q7" in rows_of(recall(project, Grounds(teacher_model="panel"), reason=None, sure=True))
     a_verdict(project.store, number, VerdictKind.ACCEPT)
-    assert revise(project.store, RUN, Config()) == 0
+    assert redecide(project.store, RUN, Config()) == 0
     assert decided_kinds(project.store)["q7"] == "undecided"
     assert rows_of(looked_at(project, Grounds(teacher_model="panel"))) == []
 
@@ -288,7 +288,7 @@ def test_nor_does_one_for_a_doubted_reply_of_an_earlier_round(project: Project) 
     recall(project, Grounds(teacher_model="panel"), reason="bad", sure=True)
     assert decided_kinds(project.store)["q7"] == "silver"
     a_verdict(project.store, number, VerdictKind.ACCEPT)
-    assert revise(project.store, RUN, Config()) == 0
+    assert redecide(project.store, RUN, Config()) == 0
     assert decided_kinds(project.store)["q7"] == "silver"
     assert status(project.store, RUN, project.config)["review"]["recalls"][0]["decisions"] == 6
 
@@ -299,7 +299,7 @@ def test_nor_one_for_a_reply_that_waited_to_be_reviewed_again(project: Project) 
     assert withdrawals.awaiting(project.store, RUN) == {}
     number = next(each.id or 0 for each in reading.rationales_of(project.store, RUN) if each.item_key == "q2")
     a_verdict(project.store, number, VerdictKind.ACCEPT, minute=30)
-    assert revise(project.store, RUN, Config()) == 0
+    assert redecide(project.store, RUN, Config()) == 0
 
 
 def test_verdicts_of_people_stay_said(project: Project) -> None:

@@ -96,7 +96,7 @@ def test_what_was_taken_back_is_not_refused(tmp_path: Path) -> None:
     assert decisions.refused(store, RUN)["i1"].id == number
     [now] = decisions.newest(store, RUN).values()
     kept = now.model_dump(exclude={"id", "kind", "supersedes"})
-    decisions.revise(store, [builders.Decision(**kept, kind=DecisionKind.UNDECIDED, supersedes=now.id)])
+    decisions.supersede(store, [builders.Decision(**kept, kind=DecisionKind.UNDECIDED, supersedes=now.id)])
     assert decisions.refused(store, RUN) == {}
 
 

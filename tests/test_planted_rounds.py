@@ -23,7 +23,7 @@ from connectors.status import planted_text, status
 from connectors.wiring import Project
 from loop.answer import Answer, AnswerKind
 from loop.config import Config
-from loop.recall import by_reviewer, recall, sensitivity_specificity
+from loop.detection import by_reviewer, detection, sensitivity_specificity
 from loop.records import CONTROL, Author, Decision, DecisionKind, Rationale, Split, VerdictKind
 from loop.stages import check
 from loop.stages.train import accepted_examples
@@ -261,7 +261,7 @@ def test_recall_counts_errors_and_controls_apart(store: Store) -> None:
     ):
         a_verdict(store, a_planted(store, source, kind, risk), verdict, simulated=True)
     a_planted(store, source, "premise", 0.1)
-    found = recall(store, RUN)
+    found = detection(store, RUN)
     assert (found.errors, found.controls) == (4, 2)
     assert found.recall is not None
     assert (found.recall.found, found.recall.n, found.recall.share) == (2, 4, 0.5)

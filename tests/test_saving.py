@@ -14,7 +14,7 @@ from connectors.status import saving_text
 from loop.answer import Answer, AnswerKind
 from loop.ports import Example
 from loop.records import Arm, Shadow
-from loop.saving import FEWEST, Asked, Saving, Verdict, enough, equal_spend, is_counted, loses, saving
+from loop.saving import FEWEST, Asked, Outcome, Saving, enough, equal_spend, is_counted, loses, saving
 from tests.builders import an_item
 from tests.forked import preceptor
 from tests.test_campaign import ingested
@@ -89,9 +89,9 @@ def test_a_clear_gain_saves_and_a_clear_loss_loses() -> None:
     gain, loss = saving(shadows(0.4, 0.6)), saving(shadows(0.6, 0.4))
     assert gain is not None
     assert loss is not None
-    assert gain.verdict is Verdict.SAVES
+    assert gain.verdict is Outcome.SAVES
     assert gain.low < 0.2 < gain.high
-    assert loss.verdict is Verdict.LOSES
+    assert loss.verdict is Outcome.LOSES
     assert (gain.pairs, gain.n, gain.usd, gain.control_examples) == (3, 400, 0.0005, 10)
 
 
@@ -103,7 +103,7 @@ def test_three_pairs_that_differ_by_chance_are_called_different_about_as_often_a
     monkeypatch.setattr("loop.saving.RESAMPLES", 200)
     chance = np.random.default_rng(0)
     found = [saving(by_chance(chance, composition, own), seed=seed) for seed in range(200)]
-    false = sum(each is not None and each.verdict is not Verdict.UNDECIDED for each in found)
+    false = sum(each is not None and each.verdict is not Outcome.UNDECIDED for each in found)
     assert false <= 20  # of 200 at 5 %: binomial chance of more is 0.1 %
 
 
@@ -112,7 +112,7 @@ def test_a_true_gain_is_seen_by_most(monkeypatch: pytest.MonkeyPatch) -> None:
     chance = np.random.default_rng(1)
     for pairs, least in ((3, 25), (5, 47)):
         found = [saving(by_chance(chance, 0.02, 0.02, gain=0.2, pairs=pairs), seed=seed) for seed in range(50)]
-        assert sum(each is not None and each.verdict is Verdict.SAVES for each in found) >= least
+        assert sum(each is not None and each.verdict is Outcome.SAVES for each in found) >= least
 
 
 def by_chance(
@@ -133,7 +133,7 @@ def by_chance(
 def test_fewer_than_three_pairs_say_nothing_of_how_far_they_differ() -> None:
     found = saving(shadows(0.1, 0.9, pairs=2))
     assert found is not None
-    assert (found.low, found.high, found.verdict) == (-1, 1, Verdict.UNDECIDED)
+    assert (found.low, found.high, found.verdict) == (-1, 1, Outcome.UNDECIDED)
 
 
 def test_what_a_free_teacher_saves_is_said_and_drawn_by_items() -> None:
@@ -155,7 +155,7 @@ def test_shuffled_results_are_undecided() -> None:
         each.correct = {key: number % 2 == 0 for number, key in enumerate(each.correct)}
     found = saving(rows)
     assert found is not None
-    assert (found.gain, found.low, found.high, found.verdict) == (0, 0, 0, Verdict.UNDECIDED)
+    assert (found.gain, found.low, found.high, found.verdict) == (0, 0, 0, Outcome.UNDECIDED)
 
 
 def test_random_picks_take_over_only_after_losses_in_a_row() -> None:

@@ -186,7 +186,7 @@ def audited(store: Store, run: str) -> list[tuple[Rationale, list[Verdict]]]:
     )
     with store.reading() as session:
         rows = list(session.exec(query))
-        said = _said(session, [each.id or 0 for each in rows])
+        said = _said(session, [each.id or 0 for each in rows], verdicts_query())
     return [(each, said[each.id or 0]) for each in rows if said.get(each.id or 0)]
 
 
@@ -335,8 +335,8 @@ def _listed(value: str | list[str]) -> list[str]:
     return found
 
 
-def _said(session: Session, ids: Sequence[int], query: Any = None) -> dict[int, list[Verdict]]:
-    """The verdicts that can be read and count, or did as the query says, by rationale, oldest first."""
+def _said(session: Session, ids: Sequence[int], query: Any) -> dict[int, list[Verdict]]:
+    """The verdicts that can be read and count as the query says, by rationale, oldest first."""
     found: dict[int, list[Verdict]] = {}
     for some in pieces(ids):
         for number, given in verdicts_in(session, some, query).items():

@@ -29,17 +29,17 @@ def append(session: Session, decisions: Sequence[Decision]) -> None:
         session.flush()
 
 
-def revise(store: Store, decisions: Sequence[Decision]) -> int:
+def supersede(store: Store, decisions: Sequence[Decision]) -> int:
     """Append decisions that take the place of those they name, where these are still in force; how many."""
-    revised = 0
+    appended = 0
     with store.writing() as session:
         for decision in decisions:
             last = _newest_of(session, decision.run, decision.item_key)
             if last is not None and last.id == decision.supersedes:
                 decision.version = last.version + 1
                 session.add(decision)
-                revised += 1
-    return revised
+                appended += 1
+    return appended
 
 
 def newest(store: Store, run: str, until: int | None = None) -> dict[str, Decision]:

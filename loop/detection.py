@@ -13,7 +13,7 @@ from loop.store.planted import Shown
 
 
 @dataclass(frozen=True)
-class Recall:
+class Detection:
     """What became of planted rationales; each part is None where there is nothing to count."""
 
     errors: int
@@ -31,7 +31,7 @@ class Recall:
 
 
 @dataclass(frozen=True)
-class ReviewerRecall:
+class ReviewerDetection:
     """What one reviewer found; people and simulated ones are never counted together."""
 
     reviewer: str
@@ -40,7 +40,7 @@ class ReviewerRecall:
     specificity: Share | None
 
 
-def recall(store: Store, run: str) -> Recall:
+def detection(store: Store, run: str) -> Detection:
     """What checks and reviewers made of everything that was planted in a run."""
     every = rounds.all_rounds(store, run)
     threshold = {each.id: rounds.config_of(store, each)["review"]["risk_threshold"] for each in every}
@@ -52,7 +52,7 @@ def recall(store: Store, run: str) -> Recall:
     alarms = doubted.pop(CONTROL, [])
     kinds = {kind: found for kind in sorted(doubted) if (found := share(doubted[kind])) is not None}
     sensitivity, specificity = _judged(shown)
-    return Recall(
+    return Detection(
         errors=sum(not each.is_control for each in shown),
         controls=sum(each.is_control for each in shown),
         recall=share(chain.from_iterable(doubted.values())),
@@ -68,12 +68,12 @@ def sensitivity_specificity(store: Store, run: str) -> tuple[Share | None, Share
     return _judged(planted.shown(store, run))
 
 
-def by_reviewer(store: Store, run: str) -> list[ReviewerRecall]:
+def by_reviewer(store: Store, run: str) -> list[ReviewerDetection]:
     """What each reviewer made of the planted rationales that came to them."""
     shown = planted.shown(store, run)
     who = sorted({(verdict.reviewer, verdict.simulated) for each in shown for verdict in each.verdicts})
     return [
-        ReviewerRecall(reviewer, simulated, *_judged(_only(shown, reviewer, simulated=simulated)))
+        ReviewerDetection(reviewer, simulated, *_judged(_only(shown, reviewer, simulated=simulated)))
         for reviewer, simulated in who
     ]
 

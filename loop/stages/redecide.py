@@ -14,8 +14,8 @@ LIMITS = acceptance.Passing(silver=0.0, certified=0.0)
 """Nothing that went to people passes unreviewed."""
 
 
-def revise(store: Store, run: str, config: Config) -> int:
-    """Revise the decisions of a run that its verdicts no longer bear out; how many.
+def redecide(store: Store, run: str, config: Config) -> int:
+    """Take back the decisions of a run that its verdicts no longer bear out; how many.
 
     All that the store holds is compared, so that nothing is forgotten when somebody is cut off. The newest round of an
     item decides about it, unless only an earlier one has people's word for a rationale. Audits that serve certificates
@@ -33,7 +33,7 @@ def revise(store: Store, run: str, config: Config) -> int:
         closed = said.item_key in open_again or (said.round_id, said.item_key) in doubted
         if stands is not None and not closed and not _same(said, stands):
             by_item[said.item_key][said.round_id] = said
-    revised = []
+    anew = []
     for key, rounds in by_item.items():
         trusted = {
             number: row
@@ -43,8 +43,8 @@ def revise(store: Store, run: str, config: Config) -> int:
         wanted, now = _deciding(trusted), in_force[key]
         if wanted.id != now.id and not (wanted.round_id == now.round_id and _same(wanted, now)):
             kept = wanted.model_dump(exclude={"id", "supersedes", "decided_at"})
-            revised.append(Decision(**kept, supersedes=now.id, decided_at=datetime.now(UTC)))
-    return decisions.revise(store, revised)
+            anew.append(Decision(**kept, supersedes=now.id, decided_at=datetime.now(UTC)))
+    return decisions.supersede(store, anew)
 
 
 def _judged(store: Store, run: str, written: Mapping[int | None, Rationale], config: Config) -> Iterator[Decision]:

@@ -10,7 +10,7 @@ from connectors.history import history, history_text
 from connectors.status import round_figures
 from loop.config import Config
 from loop.records import Decision, DecisionKind, Query, Round, Stage, Verdict, VerdictKind
-from loop.stages.revise import revise
+from loop.stages.redecide import redecide
 from loop.store import counting, decisions, items, reading, reviews, rounds
 from loop.store.database import Store, now, values
 from loop.store.reviews import RunReviewBook
@@ -55,8 +55,8 @@ def test_a_late_verdict_makes_gold_of_what_was_undecided(store: Store) -> None:
     for key, number in zip(KEYS, ids, strict=True):
         decided(store, opened, key, DecisionKind.UNDECIDED, number)
     a_verdict(store, ids[0], VerdictKind.ACCEPT)
-    assert revise(store, RUN, Config()) == 1
-    assert revise(store, RUN, Config()) == 0
+    assert redecide(store, RUN, Config()) == 1
+    assert redecide(store, RUN, Config()) == 0
     first, second = (row for row in reading.decisions_of(store, RUN) if row.item_key == "q0")
     assert (second.kind, second.supersedes, second.version) == (DecisionKind.GOLD, first.id, 2)
     assert second.reason == "accepted by review, after the round had decided"
@@ -67,12 +67,12 @@ def test_a_changed_verdict_is_followed_and_back(store: Store) -> None:
     opened, ids = asked(store, ["q0"])
     a_verdict(store, ids[0], VerdictKind.ACCEPT)
     decided(store, opened, "q0", DecisionKind.GOLD, ids[0])
-    assert revise(store, RUN, Config()) == 0
+    assert redecide(store, RUN, Config()) == 0
     a_verdict(store, ids[0], VerdictKind.REJECT, minute=1)
-    assert revise(store, RUN, Config()) == 1
+    assert redecide(store, RUN, Config()) == 1
     assert in_force(store).kind is DecisionKind.REJECTED
     a_verdict(store, ids[0], VerdictKind.ACCEPT, minute=2)
-    assert revise(store, RUN, Config()) == 1
+    assert redecide(store, RUN, Config()) == 1
     assert [row.kind for row in reading.decisions_of(store, RUN)] == ["gold", "rejected", "gold"]
 
 
@@ -81,10 +81,10 @@ def test_another_correction_takes_the_place_of_the_first(store: Store) -> None:
     decided(store, opened, "q0", DecisionKind.UNDECIDED, ids[0])
     for minute, steps in enumerate((["1 + 1 = 3"], ["1 + 2 = 3"])):
         corrected(store, ids[0], steps, minute)
-        assert revise(store, RUN, Config()) == 1
+        assert redecide(store, RUN, Config()) == 1
         ((_, rationale, _),) = decisions.decided(store, RUN)
         assert (rationale.steps, rationale.supersedes) == (steps, ids[0])
-    assert revise(store, RUN, Config()) == 0
+    assert redecide(store, RUN, Config()) == 0
 
 
 def corrected(store: Store, number: int, steps: list[str], minute: int) -> None:
@@ -99,7 +99,7 @@ def test_a_deleted_verdict_no_longer_decides(store: Store) -> None:
     a_verdict(store, ids[0], VerdictKind.ACCEPT)
     decided(store, opened, "q0", DecisionKind.GOLD, ids[0])
     assert RunReviewBook(store, RUN).mark_deleted("fake", "1", {f"{RUN}/1/q0": []}, before=now()) == 1
-    assert revise(store, RUN, Config()) == 1
+    assert redecide(store, RUN, Config()) == 1
     assert (in_force(store).kind, in_force(store).reason) == (DecisionKind.UNDECIDED, "its verdict was deleted")
     console = Console(record=True, width=200)
     console.print(history_text(history(store, RUN, "q0")))
@@ -112,15 +112,15 @@ def test_late_gold_stays_where_a_later_round_found_nothing_better(store: Store) 
     rounds.enter(store, first, Stage.CLOSED)
     second, again = asked(store, ["q0"])
     a_verdict(store, ids[0], VerdictKind.ACCEPT)
-    assert revise(store, RUN, Config()) == 1
+    assert redecide(store, RUN, Config()) == 1
     assert in_force(store).round_id == id_of(first)
     decided(store, second, "q0", DecisionKind.UNDECIDED, again[0])
-    assert revise(store, RUN, Config()) == 1
+    assert redecide(store, RUN, Config()) == 1
     assert (in_force(store).kind, in_force(store).rationale_id) == (DecisionKind.GOLD, ids[0])
     a_verdict(store, again[0], VerdictKind.ACCEPT)
-    assert revise(store, RUN, Config()) == 1
+    assert redecide(store, RUN, Config()) == 1
     assert in_force(store).rationale_id == again[0]
-    assert revise(store, RUN, Config()) == 0
+    assert redecide(store, RUN, Config()) == 0
 
 
 def test_audits_that_certify_are_not_decided_by_late_verdicts(store: Store) -> None:
@@ -129,7 +129,7 @@ def test_audits_that_certify_are_not_decided_by_late_verdicts(store: Store) -> N
         session.execute(values(Query, Query.round_id == opened.id).values(certify=True))
     decided(store, opened, "q0", DecisionKind.GOLD, ids[0])
     a_verdict(store, ids[0], VerdictKind.REJECT)
-    assert revise(store, RUN, Config()) == 0
+    assert redecide(store, RUN, Config()) == 0
     assert in_force(store).kind is DecisionKind.GOLD
 
 
@@ -137,7 +137,7 @@ def test_status_and_export_follow(store: Store, tmp_path: Path) -> None:
     opened, ids = asked(store, ["q0"])
     decided(store, opened, "q0", DecisionKind.UNDECIDED, ids[0])
     a_verdict(store, ids[0], VerdictKind.ACCEPT)
-    revise(store, RUN, Config())
+    redecide(store, RUN, Config())
     (figures,) = round_figures(store, RUN, counting.verdicts(store, RUN))
     assert figures["accepted"] == 1
     export(store, RUN, tmp_path / "out")

@@ -778,7 +778,7 @@ def review_down(config: ConfigPath = CONFIG) -> None:
 def review_push(config: ConfigPath = CONFIG, run: RunName = None) -> None:
     """Put the round's open reviews on the board; what stands there is left alone."""
     from connectors.accounts import noted  # noqa: PLC0415
-    from connectors.inspection import push_reviews  # noqa: PLC0415
+    from connectors.reviewing import push_reviews  # noqa: PLC0415
 
     project = _project(config, run)
     with noted(project.store, "review push", f"run {project.config.run.name}"):
@@ -812,7 +812,7 @@ def review_invite(
     run: RunName = None,
 ) -> None:
     """Make accounts on Label Studio, and print what to send to each person."""
-    from connectors.inspection import invite  # noqa: PLC0415
+    from connectors.reviewing import invite  # noqa: PLC0415
 
     for line in invite(_project(config, run), emails, link_only=link):
         console.print(line, markup=False)
@@ -829,7 +829,7 @@ def review_practice(config: ConfigPath = CONFIG) -> None:
 @review_app.command("status")
 def review_status(config: ConfigPath = CONFIG, run: RunName = None) -> None:
     """How many reviews are open and done, and how far each reviewer can be trusted."""
-    from connectors.inspection import review_state  # noqa: PLC0415
+    from connectors.reviewing import review_state  # noqa: PLC0415
 
     console.print(review_state(_project(config, run)), markup=False)
 

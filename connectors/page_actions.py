@@ -10,10 +10,10 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from connectors.accounts import noted, remove
 from connectors.dashboard import Dashboard, NotHere
 from connectors.door import Fields, Visitor, needs, sent, visitor_of
-from connectors.inspection import push_reviews
 from connectors.pages import html
 from connectors.pulling import pull
 from connectors.recalls import moment, recall, recall_summary
+from connectors.reviewing import push_reviews
 from connectors.wiring import Project
 from loop.errors import PreceptorError
 from loop.records import Role

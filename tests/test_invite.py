@@ -7,8 +7,8 @@ from rich.console import Console
 
 from connectors.doctor import diagnose
 from connectors.history import history
-from connectors.inspection import invite
 from connectors.progress import RichProgress
+from connectors.reviewing import invite
 from connectors.wiring import Project
 from loop.errors import BadConfig
 from loop.store import reviews

@@ -16,11 +16,11 @@ from connectors import campaign, sources
 from connectors.cli import app
 from connectors.exports import export
 from connectors.history import history, history_text
-from connectors.inspection import review_state
 from connectors.progress import RichProgress
 from connectors.recalls import recall
 from connectors.report_page import page
 from connectors.reviewers import review_text
+from connectors.reviewing import review_state
 from connectors.status import status
 from connectors.wiring import Project
 from loop.answer import AnswerKind

@@ -103,7 +103,8 @@ def predict(
         TeacherDown, TeacherRefused, UnknownPrice: as when asking.
     """
     read = reader_of(file)
-    out = (out or file.with_name(f"{file.name}.answers.jsonl")).absolute()
+    whole = file.absolute()
+    out = (out or whole.with_name(f"{whole.name}.answers.jsonl")).absolute()
     if out.suffix.lower() in TABLES:
         raise PreceptorError(f"{out}: answers are written as JSON lines; name a file that ends with .jsonl")
     if not out.parent.is_dir():
@@ -230,7 +231,8 @@ def _answered(
             told.append((len(lines), item, gold))
             lines.append({"key": item.key})
         except BadRow as error:
-            lines.append({"key": raw.fields.get("key"), "error": str(error)})
+            key = raw.fields.get("key")
+            lines.append({"key": key if isinstance(key, str | int) else None, "error": str(error)})
     asked = [item for _, item, _ in told]
     if not asked:
         return lines

@@ -44,7 +44,7 @@ HEALTH = "/health"
 BODY_SECONDS = 60.0
 """Longest that the body of a request may take to come."""
 CHOICE = re.compile(r"^\(([A-Z])\) (.+)$", re.MULTILINE)
-CHOICES = re.compile(r"(?:\n\([A-Z]\) .+)+\s*\Z")
+CHOICES = re.compile(r"(?:\n\([A-Z]\) .+){1,26}\Z")
 
 
 class StudentServer:
@@ -323,7 +323,7 @@ def _item(text: str, config: Config) -> Item:
     if text.startswith(CONTEXT) and f"\n{QUESTION}" in text:
         context, _, text = text.removeprefix(CONTEXT).rpartition(f"\n{QUESTION}")
     text = text.removeprefix(QUESTION)
-    found = CHOICES.search(text)
+    found = CHOICES.search(text.rstrip())  # no blanks at its end, over which both ends of the pattern would argue
     choices = CHOICE.findall(found[0]) if found else []
     if [letter for letter, _ in choices] != [chr(ord("A") + number) for number in range(len(choices))]:
         found, choices = None, []

@@ -97,12 +97,14 @@ def test_the_folder_loads_where_preceptor_is_not(causal: Project, tmp_path: Path
     assert done.stdout.strip()
 
 
-def test_a_model_s_own_chat_template_is_kept_inside(tmp_path: Path) -> None:
+@pytest.mark.parametrize("others", [{}, {"tool_use": "tools"}])
+def test_a_model_s_own_chat_template_is_kept_inside(others: dict[str, str], tmp_path: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(tiny_model(tmp_path / "model"))
-    tokenizer.chat_template = (
+    template = (
         "{% for message in messages %}= {{ message['content'] | trim }} = {% endfor %}"
         "{% if add_generation_prompt %}. {% endif %}"
     )
+    tokenizer.chat_template = {"default": template, **others} if others else template
     tokenizer.save_pretrained(tmp_path / "model")
     project = a_trained_project(tmp_path, student="lora_rank = 0\nepochs = 1\nchat_template = true")
     home = AutoTokenizer.from_pretrained(exported(project, tmp_path / "home"))

@@ -127,6 +127,13 @@ def test_rows_of_the_pool_are_told_beside_the_accuracy(project: Project, tmp_pat
     assert "1 of these 6 rows stand in the run's pool or seed" in found.summary()
 
 
+def test_a_key_that_is_no_text_is_named_as_a_bad_row(project: Project, tmp_path: Path) -> None:
+    rows = [*some_sums(1), {"key": float("nan"), "question": "What is 1 + 20 ?"}]
+    found = predict(project, trained(project), written(tmp_path / "questions.jsonl", rows), None)
+    assert lines(found.file)[1]["key"] is None
+    assert "error" in lines(found.file)[1]
+
+
 def test_an_encoder_says_how_probable_its_label_is(classifying: Project, tmp_path: Path) -> None:
     (tmp_path / "q.csv").write_text("key,question\na,the sun burns today\nb,the snow falls today\n")
     found = predict(classifying, trained(classifying), tmp_path / "q.csv", tmp_path / "out.jsonl")

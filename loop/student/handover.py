@@ -112,5 +112,5 @@ def framed(student: Decoder) -> str:
         question=json.dumps(prompts.QUESTION), context=json.dumps(prompts.CONTEXT), task=json.dumps(f"\n{task}\n")
     )
     if student.student.chat_template:
-        return frame + str(student.tokenizer.chat_template)
+        return frame + str(student.tokenizer.get_chat_template())
     return frame + f'{{{{- {json.dumps(student.tokenizer.decode(student.start))} + messages[0]["content"] -}}}}'

@@ -292,7 +292,7 @@ class Students:
         """
         config = self.config if folder is None else checkpoint.as_trained(folder, self.config)
         student = trainer(config, self.task, self.cache).student(folder)
-        if config.engine != "openai":
+        if config.engine != "openai" or config.kind != "causal":  # one of another kind that was trained before
             return student
         assert isinstance(student, Decoder)
         assert config.served is not None

@@ -22,23 +22,13 @@ app = typer.Typer(
     help="Distil a large language model into a small one while people keep the large one honest.",
     epilog="A campaign: init, ingest, doctor, run, review, run, export.",
 )
-review_app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="The Label Studio side by hand.")
-teacher_app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="The recorded teacher.")
-checks_app = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown", help="What the checks are worth.")
-student_app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode="markdown", help="The student, to take home or to serve."
-)
-versions_app = typer.Typer(
-    rich_markup_mode="markdown", help="Versions of the dataset: list them, name one, see what one holds."
-)
-users_app = typer.Typer(
-    no_args_is_help=True,
-    rich_markup_mode="markdown",
-    help="Who may use the pages of `preceptor serve`, and who did what.",
-)
-holdout_app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode="markdown", help="Make a holdout where no gold answers exist."
-)
+review_app = typer.Typer(no_args_is_help=True, help="The Label Studio side by hand.")
+teacher_app = typer.Typer(no_args_is_help=True, help="The recorded teacher.")
+checks_app = typer.Typer(no_args_is_help=True, help="What the checks are worth.")
+student_app = typer.Typer(no_args_is_help=True, help="The student, to take home or to serve.")
+versions_app = typer.Typer(help="Versions of the dataset: list them, name one, see what one holds.")
+users_app = typer.Typer(no_args_is_help=True, help="Who may use the pages of `preceptor serve`, and who did what.")
+holdout_app = typer.Typer(no_args_is_help=True, help="Make a holdout where no gold answers exist.")
 app.add_typer(review_app, name="review")
 app.add_typer(teacher_app, name="teacher")
 app.add_typer(checks_app, name="checks")

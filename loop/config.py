@@ -139,6 +139,8 @@ class WhiteBoxConfig(Table):
 
 FEWEST_PROMPT_TOKENS = 32
 """What `student.max_prompt_tokens` takes at least."""
+Unit = Literal["words", "phrases", "sentences"]
+"""What an encoder points at."""
 WRITING_OBJECTIVES = ("gkd", "minillm", "mgsr")
 """Objectives for which the student writes rationales while it learns."""
 
@@ -265,7 +267,7 @@ class StudentConfig(Table):
     The student then runs as with `auto`, on the values that 4 bits have left."""
     chat_template: bool = False
     """Whether prompts go through the model's own chat template."""
-    evidence: Literal["words", "phrases", "sentences"] = "words"
+    evidence: Unit = "words"
     """What an encoder points at as its steps. `phrases` are runs of words that English function words and punctuation
     end; `sentences` suit items of several."""
     sampled_evidence: bool = False

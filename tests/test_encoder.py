@@ -27,13 +27,13 @@ from transformers import (
 
 from connectors.progress import RichProgress
 from loop.answer import Answer, AnswerKind
-from loop.config import QueryConfig, StudentConfig, TaskConfig
+from loop.config import QueryConfig, StudentConfig, TaskConfig, Unit
 from loop.errors import StudentError
 from loop.ports import Example
 from loop.query.divergence import divergences_of, order_disagreement
 from loop.records import Item, Split
 from loop.student.encoder import Encoder
-from loop.student.evidence import Unit, named, spans
+from loop.student.evidence import named, spans
 from loop.student.trainer import EncoderTrainer
 
 QUIET = RichProgress(Console(quiet=True))

@@ -1,4 +1,4 @@
-"""An encoder as a student: classifies, and explains by the words of the item that its answer rests on.
+"""An encoder as a student: classifies, and explains by what in the item its answer rests on.
 
 The explanation is extractive. Its steps are words, phrases or sentences of the item in order of attribution:
 integrated gradients (arXiv 1703.01365) of the answer's lead along the way from masks to words. The answer after some of

@@ -4,13 +4,12 @@ import re
 from bisect import bisect
 from collections.abc import Callable
 from itertools import groupby
-from typing import Literal
 
 from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
 
 from loop.answer import SENTENCE_END
+from loop.config import Unit
 
-Unit = Literal["words", "phrases", "sentences"]
 Span = tuple[int, int]
 """First character of a unit, and the first one behind it."""
 WORD = re.compile(r"\w+")

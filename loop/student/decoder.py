@@ -31,7 +31,8 @@ class Decoder(Writer[list[int]]):
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, student: StudentConfig, task: TaskConfig
     ) -> None:
         super().__init__(model, tokenizer, student, task)
-        self.start = [token for token in tokenizer("")["input_ids"] if token != self.end]
+        begun = tokenizer("a", return_special_tokens_mask=True)
+        self.start = begun["input_ids"][: begun["special_tokens_mask"].index(0)]
 
     @halved
     def answers_after(self, items: Sequence[Item], parts: Sequence[Sequence[Sequence[str]]]) -> list[list[Forced]]:

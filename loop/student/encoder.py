@@ -125,7 +125,7 @@ class Encoder(OnePass):
         if not item.context or self.reads(item)[0] <= most:
             return whole
         rest = item.model_copy(update={"context": ""}).text
-        room = most - len(self.tokenizer(rest)["input_ids"])
+        room = most - len(self.tokenizer(f"\n{rest}")["input_ids"])
         if room < 1:
             return rest
         offsets = self.tokenizer(item.context, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]

@@ -1,6 +1,7 @@
 """A causal language model as a student: explains, answers, and answers after a part of an explanation."""
 
 import itertools
+import operator
 from collections.abc import Sequence
 
 import numpy as np
@@ -32,7 +33,8 @@ class Decoder(Writer[list[int]]):
     ) -> None:
         super().__init__(model, tokenizer, student, task)
         begun = tokenizer("a", return_special_tokens_mask=True)
-        self.start = begun["input_ids"][: begun["special_tokens_mask"].index(0)]
+        added = zip(begun["input_ids"], begun["special_tokens_mask"], strict=True)
+        self.start = [token for token, _ in itertools.takewhile(operator.itemgetter(1), added)]
 
     @halved
     def answers_after(self, items: Sequence[Item], parts: Sequence[Sequence[Sequence[str]]]) -> list[list[Forced]]:

@@ -12,6 +12,7 @@ from connectors.students import Trained, loaded
 from connectors.wiring import Project, cache_folder
 from loop.answer import AnswerKind
 from loop.errors import PreceptorError, extra
+from loop.ports import Example
 from loop.records import Decision, DecisionKind, Item, Part, Split
 from loop.report import accuracy
 from loop.stages.retrain import AGAIN
@@ -143,7 +144,7 @@ def _usage(which: Trained, form: str, asked: str) -> str:
     said = {
         "causal": f"Send one user message: the question, or the item as below where it has {shown}. The "
         f'chat template frames it as in training ("{adds}"), so any server that applies the template may serve this '
-        f"folder. It writes {writes}.",
+        f"folder. Ask for temperature 0: the figures below are of what it holds likeliest. It writes {writes}.",
         "seq2seq": f'Give it the item as below, framed as in training ("{adds}"). It writes {writes}. Where '
         "`<extra_id_0>` stands in the item, it means the end of a line, in what it writes too.",
         "encoder": f"It reads {read}, each on a line of its own, and gives a label:",
@@ -165,14 +166,16 @@ asked = tokenizer.apply_chat_template(messages, add_generation_prompt=True, retu
 written = model.generate(**asked)[0, asked["input_ids"].shape[1] :]
 print(tokenizer.decode(written, skip_special_tokens=True))""",
     ("causal", "openvino"): """\
+import openvino
 import openvino_genai
 from transformers import AutoTokenizer
 
 tokenizer = AutoTokenizer.from_pretrained("FOLDER")
 messages = [{"role": "user", "content": ITEM}]
-asked = tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False)
+asked = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="np", return_dict=True)
 model = openvino_genai.LLMPipeline("FOLDER", "CPU")
-print(model.generate(asked, apply_chat_template=False))""",
+written = model.generate(openvino.Tensor(asked["input_ids"])).tokens[0]
+print(tokenizer.decode(written, skip_special_tokens=True))""",
     ("seq2seq", "transformers"): """\
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
@@ -222,7 +225,7 @@ def _origin(project: Project, which: Trained, licence: str | None, dtype: str) -
     """Base model, data and who stands behind it, with what was simulated named as such."""
     student, teacher = which.config.student, which.config.teacher
     trained_by = "LoRA, merged" if student.lora_rank else "all weights"
-    seeds, decided = len(seed_examples(project.store, which.config.query)), _decided(project, which)
+    seeds, decided = len(_seeds(project, which)), _decided(project, which)
     counts = Counter(each.kind for each in decided)
     gold, silver = counts[DecisionKind.GOLD], counts[DecisionKind.SILVER]
     recorded = " (**simulated:** its replies come from a recording)" if teacher.recorded else ""
@@ -265,15 +268,27 @@ def _without_effect(which: Trained) -> str:
 def _decided(project: Project, which: Trained) -> list[Decision]:
     """The decisions that were in force when the student was trained."""
     rows = reading.decisions_of(project.store, which.round.run)
-    newest = {row.item_key: row for row in rows if row.decided_at <= which.checkpoint.created_at}
+    card, trained_at = which.checkpoint.card, which.checkpoint.created_at
+    newest = {
+        row.item_key: row
+        for row in rows
+        if ((row.id or 0) <= card["last_decision"] if "last_decision" in card else row.decided_at <= trained_at)
+    }
     return [row for row in newest.values() if row.kind in (DecisionKind.GOLD, DecisionKind.SILVER)]
+
+
+def _seeds(project: Project, which: Trained) -> list[Example]:
+    """The seed items that the student was trained on; of an old card, which names none, all of today."""
+    found = seed_examples(project.store, which.config.query)
+    known = which.checkpoint.card.get("seed_keys")
+    return found if known is None else [each for each in found if each.item.key in set(known)]
 
 
 def _by_label(project: Project, which: Trained, decided: Sequence[Decision]) -> str:
     """How often each label was seen; one that never was is named."""
     rationales = {each.id: each for each in reading.rationales_of(project.store, which.round.run)}
     answers = [rationales[row.rationale_id].parsed for row in decided if row.rationale_id in rationales]
-    answers += [each.answer for each in seed_examples(project.store, which.config.query)]
+    answers += [each.answer for each in _seeds(project, which)]
     seen: Counter[Any] = Counter(answer.value for answer in answers if answer is not None)
     return ", ".join(f"`{label}` {seen[label] or '**never seen**'}" for label in which.config.task.labels)
 

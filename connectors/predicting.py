@@ -163,7 +163,7 @@ def _answer_all(
         if done:
             project.progress.say(f"  goes on after row {done} of {total}")
         student, temperature = loaded(project, which), temperature_of(project, which)
-        samples = _Samples(project.config.query, project.config.run.seed) if sampled else None
+        samples = _Samples(which.config.query, project.config.run.seed) if sampled else None
         remaining = islice(rows, done, None)
         with project.progress.bar("student answers", total) as bar:
             bar.advance(done)
@@ -359,7 +359,7 @@ def _fingerprint(file: Path, which: Trained, project: Project, *, sampled: bool)
         today.generation_batch,
         which.config.task.model_dump(mode="json"),
         temperature_of(project, which),
-        project.config.query.model_dump(mode="json") if sampled else None,
+        which.config.query.model_dump(mode="json") if sampled else None,
     ]
     digest.update(json.dumps([str(file), student, how], sort_keys=True, default=str).encode())
     return digest.hexdigest()[:16]

@@ -38,7 +38,8 @@ def retrain(project: Project, number: int | None = None) -> str:
         before = lost.card.get("examples_sha256")
         kept = stage.retrain(lost, made_in, store, trainer, folder, config, progress=project.progress)
     same = kept.card.get("examples_sha256") == before
-    what = "the same examples" if same else "other examples than then (a warm start, or some were taken back since)"
+    others = "other examples than then (a warm start, other domains lag, or some were taken back since)"
+    what = "the same examples" if same else others
     return (
         f"trained {kept.folder} again on {what}, with its seed and settings. On another machine, or with other "
         "versions or threads, its weights differ a little; the figures of its evaluation are those of the lost ones"

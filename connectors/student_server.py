@@ -40,6 +40,9 @@ UNTRAINED = "untrained"
 """Name of the student that no round has trained."""
 MOST_AT_ONCE = 64
 """Requests that wait at a time; further ones are refused with 503."""
+MOST_LOADED = 3
+"""Checkpoints that are held beside the student that was there from the start: a round asks the one in force and its
+candidate."""
 HEALTH = "/health"
 BODY_SECONDS = 60.0
 """Longest that the body of a request may take to come."""
@@ -100,6 +103,7 @@ class StudentServer:
         """
         from connectors import student_completions as completions  # noqa: PLC0415 - loads torch
         from loop.student.decoder import Decoder  # noqa: PLC0415 - as above
+        from loop.student.halving import is_full  # noqa: PLC0415 - as above
 
         request = parsed(raw, completions.CompletionRequest)
         student = self.student(request.model)
@@ -111,10 +115,15 @@ class StudentServer:
                 prompt = completions.prompt_of(student, request)
             except ValueError as error:
                 raise Refused(400, str(error), "invalid_value", "prompt") from error
-            return completions.completed(student, prompt, request, seed)
+            try:
+                return completions.completed(student, prompt, request, seed)
+            except (MemoryError, RuntimeError) as error:
+                if not is_full(error):
+                    raise
+                raise Refused(503, FULL, "out_of_memory") from error
 
     def load(self, raw: bytes) -> None:
-        """Have a further checkpoint answer under a name.
+        """Have a further checkpoint answer under a name; where there are many, the oldest one makes room.
 
         Raises:
             Refused: it cannot be loaded.
@@ -127,6 +136,8 @@ class StudentServer:
                 raise StudentError("this server loads no checkpoints")
             with self._lock:
                 self._students[request.lora_name] = self._load(Path(request.lora_path))
+                for name in self.names[1:-MOST_LOADED]:
+                    del self._students[name]
         except StudentError as error:
             raise Refused(400, str(error), "invalid_value", "lora_path") from error
 

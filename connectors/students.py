@@ -143,7 +143,7 @@ def answer_question(project: Project, item: Item, which: Trained) -> str:
     Raises:
         ItemTooLong: the item is longer than the student reads.
     """
-    student, query = loaded(project, which), project.config.query
+    student, query = loaded(project, which), which.config.query  # by which its temperature was fitted
     refuse_too_long(student, item, "the question")
     [predicted] = student.predict([item])
     steps = number_steps(predicted.explanation.steps)

@@ -9,8 +9,9 @@ import pytest
 import torch
 from rich.console import Console
 from safetensors.torch import load_file
-from tokenizers import Tokenizer
+from tokenizers import Regex, Tokenizer
 from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Split as Cut
 from tokenizers.pre_tokenizers import Whitespace
 from transformers import (
     BertConfig,
@@ -90,6 +91,20 @@ def test_no_more_is_read_than_the_model_has_places_for(kind: str, model: Path, t
     told = [replace(each, item=long) for each in examples()[:2]]
     card = trainer.train(told, seed=1, folder=tmp_path / "one", progress=QUIET).card
     assert card["problems"] == {"cut": 2}
+
+
+def test_a_long_context_leaves_the_question_whole_where_a_line_s_end_is_a_token(trained: Encoder) -> None:
+    words = [*WORDS[:3], "\n", *WORDS[3:]]
+    made = Tokenizer(WordLevel({word: number for number, word in enumerate(words)}, unk_token="[UNK]"))
+    made.pre_tokenizer = Cut(Regex(r"\n|[^\s]+"), behavior="removed", invert=True)
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=made, pad_token="[PAD]", unk_token="[UNK]", mask_token="[MASK]", model_max_length=12
+    )
+    student = Encoder(trained.model, fast, trained.student, TASK)
+    item = Item(key="l", context="the snow falls " * 5, question="the sun burns today", split=Split.POOL, text_hash="")
+    read = student.read(item)
+    assert read.endswith("\nthe sun burns today")
+    assert len(fast(read)["input_ids"]) == student.longest() == 12
 
 
 def test_an_encoder_that_was_trained_for_another_task_gets_a_new_last_layer(model: Path, tmp_path: Path) -> None:

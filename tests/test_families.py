@@ -37,7 +37,7 @@ from loop.student.seq2seq import LINE, Seq2Seq, pair_losses
 from loop.student.trainer import DecoderTrainer, Seq2SeqTrainer
 from tests.test_student import NUMBERS, items, sums, weights
 from tests.test_training import an_item
-from tests.tiny import tiny_tokenizer
+from tests.tiny import beginning_with, tiny_model, tiny_tokenizer
 from tests.trained import a_trained_project
 
 SMALL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -195,6 +195,18 @@ def test_what_stands_behind_a_full_prompt_fits_the_positions(causal: Path, task:
     assert len(on.steps) >= min(len(steps), task.max_steps)
     assert np.isfinite(surprise).all()
     assert len(surprise) == len(steps)
+
+
+def test_a_model_that_begins_texts_with_its_end_reads_it_at_the_start(tmp_path: Path) -> None:
+    tiny_model(tmp_path / "model")
+    beginning_with("<eos>").save_pretrained(tmp_path / "model")
+    student = decoders(tmp_path / "model").student(None)
+    assert student.start == [student.end]
+    prompt = prompts.answer_prompt(an_item("What is 1 + 2 ?"))
+    assert student.encoded(prompt) == student.tokenizer(prompt)["input_ids"]
+    student.room = 9
+    assert student.encoded(prompt)[0] == student.end
+    assert len(student.encoded(prompt)) == 9
 
 
 def test_a_full_prompt_is_cut_from_its_left_by_what_stands_behind_it(causal: Path) -> None:

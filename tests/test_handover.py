@@ -19,15 +19,15 @@ from connectors.students import loaded, trained
 from connectors.wiring import Project
 from loop.answer import AnswerKind
 from loop.errors import PreceptorError, StudentError
-from loop.records import VerdictKind
-from loop.store import rationales
+from loop.records import Item, Split, VerdictKind
+from loop.store import items, rationales, reading
 from loop.student import handover, prompts
 from loop.student.decoder import Decoder
 from loop.student.encoder import Encoder
 from tests.builders import a_verdict
 from tests.test_encoder import examples as told
 from tests.test_encoder import model as encoder  # noqa: F401 - a fixture
-from tests.tiny import tiny_model
+from tests.tiny import beginning_with, tiny_model
 from tests.trained import a_trained_project, pool_item
 
 LORA = "lora_rank = 8\nepochs = 20\nbatch_size = 4\nlearning_rate = 0.01"
@@ -147,6 +147,21 @@ def test_openvino_writes_what_the_student_writes(causal: Project, tmp_path: Path
     assert str(model.generate(asked, apply_chat_template=False)).split() == greedy.text.split()
 
 
+def test_the_code_of_an_openvino_card_gives_the_model_its_start_once(tmp_path: Path) -> None:
+    pytest.importorskip("openvino_genai")
+    tiny_model(tmp_path / "model")
+    beginning_with("Explain").save_pretrained(tmp_path / "model")
+    project = a_trained_project(tmp_path, student=LORA)
+    [[greedy]] = in_preceptor(project).explain([pool_item(QUESTION)], copies=[0], temperature=1.0, top_p=1.0, seed=0)
+    card = (exported(project, tmp_path / "home", "openvino") / "README.md").read_text(encoding="utf-8")
+    code = card.split("```python\n")[1].split("```")[0].replace("FOLDER", str(tmp_path / "home"))
+    code = code.replace(repr(prompts.presented(handing.EXAMPLE)), repr(QUESTION))
+    code = code.replace('"CPU"', '"CPU", INFERENCE_PRECISION_HINT="f32"')
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == greedy.text.strip() != ""
+
+
 def test_openvino_holds_an_encoder_too(classifying: Project, tmp_path: Path) -> None:
     ov = pytest.importorskip("openvino")
     folder = exported(classifying, tmp_path / "home", "openvino")
@@ -184,6 +199,19 @@ def test_the_card_says_what_the_student_saw_and_how_good_it_is(classifying: Proj
     assert "teacher: tiny-teacher (**simulated:** its replies come from a recording" in card
     assert "reviews until then: 1 verdicts, **1 of them simulated**, not by people" in card
     assert "licence: not known here" in card
+
+
+def test_the_card_counts_the_seed_items_and_decisions_of_its_training(classifying: Project) -> None:
+    which = trained(classifying)
+    first = min(row.id or 0 for row in reading.decisions_of(classifying.store, which.round.run))
+    for key in ("then", "since"):
+        fields = {"key": key, "text_hash": key, "split": Split.SEED, "answer": told()[0].answer.canonical}
+        items.add(classifying.store, [Item(**{**told()[0].item.model_dump(), **fields})])
+    then = which.checkpoint.model_copy(update={"card": {"last_decision": first + 2, "seed_keys": ["then"]}})
+    said = handing.card(classifying, replace(which, checkpoint=then), "transformers", "float32", "", 9)
+    assert "2 gold (people accepted or corrected the rationale), 1 silver" in said
+    assert "below the threshold), 1 seed items" in said
+    assert "`warm` 3, `cold` 1, `wet` **never seen**" in said
 
 
 def test_the_card_names_the_room_that_the_student_reads(classifying: Project, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from connectors.cli import app
 from connectors.predicting import Predicted, predict
-from connectors.students import trained
+from connectors.students import answer_question, asked, trained
 from connectors.wiring import Project
 from loop.errors import PreceptorError
 from loop.ledger import MICRO
@@ -27,15 +27,12 @@ from tests.test_encoder import model as encoder  # noqa: F401 - a fixture
 from tests.tiny import tiny_model
 from tests.trained import QUIET, a_trained_project
 
-SUMS = "lora_rank = 0\nepochs = 80\nbatch_size = 4\nlearning_rate = 0.01"
+SUMS = "lora_rank = 0\nepochs = 80\nbatch_size = 4\nlearning_rate = 0.01\n[query]\ntemperature = 2.0\nsamples = 8"
 LABELS = 'answer = "label"\n[task.labels]\nwarm = "It is warm."\ncold = "It is cold."'
 PRICED = """\
 input_price = 100.0
 output_price = 400.0
 max_completion_tokens = 64
-[query]
-temperature = 2.0
-samples = 8
 """
 KNOWN, STRANGE, SILENT = "What is 3 + 20 ?", "20 20", "What is 4 + 4 ?"
 
@@ -112,6 +109,20 @@ def test_the_teacher_answers_what_the_student_is_not_sure_of(sums: Project, tmp_
     assert round(sum(line["usd"] for line in unsure) * MICRO) == spent(sums) - before
     assert f"the teacher was asked about 2 rows for ${found.usd:.4f}; 2 have its answer" in found.summary()
     assert sorted(each.name for each in tmp_path.iterdir()) == ["out.jsonl", "q.jsonl"]
+
+
+def test_how_sure_it_is_is_measured_as_when_its_temperature_was_fitted(sums: Project, tmp_path: Path) -> None:
+    expected, text = sure_of(sums, STRANGE, tmp_path), sums.path.read_text(encoding="utf-8")
+    assert 0 < expected < 1
+    sums.path.write_text(text.replace("temperature = 2.0\nsamples = 8", "samples = 2"), encoding="utf-8")
+    try:
+        today = Project(sums.path, QUIET)
+        assert today.config.query.samples == 2
+        assert sure_of(today, STRANGE, tmp_path) == expected
+        said = answer_question(today, asked(STRANGE, today.config.task), trained(today))
+    finally:
+        sums.path.write_text(text, encoding="utf-8")
+    assert "of 8 sampled explanations agree" in said
 
 
 def test_nothing_is_asked_where_the_student_is_sure_enough(sums: Project, tmp_path: Path) -> None:

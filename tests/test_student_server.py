@@ -15,13 +15,14 @@ import httpx
 import pytest
 from openai import AuthenticationError, BadRequestError, InternalServerError, NotFoundError, OpenAI
 
-from connectors import student_server
+from connectors import student_completions, student_server
 from connectors.access import token_for
-from connectors.student_requests import cut
+from connectors.student_requests import Refused, cut
 from connectors.student_server import LONGEST_BODY, StudentServer, application
 from connectors.students import loaded, trained
 from connectors.wiring import Project
-from loop.errors import BadConfig
+from loop.config import Config
+from loop.errors import BadConfig, BadRow
 from loop.ports import Written
 from loop.student import prompts
 from loop.student.decoder import Decoder
@@ -367,6 +368,52 @@ def test_a_full_memory_is_halved_and_told_in_the_form_of_the_protocol(
         ask(client)
     assert (caught.value.status_code, caught.value.type) == (503, "server_error")
     assert caught.value.response.headers["x-should-retry"] == "false"
+
+
+def test_a_completion_for_which_the_memory_is_too_small_is_told_so(
+    client: OpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+
+    monkeypatch.setattr(student_completions, "continuations", failing)
+    with pytest.raises(InternalServerError, match="the memory does not suffice for this answer") as caught:
+        client.completions.create(model=NAME, prompt=[5, 6])
+    assert caught.value.status_code == 503
+
+
+def test_the_oldest_of_many_checkpoints_makes_room(sums_project: Project) -> None:
+    student = loaded(sums_project, trained(sums_project))
+    server = StudentServer(student, NAME, sums_project.config, None, lambda _: student)
+    for name in "abcd":
+        server.load(json.dumps({"lora_name": name, "lora_path": f"checkpoints/{name}"}).encode())
+    assert server.names == [NAME, "b", "c", "d"]
+    with pytest.raises(Refused, match="the model `a` does not exist"):
+        server.student("a")
+    server.load(b'{"lora_name": "a", "lora_path": "checkpoints/a"}')
+    assert server.names == [NAME, "c", "d", "a"]
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("Which?\n(A) one\n(B) two\n", ("Which?", ["one", "two"])),
+        ("Which?\n(A) one\n(C) two", ("Which?\n(A) one\n(C) two", [])),
+        ("Which?\n(B) one", ("Which?\n(B) one", [])),
+        ("(B) one\nor\n(A) two\n(B) three", ("(B) one\nor", ["two", "three"])),
+        ("Which?\n(A) one\n\n(B) two", ("Which?\n(A) one\n\n(B) two", [])),
+    ],
+)
+def test_choices_are_read_where_they_stand_in_order_at_the_end(said: str, expected: tuple[str, list[str]]) -> None:
+    config = Config.model_validate({"task": {"answer": "number"}})
+    found = student_server._item(said, config)
+    assert (found.question, found.choices) == expected
+
+
+def test_a_long_message_of_lines_and_blanks_is_read_at_once() -> None:
+    config = Config.model_validate({"task": {"answer": "number"}})
+    with pytest.raises(BadRow, match="the text is longer than"):  # and not after hours of looking for choices
+        student_server._item("Which?" + "\n(A) x" * 1000 + " " * 44_000 + "\n" * 10_000 + "y", config)
 
 
 def test_a_choice_question_needs_choices_and_gets_one_of_them(tmp_path: Path) -> None:

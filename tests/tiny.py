@@ -8,6 +8,7 @@ import torch
 from tokenizers import Regex, Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Split
+from tokenizers.processors import TemplateProcessing
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 WORDS = ["<pad>", "<eos>", "<unk>", "Answer:", "Question", ":", "\n", ".", "?", "+", "=", "What", "is", "Answer"]
@@ -23,6 +24,14 @@ def tiny_tokenizer(*more: str, without: Sequence[str] = (), **changes: object) -
     tokenizer.pre_tokenizer = Split(pattern, behavior="removed", invert=True)
     special = {"pad_token": "<pad>", "eos_token": "<eos>", "unk_token": "<unk>", "padding_side": "left"}
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **{**special, **changes})
+
+
+def beginning_with(token: str) -> PreTrainedTokenizerFast:
+    """A tokenizer that puts one of its words before every text."""
+    made = tiny_tokenizer(bos_token=token)
+    start = [(token, made.convert_tokens_to_ids(token))]
+    made.backend_tokenizer.post_processor = TemplateProcessing(single=f"{token} $A", special_tokens=start)
+    return made
 
 
 def tiny_model(folder: Path) -> Path:

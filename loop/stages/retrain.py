@@ -36,9 +36,11 @@ def retrain(  # noqa: PLR0913 - what a training needs
     folder stays until there is something to put in its place.
 
     Raises:
-        NothingToLearn: nothing is left of its examples.
+        NothingToLearn: nothing is left of its examples, or they are not known.
     """
     card = lost.card
+    if "last_decision" not in card:
+        raise NothingToLearn(f"{lost.folder} is of a version that did not note its examples; copy it from a backup")
     found = lessons(store, lost.run, int(card["last_decision"]), config, progress, card.get("seed_keys", ()))
     if not found:
         raise NothingToLearn(f"nothing is left of what {lost.folder} learned")

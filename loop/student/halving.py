@@ -30,7 +30,7 @@ def halved(method: Method) -> Method:
         try:
             return method(student, *by_item, **settings)
         except (MemoryError, RuntimeError) as error:
-            if not _is_full(error):
+            if not is_full(error):
                 raise
             full = str(error).splitlines()[0]
         _make_room()  # here the error no longer holds what the first attempt had made
@@ -58,7 +58,8 @@ def _joined(halves: Sequence[Any]) -> Any:
     return [each for half in halves for each in half]
 
 
-def _is_full(error: Exception) -> bool:
+def is_full(error: Exception) -> bool:
+    """Whether what failed is the memory."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(each in str(error) for each in FULL)
 
 

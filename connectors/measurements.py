@@ -127,7 +127,7 @@ def _paired(found: Row | None) -> list[str]:
     return [
         f"against the student of round {found['against']} on {part.value}: {each['difference']:+.3f} "
         f"({each['low']:+.3f} to {each['high']:+.3f}), gained {each['gained']}, lost {each['lost']} of {each['n']}, "
-        f"McNemar p={each['p']:.3f}"
+        "McNemar " + (f"p={each['p']:.3f}" if each["p"] >= 0.001 else "p<0.001")
         for part in Part
         if (each := found[part.value]) is not None
     ]

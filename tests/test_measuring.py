@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from connectors import handover
+from connectors import handover, measurements
 from connectors.measurements import last_evaluation
 from connectors.predicting import predict as predict_file
 from connectors.status import status
@@ -230,6 +230,13 @@ def test_a_round_keeps_what_was_measured_and_status_says_it(classifying: tuple[P
         assert part in told
     assert "not measured" not in told
     assert re.search(r"use of the temperature: divide the logits by \d+\.\d{4} before softmax", told)
+
+
+@pytest.mark.parametrize(("p", "said"), [(0.0321, "p=0.032"), (0.0004, "p<0.001"), (1.0, "p=1.000")])
+def test_a_chance_is_never_said_to_be_none(p: float, said: str) -> None:
+    part = {"difference": 0.1, "low": 0.0, "high": 0.2, "gained": 3, "lost": 1, "n": 9, "p": p}
+    [line] = measurements._paired({"against": 1, "dev": part, "test": None})
+    assert line.endswith(f"McNemar {said}")
 
 
 @pytest.mark.parametrize(
